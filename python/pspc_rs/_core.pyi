@@ -1,0 +1,37 @@
+"""The compiled engine; use it through the package's public names."""
+
+from collections.abc import Callable
+from typing import final
+
+import numpy as np
+import numpy.typing as npt
+
+@final
+class Bank:
+    def __new__(cls, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> Bank: ...
+    @property
+    def shape(self) -> tuple[int, int, int, int]: ...
+
+@final
+class Windows:
+    @staticmethod
+    def full(height: int, width: int) -> Windows: ...
+    @staticmethod
+    def square(height: int, width: int, side: int) -> Windows: ...
+    @staticmethod
+    def masks(masks: npt.NDArray[np.bool_]) -> Windows: ...
+    @property
+    def count(self) -> int: ...
+    def cover(self) -> npt.NDArray[np.uint32]: ...
+
+def composite(
+    bank: Bank,
+    windows: Windows,
+    z: npt.NDArray[np.float32] | npt.NDArray[np.float64],
+    sigma: list[float],
+    flips: bool,
+    progress: Callable[[int, int], object] | None = None,
+) -> npt.NDArray[np.float32]: ...
+def num_threads() -> int: ...
+def set_num_threads(threads: int) -> None: ...
+def build_info() -> list[tuple[str, str]]: ...

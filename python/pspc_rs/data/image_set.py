@@ -1,0 +1,285 @@
+"""The training images as every other room sees them: an `ImageSet`."""
+
+import hashlib
+from collections.abc import Collection, Iterator
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pspc_rs.data.arrays import (
+    Choice,
+    Pixels,
+    as_choice,
+    as_flag,
+    as_indices,
+    as_labels,
+    as_numpy,
+    as_pixels,
+    choose,
+    chunks,
+)
+from pspc_rs.errors import DTypeError
+
+
+def to_float(pixels: object) -> NDArray[np.float32]:
+    """Pixels in the unit of the denoisers: u8 mapped to [-1, 1], float32 as it is.
+
+    x = u / 127.5 - 1 for a byte u, so 0 becomes -1 and 255 becomes 1 (the convention of EDM, Karras et al. 2022).
+
+    Args:
+        pixels: array or tensor of any shape, uint8 or float32.
+
+    Returns:
+        float32 array of the same shape. Bytes give a new array; float32 is handed back without a copy.
+
+    Raises:
+        DTypeError: the dtype is neither uint8 nor float32.
+
+    Example:
+        >>> import numpy as np
+        >>> to_float(np.array([0, 51, 255], np.uint8))
+        array([-1. , -0.6,  1. ], dtype=float32)
+    """
+    array = as_numpy(pixels, "pixels")
+    if array.dtype == np.float32:
+        return array
+    if array.dtype != np.uint8:
+        raise DTypeError(f"pixels have dtype {array.dtype}; allowed are uint8 and float32")
+    x = array.astype(np.float32)
+    x /= np.float32(127.5)
+    x -= np.float32(1)
+    return x
+
+
+class ImageSet:
+    """A data set {x_1 .. x_N} of images of one size, with optional labels and horizontal flips.
+
+    Bytes u stand for pixels u / 127.5 - 1; float pixels are taken as they are. A C-contiguous uint8 or float32 array
+    (a ``np.memmap`` included) is held without a copy, so a data set may be larger than memory; do not write to it
+    afterwards. Flips are never stored: with `xflip` the set counts 2 N images, all originals first, then all of them
+    mirrored left to right.
+
+    Args:
+        images: [N, C, H, W], or [N, H, W] for grey images; uint8, or float32 / float64 / float16 (held as float32),
+            finite and at most 1e6 in magnitude. Torch tensors are accepted.
+        labels: N integers, or None.
+        xflip: count horizontal flips as further data.
+        name: what messages and records call the data set.
+
+    Raises:
+        DataError: there is no image.
+        DTypeError: pixels, labels or flags of another type.
+        InvalidValueError: a pixel is NaN, infinite or beyond 1e6.
+        ShapeError: wrong number of axes, an empty axis, channels last, or not one label per image.
+
+    Example:
+        >>> import numpy as np
+        >>> data = ImageSet(np.arange(24, dtype=np.uint8).reshape(2, 3, 2, 2), labels=[0, 1], xflip=True)
+        >>> data
+        ImageSet('array', 2 images of [3, 2, 2] uint8, 2 classes, xflip=True)
+        >>> len(data), data.num_stored, data[-1].dtype
+        (4, 2, dtype('float32'))
+    """
+
+    def __init__(self, images: object, labels: object = None, xflip: bool = False, *, name: str = "array") -> None:
+        if not isinstance(name, str):
+            raise DTypeError(f"name is {name!r}; allowed is a string")
+        self._images = as_pixels(images)
+        self._labels = None if labels is None else as_labels(labels, len(self._images))
+        self._xflip = as_flag(xflip, "xflip")
+        self._name = name
+
+    @classmethod
+    def from_torch(
+        cls,
+        dataset: Any,
+        *,
+        value_range: tuple[float, float] | None = None,
+        xflip: bool = False,
+        max_size: int | None = None,
+        classes: Collection[int] | None = None,
+        progress: bool | None = None,
+        name: str | None = None,
+    ) -> "ImageSet":
+        """The images of a torch `Dataset`; `read_torch_dataset` says what the arguments mean.
+
+        Example:
+            >>> import numpy as np
+            >>> ImageSet.from_torch([(np.zeros((1, 4, 4), np.uint8), 7)], name="one")
+            ImageSet('one', 1 image of [1, 4, 4] uint8, 1 class, xflip=False)
+        """
+        from pspc_rs.data.readers.torch_dataset import read_torch_dataset
+
+        return read_torch_dataset(
+            dataset,
+            value_range=value_range,
+            xflip=xflip,
+            max_size=max_size,
+            classes=classes,
+            progress=progress,
+            name=name,
+        )
+
+    @property
+    def images(self) -> Pixels:
+        """The stored images, [N, C, H, W], uint8 or float32, read-only; flips are not in it."""
+        return self._images
+
+    @property
+    def labels(self) -> NDArray[np.int64] | None:
+        """The labels of the stored images, [N] int64, read-only, or None."""
+        return self._labels
+
+    @property
+    def xflip(self) -> bool:
+        """Whether horizontal flips count as further data."""
+        return self._xflip
+
+    @property
+    def name(self) -> str:
+        """What messages and records call the data set."""
+        return self._name
+
+    @property
+    def num_stored(self) -> int:
+        """N, the number of images without their flips."""
+        return len(self._images)
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(channels, height, width) of every image."""
+        return self.channels, self.height, self.width
+
+    @property
+    def channels(self) -> int:
+        """Number of channels of every image."""
+        return int(self._images.shape[1])
+
+    @property
+    def height(self) -> int:
+        """Rows of every image."""
+        return int(self._images.shape[2])
+
+    @property
+    def width(self) -> int:
+        """Columns of every image."""
+        return int(self._images.shape[3])
+
+    @property
+    def dtype(self) -> np.dtype[Any]:
+        """The dtype the images are stored in, uint8 or float32."""
+        return self._images.dtype
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """32 hex digits that identify the data: SHA-256 over shape, dtype, pixels, labels and xflip.
+
+        The name does not count. The pixels are read once, in pieces, when the fingerprint is first asked for.
+        """
+        header = f"{self._images.shape} {self.dtype.name} {self._labels is not None} {self._xflip}"
+        digest = hashlib.sha256(header.encode())
+        for part in chunks(self._images):
+            digest.update(_little_endian(self._images[part]))
+        if self._labels is not None:
+            digest.update(_little_endian(self._labels))
+        return digest.hexdigest()[:32]
+
+    def __len__(self) -> int:
+        return self.num_stored * (1 + self._xflip)
+
+    def __getitem__(self, index: int) -> NDArray[np.float32]:
+        if isinstance(index, bool) or not hasattr(index, "__index__"):
+            raise DTypeError(f"index {index!r} is not an integer; batch() and subset() take several")
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"index {index} is outside a data set of {len(self)} images")
+        image: NDArray[np.float32] = self.batch([index])[0]
+        return image
+
+    def __iter__(self) -> Iterator[NDArray[np.float32]]:
+        return (self[index] for index in range(len(self)))
+
+    def __repr__(self) -> str:
+        num = self.num_stored
+        images = f"{num} image{'s' * (num != 1)} of {list(self.shape)} {self.dtype.name}"
+        kinds = 0 if self._labels is None else len(np.unique(self._labels))
+        labels = f"{kinds} class{'es' * (kinds != 1)}" if kinds else "no labels"
+        return f"ImageSet({self._name!r}, {images}, {labels}, xflip={self._xflip})"
+
+    def batch(self, indices: object) -> NDArray[np.float32]:
+        """The images at `indices`, mirrored where the index is N or more.
+
+        Args:
+            indices: integers in [-len(self), len(self)).
+
+        Returns:
+            float32 [B, C, H, W], a new array; pixels in [-1, 1] for stored bytes.
+
+        Raises:
+            DTypeError: the indices are not integers.
+            InvalidValueError: an index is out of range.
+
+        Example:
+            >>> import numpy as np
+            >>> ImageSet(np.array([[[[0, 255]]]], np.uint8), xflip=True).batch([0, 1])[:, 0, 0]
+            array([[-1.,  1.],
+                   [ 1., -1.]], dtype=float32)
+        """
+        positions = as_indices(indices, len(self))
+        x = to_float(self._images[positions % self.num_stored])
+        flipped = positions >= self.num_stored
+        x[flipped] = x[flipped, :, :, ::-1]
+        return x
+
+    def subset(self, indices: object) -> "ImageSet":
+        """The stored images at `indices`, with the same `xflip`.
+
+        A slice, or indices that follow each other, give a view of this set; anything else a copy of the chosen images.
+
+        Args:
+            indices: slice, or integers in [-N, N); an index given twice is stored twice.
+
+        Raises:
+            DataError: nothing is chosen.
+            DTypeError: the indices are not integers.
+            InvalidValueError: an index is out of range.
+
+        Example:
+            >>> import numpy as np
+            >>> data = ImageSet(np.zeros((5, 1, 2, 2), np.uint8))
+            >>> data.subset(slice(3)).num_stored, np.shares_memory(data.subset([2, 3]).images, data.images)
+            (3, True)
+        """
+        return self._chosen(as_choice(indices, self.num_stored), self._xflip)
+
+    def select(
+        self, max_size: int | None = None, classes: Collection[int] | None = None, xflip: bool | None = None
+    ) -> "ImageSet":
+        """The first `max_size` stored images out of those whose label is in `classes`.
+
+        Args:
+            max_size: at most so many images; None keeps all.
+            classes: labels to keep; None keeps all.
+            xflip: count horizontal flips; None keeps the setting.
+
+        Raises:
+            DataError: classes are asked of a set without labels.
+            InvalidValueError: a class that no image has, or `max_size` below 1.
+
+        Example:
+            >>> import numpy as np
+            >>> data = ImageSet(np.zeros((5, 1, 2, 2), np.uint8), labels=[0, 1, 2, 1, 1])
+            >>> data.select(max_size=2, classes={1})
+            ImageSet('array', 2 images of [1, 2, 2] uint8, 1 class, xflip=False)
+        """
+        flips = self._xflip if xflip is None else xflip
+        return self._chosen(choose(self.num_stored, self._labels, max_size, classes), flips)
+
+    def _chosen(self, choice: Choice, xflip: bool) -> "ImageSet":
+        labels = None if self._labels is None else self._labels[choice]
+        return ImageSet(self._images[choice], labels, xflip, name=self._name)
+
+
+def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
+    return array.astype(array.dtype.newbyteorder("<"), copy=False)

@@ -1,0 +1,84 @@
+"""What every denoiser here is: a callable D(z, sigma) with the attributes EDM-style samplers look for."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pspc_rs.arrays import check_finite, like, sigma_vector, to_numpy
+from pspc_rs.errors import ShapeError
+
+Array = TypeVar("Array")
+Progress = Callable[[int, int], object]
+
+
+class Denoiser(ABC):
+    """A denoiser D(z, sigma): an estimate of the clean image x behind z = x + sigma * n, n standard normal.
+
+    Attributes:
+        shape: ``(channels, height, width)`` of the images.
+        label_dim: number of classes; 0, as training-free denoisers are unconditional.
+        sigma_min: smallest noise level accepted.
+        sigma_max: largest noise level accepted.
+    """
+
+    label_dim = 0
+    sigma_min = 1e-6
+    sigma_max = 1e9
+
+    def __init__(self, shape: tuple[int, int, int]) -> None:
+        self.shape = shape
+
+    @property
+    def img_channels(self) -> int:
+        """Number of channels of the images."""
+        return self.shape[0]
+
+    @property
+    def img_resolution(self) -> int | tuple[int, int]:
+        """Side of the images, or ``(height, width)`` where they are not square."""
+        _, height, width = self.shape
+        return height if height == width else (height, width)
+
+    def round_sigma(self, sigma: Array) -> Array:
+        """Sigma itself: every noise level is accepted as it is, none is rounded to a grid."""
+        return sigma
+
+    def __call__(
+        self, z: Array, sigma: Any, class_labels: Any = None, *, progress: Progress | None = None
+    ) -> Array:
+        """The denoised images.
+
+        Args:
+            z: noisy images [batch, channels, height, width] in [-1, 1] units, a numpy array or torch tensor.
+            sigma: noise level, a number or one a sample, in the units of z.
+            class_labels: accepted for samplers that pass it; unconditional denoisers have no use for it.
+            progress: called as ``progress(done, total)`` about ten times a second during long calls.
+
+        Returns:
+            An array or tensor like z: same type, shape, dtype and device.
+
+        Raises:
+            ShapeError: z or sigma has the wrong shape.
+            DTypeError: z is not an array of floating-point numbers.
+            InvalidValueError: z holds NaN or infinite pixels, or sigma is not a positive number in range.
+        """
+        del class_labels
+        noisy = to_numpy(z)
+        self._check_shape(noisy.shape)
+        check_finite("z", noisy)
+        sigmas = sigma_vector(sigma, noisy.shape[0])
+        return like(self._denoise(noisy, sigmas, progress), z)
+
+    def _check_shape(self, found: tuple[int, ...]) -> None:
+        if len(found) != 4 or found[1:] != self.shape:
+            c, h, w = self.shape
+            raise ShapeError(f"z has shape {list(found)}, expected [batch, {c}, {h}, {w}]")
+
+    @abstractmethod
+    def _denoise(
+        self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None
+    ) -> npt.NDArray[np.floating[Any]]:
+        """Denoises checked queries; ``sigmas`` has one entry a query."""

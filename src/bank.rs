@@ -1,0 +1,125 @@
+//! `Bank`: the training images as the engine reads them, borrowed in place, never copied.
+
+use ndarray::ArrayView4;
+
+use crate::error::{Error, Result};
+
+/// Largest magnitude of a float pixel: keeps every squared distance within `f32`.
+pub const MAX_PIXEL: f64 = 1e6;
+
+/// Pixels of all images, `[image, channel, row, column]`, contiguous.
+#[derive(Debug, Clone, Copy)]
+pub enum Pixels<'a> {
+    /// Bytes `u`, meaning `u / 127.5 - 1`.
+    U8(&'a [u8]),
+    /// Numbers taken as they are.
+    F32(&'a [f32]),
+}
+
+/// The training images: a borrowed pixel buffer and its shape.
+#[derive(Debug, Clone, Copy)]
+pub struct Bank<'a> {
+    pixels: Pixels<'a>,
+    shape: [usize; 4],
+}
+
+impl<'a> Bank<'a> {
+    /// A bank of byte images `[n, channels, height, width]`.
+    pub fn from_u8(images: ArrayView4<'a, u8>) -> Result<Self> {
+        let (shape, pixels) = contiguous(&images)?;
+        Ok(Self { pixels: Pixels::U8(pixels), shape })
+    }
+
+    /// A bank of float images `[n, channels, height, width]`; every pixel is checked to be finite and moderate.
+    pub fn from_f32(images: ArrayView4<'a, f32>) -> Result<Self> {
+        let bank = Self::from_checked_f32(images)?;
+        if let Pixels::F32(pixels) = bank.pixels {
+            let wrong = |v: &f32| !v.is_finite() || f64::from(v.abs()) > MAX_PIXEL;
+            if let Some(index) = pixels.iter().position(wrong) {
+                let value = f64::from(pixels[index]);
+                return Err(Error::Pixel { what: "the data set", value, index, limit: MAX_PIXEL });
+            }
+        }
+        Ok(bank)
+    }
+
+    /// Like [`Bank::from_f32`] for images whose pixels have been checked before.
+    pub fn from_checked_f32(images: ArrayView4<'a, f32>) -> Result<Self> {
+        let (shape, pixels) = contiguous(&images)?;
+        Ok(Self { pixels: Pixels::F32(pixels), shape })
+    }
+
+    /// The pixel buffer.
+    #[must_use]
+    pub fn pixels(&self) -> Pixels<'a> {
+        self.pixels
+    }
+
+    /// Number of images, flips not counted.
+    #[must_use]
+    #[allow(clippy::len_without_is_empty, reason = "a bank is never empty")]
+    pub fn len(&self) -> usize {
+        self.shape[0]
+    }
+
+    /// `[channels, height, width]` of an image.
+    #[must_use]
+    pub fn image_shape(&self) -> [usize; 3] {
+        [self.shape[1], self.shape[2], self.shape[3]]
+    }
+
+    /// Number of values in one image.
+    #[must_use]
+    pub fn image_len(&self) -> usize {
+        self.shape[1..].iter().product()
+    }
+
+    /// `(centre, unit)` of the stored pixels: a stored `u` means `(u - centre) / unit`.
+    #[must_use]
+    pub fn scale(&self) -> (f64, f64) {
+        match self.pixels {
+            Pixels::U8(_) => (127.5, 127.5),
+            Pixels::F32(_) => (0.0, 1.0),
+        }
+    }
+}
+
+fn contiguous<'a, P>(images: &ArrayView4<'a, P>) -> Result<([usize; 4], &'a [P])> {
+    let (n, c, h, w) = images.dim();
+    if n * c * h * w == 0 {
+        return Err(Error::Empty { shape: vec![n, c, h, w] });
+    }
+    let pixels = images.to_slice().ok_or_else(|| Error::Shape {
+        what: "the data set",
+        found: vec![n, c, h, w],
+        expected: "a C-contiguous array".to_owned(),
+    })?;
+    Ok(([n, c, h, w], pixels))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Array4;
+
+    #[test]
+    fn an_empty_axis_is_refused() {
+        let images = Array4::<u8>::zeros((3, 1, 0, 4));
+        assert_eq!(Bank::from_u8(images.view()).unwrap_err(), Error::Empty { shape: vec![3, 1, 0, 4] });
+    }
+
+    #[test]
+    fn a_bad_pixel_is_named() {
+        let mut images = Array4::<f32>::zeros((2, 1, 2, 2));
+        images[[1, 0, 1, 0]] = f32::INFINITY;
+        assert!(matches!(Bank::from_f32(images.view()), Err(Error::Pixel { index: 6, .. })));
+        images[[1, 0, 1, 0]] = 2e6;
+        assert!(matches!(Bank::from_f32(images.view()), Err(Error::Pixel { index: 6, .. })));
+    }
+
+    #[test]
+    fn a_transposed_view_is_refused() {
+        let images = Array4::<u8>::zeros((2, 3, 4, 5));
+        assert!(matches!(Bank::from_u8(images.view().reversed_axes()), Err(Error::Shape { .. })));
+    }
+}

@@ -1,0 +1,188 @@
+//! Energies: the squared distance of a probe to sixteen images on every window (less a constant in the expanded form).
+
+use super::isa::{Isa, dispatched};
+use super::lanes::{LANES, Lanes};
+use super::probe::Probe;
+use super::slide::{RowSlider, slide_row};
+use super::tile::{Pixel, PixelLanes, Tile};
+use crate::runs::Runs;
+use crate::windows::{Kind, Windows};
+
+/// Working space of the energy kernels; grows to what a call needs and is kept between calls.
+#[derive(Debug, Default)]
+pub struct EnergySpace {
+    slider: RowSlider,
+    /// One row of pixel errors, the tails of its blocks, and its sliding sums.
+    rows: Vec<Lanes>,
+    /// Doubling tables of the mask kernels.
+    tables: Vec<Lanes>,
+}
+
+/// Writes the energy of every window to `out` `[window]`; lanes without an image get `f32::MAX`.
+pub fn energies<P: Pixel>(
+    isa: Isa,
+    windows: &Windows,
+    tile: &Tile<P>,
+    probe: &Probe,
+    space: &mut EnergySpace,
+    out: &mut [Lanes],
+) {
+    let (height, width) = (windows.height(), windows.width());
+    let pixels = tile.pixels.as_slice();
+    match windows.kind() {
+        Kind::Full => full(isa, pixels, probe, height, width, out),
+        Kind::Square { side } => square(isa, pixels, probe, height, width, *side, space, out),
+        Kind::Masks(runs) => masks(isa, pixels, probe, height, width, runs, space, out),
+    }
+    if tile.valid < LANES {
+        for energy in out {
+            energy.0[tile.valid..].fill(f32::MAX);
+        }
+    }
+}
+
+dispatched! {
+    fn full<P: Pixel>(tile: &[PixelLanes<P>], probe: &Probe, height: usize, width: usize, out: &mut [Lanes]) = full_body
+}
+
+dispatched! {
+    #[allow(clippy::too_many_arguments, reason = "a kernel's arguments are its inputs")]
+    fn square<P: Pixel>(
+        tile: &[PixelLanes<P>],
+        probe: &Probe,
+        height: usize,
+        width: usize,
+        side: usize,
+        space: &mut EnergySpace,
+        out: &mut [Lanes],
+    ) = square_body
+}
+
+dispatched! {
+    #[allow(clippy::too_many_arguments, reason = "a kernel's arguments are its inputs")]
+    fn masks<P: Pixel>(
+        tile: &[PixelLanes<P>],
+        probe: &Probe,
+        height: usize,
+        width: usize,
+        runs: &Runs,
+        space: &mut EnergySpace,
+        out: &mut [Lanes],
+    ) = masks_body
+}
+
+#[inline(always)]
+fn full_body<const FMA: bool, P: Pixel>(
+    tile: &[PixelLanes<P>],
+    probe: &Probe,
+    height: usize,
+    width: usize,
+    out: &mut [Lanes],
+) {
+    // Rows are summed apart so that rounding grows with the root of the row length and not of the image.
+    let mut total = Lanes::ZERO;
+    for y in 0..height {
+        let mut sum = Lanes::ZERO;
+        errors_of_row::<FMA, P>(tile, probe, height, width, y, |_, error| sum += error);
+        total += sum;
+    }
+    out[0] = total;
+}
+
+#[inline(always)]
+fn square_body<const FMA: bool, P: Pixel>(
+    tile: &[PixelLanes<P>],
+    probe: &Probe,
+    height: usize,
+    width: usize,
+    side: usize,
+    space: &mut EnergySpace,
+    out: &mut [Lanes],
+) {
+    let columns = width - side + 1;
+    space.rows.resize(space.rows.len().max(3 * width), Lanes::ZERO);
+    let (errors, rest) = space.rows.split_at_mut(width);
+    let (tails, sums) = rest.split_at_mut(width);
+    space.slider.start(side, columns);
+    let mut done = 0;
+    for y in 0..height {
+        errors_of_row::<FMA, P>(tile, probe, height, width, y, |x, error| errors[x] = error);
+        slide_row(errors, side, tails, sums);
+        if space.slider.push(Some(sums), &mut out[done..]) {
+            done += columns;
+        }
+    }
+}
+
+#[inline(always)]
+fn masks_body<const FMA: bool, P: Pixel>(
+    tile: &[PixelLanes<P>],
+    probe: &Probe,
+    height: usize,
+    width: usize,
+    runs: &Runs,
+    space: &mut EnergySpace,
+    out: &mut [Lanes],
+) {
+    let plane = height * width;
+    space.tables.resize(space.tables.len().max(runs.levels() * plane), Lanes::ZERO);
+    for y in 0..height {
+        let row = &mut space.tables[y * width..(y + 1) * width];
+        errors_of_row::<FMA, P>(tile, probe, height, width, y, |x, error| row[x] = error);
+    }
+    for level in 1..runs.levels() {
+        let (lower, upper) = space.tables.split_at_mut(level * plane);
+        let half = 1 << (level - 1);
+        let lower = &lower[(level - 1) * plane..];
+        for p in 0..plane - half {
+            upper[p] = lower[p] + lower[p + half];
+        }
+    }
+    for (k, energy) in out[..runs.count()].iter_mut().enumerate() {
+        let mut sum = Lanes::ZERO;
+        for piece in runs.pieces(k) {
+            sum += space.tables[piece.level as usize * plane + piece.at as usize];
+        }
+        *energy = sum;
+    }
+}
+
+/// Calls `each(column, error)` with the squared error of every pixel of row `y`, summed over channels.
+#[inline(always)]
+fn errors_of_row<const FMA: bool, P: Pixel>(
+    tile: &[PixelLanes<P>],
+    probe: &Probe,
+    height: usize,
+    width: usize,
+    y: usize,
+    each: impl FnMut(usize, Lanes),
+) {
+    if probe.expanded {
+        sum_channels::<FMA, true, P>(tile, probe, height, width, y, each);
+    } else {
+        sum_channels::<FMA, false, P>(tile, probe, height, width, y, each);
+    }
+}
+
+#[inline(always)]
+fn sum_channels<const FMA: bool, const EXPANDED: bool, P: Pixel>(
+    tile: &[PixelLanes<P>],
+    probe: &Probe,
+    height: usize,
+    width: usize,
+    y: usize,
+    mut each: impl FnMut(usize, Lanes),
+) {
+    let plane = height * width;
+    for x in 0..width {
+        let mut error = Lanes::ZERO;
+        let mut p = y * width + x;
+        while p < tile.len() {
+            let a = tile[p].values() - Lanes::splat(probe.near[p]);
+            let t = a - Lanes::splat(probe.far[p]);
+            error = t.mul_add::<FMA>(if EXPANDED { a } else { t }, error);
+            p += plane;
+        }
+        each(x, error);
+    }
+}

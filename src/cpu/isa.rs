@@ -1,0 +1,108 @@
+//! Which instruction set the loops run in: detected once, carried along, used by every kernel of a call.
+//!
+//! A kernel is written once as a plain generic function `body::<FMA, ..>`; [`dispatched!`] compiles it for every
+//! instruction set and picks by [`Isa`]. Only FMA changes rounding: bodies with it agree with each other bit for bit.
+
+use std::sync::OnceLock;
+
+/// A set of vector instructions. Values above the portable one exist only where this processor has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Isa(Level);
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Level {
+    Portable,
+    #[cfg(target_arch = "x86_64")]
+    V3,
+    #[cfg(target_arch = "x86_64")]
+    Avx512,
+    #[cfg(target_arch = "aarch64")]
+    Neon,
+}
+
+impl Isa {
+    /// The best instruction set of this processor, or the one named by `PSPC_ISA` if the processor has it.
+    #[must_use]
+    pub fn best() -> Self {
+        static BEST: OnceLock<Isa> = OnceLock::new();
+        *BEST.get_or_init(|| {
+            let wanted = std::env::var("PSPC_ISA").ok();
+            let all = Self::available();
+            let named = all.iter().find(|isa| Some(isa.name()) == wanted.as_deref());
+            *named.or(all.last()).unwrap_or(&Self(Level::Portable))
+        })
+    }
+
+    /// Every instruction set of this processor, the best last.
+    #[must_use]
+    pub fn available() -> Vec<Self> {
+        let mut all = vec![Self(Level::Portable)];
+        #[cfg(target_arch = "x86_64")]
+        {
+            if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {
+                all.push(Self(Level::V3));
+                if is_x86_feature_detected!("avx512f")
+                    && is_x86_feature_detected!("avx512bw")
+                    && is_x86_feature_detected!("avx512vl")
+                    && is_x86_feature_detected!("avx512dq")
+                {
+                    all.push(Self(Level::Avx512));
+                }
+            }
+        }
+        #[cfg(target_arch = "aarch64")]
+        all.push(Self(Level::Neon));
+        all
+    }
+
+    pub(super) fn level(self) -> Level {
+        self.0
+    }
+
+    /// Its name, as `PSPC_ISA` takes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self.0 {
+            Level::Portable => "portable",
+            #[cfg(target_arch = "x86_64")]
+            Level::V3 => "x86-64-v3",
+            #[cfg(target_arch = "x86_64")]
+            Level::Avx512 => "avx512",
+            #[cfg(target_arch = "aarch64")]
+            Level::Neon => "neon",
+        }
+    }
+}
+
+/// Defines `$name(isa, ..)`, which runs `$body::<FMA, ..>(..)` compiled for `isa`.
+macro_rules! dispatched {
+    ($(#[$doc:meta])* $vis:vis fn $name:ident $(<$generic:ident: $bound:path>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
+        $(#[$doc])*
+        $vis fn $name $(<$generic: $bound>)? (isa: $crate::cpu::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
+            use $crate::cpu::isa::Level;
+
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
+            fn avx512 $(<$generic: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
+                $body::<true, $($generic)?>($($arg),*)
+            }
+            #[cfg(target_arch = "x86_64")]
+            #[target_feature(enable = "avx2,fma")]
+            fn v3 $(<$generic: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
+                $body::<true, $($generic)?>($($arg),*)
+            }
+            match isa.level() {
+                Level::Portable => $body::<false, $($generic)?>($($arg),*),
+                // SAFETY: this level is only constructed after its features were detected.
+                #[cfg(target_arch = "x86_64")]
+                Level::V3 => unsafe { v3($($arg),*) },
+                // SAFETY: this level is only constructed after its features were detected.
+                #[cfg(target_arch = "x86_64")]
+                Level::Avx512 => unsafe { avx512($($arg),*) },
+                #[cfg(target_arch = "aarch64")]
+                Level::Neon => $body::<true, $($generic)?>($($arg),*),
+            }
+        }
+    };
+}
+pub(super) use dispatched;

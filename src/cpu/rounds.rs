@@ -1,0 +1,113 @@
+//! Rounds: work items run in parallel for a fraction of a second, are merged in order, and the monitor is asked.
+
+use std::ops::Range;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use super::group::{Job, Space};
+use super::tile::Pixel;
+use crate::composite::Monitor;
+use crate::error::Result;
+use crate::threads;
+
+/// Probes that share the tiles of an item.
+const PROBES: usize = 8;
+
+/// A round should take about this long: short enough for Ctrl-C, long enough to keep every thread busy.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// Most items whose results wait for their merge at once.
+const WAITING: usize = 256;
+
+/// One shard of the bank for a few probes.
+#[derive(Debug, Clone)]
+pub struct Item {
+    /// Images of the shard.
+    pub images: Range<usize>,
+    /// Probes that visit it.
+    pub probes: Range<usize>,
+}
+
+/// Runs the items of one pass after the other, and keeps count for the monitor.
+pub struct Rounds<'m, 'a> {
+    pool: Arc<ThreadPool>,
+    monitor: &'m mut Monitor<'a>,
+    /// Items of the next round.
+    items: usize,
+    done: f64,
+    total: u64,
+}
+
+impl<'m, 'a> Rounds<'m, 'a> {
+    /// Ready to do `total` work, reported to `monitor`.
+    pub fn new(total: u64, monitor: &'m mut Monitor<'a>) -> Result<Self> {
+        let pool = threads::pool()?;
+        let items = pool.current_num_threads();
+        Ok(Self { pool, monitor, items, done: 0.0, total })
+    }
+
+    /// Runs `work` on every item of `job`, which returns one result a probe, and hands the results to `merge` with the
+    /// probe's index, shard by shard in order.
+    pub fn run<P: Pixel, R: Send>(
+        &mut self,
+        job: &Job<'_, P>,
+        work: impl Fn(&Item, &mut Space<P>) -> Vec<R> + Sync,
+        mut merge: impl FnMut(usize, R),
+    ) -> Result<()> {
+        let items = items(job);
+        let spaces = Mutex::new(Vec::new());
+        let borrow = |item: &Item| {
+            let held = spaces.lock().unwrap_or_else(PoisonError::into_inner).pop();
+            let mut space = held.unwrap_or_else(|| job.space());
+            let results = work(item, &mut space);
+            spaces.lock().unwrap_or_else(PoisonError::into_inner).push(space);
+            results
+        };
+        let mut waiting = items.as_slice();
+        while !waiting.is_empty() {
+            let (round, rest) = waiting.split_at(self.items.min(waiting.len()));
+            let start = Instant::now();
+            let results: Vec<_> = self.pool.install(|| round.par_iter().with_max_len(1).map(borrow).collect());
+            for (item, results) in round.iter().zip(results) {
+                item.probes.clone().zip(results).for_each(|(probe, result)| merge(probe, result));
+                self.done += (item.images.len() * item.probes.len()) as f64 / job.probes_per_query() as f64;
+            }
+            self.adapt(start.elapsed());
+            (self.monitor)(self.done as u64, self.total)?;
+            waiting = rest;
+        }
+        Ok(())
+    }
+
+    /// Rounds are cut by time; the order of merging, and so the result, does not depend on where they are cut.
+    fn adapt(&mut self, elapsed: Duration) {
+        let threads = self.pool.current_num_threads();
+        if elapsed < ROUND / 2 {
+            self.items = (2 * self.items).min(WAITING.max(threads));
+        } else if elapsed > 2 * ROUND {
+            self.items = (self.items / 2).max(threads);
+        }
+    }
+}
+
+fn items<P: Pixel>(job: &Job<'_, P>) -> Vec<Item> {
+    let shard = shard_len(job.bank.len(), job.bank.image_len());
+    let blocks = |count: usize, block: usize| {
+        (0..count).step_by(block).map(move |start| start..count.min(start + block)).collect::<Vec<_>>()
+    };
+    let probes = blocks(job.probes.len(), PROBES);
+    let shards = blocks(job.bank.len(), shard);
+    shards.iter().flat_map(|images| probes.iter().map(|p| Item { images: images.clone(), probes: p.clone() })).collect()
+}
+
+/// Images a shard: about 64 shards to share among threads, none so short that starting costs, none so long that Ctrl-C
+/// has to wait. It depends on the bank alone, as the cut into shards decides the bits of the result.
+fn shard_len(images: usize, image_len: usize) -> usize {
+    const SHARDS: usize = 64;
+    const LONGEST: usize = 1 << 22;
+    let longest = (LONGEST / image_len).clamp(64, 4096);
+    images.div_ceil(SHARDS).clamp(64, longest).next_multiple_of(64)
+}

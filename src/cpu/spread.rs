@@ -1,0 +1,113 @@
+//! Spread: from weights per window to coefficients per pixel, the adjoint of the window sums of `energy`.
+
+use super::isa::{Isa, dispatched};
+use super::lanes::Lanes;
+use super::slide::{RowSlider, slide_row};
+use crate::runs::Runs;
+use crate::windows::{Kind, Windows};
+
+/// Working space of the spread kernels; grows to what a call needs and is kept between calls.
+#[derive(Debug, Default)]
+pub struct SpreadSpace {
+    slider: RowSlider,
+    /// One row of weights between zeros, the tails of its blocks, and its sliding sums.
+    rows: Vec<Lanes>,
+    /// Doubling tables of the mask kernels.
+    tables: Vec<Lanes>,
+}
+
+/// Writes to `out` `[pixel]` the sum of the weights of all windows that hold the pixel; rows not `live` count as zero.
+pub fn spread(
+    isa: Isa,
+    windows: &Windows,
+    weights: &[Lanes],
+    live: &[bool],
+    space: &mut SpreadSpace,
+    out: &mut [Lanes],
+) {
+    match windows.kind() {
+        Kind::Full => out.fill(weights[0]),
+        Kind::Square { side } => square(isa, weights, live, windows.width(), *side, space, out),
+        Kind::Masks(runs) => masks(isa, weights, live, runs, space, out),
+    }
+}
+
+dispatched! {
+    fn square(
+        weights: &[Lanes],
+        live: &[bool],
+        width: usize,
+        side: usize,
+        space: &mut SpreadSpace,
+        out: &mut [Lanes],
+    ) = square_body
+}
+
+dispatched! {
+    fn masks(
+        weights: &[Lanes],
+        live: &[bool],
+        runs: &Runs,
+        space: &mut SpreadSpace,
+        out: &mut [Lanes],
+    ) = masks_body
+}
+
+#[inline(always)]
+fn square_body<const FMA: bool>(
+    weights: &[Lanes],
+    live: &[bool],
+    width: usize,
+    side: usize,
+    space: &mut SpreadSpace,
+    out: &mut [Lanes],
+) {
+    // A sum over the windows that hold a pixel is a sliding sum over the weights with `side - 1` zeros around them.
+    let (columns, border) = (width - side + 1, side - 1);
+    let padded = width + border;
+    space.rows.clear();
+    space.rows.resize(2 * padded + width, Lanes::ZERO);
+    let (row, rest) = space.rows.split_at_mut(padded);
+    let (tails, sums) = rest.split_at_mut(padded);
+    space.slider.start(side, width);
+    let mut done = 0;
+    for y in 0..live.len() + 2 * border {
+        let source = y.checked_sub(border).filter(|&source| source < live.len() && live[source]);
+        let sums = source.map(|source| {
+            row[border..border + columns].copy_from_slice(&weights[source * columns..(source + 1) * columns]);
+            slide_row(row, side, tails, sums);
+            &*sums
+        });
+        if space.slider.push(sums, &mut out[done..]) {
+            done += width;
+        }
+    }
+}
+
+#[inline(always)]
+fn masks_body<const FMA: bool>(
+    weights: &[Lanes],
+    live: &[bool],
+    runs: &Runs,
+    space: &mut SpreadSpace,
+    out: &mut [Lanes],
+) {
+    let plane = out.len();
+    space.tables.clear();
+    space.tables.resize(runs.levels() * plane, Lanes::ZERO);
+    for k in (0..runs.count()).filter(|&k| live[k]) {
+        for piece in runs.pieces(k) {
+            space.tables[piece.level as usize * plane + piece.at as usize] += weights[k];
+        }
+    }
+    for level in (1..runs.levels()).rev() {
+        let (lower, upper) = space.tables.split_at_mut(level * plane);
+        let half = 1 << (level - 1);
+        let lower = &mut lower[(level - 1) * plane..];
+        for p in 0..plane - half {
+            lower[p] += upper[p];
+            lower[p + half] += upper[p];
+        }
+    }
+    out.copy_from_slice(&space.tables[..plane]);
+}

@@ -1,0 +1,89 @@
+//! The engine's one error type. Every variant carries the value that was wrong and what is allowed.
+
+/// Why a call was refused or stopped.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum Error {
+    /// An array has the wrong lengths.
+    #[error("{what} has shape {found:?}, expected {expected}")]
+    Shape {
+        /// The argument.
+        what: &'static str,
+        /// Its shape.
+        found: Vec<usize>,
+        /// What is allowed, in words.
+        expected: String,
+    },
+    /// The bank holds no image, or an axis has length zero.
+    #[error("the data set is empty: shape {shape:?}, every axis must be at least 1")]
+    Empty {
+        /// The shape given.
+        shape: Vec<usize>,
+    },
+    /// A pixel is NaN, infinite, or too large for the arithmetic.
+    #[error("{what} holds {value} at flat index {index}, allowed are finite numbers of magnitude up to {limit:e}")]
+    Pixel {
+        /// The argument.
+        what: &'static str,
+        /// The offending value.
+        value: f64,
+        /// Its position in the flattened array.
+        index: usize,
+        /// The largest magnitude allowed.
+        limit: f64,
+    },
+    /// A noise level is not a positive number the arithmetic can carry.
+    #[error("sigma is {value}, allowed are numbers from {min:e} to {max:e}")]
+    Sigma {
+        /// The offending value.
+        value: f64,
+        /// The smallest sigma allowed.
+        min: f64,
+        /// The largest sigma allowed.
+        max: f64,
+    },
+    /// A square window does not fit the image.
+    #[error("the window side is {side}, allowed are sides from 1 to {largest} for images of {height} x {width}")]
+    WindowSide {
+        /// The side given.
+        side: usize,
+        /// The shorter side of the image.
+        largest: usize,
+        /// Image height.
+        height: usize,
+        /// Image width.
+        width: usize,
+    },
+    /// A mask selects no pixel.
+    #[error("mask {index} selects no pixel, every mask must select at least one")]
+    EmptyMask {
+        /// Its position in the list of masks.
+        index: usize,
+    },
+    /// A pixel belongs to no mask, so that its denoised value is undefined.
+    #[error("{count} pixels are covered by no mask, the first is row {y}, column {x}; every pixel must be covered")]
+    Uncovered {
+        /// How many pixels are uncovered.
+        count: usize,
+        /// Row of the first one.
+        y: usize,
+        /// Column of the first one.
+        x: usize,
+    },
+    /// The thread pool cannot be built.
+    #[error("cannot start {threads} threads: {reason}")]
+    Threads {
+        /// The number asked for.
+        threads: usize,
+        /// What the system said.
+        reason: String,
+    },
+    /// The result is not finite: the images changed under a running call.
+    #[error("the result is not finite: the images were changed while they were in use, or hold NaN or infinite pixels")]
+    NotFinite,
+    /// The monitor asked to stop.
+    #[error("stopped by the caller")]
+    Stopped,
+}
+
+/// The engine's result type.
+pub type Result<T> = std::result::Result<T, Error>;

@@ -1,0 +1,76 @@
+//! `Bank`: holds a numpy array alive and lends its memory to the engine, without a copy.
+
+use numpy::{PyArray4, PyArrayMethods, PyReadonlyArray4, PyUntypedArray, PyUntypedArrayMethods};
+use pyo3::prelude::*;
+
+use super::errors::DTypeError;
+use crate::bank::Bank as EngineBank;
+
+/// The images of a data set as the engine reads them: uint8 or float32 `[n, channels, height, width]`, C-contiguous.
+#[pyclass(frozen, module = "pspc_rs._core")]
+pub struct Bank {
+    images: Py<PyAny>,
+    shape: (usize, usize, usize, usize),
+}
+
+/// A borrowed array; keeps numpy's read lock while the engine works.
+pub enum Images<'py> {
+    U8(PyReadonlyArray4<'py, u8>),
+    F32(PyReadonlyArray4<'py, f32>),
+}
+
+#[pymethods]
+impl Bank {
+    #[new]
+    fn new(py: Python<'_>, images: Bound<'_, PyAny>) -> PyResult<Self> {
+        let shape = match borrow(&images)? {
+            Images::U8(array) => {
+                EngineBank::from_u8(array.as_array())?;
+                array.as_array().dim()
+            }
+            Images::F32(array) => {
+                let view = array.as_array();
+                py.detach(|| EngineBank::from_f32(view).map(drop))?;
+                array.as_array().dim()
+            }
+        };
+        Ok(Self { images: images.unbind(), shape })
+    }
+
+    /// `(n, channels, height, width)`.
+    #[getter]
+    fn shape(&self) -> (usize, usize, usize, usize) {
+        self.shape
+    }
+}
+
+impl Bank {
+    /// Borrows the array for a call.
+    pub fn borrow<'py>(&self, py: Python<'py>) -> PyResult<Images<'py>> {
+        borrow(self.images.bind(py))
+    }
+}
+
+impl Images<'_> {
+    /// The engine's view of the array.
+    pub fn bank(&self) -> crate::Result<EngineBank<'_>> {
+        match self {
+            Images::U8(array) => EngineBank::from_u8(array.as_array()),
+            Images::F32(array) => EngineBank::from_checked_f32(array.as_array()),
+        }
+    }
+}
+
+fn borrow<'py>(images: &Bound<'py, PyAny>) -> PyResult<Images<'py>> {
+    if let Ok(array) = images.cast::<PyArray4<u8>>() {
+        return Ok(Images::U8(array.readonly()));
+    }
+    if let Ok(array) = images.cast::<PyArray4<f32>>() {
+        return Ok(Images::F32(array.readonly()));
+    }
+    let found = match images.cast::<PyUntypedArray>() {
+        Ok(array) => format!("{} with {} axes", array.dtype(), array.ndim()),
+        Err(_) => images.get_type().name()?.to_string(),
+    };
+    Err(DTypeError::new_err(format!("images are {found}, expected a numpy array of uint8 or float32 with 4 axes")))
+}

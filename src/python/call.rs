@@ -1,0 +1,64 @@
+//! `composite`: the engine's entry, with the GIL released, signals checked and progress reported.
+
+use numpy::{PyArray4, PyReadonlyArray4, ToPyArray};
+use pyo3::prelude::*;
+
+use super::bank::Bank;
+use super::windows::Windows;
+use crate::Error;
+
+/// Queries in either precision; float64 is rounded only once, in stored units.
+#[derive(FromPyObject)]
+pub enum Queries<'py> {
+    #[pyo3(transparent)]
+    F32(PyReadonlyArray4<'py, f32>),
+    #[pyo3(transparent)]
+    F64(PyReadonlyArray4<'py, f64>),
+}
+
+/// Denoises `z` `[batch, channels, height, width]` at one sigma a query; `progress(done, total)` is called about ten
+/// times a second.
+#[pyfunction]
+#[pyo3(signature = (bank, windows, z, sigma, flips, progress=None))]
+#[allow(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
+pub fn composite<'py>(
+    py: Python<'py>,
+    bank: &Bank,
+    windows: &Windows,
+    z: Queries<'py>,
+    sigma: Vec<f64>,
+    flips: bool,
+    progress: Option<Py<PyAny>>,
+) -> PyResult<Bound<'py, PyArray4<f32>>> {
+    let images = bank.borrow(py)?;
+    let bank = images.bank()?;
+    let mut raised = None;
+    let mut monitor = |done: u64, total: u64| {
+        let asked = Python::attach(|py| -> PyResult<()> {
+            py.check_signals()?;
+            if let Some(progress) = &progress {
+                progress.call1(py, (done, total))?;
+            }
+            Ok(())
+        });
+        asked.map_err(|error| {
+            raised = Some(error);
+            Error::Stopped
+        })
+    };
+    let denoised = match &z {
+        Queries::F32(z) => {
+            let z = z.as_array();
+            py.detach(|| crate::composite(&bank, &windows.0, z, &sigma, flips, &mut monitor))
+        }
+        Queries::F64(z) => {
+            let z = z.as_array();
+            py.detach(|| crate::composite(&bank, &windows.0, z, &sigma, flips, &mut monitor))
+        }
+    };
+    match (denoised, raised) {
+        (Ok(denoised), _) => Ok(denoised.to_pyarray(py)),
+        (Err(_), Some(raised)) => Err(raised),
+        (Err(error), None) => Err(error.into()),
+    }
+}

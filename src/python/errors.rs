@@ -1,0 +1,29 @@
+//! The one place where engine errors become Python exceptions.
+
+use pyo3::PyErr;
+use pyo3::import_exception;
+
+use crate::error::Error;
+
+import_exception!(pspc_rs.errors, CoverageError);
+import_exception!(pspc_rs.errors, DTypeError);
+import_exception!(pspc_rs.errors, DataError);
+import_exception!(pspc_rs.errors, InvalidValueError);
+import_exception!(pspc_rs.errors, PspcError);
+import_exception!(pspc_rs.errors, ShapeError);
+
+impl From<Error> for PyErr {
+    fn from(error: Error) -> Self {
+        let text = error.to_string();
+        match error {
+            Error::Shape { .. } => ShapeError::new_err(text),
+            Error::Empty { .. } => DataError::new_err(text),
+            Error::Pixel { .. } | Error::Sigma { .. } | Error::WindowSide { .. } | Error::EmptyMask { .. } => {
+                InvalidValueError::new_err(text)
+            }
+            Error::Uncovered { .. } => CoverageError::new_err(text),
+            Error::Threads { .. } => InvalidValueError::new_err(text),
+            Error::NotFinite | Error::Stopped => PspcError::new_err(text),
+        }
+    }
+}

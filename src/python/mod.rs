@@ -1,0 +1,49 @@
+//! The Python module `pspc_rs._core`: thin wrappers, no logic. Signatures are mirrored in `_core.pyi`.
+
+mod bank;
+mod call;
+mod errors;
+mod windows;
+
+use pyo3::prelude::*;
+
+/// The compiled engine of pspc_rs; use it through the package's public names.
+#[pymodule]
+mod _core {
+    #[pymodule_export]
+    use super::bank::Bank;
+    #[pymodule_export]
+    use super::call::composite;
+    #[pymodule_export]
+    use super::windows::Windows;
+    #[pymodule_export]
+    use super::{build_info, num_threads, set_num_threads};
+}
+
+/// Number of threads the engine uses.
+#[pyfunction]
+fn num_threads() -> PyResult<usize> {
+    Ok(crate::threads::num_threads()?)
+}
+
+/// Uses `threads` threads from the next call on.
+#[pyfunction]
+fn set_num_threads(threads: usize) -> PyResult<()> {
+    Ok(crate::threads::set_num_threads(threads)?)
+}
+
+/// `(key, value)` pairs about this build and this processor.
+#[pyfunction]
+fn build_info() -> Vec<(&'static str, String)> {
+    use crate::cpu::isa::Isa;
+    let names: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
+    let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
+    vec![
+        ("version", env!("CARGO_PKG_VERSION").to_owned()),
+        ("profile", profile.to_owned()),
+        ("target", format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)),
+        ("isa", Isa::best().name().to_owned()),
+        ("isa_available", names.join(", ")),
+        ("cuda", "not part of this build".to_owned()),
+    ]
+}

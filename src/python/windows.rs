@@ -1,0 +1,45 @@
+//! `Windows`: the windows of one composite.
+
+use ndarray::Array2;
+use numpy::{PyArray2, PyReadonlyArray3, ToPyArray};
+use pyo3::prelude::*;
+
+use crate::windows::Windows as EngineWindows;
+
+/// The windows of one composite, for images of one size.
+#[pyclass(frozen, module = "pspc_rs._core")]
+pub struct Windows(pub EngineWindows);
+
+#[pymethods]
+impl Windows {
+    /// The whole image as the only window.
+    #[staticmethod]
+    fn full(height: usize, width: usize) -> PyResult<Self> {
+        Ok(Self(EngineWindows::full(height, width)?))
+    }
+
+    /// All `side` x `side` windows that fit.
+    #[staticmethod]
+    fn square(height: usize, width: usize, side: usize) -> PyResult<Self> {
+        Ok(Self(EngineWindows::square(height, width, side)?))
+    }
+
+    /// One window per mask of `[components, height, width]`.
+    #[staticmethod]
+    fn masks(py: Python<'_>, masks: PyReadonlyArray3<'_, bool>) -> PyResult<Self> {
+        let view = masks.as_array();
+        Ok(Self(py.detach(|| EngineWindows::masks(view))?))
+    }
+
+    /// Number of windows.
+    #[getter]
+    fn count(&self) -> usize {
+        self.0.count()
+    }
+
+    /// How many windows cover each pixel, `[height, width]`.
+    fn cover<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<u32>> {
+        let (width, cover) = (self.0.width(), self.0.cover());
+        Array2::from_shape_fn((self.0.height(), width), |(y, x)| cover[y * width + x]).to_pyarray(py)
+    }
+}

@@ -1,0 +1,205 @@
+//! `Windows`: the components of a composite. Component `k` compares and returns the pixels of window `k`.
+
+use ndarray::ArrayView3;
+
+use crate::error::{Error, Result};
+use crate::runs::Runs;
+
+/// The set of windows of one composite, for images of one size.
+#[derive(Debug, Clone)]
+pub struct Windows {
+    height: usize,
+    width: usize,
+    kind: Kind,
+}
+
+/// What the windows are.
+#[derive(Debug, Clone)]
+pub enum Kind {
+    /// One window: the whole image (the empirical denoiser).
+    Full,
+    /// Every `side` x `side` window that fits, row by row.
+    Square {
+        /// Side of the windows.
+        side: usize,
+    },
+    /// Arbitrary masks, one a component.
+    Masks(Runs),
+}
+
+impl Windows {
+    /// The whole image as the only window.
+    pub fn full(height: usize, width: usize) -> Result<Self> {
+        check_image(height, width)?;
+        Ok(Self { height, width, kind: Kind::Full })
+    }
+
+    /// All `side` x `side` windows that fit into the image, no padding. A window as large as the image is [`Windows::full`].
+    pub fn square(height: usize, width: usize, side: usize) -> Result<Self> {
+        check_image(height, width)?;
+        let largest = height.min(width);
+        if side == 0 || side > largest {
+            return Err(Error::WindowSide { side, largest, height, width });
+        }
+        if side == height && side == width {
+            return Self::full(height, width);
+        }
+        Ok(Self { height, width, kind: Kind::Square { side } })
+    }
+
+    /// One window per mask of `[components, height, width]`; every pixel must belong to at least one mask.
+    pub fn masks(masks: ArrayView3<'_, bool>) -> Result<Self> {
+        let (count, height, width) = masks.dim();
+        check_image(height, width)?;
+        if count == 0 {
+            return Err(Error::Empty { shape: vec![count, height, width] });
+        }
+        let runs = Runs::new(masks)?;
+        let windows = Self { height, width, kind: Kind::Masks(runs) };
+        let cover = windows.cover();
+        let mut bare = (0..cover.len()).filter(|&p| cover[p] == 0);
+        if let Some(first) = bare.next() {
+            return Err(Error::Uncovered { count: 1 + bare.count(), y: first / width, x: first % width });
+        }
+        Ok(windows)
+    }
+
+    /// Image height.
+    #[must_use]
+    pub fn height(&self) -> usize {
+        self.height
+    }
+
+    /// Image width.
+    #[must_use]
+    pub fn width(&self) -> usize {
+        self.width
+    }
+
+    /// What the windows are.
+    #[must_use]
+    pub fn kind(&self) -> &Kind {
+        &self.kind
+    }
+
+    /// Number of windows.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let (rows, columns) = self.grid();
+        rows * columns
+    }
+
+    /// Windows as a grid of rows and columns; masks are one row each, so that rows can be tested and skipped one by one.
+    #[must_use]
+    pub fn grid(&self) -> (usize, usize) {
+        match &self.kind {
+            Kind::Full => (1, 1),
+            Kind::Square { side } => (self.height - side + 1, self.width - side + 1),
+            Kind::Masks(runs) => (runs.count(), 1),
+        }
+    }
+
+    /// How many windows cover each pixel, `[height * width]`; never zero.
+    #[must_use]
+    pub fn cover(&self) -> Vec<u32> {
+        match &self.kind {
+            Kind::Full => vec![1; self.height * self.width],
+            Kind::Square { side } => {
+                let (down, across) = (line_cover(self.height, *side), line_cover(self.width, *side));
+                down.iter().flat_map(|&d| across.iter().map(move |&a| d * a)).collect()
+            }
+            Kind::Masks(runs) => runs.cover(self.height * self.width),
+        }
+    }
+
+    /// The windows of the image flipped left to right. Window `k` flipped is window [`Windows::mirror_index`] of the result.
+    #[must_use]
+    pub fn mirrored(&self) -> Self {
+        let kind = match &self.kind {
+            Kind::Masks(runs) => Kind::Masks(runs.mirrored(self.width)),
+            same => same.clone(),
+        };
+        Self { kind, ..*self }
+    }
+
+    /// Position of window `k`'s mirror image in [`Windows::mirrored`].
+    #[must_use]
+    pub fn mirror_index(&self, k: usize) -> usize {
+        match &self.kind {
+            Kind::Square { .. } => {
+                let (_, columns) = self.grid();
+                k - k % columns + (columns - 1 - k % columns)
+            }
+            Kind::Full | Kind::Masks(_) => k,
+        }
+    }
+}
+
+/// How many of the windows of `side` positions cover each of `len` positions.
+fn line_cover(len: usize, side: usize) -> Vec<u32> {
+    (0..len).map(|p| (p.min(len - side) + 1 - (p + 1).saturating_sub(side)) as u32).collect()
+}
+
+fn check_image(height: usize, width: usize) -> Result<()> {
+    // Positions in the tables of the mask kernels are 32-bit.
+    const LARGEST: usize = 1 << 24;
+    if height == 0 || width == 0 || height.saturating_mul(width) > LARGEST {
+        return Err(Error::Shape {
+            what: "the image",
+            found: vec![height, width],
+            expected: format!("height and width of at least 1 and at most {LARGEST} pixels"),
+        });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::Array3;
+    use proptest::prelude::*;
+
+    fn brute_cover(height: usize, width: usize, side: usize) -> Vec<u32> {
+        let mut cover = vec![0; height * width];
+        for (top, left) in (0..=height - side).flat_map(|t| (0..=width - side).map(move |l| (t, l))) {
+            for (y, x) in (0..side).flat_map(|y| (0..side).map(move |x| (y, x))) {
+                cover[(top + y) * width + left + x] += 1;
+            }
+        }
+        cover
+    }
+
+    proptest! {
+        #[test]
+        fn cover_counts_the_windows_of_each_pixel(height in 1_usize..12, width in 1_usize..12, side in 1_usize..12) {
+            prop_assume!(side <= height.min(width));
+            let windows = Windows::square(height, width, side).expect("fits");
+            prop_assert_eq!(windows.cover(), brute_cover(height, width, side));
+        }
+
+        #[test]
+        fn mirroring_twice_is_the_identity(height in 1_usize..9, width in 1_usize..9, side in 1_usize..9) {
+            prop_assume!(side <= height.min(width));
+            let windows = Windows::square(height, width, side).expect("fits");
+            for k in 0..windows.count() {
+                prop_assert_eq!(windows.mirror_index(windows.mirror_index(k)), k);
+            }
+        }
+    }
+
+    #[test]
+    fn oversized_and_zero_sides_are_refused() {
+        for side in [0, 6, 33] {
+            assert!(matches!(Windows::square(5, 7, side), Err(Error::WindowSide { largest: 5, .. })));
+        }
+    }
+
+    #[test]
+    fn uncovered_pixels_and_empty_masks_are_refused() {
+        let mut masks = Array3::from_elem((2, 2, 3), true);
+        masks.slice_mut(ndarray::s![.., 1, 1..]).fill(false);
+        assert_eq!(Windows::masks(masks.view()).unwrap_err(), Error::Uncovered { count: 2, y: 1, x: 1 });
+        masks.slice_mut(ndarray::s![1, .., ..]).fill(false);
+        assert_eq!(Windows::masks(masks.view()).unwrap_err(), Error::EmptyMask { index: 1 });
+    }
+}
