@@ -1,10 +1,10 @@
 //! Energies: the squared distance of a probe to sixteen images on every window (less a constant in the expanded form).
 
 use super::isa::{Isa, dispatched};
-use super::lanes::{LANES, Lanes};
 use super::probe::Probe;
+use super::simd::{LANES, Lanes, Vector};
 use super::slide::{RowSlider, slide_row};
-use super::tile::{Pixel, PixelLanes, Tile};
+use super::tile::{Pixel, Tile};
 use crate::runs::Runs;
 use crate::windows::{Kind, Windows};
 
@@ -28,11 +28,10 @@ pub fn energies<P: Pixel>(
     out: &mut [Lanes],
 ) {
     let (height, width) = (windows.height(), windows.width());
-    let pixels = tile.pixels.as_slice();
     match windows.kind() {
-        Kind::Full => full(isa, pixels, probe, height, width, out),
-        Kind::Square { side } => square(isa, pixels, probe, height, width, *side, space, out),
-        Kind::Masks(runs) => masks(isa, pixels, probe, height, width, runs, space, out),
+        Kind::Full => full(isa, tile, probe, height, width, out),
+        Kind::Square { side } => square(isa, tile, probe, height, width, *side, space, out),
+        Kind::Masks(runs) => masks(isa, tile, probe, height, width, runs, space, out),
     }
     if tile.valid < LANES {
         for energy in out {
@@ -42,13 +41,13 @@ pub fn energies<P: Pixel>(
 }
 
 dispatched! {
-    fn full<P: Pixel>(tile: &[PixelLanes<P>], probe: &Probe, height: usize, width: usize, out: &mut [Lanes]) = full_body
+    fn full<P: Pixel>(tile: &Tile<P>, probe: &Probe, height: usize, width: usize, out: &mut [Lanes]) = full_body
 }
 
 dispatched! {
     #[allow(clippy::too_many_arguments, reason = "a kernel's arguments are its inputs")]
     fn square<P: Pixel>(
-        tile: &[PixelLanes<P>],
+        tile: &Tile<P>,
         probe: &Probe,
         height: usize,
         width: usize,
@@ -61,7 +60,7 @@ dispatched! {
 dispatched! {
     #[allow(clippy::too_many_arguments, reason = "a kernel's arguments are its inputs")]
     fn masks<P: Pixel>(
-        tile: &[PixelLanes<P>],
+        tile: &Tile<P>,
         probe: &Probe,
         height: usize,
         width: usize,
@@ -72,26 +71,20 @@ dispatched! {
 }
 
 #[inline(always)]
-fn full_body<const FMA: bool, P: Pixel>(
-    tile: &[PixelLanes<P>],
-    probe: &Probe,
-    height: usize,
-    width: usize,
-    out: &mut [Lanes],
-) {
+fn full_body<V: Vector, P: Pixel>(tile: &Tile<P>, probe: &Probe, height: usize, width: usize, out: &mut [Lanes]) {
     // Rows are summed apart so that rounding grows with the root of the row length and not of the image.
-    let mut total = Lanes::ZERO;
+    let mut total = V::splat(0.0);
     for y in 0..height {
-        let mut sum = Lanes::ZERO;
-        errors_of_row::<FMA, P>(tile, probe, height, width, y, |_, error| sum += error);
-        total += sum;
+        let mut sum = V::splat(0.0);
+        errors_of_row::<V, P>(tile, probe, height, width, y, |_, error| sum = sum.add(error));
+        total = total.add(sum);
     }
-    out[0] = total;
+    total.store(&mut out[0]);
 }
 
 #[inline(always)]
-fn square_body<const FMA: bool, P: Pixel>(
-    tile: &[PixelLanes<P>],
+fn square_body<V: Vector, P: Pixel>(
+    tile: &Tile<P>,
     probe: &Probe,
     height: usize,
     width: usize,
@@ -106,17 +99,17 @@ fn square_body<const FMA: bool, P: Pixel>(
     space.slider.start(side, columns);
     let mut done = 0;
     for y in 0..height {
-        errors_of_row::<FMA, P>(tile, probe, height, width, y, |x, error| errors[x] = error);
-        slide_row(errors, side, tails, sums);
-        if space.slider.push(Some(sums), &mut out[done..]) {
+        errors_of_row::<V, P>(tile, probe, height, width, y, |x, error| error.store(&mut errors[x]));
+        slide_row::<V>(errors, side, tails, sums);
+        if space.slider.push::<V>(Some(sums), &mut out[done..]) {
             done += columns;
         }
     }
 }
 
 #[inline(always)]
-fn masks_body<const FMA: bool, P: Pixel>(
-    tile: &[PixelLanes<P>],
+fn masks_body<V: Vector, P: Pixel>(
+    tile: &Tile<P>,
     probe: &Probe,
     height: usize,
     width: usize,
@@ -128,59 +121,59 @@ fn masks_body<const FMA: bool, P: Pixel>(
     space.tables.resize(space.tables.len().max(runs.levels() * plane), Lanes::ZERO);
     for y in 0..height {
         let row = &mut space.tables[y * width..(y + 1) * width];
-        errors_of_row::<FMA, P>(tile, probe, height, width, y, |x, error| row[x] = error);
+        errors_of_row::<V, P>(tile, probe, height, width, y, |x, error| error.store(&mut row[x]));
     }
     for level in 1..runs.levels() {
         let (lower, upper) = space.tables.split_at_mut(level * plane);
         let half = 1 << (level - 1);
         let lower = &lower[(level - 1) * plane..];
         for p in 0..plane - half {
-            upper[p] = lower[p] + lower[p + half];
+            V::load(&lower[p]).add(V::load(&lower[p + half])).store(&mut upper[p]);
         }
     }
     for (k, energy) in out[..runs.count()].iter_mut().enumerate() {
-        let mut sum = Lanes::ZERO;
+        let mut sum = V::splat(0.0);
         for piece in runs.pieces(k) {
-            sum += space.tables[piece.level as usize * plane + piece.at as usize];
+            sum = sum.add(V::load(&space.tables[piece.level as usize * plane + piece.at as usize]));
         }
-        *energy = sum;
+        sum.store(energy);
     }
 }
 
 /// Calls `each(column, error)` with the squared error of every pixel of row `y`, summed over channels.
 #[inline(always)]
-fn errors_of_row<const FMA: bool, P: Pixel>(
-    tile: &[PixelLanes<P>],
+fn errors_of_row<V: Vector, P: Pixel>(
+    tile: &Tile<P>,
     probe: &Probe,
     height: usize,
     width: usize,
     y: usize,
-    each: impl FnMut(usize, Lanes),
+    each: impl FnMut(usize, V),
 ) {
     if probe.expanded {
-        sum_channels::<FMA, true, P>(tile, probe, height, width, y, each);
+        sum_channels::<V, P, true>(tile, probe, height, width, y, each);
     } else {
-        sum_channels::<FMA, false, P>(tile, probe, height, width, y, each);
+        sum_channels::<V, P, false>(tile, probe, height, width, y, each);
     }
 }
 
 #[inline(always)]
-fn sum_channels<const FMA: bool, const EXPANDED: bool, P: Pixel>(
-    tile: &[PixelLanes<P>],
+fn sum_channels<V: Vector, P: Pixel, const EXPANDED: bool>(
+    tile: &Tile<P>,
     probe: &Probe,
     height: usize,
     width: usize,
     y: usize,
-    mut each: impl FnMut(usize, Lanes),
+    mut each: impl FnMut(usize, V),
 ) {
     let plane = height * width;
     for x in 0..width {
-        let mut error = Lanes::ZERO;
+        let mut error = V::splat(0.0);
         let mut p = y * width + x;
-        while p < tile.len() {
-            let a = tile[p].values() - Lanes::splat(probe.near[p]);
-            let t = a - Lanes::splat(probe.far[p]);
-            error = t.mul_add::<FMA>(if EXPANDED { a } else { t }, error);
+        while p < tile.pixels.len() {
+            let a = P::load::<V>(&tile.pixels[p]).sub(V::splat(probe.near[p]));
+            let t = a.sub(V::splat(probe.far[p]));
+            error = t.mul_add(if EXPANDED { a } else { t }, error);
             p += plane;
         }
         each(x, error);

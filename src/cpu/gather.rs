@@ -1,11 +1,11 @@
 //! Gather: the composite itself, coefficients times images summed over the images of a group of tiles.
 
 use super::isa::dispatched;
-use super::lanes::Lanes;
-use super::tile::{Pixel, PixelLanes};
+use super::simd::{Lanes, Vector};
+use super::tile::{Pixel, Tile};
 
-/// A tile's pixels `[channel][pixel]` and the coefficients `[pixel]` of its images.
-pub type Term<'a, P> = (&'a [PixelLanes<P>], &'a [Lanes]);
+/// A tile and the coefficients `[pixel]` of its images.
+pub type Term<'a, P> = (&'a Tile<P>, &'a [Lanes]);
 
 dispatched! {
     /// Adds to `sums` `[channel][pixel]` every term's coefficient times (pixel - `centre`), over all lanes and terms.
@@ -13,18 +13,15 @@ dispatched! {
 }
 
 #[inline(always)]
-fn gather_body<const FMA: bool, P: Pixel>(terms: &[Term<'_, P>], centre: f32, sums: &mut [f32]) {
+fn gather_body<V: Vector, P: Pixel>(terms: &[Term<'_, P>], centre: f32, sums: &mut [f32]) {
     let Some((_, first)) = terms.first() else { return };
-    for plane in sums.chunks_exact_mut(first.len()).enumerate() {
-        let (channel, sums) = plane;
-        let start = channel * sums.len();
-        for (p, sum) in sums.iter_mut().enumerate() {
-            let mut lanes = Lanes::ZERO;
-            for (pixels, coefficients) in terms {
-                let centred = pixels[start + p].values() - Lanes::splat(centre);
-                lanes = centred.mul_add::<FMA>(coefficients[p], lanes);
-            }
-            *sum += lanes.sum();
+    let plane = first.len();
+    for (at, sum) in sums.iter_mut().enumerate() {
+        let mut lanes = V::splat(0.0);
+        for (tile, coefficients) in terms {
+            let centred = P::load::<V>(&tile.pixels[at]).sub(V::splat(centre));
+            lanes = centred.mul_add(V::load(&coefficients[at % plane]), lanes);
         }
+        *sum += lanes.sum();
     }
 }

@@ -3,9 +3,9 @@
 use super::energy::{EnergySpace, energies};
 use super::gather::gather;
 use super::isa::Isa;
-use super::lanes::{LANES, Lanes};
 use super::probe::Probe;
 use super::rounds::Item;
+use super::simd::{LANES, Lanes};
 use super::spread::{SpreadSpace, spread};
 use super::tile::{Pixel, Tile};
 use super::weigh::{LaneState, absorb, fold_lanes, weigh};
@@ -34,7 +34,7 @@ pub struct ShardPosterior {
 }
 
 /// Working space of one thread.
-pub struct Space<P> {
+pub struct Space<P: Pixel> {
     tiles: Vec<Tile<P>>,
     energies: Vec<Lanes>,
     coefficients: Vec<Lanes>,
@@ -128,7 +128,7 @@ impl<'a, P: Pixel> Job<'a, P> {
             energies(self.isa, windows, tile, probe, &mut space.energy, weights);
             if weigh(self.isa, weights, least, scale, probe.rate, self.cutoff, columns, &mut space.live) {
                 spread(self.isa, windows, weights, &space.live, &mut space.spread, coefficients);
-                terms.push((tile.pixels.as_slice(), &*coefficients));
+                terms.push((tile, &*coefficients));
             }
         }
         gather(self.isa, &terms, self.bank.scale().0 as f32, sums);
@@ -141,7 +141,7 @@ impl<'a, P: Pixel> Job<'a, P> {
         let pixels = &self.pixels[images.start * image_len..images.end * image_len];
         let parts = pixels.chunks(LANES * image_len);
         let filled = parts.len();
-        space.tiles.iter_mut().zip(parts).for_each(|(tile, part)| tile.load(self.isa, part));
+        space.tiles.iter_mut().zip(parts).for_each(|(tile, part)| tile.load(part));
         filled
     }
 }

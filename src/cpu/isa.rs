@@ -1,7 +1,8 @@
 //! Which instruction set the loops run in: detected once, carried along, used by every kernel of a call.
 //!
-//! A kernel is written once as a plain generic function `body::<FMA, ..>`; [`dispatched!`] compiles it for every
-//! instruction set and picks by [`Isa`]. Only FMA changes rounding: bodies with it agree with each other bit for bit.
+//! A kernel is written once as a generic function `body::<V: Vector, ..>`; [`dispatched!`] compiles it for every
+//! instruction set and picks by [`Isa`]. Only a fused multiply-add changes rounding: the sets that have it agree with
+//! each other bit for bit.
 
 use std::sync::OnceLock;
 
@@ -74,25 +75,26 @@ impl Isa {
     }
 }
 
-/// Defines `$name(isa, ..)`, which runs `$body::<FMA, ..>(..)` compiled for `isa`.
+/// Defines `$name(isa, ..)`, which runs `$body::<V, ..>(..)` with the vectors of `isa`, compiled for it.
 macro_rules! dispatched {
     ($(#[$doc:meta])* $vis:vis fn $name:ident $(<$generic:ident: $bound:path>)? ($($arg:ident: $ty:ty),* $(,)?) $(-> $ret:ty)? = $body:ident) => {
         $(#[$doc])*
         $vis fn $name $(<$generic: $bound>)? (isa: $crate::cpu::isa::Isa, $($arg: $ty),*) $(-> $ret)? {
             use $crate::cpu::isa::Level;
+            use $crate::cpu::simd;
 
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq,avx2,fma")]
             fn avx512 $(<$generic: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
-                $body::<true, $($generic)?>($($arg),*)
+                $body::<simd::Avx512, $($generic)?>($($arg),*)
             }
             #[cfg(target_arch = "x86_64")]
             #[target_feature(enable = "avx2,fma")]
             fn v3 $(<$generic: $bound>)? ($($arg: $ty),*) $(-> $ret)? {
-                $body::<true, $($generic)?>($($arg),*)
+                $body::<simd::Avx2, $($generic)?>($($arg),*)
             }
             match isa.level() {
-                Level::Portable => $body::<false, $($generic)?>($($arg),*),
+                Level::Portable => $body::<simd::Portable<false>, $($generic)?>($($arg),*),
                 // SAFETY: this level is only constructed after its features were detected.
                 #[cfg(target_arch = "x86_64")]
                 Level::V3 => unsafe { v3($($arg),*) },
@@ -100,7 +102,7 @@ macro_rules! dispatched {
                 #[cfg(target_arch = "x86_64")]
                 Level::Avx512 => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "aarch64")]
-                Level::Neon => $body::<true, $($generic)?>($($arg),*),
+                Level::Neon => $body::<simd::Portable<true>, $($generic)?>($($arg),*),
             }
         }
     };

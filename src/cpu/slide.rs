@@ -4,38 +4,41 @@
 //! the end of one block plus the start of the next, so three additions a window do, whatever the side. A running
 //! add-and-subtract would cost two, but its absolute error is divided by 2 sigma^2 later.
 
-use super::lanes::Lanes;
+use super::simd::{Lanes, Vector};
 
 /// Up to this side the values of a window are simply added.
 const SHORT: usize = 4;
 
 /// `out[i] = row[i] + .. + row[i + side - 1]` for every window that fits; `tails` is working space as long as the row.
 #[inline(always)]
-pub fn slide_row(row: &[Lanes], side: usize, tails: &mut [Lanes], out: &mut [Lanes]) {
+pub fn slide_row<V: Vector>(row: &[Lanes], side: usize, tails: &mut [Lanes], out: &mut [Lanes]) {
     let count = row.len() + 1 - side;
     if side <= SHORT {
-        for (i, o) in out[..count].iter_mut().enumerate() {
-            let mut sum = row[i];
-            for &value in &row[i + 1..i + side] {
-                sum += value;
-            }
-            *o = sum;
+        for (values, o) in row.windows(side).zip(out) {
+            values[1..].iter().fold(V::load(&values[0]), |sum, value| sum.add(V::load(value))).store(o);
         }
         return;
     }
     for start in (0..count).step_by(side) {
-        let mut tail = row[start + side - 1];
-        tails[start + side - 1] = tail;
+        let mut tail = V::load(&row[start + side - 1]);
         for i in (start..start + side - 1).rev() {
-            tail += row[i];
-            tails[i] = tail;
+            tail.store(&mut tails[i + 1]);
+            tail = tail.add(V::load(&row[i]));
         }
-        out[start] = tail;
-        let mut head = Lanes::ZERO;
+        tail.store(&mut out[start]);
+        let mut head = V::splat(0.0);
         for i in start + 1..count.min(start + side) {
-            head += row[i + side - 1];
-            out[i] = tails[i] + head;
+            head = head.add(V::load(&row[i + side - 1]));
+            head.add(V::load(&tails[i])).store(&mut out[i]);
         }
+    }
+}
+
+/// `sums[i] += row[i]`.
+#[inline(always)]
+fn add_row<V: Vector>(sums: &mut [Lanes], row: &[Lanes]) {
+    for (sum, value) in sums.iter_mut().zip(row) {
+        V::load(sum).add(V::load(value)).store(sum);
     }
 }
 
@@ -61,42 +64,48 @@ impl RowSlider {
 
     /// Takes the next row (`None` is a row of zeros); once `side` rows were seen, writes the sum of the last `side` rows.
     #[inline(always)]
-    pub fn push(&mut self, row: Option<&[Lanes]>, out: &mut [Lanes]) -> bool {
+    pub fn push<V: Vector>(&mut self, row: Option<&[Lanes]>, out: &mut [Lanes]) -> bool {
         let (side, columns, slot) = (self.side, self.columns, self.seen % self.side);
         self.seen += 1;
         let complete = self.seen >= side;
-        if side > SHORT {
-            self.grow_head(row, slot == 0);
-            if complete && slot + 1 < side {
-                let tails = &self.ring[(slot + 1) * columns..(slot + 2) * columns];
-                for ((o, &tail), &head) in out[..columns].iter_mut().zip(tails).zip(&self.head) {
-                    *o = tail + head;
-                }
-            } else if complete {
-                out[..columns].copy_from_slice(&self.head[..columns]);
+        if side <= SHORT {
+            self.keep(row, slot);
+            if complete {
+                self.sum_of_ring::<V>(&mut out[..columns]);
+            }
+            return complete;
+        }
+        self.grow_head::<V>(row, slot == 0);
+        if complete && slot + 1 == side {
+            out[..columns].copy_from_slice(&self.head[..columns]);
+        } else if complete {
+            let tails = &self.ring[(slot + 1) * columns..(slot + 2) * columns];
+            for ((o, tail), head) in out.iter_mut().zip(tails).zip(&self.head) {
+                V::load(tail).add(V::load(head)).store(o);
             }
         }
         self.keep(row, slot);
-        if side <= SHORT && complete {
-            out[..columns].copy_from_slice(&self.ring[..columns]);
-            for kept in self.ring[columns..side * columns].chunks_exact(columns) {
-                for (o, &k) in out[..columns].iter_mut().zip(kept) {
-                    *o += k;
-                }
-            }
-        }
-        if side > SHORT && slot + 1 == side {
-            self.turn_into_tails();
+        if slot + 1 == side {
+            self.turn_into_tails::<V>();
         }
         complete
     }
 
     #[inline(always)]
-    fn grow_head(&mut self, row: Option<&[Lanes]>, first: bool) {
+    fn sum_of_ring<V: Vector>(&self, out: &mut [Lanes]) {
+        let columns = out.len();
+        for (x, o) in out.iter_mut().enumerate() {
+            let rest = self.ring[x + columns..self.side * columns].iter().step_by(columns);
+            rest.fold(V::load(&self.ring[x]), |sum, value| sum.add(V::load(value))).store(o);
+        }
+    }
+
+    #[inline(always)]
+    fn grow_head<V: Vector>(&mut self, row: Option<&[Lanes]>, first: bool) {
         let head = &mut self.head[..self.columns];
         match row {
             Some(row) if first => head.copy_from_slice(&row[..self.columns]),
-            Some(row) => head.iter_mut().zip(row).for_each(|(h, &r)| *h += r),
+            Some(row) => add_row::<V>(head, row),
             None if first => head.fill(Lanes::ZERO),
             None => {}
         }
@@ -112,12 +121,10 @@ impl RowSlider {
     }
 
     #[inline(always)]
-    fn turn_into_tails(&mut self) {
+    fn turn_into_tails<V: Vector>(&mut self) {
         for slot in (0..self.side - 1).rev() {
             let (upper, lower) = self.ring.split_at_mut((slot + 1) * self.columns);
-            for (u, &l) in upper[slot * self.columns..].iter_mut().zip(&*lower) {
-                *u += l;
-            }
+            add_row::<V>(&mut upper[slot * self.columns..], lower);
         }
     }
 }
@@ -125,6 +132,7 @@ impl RowSlider {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::simd::Portable;
     use proptest::prelude::*;
 
     fn lanes(values: &[f32]) -> Vec<Lanes> {
@@ -138,7 +146,7 @@ mod tests {
             prop_assume!(side <= values.len());
             let values: Vec<f32> = values.iter().map(|&v| f32::from(v)).collect();
             let (mut tails, mut out) = (lanes(&values), lanes(&values));
-            slide_row(&lanes(&values), side, &mut tails, &mut out);
+            slide_row::<Portable<false>>(&lanes(&values), side, &mut tails, &mut out);
             for (i, window) in values.windows(side).enumerate() {
                 prop_assert_eq!(out[i].0[5], window.iter().sum::<f32>());
             }
@@ -155,7 +163,7 @@ mod tests {
                 let mut out = vec![Lanes::ZERO; 3];
                 for y in 0..rows.len() {
                     let row = rows[y].map(|r| lanes(&r.map(f32::from)));
-                    prop_assert_eq!(slider.push(row.as_deref(), &mut out), y + 1 >= side);
+                    prop_assert_eq!(slider.push::<Portable<false>>(row.as_deref(), &mut out), y + 1 >= side);
                     for x in 0..3 {
                         if y + 1 >= side {
                             let exact: f32 = rows[y + 1 - side..=y].iter().flatten().map(|r| f32::from(r[x])).sum();

@@ -1,7 +1,7 @@
 //! Spread: from weights per window to coefficients per pixel, the adjoint of the window sums of `energy`.
 
 use super::isa::{Isa, dispatched};
-use super::lanes::Lanes;
+use super::simd::{Lanes, Vector};
 use super::slide::{RowSlider, slide_row};
 use crate::runs::Runs;
 use crate::windows::{Kind, Windows};
@@ -54,7 +54,7 @@ dispatched! {
 }
 
 #[inline(always)]
-fn square_body<const FMA: bool>(
+fn square_body<V: Vector>(
     weights: &[Lanes],
     live: &[bool],
     width: usize,
@@ -75,29 +75,24 @@ fn square_body<const FMA: bool>(
         let source = y.checked_sub(border).filter(|&source| source < live.len() && live[source]);
         let sums = source.map(|source| {
             row[border..border + columns].copy_from_slice(&weights[source * columns..(source + 1) * columns]);
-            slide_row(row, side, tails, sums);
+            slide_row::<V>(row, side, tails, sums);
             &*sums
         });
-        if space.slider.push(sums, &mut out[done..]) {
+        if space.slider.push::<V>(sums, &mut out[done..]) {
             done += width;
         }
     }
 }
 
 #[inline(always)]
-fn masks_body<const FMA: bool>(
-    weights: &[Lanes],
-    live: &[bool],
-    runs: &Runs,
-    space: &mut SpreadSpace,
-    out: &mut [Lanes],
-) {
+fn masks_body<V: Vector>(weights: &[Lanes], live: &[bool], runs: &Runs, space: &mut SpreadSpace, out: &mut [Lanes]) {
     let plane = out.len();
     space.tables.clear();
     space.tables.resize(runs.levels() * plane, Lanes::ZERO);
     for k in (0..runs.count()).filter(|&k| live[k]) {
         for piece in runs.pieces(k) {
-            space.tables[piece.level as usize * plane + piece.at as usize] += weights[k];
+            let coefficient = &mut space.tables[piece.level as usize * plane + piece.at as usize];
+            V::load(coefficient).add(V::load(&weights[k])).store(coefficient);
         }
     }
     for level in (1..runs.levels()).rev() {
@@ -105,8 +100,9 @@ fn masks_body<const FMA: bool>(
         let half = 1 << (level - 1);
         let lower = &mut lower[(level - 1) * plane..];
         for p in 0..plane - half {
-            lower[p] += upper[p];
-            lower[p + half] += upper[p];
+            let both = V::load(&upper[p]);
+            both.add(V::load(&lower[p])).store(&mut lower[p]);
+            both.add(V::load(&lower[p + half])).store(&mut lower[p + half]);
         }
     }
     out.copy_from_slice(&space.tables[..plane]);

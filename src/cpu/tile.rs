@@ -1,50 +1,72 @@
 //! `Tile`: sixteen images transposed so that every pixel holds its sixteen values side by side.
 
-use super::isa::dispatched;
-use super::lanes::{LANES, Lanes};
+use super::simd::{LANES, Lanes, Vector};
 
 /// A stored pixel.
-pub trait Pixel: Copy + Default + Send + Sync + 'static {
-    /// Its value as stored, centre and unit not applied.
-    fn value(self) -> f32;
+pub trait Pixel: Copy + Send + Sync + 'static {
+    /// The same pixel of sixteen images, in memory.
+    type Lanes: Copy + Send + Sync;
+
+    /// Zero in every lane.
+    const ZERO: Self::Lanes;
+
+    /// The stored values as numbers.
+    fn load<V: Vector>(lanes: &Self::Lanes) -> V;
+
+    /// The value of one lane.
+    fn lane(lanes: &mut Self::Lanes, lane: usize) -> &mut Self;
+
+    /// Copies the leading pixels of sixteen images to `[pixel][lane]`, in blocks, and returns how many it copied.
+    fn transpose_blocks(_images: &[&[Self]; LANES], _pixels: &mut [Self::Lanes]) -> usize {
+        0
+    }
 }
 
 impl Pixel for u8 {
+    type Lanes = [u8; LANES];
+    const ZERO: Self::Lanes = [0; LANES];
+
     #[inline(always)]
-    fn value(self) -> f32 {
-        f32::from(self)
+    fn load<V: Vector>(lanes: &Self::Lanes) -> V {
+        V::load_bytes(lanes)
+    }
+
+    #[inline(always)]
+    fn lane(lanes: &mut Self::Lanes, lane: usize) -> &mut Self {
+        &mut lanes[lane]
+    }
+
+    #[cfg(target_arch = "x86_64")]
+    fn transpose_blocks(images: &[&[Self]; LANES], pixels: &mut [Self::Lanes]) -> usize {
+        let (blocks, _) = images[0].as_chunks::<LANES>();
+        for (block, columns) in (0..blocks.len()).zip(pixels.chunks_exact_mut(LANES)) {
+            let rows = images.map(|image| &image.as_chunks::<LANES>().0[block]);
+            super::simd::transpose_bytes(rows, columns);
+        }
+        blocks.len() * LANES
     }
 }
 
 impl Pixel for f32 {
+    type Lanes = Lanes;
+    const ZERO: Self::Lanes = Lanes::ZERO;
+
     #[inline(always)]
-    fn value(self) -> f32 {
-        self
+    fn load<V: Vector>(lanes: &Self::Lanes) -> V {
+        V::load(lanes)
     }
-}
 
-/// The same pixel of sixteen images.
-#[derive(Debug, Clone, Copy)]
-#[repr(C, align(16))]
-pub struct PixelLanes<P>(pub [P; LANES]);
-
-impl<P: Pixel> PixelLanes<P> {
-    /// The stored values as numbers.
     #[inline(always)]
-    pub fn values(self) -> Lanes {
-        let mut out = Lanes::ZERO;
-        for (o, p) in out.0.iter_mut().zip(self.0) {
-            *o = p.value();
-        }
-        out
+    fn lane(lanes: &mut Self::Lanes, lane: usize) -> &mut Self {
+        &mut lanes.0[lane]
     }
 }
 
 /// Sixteen images, `[channel][row][column][lane]`; lanes beyond `valid` hold zeros.
 #[derive(Debug)]
-pub struct Tile<P> {
+pub struct Tile<P: Pixel> {
     /// The pixels.
-    pub pixels: Vec<PixelLanes<P>>,
+    pub pixels: Vec<P::Lanes>,
     /// Number of lanes that hold an image.
     pub valid: usize,
 }
@@ -53,35 +75,23 @@ impl<P: Pixel> Tile<P> {
     /// An empty tile for images of `image_len` values.
     #[must_use]
     pub fn new(image_len: usize) -> Self {
-        Self { pixels: vec![PixelLanes([P::default(); LANES]); image_len], valid: 0 }
+        Self { pixels: vec![P::ZERO; image_len], valid: 0 }
     }
 
     /// Fills the tile with up to sixteen images laid one after the other.
-    pub fn load(&mut self, isa: super::isa::Isa, images: &[P]) {
+    pub fn load(&mut self, images: &[P]) {
         let image_len = self.pixels.len();
         self.valid = images.len() / image_len;
-        if self.valid < LANES {
-            self.pixels.fill(PixelLanes([P::default(); LANES]));
+        let mut start = 0;
+        if self.valid == LANES {
+            let lanes = std::array::from_fn(|lane| &images[lane * image_len..(lane + 1) * image_len]);
+            start = P::transpose_blocks(&lanes, &mut self.pixels);
+        } else {
+            self.pixels.fill(P::ZERO);
         }
-        transpose(isa, images, &mut self.pixels);
-    }
-}
-
-dispatched! {
-    /// Copies images `[lane][pixel]` to `[pixel][lane]`.
-    fn transpose<P: Pixel>(images: &[P], pixels: &mut [PixelLanes<P>]) = transpose_body
-}
-
-#[inline(always)]
-fn transpose_body<const FMA: bool, P: Pixel>(images: &[P], pixels: &mut [PixelLanes<P>]) {
-    // Blocks of this many pixels stay in registers or the nearest cache while all lanes are visited.
-    const BLOCK: usize = 64;
-    let image_len = pixels.len();
-    for (block, out) in pixels.chunks_mut(BLOCK).enumerate() {
         for (lane, image) in images.chunks_exact(image_len).enumerate() {
-            let start = block * BLOCK;
-            for (o, p) in out.iter_mut().zip(&image[start..]) {
-                o.0[lane] = *p;
+            for (pixel, &value) in self.pixels[start..].iter_mut().zip(&image[start..]) {
+                *P::lane(pixel, lane) = value;
             }
         }
     }
@@ -90,21 +100,27 @@ fn transpose_body<const FMA: bool, P: Pixel>(images: &[P], pixels: &mut [PixelLa
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::isa::Isa;
 
     #[test]
     fn lanes_hold_images_and_the_rest_is_zero() {
-        let images: Vec<u8> = (0..3 * 70_u8).collect();
-        for isa in Isa::available() {
-            let mut tile = Tile::new(70);
-            tile.load(isa, &[7_u8; 16 * 70]);
-            tile.load(isa, &images);
-            assert_eq!(tile.valid, 3);
+        // 70 pixels: four blocks and a rest.
+        let images: Vec<u8> = (0..16 * 70_u32).map(|i| (i * 37 % 251) as u8).collect();
+        let mut tile = Tile::new(70);
+        for valid in [16, 3] {
+            tile.load(&images[..valid * 70]);
+            assert_eq!(tile.valid, valid);
             for (p, lanes) in tile.pixels.iter().enumerate() {
-                let mut expected = [0; LANES];
-                (0..3).for_each(|lane| expected[lane] = images[lane * 70 + p]);
-                assert_eq!(lanes.0, expected);
+                let expected = std::array::from_fn(|lane| if lane < valid { images[lane * 70 + p] } else { 0 });
+                assert_eq!(*lanes, expected);
             }
         }
+    }
+
+    #[test]
+    fn float_tiles_load_too() {
+        let images: Vec<f32> = (0..5_u8).map(f32::from).collect();
+        let mut tile = Tile::new(1);
+        tile.load(&images);
+        assert_eq!(tile.pixels[0].0[..6], [0.0, 1.0, 2.0, 3.0, 4.0, 0.0]);
     }
 }

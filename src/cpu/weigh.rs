@@ -1,7 +1,7 @@
 //! From energies to posterior weights: the running state of pass 1 and the normalised weights of pass 2.
 
 use super::isa::dispatched;
-use super::lanes::Lanes;
+use super::simd::{Lanes, Vector};
 
 /// Beyond this many powers of two below the running best, an image cannot change a float32 sum that is at least 1.
 const INVISIBLE: f32 = 25.0;
@@ -50,49 +50,48 @@ dispatched! {
 }
 
 #[inline(always)]
-fn absorb_body<const FMA: bool>(energies: &[Lanes], rate: f32, columns: usize, state: &mut LaneState) {
+fn absorb_body<V: Vector>(energies: &[Lanes], rate: f32, columns: usize, state: &mut LaneState) {
     let count = state.least.len();
-    let margin = Lanes::splat(INVISIBLE / rate);
-    let rate = Lanes::splat(rate);
+    let margin = V::splat(INVISIBLE / rate);
+    let rate = V::splat(rate);
     for row in (0..count).step_by(columns) {
         let windows = row..row + columns;
-        let mut near = false;
-        for k in windows.clone() {
-            near |= best_of_group(energies, count, k, Lanes::splat(f32::MAX)).any_below(state.least[k] + margin);
-        }
+        let near = windows.clone().any(|k| {
+            let bound = V::load(&state.least[k]).add(margin);
+            best_of_group(energies, count, k, V::splat(f32::MAX)).any_below(bound)
+        });
         if !near {
             continue;
         }
         for k in windows {
-            let before = state.least[k];
+            let before = V::load(&state.least[k]);
             let least = best_of_group(energies, count, k, before);
-            let mut sum = state.sum[k] * ((least - before) * rate).exp2::<FMA>();
+            let mut sum = V::load(&state.sum[k]).mul(least.sub(before).mul(rate).exp2());
             for energy in energies[k..].iter().step_by(count) {
-                sum += ((least - *energy) * rate).exp2::<FMA>();
+                sum = sum.add(least.sub(V::load(energy)).mul(rate).exp2());
             }
-            state.least[k] = least;
-            state.sum[k] = sum;
+            least.store(&mut state.least[k]);
+            sum.store(&mut state.sum[k]);
         }
     }
 }
 
 #[inline(always)]
-fn best_of_group(energies: &[Lanes], count: usize, k: usize, before: Lanes) -> Lanes {
-    energies[k..].iter().step_by(count).fold(before, |best, &energy| energy.min(best))
+fn best_of_group<V: Vector>(energies: &[Lanes], count: usize, k: usize, before: V) -> V {
+    energies[k..].iter().step_by(count).fold(before, |best, energy| V::load(energy).min(best))
 }
 
 #[inline(always)]
-fn fold_lanes_body<const FMA: bool>(state: &LaneState, rate: f32, least: &mut [f32], sum: &mut [f32]) {
+fn fold_lanes_body<V: Vector>(state: &LaneState, rate: f32, least: &mut [f32], sum: &mut [f32]) {
     for (k, (lanes, sums)) in state.least.iter().zip(&state.sum).enumerate() {
-        least[k] = lanes.least();
-        let share = (Lanes::splat(least[k]) - *lanes) * Lanes::splat(rate);
-        sum[k] = (*sums * share.exp2::<FMA>()).sum();
+        least[k] = lanes.0.iter().copied().fold(f32::MAX, f32::min);
+        let share = V::splat(least[k]).sub(V::load(lanes)).mul(V::splat(rate)).exp2();
+        sum[k] = V::load(sums).mul(share).sum();
     }
 }
 
 #[inline(always)]
-#[allow(clippy::too_many_arguments, reason = "a kernel's arguments are its inputs")]
-fn weigh_body<const FMA: bool>(
+fn weigh_body<V: Vector>(
     energies: &mut [Lanes],
     least: &[f32],
     scale: &[f32],
@@ -105,15 +104,13 @@ fn weigh_body<const FMA: bool>(
     let mut any = false;
     let rows = energies.chunks_exact_mut(columns).zip(least.chunks_exact(columns).zip(scale.chunks_exact(columns)));
     for ((energies, (least, scale)), live) in rows.zip(live) {
-        *live = false;
-        for (energy, &least) in energies.iter().zip(least) {
-            *live |= energy.any_below(Lanes::splat(least + margin));
-        }
+        let mut near = energies.iter().zip(least);
+        *live = near.any(|(energy, &least)| V::load(energy).any_below(V::splat(least + margin)));
         any |= *live;
         if *live {
             for ((energy, &least), &scale) in energies.iter_mut().zip(least).zip(scale) {
-                let power = ((Lanes::splat(least) - *energy) * Lanes::splat(rate)).exp2::<FMA>();
-                *energy = power * Lanes::splat(scale);
+                let power = V::splat(least).sub(V::load(energy)).mul(V::splat(rate)).exp2();
+                power.mul(V::splat(scale)).store(energy);
             }
         }
     }
@@ -124,7 +121,7 @@ fn weigh_body<const FMA: bool>(
 mod tests {
     use super::*;
     use crate::cpu::isa::Isa;
-    use crate::cpu::lanes::LANES;
+    use crate::cpu::simd::LANES;
     use proptest::prelude::*;
 
     proptest! {

@@ -1,0 +1,101 @@
+//! Vectors as plain arrays: the baseline of every processor, and NEON, which is the baseline of 64-bit ARM.
+
+use super::{LANES, Lanes, Vector};
+
+/// Sixteen values as an array; `FMA` says whether the target has a fused multiply-add.
+#[derive(Clone, Copy)]
+pub struct Portable<const FMA: bool>([f32; LANES]);
+
+impl<const FMA: bool> Portable<FMA> {
+    #[inline(always)]
+    fn zip(self, other: Self, op: impl Fn(f32, f32) -> f32) -> Self {
+        let mut out = self.0;
+        for (o, b) in out.iter_mut().zip(other.0) {
+            *o = op(*o, b);
+        }
+        Self(out)
+    }
+}
+
+impl<const FMA: bool> Vector for Portable<FMA> {
+    #[inline(always)]
+    fn load(lanes: &Lanes) -> Self {
+        Self(lanes.0)
+    }
+
+    #[inline(always)]
+    fn load_bytes(bytes: &[u8; LANES]) -> Self {
+        Self(bytes.map(f32::from))
+    }
+
+    #[inline(always)]
+    fn store(self, lanes: &mut Lanes) {
+        lanes.0 = self.0;
+    }
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        Self([value; LANES])
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, |a, b| a + b)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, |a, b| a - b)
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        self.zip(other, |a, b| a * b)
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, term: Self) -> Self {
+        if !FMA {
+            return self.mul(factor).add(term);
+        }
+        let mut out = self.0;
+        for ((o, b), c) in out.iter_mut().zip(factor.0).zip(term.0) {
+            *o = o.mul_add(b, c);
+        }
+        Self(out)
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a < b { a } else { b })
+    }
+
+    #[inline(always)]
+    fn any_below(self, bound: Self) -> bool {
+        let below = self.0.iter().zip(bound.0).fold(0_u32, |below, (a, b)| below | u32::from(*a < b));
+        below != 0
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        let mut fold = self.0;
+        let mut half = LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                fold[i] += fold[i + half];
+            }
+            half /= 2;
+        }
+        fold[0]
+    }
+
+    #[inline(always)]
+    fn scale_by_power(self, shifted: Self, exponent: Self) -> Self {
+        let mut out = self.0;
+        for ((o, s), e) in out.iter_mut().zip(shifted.0).zip(exponent.0) {
+            let scaled = f32::from_bits(o.to_bits().wrapping_add(s.to_bits() << 23));
+            *o = if e < -100.0 { 0.0 } else { scaled };
+        }
+        Self(out)
+    }
+}

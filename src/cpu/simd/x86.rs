@@ -1,0 +1,234 @@
+//! Vectors of x86-64: AVX2 with FMA as two registers, AVX-512 as one.
+//!
+//! # Safety
+//!
+//! Methods of [`Avx2`] and [`Avx512`] run instructions the processor may lack. Values of these types are only made in
+//! kernels that [`dispatched!`](crate::cpu::isa) compiles for the matching level, and a level exists only where its
+//! features were detected. Memory is touched through references of exactly the size that is read or written.
+
+use std::arch::x86_64::{
+    __m128i, __m256, __m256i, __m512, __m512i, _CMP_GE_OQ, _CMP_LT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
+    _mm_loadl_epi64, _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm_storeu_si128, _mm_unpackhi_epi8,
+    _mm_unpacklo_epi8, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_castps_si256, _mm256_castps256_ps128,
+    _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_extractf128_ps,
+    _mm256_fmadd_ps, _mm256_load_ps, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_ps, _mm256_set1_ps,
+    _mm256_slli_epi32, _mm256_store_ps, _mm256_sub_ps, _mm512_add_ps, _mm512_castps_si512, _mm512_castps512_ps256,
+    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_extractf32x8_ps,
+    _mm512_fmadd_ps, _mm512_load_ps, _mm512_maskz_add_epi32, _mm512_min_ps, _mm512_mul_ps, _mm512_set1_ps,
+    _mm512_slli_epi32, _mm512_store_ps, _mm512_sub_ps,
+};
+
+use super::{LANES, Lanes, Vector};
+
+/// Sixteen values in two AVX2 registers.
+#[derive(Clone, Copy)]
+pub struct Avx2(__m256, __m256);
+
+/// Sixteen values in one AVX-512 register.
+#[derive(Clone, Copy)]
+pub struct Avx512(__m512);
+
+#[inline(always)]
+fn sum_of_256(v: __m256) -> f32 {
+    // SAFETY: AVX2 was detected (module header).
+    unsafe {
+        let half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
+        _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps::<1>(pair, pair)))
+    }
+}
+
+/// `power * 2^n` by adding n to the exponent bits, zero where `exponent` is below -100.
+#[inline(always)]
+fn scale_256(power: __m256, shifted: __m256, exponent: __m256) -> __m256 {
+    // SAFETY: AVX2 was detected (module header).
+    unsafe {
+        let n: __m256i = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
+        let scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(power), n));
+        _mm256_and_ps(scaled, _mm256_cmp_ps::<_CMP_GE_OQ>(exponent, _mm256_set1_ps(-100.0)))
+    }
+}
+
+impl Vector for Avx2 {
+    #[inline(always)]
+    fn load(lanes: &Lanes) -> Self {
+        let at = lanes.0.as_ptr();
+        // SAFETY: AVX2 was detected (module header); `Lanes` is 16 floats, aligned to 64 bytes.
+        unsafe { Self(_mm256_load_ps(at), _mm256_load_ps(at.add(8))) }
+    }
+
+    #[inline(always)]
+    fn load_bytes(bytes: &[u8; LANES]) -> Self {
+        let at = bytes.as_ptr();
+        // SAFETY: AVX2 was detected (module header); two unaligned reads of 8 of the 16 bytes.
+        unsafe {
+            let (low, high) = (_mm_loadl_epi64(at.cast()), _mm_loadl_epi64(at.add(8).cast()));
+            Self(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(low)), _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(high)))
+        }
+    }
+
+    #[inline(always)]
+    fn store(self, lanes: &mut Lanes) {
+        let at = lanes.0.as_mut_ptr();
+        // SAFETY: AVX2 was detected (module header); `Lanes` is 16 floats, aligned to 64 bytes.
+        unsafe {
+            _mm256_store_ps(at, self.0);
+            _mm256_store_ps(at.add(8), self.1);
+        }
+    }
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        // SAFETY: AVX2 was detected (module header).
+        unsafe { Self(_mm256_set1_ps(value), _mm256_set1_ps(value)) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: AVX2 was detected (module header).
+        unsafe { Self(_mm256_add_ps(self.0, other.0), _mm256_add_ps(self.1, other.1)) }
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX2 was detected (module header).
+        unsafe { Self(_mm256_sub_ps(self.0, other.0), _mm256_sub_ps(self.1, other.1)) }
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: AVX2 was detected (module header).
+        unsafe { Self(_mm256_mul_ps(self.0, other.0), _mm256_mul_ps(self.1, other.1)) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, term: Self) -> Self {
+        // SAFETY: AVX2 and FMA were detected (module header).
+        unsafe { Self(_mm256_fmadd_ps(self.0, factor.0, term.0), _mm256_fmadd_ps(self.1, factor.1, term.1)) }
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: AVX2 was detected (module header).
+        unsafe { Self(_mm256_min_ps(self.0, other.0), _mm256_min_ps(self.1, other.1)) }
+    }
+
+    #[inline(always)]
+    fn any_below(self, bound: Self) -> bool {
+        // SAFETY: AVX2 was detected (module header).
+        unsafe {
+            let below = (_mm256_cmp_ps::<_CMP_LT_OQ>(self.0, bound.0), _mm256_cmp_ps::<_CMP_LT_OQ>(self.1, bound.1));
+            _mm256_movemask_ps(_mm256_or_ps(below.0, below.1)) != 0
+        }
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        // SAFETY: AVX2 was detected (module header).
+        sum_of_256(unsafe { _mm256_add_ps(self.0, self.1) })
+    }
+
+    #[inline(always)]
+    fn scale_by_power(self, shifted: Self, exponent: Self) -> Self {
+        Self(scale_256(self.0, shifted.0, exponent.0), scale_256(self.1, shifted.1, exponent.1))
+    }
+}
+
+impl Vector for Avx512 {
+    #[inline(always)]
+    fn load(lanes: &Lanes) -> Self {
+        // SAFETY: AVX-512 was detected (module header); `Lanes` is 16 floats, aligned to 64 bytes.
+        unsafe { Self(_mm512_load_ps(lanes.0.as_ptr())) }
+    }
+
+    #[inline(always)]
+    fn load_bytes(bytes: &[u8; LANES]) -> Self {
+        // SAFETY: AVX-512 was detected (module header); one unaligned read of the 16 bytes.
+        unsafe { Self(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())))) }
+    }
+
+    #[inline(always)]
+    fn store(self, lanes: &mut Lanes) {
+        // SAFETY: AVX-512 was detected (module header); `Lanes` is 16 floats, aligned to 64 bytes.
+        unsafe { _mm512_store_ps(lanes.0.as_mut_ptr(), self.0) }
+    }
+
+    #[inline(always)]
+    fn splat(value: f32) -> Self {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { Self(_mm512_set1_ps(value)) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { Self(_mm512_add_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { Self(_mm512_sub_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    fn mul(self, other: Self) -> Self {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { Self(_mm512_mul_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    fn mul_add(self, factor: Self, term: Self) -> Self {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { Self(_mm512_fmadd_ps(self.0, factor.0, term.0)) }
+    }
+
+    #[inline(always)]
+    fn min(self, other: Self) -> Self {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { Self(_mm512_min_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    fn any_below(self, bound: Self) -> bool {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { _mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, bound.0) != 0 }
+    }
+
+    #[inline(always)]
+    fn sum(self) -> f32 {
+        // SAFETY: AVX-512 was detected (module header).
+        sum_of_256(unsafe { _mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)) })
+    }
+
+    #[inline(always)]
+    fn scale_by_power(self, shifted: Self, exponent: Self) -> Self {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe {
+            let kept = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(exponent.0, _mm512_set1_ps(-100.0));
+            let n: __m512i = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted.0));
+            Self(_mm512_castsi512_ps(_mm512_maskz_add_epi32(kept, _mm512_castps_si512(self.0), n)))
+        }
+    }
+}
+
+/// Rows to columns of a 16 x 16 block of bytes: four rounds of interleaving rows that lie eight apart.
+#[inline(always)]
+pub fn transpose_bytes(rows: [&[u8; LANES]; LANES], columns: &mut [[u8; LANES]]) {
+    let columns = &mut columns[..LANES];
+    // SAFETY: SSE2 is part of x86-64; 16 unaligned reads and writes of 16 bytes each.
+    unsafe {
+        let mut block: [__m128i; LANES] = rows.map(|row| _mm_loadu_si128(row.as_ptr().cast()));
+        for _ in 0..4 {
+            let mut next = block;
+            for i in 0..LANES / 2 {
+                next[2 * i] = _mm_unpacklo_epi8(block[i], block[i + 8]);
+                next[2 * i + 1] = _mm_unpackhi_epi8(block[i], block[i + 8]);
+            }
+            block = next;
+        }
+        for (column, bytes) in columns.iter_mut().zip(block) {
+            _mm_storeu_si128(column.as_mut_ptr().cast(), bytes);
+        }
+    }
+}
