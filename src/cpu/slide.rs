@@ -95,8 +95,9 @@ impl RowSlider {
     fn sum_of_ring<V: Vector>(&self, out: &mut [Lanes]) {
         let columns = out.len();
         for (x, o) in out.iter_mut().enumerate() {
-            let rest = self.ring[x + columns..self.side * columns].iter().step_by(columns);
-            rest.fold(V::load(&self.ring[x]), |sum, value| sum.add(V::load(value))).store(o);
+            let mut rows = self.ring[x..self.side * columns].iter().step_by(columns).map(V::load);
+            let first = rows.next().unwrap_or(V::splat(0.0));
+            rows.fold(first, V::add).store(o);
         }
     }
 

@@ -27,13 +27,22 @@ def as_numpy(array: object, what: str) -> NDArray[Any]:
         raise DTypeError(f"{what} is a masked array; fill it first, for example with .filled(0)")
     if isinstance(array, np.ndarray):
         return np.asarray(array)
-    if all(hasattr(array, method) for method in ("detach", "cpu", "numpy")):
+    if _is_tensor(array):
         tensor = cast(Any, array).detach().cpu()
         # numpy has no bfloat16; every bfloat16 is exactly a float32.
         return np.asarray((tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy())
     if hasattr(array, "__array__"):
         return np.asarray(array)
     raise DTypeError(f"{what} must be a numpy array or a torch tensor, not {type(array).__name__}")
+
+
+def is_array(value: object) -> bool:
+    """Whether `as_numpy` takes it."""
+    return _is_tensor(value) or hasattr(value, "__array__")
+
+
+def _is_tensor(value: object) -> bool:
+    return all(hasattr(value, method) for method in ("detach", "cpu", "numpy"))
 
 
 def chunks(array: NDArray[Any]) -> Iterator[slice]:
@@ -63,9 +72,7 @@ def _with_channels(array: NDArray[Any]) -> NDArray[Any]:
     if array.ndim == 3:
         array = array[:, None]
     if array.ndim != 4:
-        raise ShapeError(
-            f"images have shape {array.shape}; allowed are [N, C, H, W] and, for grey images, [N, H, W]"
-        )
+        raise ShapeError(f"images have shape {array.shape}; allowed are [N, C, H, W] and, for grey images, [N, H, W]")
     if len(array) == 0:
         raise DataError(f"the data set is empty: images have shape {array.shape}; at least one image is needed")
     if 0 in array.shape:
@@ -125,11 +132,11 @@ def as_indices(indices: object, num: int) -> NDArray[np.int64]:
     if array.ndim != 1:
         raise ShapeError(f"indices have shape {array.shape}; allowed is a flat sequence")
     if array.dtype.kind not in "iu":
-        raise DTypeError(f"indices have dtype {array.dtype}; allowed are integers (np.flatnonzero turns a mask into some)")
-    if array.min() < -num or array.max() >= num:
-        raise InvalidValueError(
-            f"indices run from {array.min()} to {array.max()}; allowed are {-num} .. {num - 1}"
+        raise DTypeError(
+            f"indices have dtype {array.dtype}; allowed are integers (np.flatnonzero turns a mask into some)"
         )
+    if array.min() < -num or array.max() >= num:
+        raise InvalidValueError(f"indices run from {array.min()} to {array.max()}; allowed are {-num} .. {num - 1}")
     positions = array.astype(np.int64)
     return np.where(positions < 0, positions + num, positions)
 
@@ -146,9 +153,7 @@ def as_choice(indices: object, num: int) -> Choice:
     return positions
 
 
-def choose(
-    num: int, labels: NDArray[np.int64] | None, max_size: int | None, classes: Collection[int] | None
-) -> Choice:
+def choose(num: int, labels: NDArray[np.int64] | None, max_size: int | None, classes: Collection[int] | None) -> Choice:
     """The first `max_size` images out of those whose label is in `classes`."""
     limit = num if max_size is None else as_count(max_size, "max_size")
     if classes is None:
@@ -202,4 +207,3 @@ def check_split(split: str) -> str:
 
 def _shortened(values: list[int], most: int = 20) -> str:
     return str(values) if len(values) <= most else f"{str(values[:most])[:-1]}, ...] ({len(values)} classes)"
-

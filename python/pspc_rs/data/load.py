@@ -6,8 +6,6 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pspc_rs.data import demo
 from pspc_rs.data.arrays import as_flag, check_split, is_array, refuse_test_split
 from pspc_rs.data.download import SOURCES, fetch
@@ -22,7 +20,7 @@ from pspc_rs.data.readers import (
     read_torch_dataset,
 )
 from pspc_rs.data.readers.sniff import kind_of
-from pspc_rs.errors import DataError, MissingFileError
+from pspc_rs.errors import MissingFileError
 
 _DEMOS: Mapping[str, Callable[[], ImageSet]] = {"digits": demo.digits, "photos": demo.photos}
 
@@ -88,3 +86,34 @@ def load(
     if is_array(name_or_path):
         return ImageSet(name_or_path, None, xflip).select(max_size, classes)
     return read_torch_dataset(name_or_path, xflip=xflip, max_size=max_size, classes=classes, progress=progress)
+
+
+def _existing(path: Path) -> Path:
+    if path.exists():
+        return path
+    siblings = [str(path.parent / other.name) for other in path.parent.iterdir()] if path.parent.is_dir() else []
+    near = difflib.get_close_matches(str(path), [*NAMES, *siblings], n=3)
+    hint = f"; did you mean {' or '.join(near)}?" if near else ""
+    raise MissingFileError(f"{path} is neither a path that exists nor a known name ({', '.join(NAMES)}){hint}")
+
+
+def _load_path(
+    path: Path,
+    split: str,
+    xflip: bool,
+    max_size: int | None,
+    classes: Collection[int] | None,
+    progress: bool | None,
+) -> ImageSet:
+    kind = kind_of(path)
+    if kind in ("edm_zip", "folder", "npy"):
+        refuse_test_split(split, str(path))
+    match kind:
+        case "edm_zip":
+            return read_edm_zip(path, xflip=xflip, max_size=max_size, classes=classes, progress=progress)
+        case "folder":
+            return read_folder(path, xflip=xflip, max_size=max_size, classes=classes, progress=progress)
+        case "npy":
+            return read_npy(path, xflip=xflip).select(max_size, classes)
+    reader = {"cifar10": read_cifar10, "idx": read_idx, "npz": read_npz}[kind]
+    return reader(path, split=split, xflip=xflip, max_size=max_size, classes=classes)

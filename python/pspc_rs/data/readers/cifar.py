@@ -61,7 +61,7 @@ def read_cifar10(
 
     Example:
         >>> read_cifar10("cifar-10-python.tar.gz", split="test")  # doctest: +SKIP
-        ImageSet('cifar10', 10000 images of [3, 32, 32] uint8, 10 classes, xflip=False)
+        ImageSet('cifar10-test', 10000 images of [3, 32, 32] uint8, 10 classes, xflip=False)
     """
     names = _NAMES[check_split(split)]
     source = existing(path)
@@ -71,7 +71,7 @@ def read_cifar10(
         raise DataError(f"{source} lacks {', '.join(missing)}; found were {', '.join(sorted(batches)) or 'no batches'}")
     images = np.concatenate([batches[name][0] for name in names])
     labels = np.concatenate([batches[name][1] for name in names])
-    return ImageSet(images, labels, xflip, name="cifar10").select(max_size, classes)
+    return ImageSet(images, labels, xflip, name=f"cifar10-{split}").select(max_size, classes)
 
 
 _Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pspc_rs.data.arrays import check_split
 from pspc_rs.data.image_set import ImageSet
 from pspc_rs.data.readers.files import check_announced, damage_named, existing, is_gzip, open_file, read_u8
-from pspc_rs.errors import DataError, MissingFileError
+from pspc_rs.errors import DataError, InvalidValueError, MissingFileError
 
 IMAGES_MAGIC = b"\x00\x00\x08\x03"
 """First bytes of an IDX file of bytes with three axes."""
@@ -40,8 +40,8 @@ def read_idx(
         path: the file of images (packed with gzip or not), or the folder it lies in. The labels are looked for under
             the same name with ``images`` and ``idx3`` replaced by ``labels`` and ``idx1``; without such a file the set
             has no labels.
-        split: for a folder, ``"train"`` (``train-images-idx3-ubyte``) or ``"test"`` (``t10k-...`` or ``test-...``); a
-            file is taken as it is.
+        split: for a folder, ``"train"`` (``train-images-idx3-ubyte``) or ``"test"`` (``t10k-...`` or ``test-...``).
+            A file is taken as it is, but ``"test"`` is refused where its name does not say so.
         xflip: count horizontal flips as further data.
         max_size: at most so many images, counted after `classes`.
         classes: labels to keep.
@@ -55,26 +55,36 @@ def read_idx(
         MissingFileError: there is no such file, or no IDX file in the folder.
 
     Example:
-        >>> import numpy as np, pathlib, struct, tempfile
+        >>> import pathlib, struct, tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     file = pathlib.Path(folder, "train-images-idx3-ubyte")
+        ...     file = pathlib.Path(folder, "tiny", "train-images-idx3-ubyte")
+        ...     file.parent.mkdir()
         ...     _ = file.write_bytes(struct.pack(">4B3I", 0, 0, 8, 3, 2, 5, 4) + bytes(40))
-        ...     read_idx(folder)
-        ImageSet('train', 2 images of [1, 5, 4] uint8, no labels, xflip=False)
+        ...     read_idx(file.parent)
+        ImageSet('tiny-train', 2 images of [1, 5, 4] uint8, no labels, xflip=False)
     """
-    source = existing(path)
-    check_split(split)
-    file = find_images(source, split) if source.is_dir() else source
-    if file is None:
-        names = " or ".join(prefix + _ENDINGS[0] for prefix in _PREFIXES[split])
-        raise MissingFileError(f"{source} holds no {names}, packed with gzip or not")
+    file = _images_file(existing(path), check_split(split))
     images = _read(file, IMAGES_MAGIC)
     labels_file = _labels_beside(file)
     labels = None if labels_file is None else _read(labels_file, _LABELS_MAGIC)
     if labels is not None and len(labels) != len(images):
         raise DataError(f"{labels_file} holds {len(labels)} labels, but {file} holds {len(images)} images")
-    name = file.name.split("-images")[0]
+    name = f"{file.resolve().parent.name}-{file.name.split('-images')[0]}"
     return ImageSet(images, labels, xflip, name=name).select(max_size, classes)
+
+
+def _images_file(source: Path, split: str) -> Path:
+    if not source.is_dir():
+        if split == "test" and not source.name.startswith(_PREFIXES[split]):
+            raise InvalidValueError(
+                f"split is 'test', but {source} does not start with {' or '.join(_PREFIXES[split])}"
+            )
+        return source
+    file = find_images(source, split)
+    if file is None:
+        names = " or ".join(prefix + _ENDINGS[0] for prefix in _PREFIXES[split])
+        raise MissingFileError(f"{source} holds no {names}, packed with gzip or not")
+    return file
 
 
 def find_images(folder: Path, split: str) -> Path | None:

@@ -1,0 +1,31 @@
+"""Data sets: `ImageSet`, the readers of every file format, and `load`, which finds the right one."""
+
+from pspc_rs.data.cache import cache_dir
+from pspc_rs.data.edm_zip import save_edm_zip
+from pspc_rs.data.image_set import ImageSet, to_float
+from pspc_rs.data.load import NAMES, load
+from pspc_rs.data.readers import (
+    read_cifar10,
+    read_edm_zip,
+    read_folder,
+    read_idx,
+    read_npy,
+    read_npz,
+    read_torch_dataset,
+)
+
+__all__ = [
+    "NAMES",
+    "ImageSet",
+    "cache_dir",
+    "load",
+    "read_cifar10",
+    "read_edm_zip",
+    "read_folder",
+    "read_idx",
+    "read_npy",
+    "read_npz",
+    "read_torch_dataset",
+    "save_edm_zip",
+    "to_float",
+]
