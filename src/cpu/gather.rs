@@ -15,13 +15,34 @@ dispatched! {
 #[inline(always)]
 fn gather_body<V: Vector, P: Pixel>(terms: &[Term<'_, P>], centre: f32, sums: &mut [f32]) {
     let Some((_, first)) = terms.first() else { return };
-    let plane = first.len();
-    for (at, sum) in sums.iter_mut().enumerate() {
-        let mut lanes = V::splat(0.0);
-        for (tile, coefficients) in terms {
-            let centred = P::load::<V>(&tile.pixels[at]).sub(V::splat(centre));
-            lanes = centred.mul_add(V::load(&coefficients[at % plane]), lanes);
+    for (channel, sums) in sums.chunks_exact_mut(first.len()).enumerate() {
+        let start = channel * sums.len();
+        // Four sums across lanes share most of their shuffles.
+        let (fours, rest) = sums.as_chunks_mut::<4>();
+        let done = 4 * fours.len();
+        for (i, four) in fours.iter_mut().enumerate() {
+            let p = 4 * i;
+            let totals = V::sums([
+                lanes_at(terms, centre, start, p),
+                lanes_at(terms, centre, start, p + 1),
+                lanes_at(terms, centre, start, p + 2),
+                lanes_at(terms, centre, start, p + 3),
+            ]);
+            four.iter_mut().zip(totals).for_each(|(sum, total)| *sum += total);
         }
-        *sum += lanes.sum();
+        for (i, sum) in rest.iter_mut().enumerate() {
+            *sum += lanes_at::<V, P>(terms, centre, start, done + i).sum();
+        }
     }
+}
+
+/// The sum over terms at pixel `p` of the channel that starts at `start`, lane by lane.
+#[inline(always)]
+fn lanes_at<V: Vector, P: Pixel>(terms: &[Term<'_, P>], centre: f32, start: usize, p: usize) -> V {
+    let mut lanes = V::splat(0.0);
+    for (tile, coefficients) in terms {
+        let centred = P::load::<V>(&tile.pixels[start + p]).sub(V::splat(centre));
+        lanes = centred.mul_add(V::load(&coefficients[p]), lanes);
+    }
+    lanes
 }

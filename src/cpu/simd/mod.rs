@@ -60,6 +60,11 @@ pub trait Vector: Copy {
     fn any_below(self, bound: Self) -> bool;
     /// The sum of all lanes, added as a fixed tree.
     fn sum(self) -> f32;
+    /// The sums of four vectors, each as [`Vector::sum`] but for the order of its tree.
+    #[inline(always)]
+    fn sums(four: [Self; 4]) -> [f32; 4] {
+        four.map(Self::sum)
+    }
     /// `self * 2^n` where `shifted` holds the integer n in its low mantissa bits; zero where `exponent` is below -100.
     #[must_use]
     fn scale_by_power(self, shifted: Self, exponent: Self) -> Self;
@@ -104,10 +109,10 @@ mod tests {
     }
 
     dispatched! {
-        fn every_operation(a: &Lanes, b: &Lanes, bytes: &[u8; LANES]) -> (Vec<Lanes>, f32, bool) = every_operation_body
+        fn every_operation(a: &Lanes, b: &Lanes, bytes: &[u8; LANES]) -> (Vec<Lanes>, [f32; 5], bool) = every_operation_body
     }
 
-    fn every_operation_body<V: Vector>(a: &Lanes, b: &Lanes, bytes: &[u8; LANES]) -> (Vec<Lanes>, f32, bool) {
+    fn every_operation_body<V: Vector>(a: &Lanes, b: &Lanes, bytes: &[u8; LANES]) -> (Vec<Lanes>, [f32; 5], bool) {
         let (x, y) = (V::load(a), V::load(b));
         let all = [x.add(y), x.sub(y), x.mul(y), x.min(y), V::load_bytes(bytes), V::splat(a.0[3])];
         let stored = all.iter().map(|v| {
@@ -115,7 +120,8 @@ mod tests {
             v.store(&mut out);
             out
         });
-        (stored.collect(), x.sum(), x.any_below(y))
+        let [s, t, u, v] = V::sums([x, y, x.add(x), x.add(y)]);
+        (stored.collect(), [x.sum(), s, t, u, v], x.any_below(y))
     }
 
     proptest! {
@@ -138,11 +144,13 @@ mod tests {
                 lanes(|a, b| a + b), lanes(|a, b| a - b), lanes(|a, b| a * b), lanes(f32::min),
                 Lanes(bytes.map(f32::from)), Lanes::splat(a[3]),
             ];
-            let exact: f64 = a.iter().map(|&v| f64::from(v)).sum();
+            let [x, y] = [a, b].map(|v| v.iter().map(|&v| f64::from(v)).sum::<f64>());
             for isa in Isa::available() {
-                let (stored, sum, below) = every_operation(isa, &Lanes(a), &Lanes(b), &bytes);
+                let (stored, sums, below) = every_operation(isa, &Lanes(a), &Lanes(b), &bytes);
                 prop_assert_eq!(&stored, &expected);
-                prop_assert!((f64::from(sum) - exact).abs() < 1e-5);
+                for (sum, exact) in sums.into_iter().zip([x, x, y, x + x, x + y]) {
+                    prop_assert!((f64::from(sum) - exact).abs() < 1e-4);
+                }
                 prop_assert_eq!(below, a.iter().zip(&b).any(|(a, b)| a < b));
             }
         }

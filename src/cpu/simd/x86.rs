@@ -7,15 +7,15 @@
 //! features were detected. Memory is touched through references of exactly the size that is read or written.
 
 use std::arch::x86_64::{
-    __m128i, __m256, __m256i, __m512, __m512i, _CMP_GE_OQ, _CMP_LT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
-    _mm_loadl_epi64, _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm_storeu_si128, _mm_unpackhi_epi8,
-    _mm_unpacklo_epi8, _mm256_add_epi32, _mm256_add_ps, _mm256_and_ps, _mm256_castps_si256, _mm256_castps256_ps128,
-    _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_extractf128_ps,
-    _mm256_fmadd_ps, _mm256_load_ps, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_ps, _mm256_set1_ps,
-    _mm256_slli_epi32, _mm256_store_ps, _mm256_sub_ps, _mm512_add_ps, _mm512_castps_si512, _mm512_castps512_ps256,
-    _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_extractf32x8_ps,
-    _mm512_fmadd_ps, _mm512_load_ps, _mm512_maskz_add_epi32, _mm512_min_ps, _mm512_mul_ps, _mm512_set1_ps,
-    _mm512_slli_epi32, _mm512_store_ps, _mm512_sub_ps,
+    __m128, __m128i, __m256, __m256i, __m512, __m512i, _CMP_GE_OQ, _CMP_LT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
+    _mm_loadl_epi64, _mm_loadu_si128, _mm_movehl_ps, _mm_movelh_ps, _mm_shuffle_ps, _mm_storeu_ps, _mm_storeu_si128,
+    _mm_unpackhi_epi8, _mm_unpackhi_ps, _mm_unpacklo_epi8, _mm_unpacklo_ps, _mm256_add_epi32, _mm256_add_ps,
+    _mm256_and_ps, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepi32_ps,
+    _mm256_cvtepu8_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_load_ps, _mm256_min_ps, _mm256_movemask_ps,
+    _mm256_mul_ps, _mm256_or_ps, _mm256_set1_ps, _mm256_slli_epi32, _mm256_store_ps, _mm256_sub_ps, _mm512_add_ps,
+    _mm512_castps_si512, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps,
+    _mm512_cvtepu8_epi32, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_maskz_add_epi32,
+    _mm512_min_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_store_ps, _mm512_sub_ps,
 };
 
 use super::{LANES, Lanes, Vector};
@@ -28,13 +28,55 @@ pub struct Avx2(__m256, __m256);
 #[derive(Clone, Copy)]
 pub struct Avx512(__m512);
 
+// Closures handed to library functions such as `array::map` are not compiled for the kernel's features: intrinsics in
+// them become calls. So everything here is spelled out.
+
+impl Avx2 {
+    /// The sum of its two halves.
+    #[inline(always)]
+    fn halves(self) -> __m256 {
+        // SAFETY: AVX2 was detected (module header).
+        unsafe { _mm256_add_ps(self.0, self.1) }
+    }
+}
+
+impl Avx512 {
+    /// The sum of its two halves.
+    #[inline(always)]
+    fn halves(self) -> __m256 {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { _mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)) }
+    }
+}
+
+#[inline(always)]
+fn halves_of_256(v: __m256) -> __m128 {
+    // SAFETY: AVX2 was detected (module header).
+    unsafe { _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v)) }
+}
+
 #[inline(always)]
 fn sum_of_256(v: __m256) -> f32 {
     // SAFETY: AVX2 was detected (module header).
     unsafe {
-        let half = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v));
+        let half = halves_of_256(v);
         let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
         _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps::<1>(pair, pair)))
+    }
+}
+
+/// The sums of four vectors of eight, as a transposition that adds while it shuffles.
+#[inline(always)]
+fn sums_of_256(four: [__m256; 4]) -> [f32; 4] {
+    // SAFETY: AVX2 was detected (module header); the array is four floats.
+    unsafe {
+        let (a, b, c, d) =
+            (halves_of_256(four[0]), halves_of_256(four[1]), halves_of_256(four[2]), halves_of_256(four[3]));
+        let ab = _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
+        let cd = _mm_add_ps(_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
+        let mut sums = [0.0; 4];
+        _mm_storeu_ps(sums.as_mut_ptr(), _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab)));
+        sums
     }
 }
 
@@ -124,8 +166,12 @@ impl Vector for Avx2 {
 
     #[inline(always)]
     fn sum(self) -> f32 {
-        // SAFETY: AVX2 was detected (module header).
-        sum_of_256(unsafe { _mm256_add_ps(self.0, self.1) })
+        sum_of_256(self.halves())
+    }
+
+    #[inline(always)]
+    fn sums(four: [Self; 4]) -> [f32; 4] {
+        sums_of_256([four[0].halves(), four[1].halves(), four[2].halves(), four[3].halves()])
     }
 
     #[inline(always)]
@@ -197,8 +243,12 @@ impl Vector for Avx512 {
 
     #[inline(always)]
     fn sum(self) -> f32 {
-        // SAFETY: AVX-512 was detected (module header).
-        sum_of_256(unsafe { _mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)) })
+        sum_of_256(self.halves())
+    }
+
+    #[inline(always)]
+    fn sums(four: [Self; 4]) -> [f32; 4] {
+        sums_of_256([four[0].halves(), four[1].halves(), four[2].halves(), four[3].halves()])
     }
 
     #[inline(always)]

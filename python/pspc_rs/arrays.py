@@ -1,0 +1,234 @@
+"""The one room where numpy and torch meet.
+
+Torch is never imported here on numpy's behalf: a tensor can only reach this code after its owner imported torch.
+"""
+
+import math
+import numbers
+import operator
+import sys
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pspc_rs.errors import DTypeError, InvalidValueError, MissingDependencyError, ShapeError
+
+if TYPE_CHECKING:
+    import torch
+
+Array = TypeVar("Array")
+"""A numpy array or a torch tensor; what comes in as one goes out as the same."""
+
+MIN_SIGMA = 1e-6
+"""Smallest noise level a denoiser accepts."""
+
+MAX_SIGMA = 1e9
+"""Largest noise level a denoiser accepts."""
+
+_FLOATS = ("float16", "bfloat16", "float32", "float64")
+
+
+def is_torch(x: object) -> "TypeGuard[torch.Tensor]":
+    """Whether x is a torch tensor; torch is not imported to find out.
+
+    Example:
+        >>> is_torch(np.zeros(3))
+        False
+    """
+    torch_module = sys.modules.get("torch")
+    return torch_module is not None and isinstance(x, torch_module.Tensor)
+
+
+def import_torch(purpose: str) -> ModuleType:
+    """The torch module.
+
+    Args:
+        purpose: what needs it, the first words of the complaint: "as_torch=True".
+
+    Raises:
+        MissingDependencyError: torch is not installed.
+    """
+    try:
+        import torch
+    except ImportError as error:
+        raise MissingDependencyError(f'{purpose} needs torch, which comes with: pip install "pspc-rs[torch]"') from error
+    return torch
+
+
+def to_numpy(x: object, name: str = "z") -> NDArray[np.floating[Any]]:
+    """The same numbers as a numpy array: a view where memory can be shared, float32 for bfloat16.
+
+    Args:
+        x: numpy array or torch tensor (on any device, with or without gradients) of float16, bfloat16, float32 or
+            float64.
+        name: what messages call it.
+
+    Raises:
+        DTypeError: x is neither an array nor a tensor, or its numbers are not of these types.
+
+    Example:
+        >>> z = np.ones((2, 3), np.float32)
+        >>> np.shares_memory(to_numpy(z), z)
+        True
+    """
+    if isinstance(x, np.ma.MaskedArray) or not (isinstance(x, np.ndarray) or is_torch(x)):
+        raise DTypeError(f"{name} is a {type(x).__name__}; allowed are numpy arrays and torch tensors")
+    dtype = _dtype_name(x)
+    if dtype not in _FLOATS:
+        raise DTypeError(f"{name} has dtype {dtype}; allowed are {', '.join(_FLOATS)}: convert to float32")
+    return _as_numpy(x)
+
+
+def _dtype_name(x: Any) -> str:
+    return str(x.dtype).removeprefix("torch.") if is_torch(x) else str(x.dtype.newbyteorder("="))
+
+
+def _as_numpy(x: Any) -> NDArray[Any]:
+    if not is_torch(x):
+        return np.asarray(x)
+    # numpy has no bfloat16; every bfloat16 is exactly a float32.
+    tensor = x.float() if _dtype_name(x) == "bfloat16" else x
+    return cast(NDArray[Any], tensor.numpy(force=True))
+
+
+def like(array: NDArray[Any], template: Array) -> Array:
+    """The numbers of a numpy array as the template's kind, dtype and device; memory is shared where it can be.
+
+    Args:
+        array: numpy array of any shape.
+        template: numpy array or torch tensor; its shape plays no part.
+
+    Example:
+        >>> like(np.ones(2), np.zeros((5, 5), np.float32))
+        array([1., 1.], dtype=float32)
+    """
+    if not is_torch(template):
+        return cast(Array, array.astype(cast(Any, template).dtype, copy=False))
+    import torch
+
+    # torch warns about memory that it may not write to and refuses foreign byte orders.
+    plain = np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "W"])
+    return cast(Array, torch.from_numpy(plain).to(device=template.device, dtype=template.dtype))
+
+
+def check_finite(name: str, array: object) -> None:
+    """Refuses an array or tensor of floats with a NaN or an infinity in it.
+
+    Raises:
+        InvalidValueError: some value is not finite; the message gives the first one and its index.
+
+    Example:
+        >>> check_finite("z", np.array([[0.0, np.nan]]))
+        Traceback (most recent call last):
+        ...
+        pspc_rs.errors.InvalidValueError: z holds nan at [0, 1]; all values must be finite
+    """
+    if is_torch(array) and bool(array.isfinite().all()):
+        return
+    values = to_numpy(array, name)
+    finite = np.isfinite(values)
+    if not finite.all():
+        index = np.unravel_index(int(np.argmin(finite)), values.shape)
+        where = ", ".join(str(int(i)) for i in index)
+        raise InvalidValueError(f"{name} holds {values[index]} at [{where}]; all values must be finite")
+
+
+def sigma_vector(sigma: object, batch: int) -> NDArray[np.float64]:
+    """Noise levels as float64 [batch], one a sample.
+
+    Args:
+        sigma: noise level in pixel units, 1e-6 .. 1e9: a number, or an array, tensor or list of shape [], [1],
+            [batch] or [batch, 1, 1, 1]. One number counts for the whole batch.
+        batch: number of samples.
+
+    Raises:
+        DTypeError: sigma is not made of real numbers.
+        ShapeError: sigma has another shape.
+        InvalidValueError: a noise level is NaN, infinite, zero, negative or out of range.
+
+    Example:
+        >>> sigma_vector(0.5, 3)
+        array([0.5, 0.5, 0.5])
+    """
+    values = real_array("sigma", sigma)
+    if values.shape not in ((), (1,), (1, 1, 1, 1), (batch,), (batch, 1, 1, 1)):
+        raise ShapeError(
+            f"sigma has shape {list(values.shape)}; allowed are a number, [1], [{batch}] and [{batch}, 1, 1, 1] "
+            f"for a batch of {batch}"
+        )
+    bad = ~((values >= MIN_SIGMA) & (values <= MAX_SIGMA))
+    if bad.any():
+        raise InvalidValueError(
+            f"sigma is {values[bad][0]:g}; allowed are numbers from {MIN_SIGMA:g} to {MAX_SIGMA:g}"
+        )
+    return np.broadcast_to(values.reshape(-1), (batch,)).copy()
+
+
+def real_array(name: str, values: object) -> NDArray[np.float64]:
+    """Numbers, however they are held, as a float64 array of the same shape.
+
+    Args:
+        name: what messages call them.
+        values: a number, or a list, array or tensor of real numbers (booleans are none).
+
+    Raises:
+        DTypeError: the values are not real numbers.
+        ShapeError: a nested list is ragged.
+
+    Example:
+        >>> real_array("sigmas", [2, 1])
+        array([2., 1.])
+    """
+    try:
+        array = _as_numpy(values) if is_torch(values) else np.asarray(values)
+    except ValueError as error:
+        raise ShapeError(f"{name} is not rectangular: {error}") from error
+    if array.dtype.kind not in "iuf":
+        raise DTypeError(f"{name} is {values!r:.80}; allowed are real numbers and arrays of them")
+    return array.astype(np.float64)
+
+
+def real_number(name: str, value: object) -> float:
+    """One finite real number as a float.
+
+    Raises:
+        DTypeError: value is not a real number.
+        InvalidValueError: value is NaN or infinite.
+
+    Example:
+        >>> real_number("rho", np.float32(7))
+        7.0
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Real | np.ndarray) and not is_torch(value):
+        raise DTypeError(f"{name} is {value!r:.80}; allowed are real numbers")
+    array = real_array(name, value)
+    if array.size != 1:
+        raise ShapeError(f"{name} has shape {list(array.shape)}; allowed is one number")
+    number = float(array.reshape(()))
+    if not math.isfinite(number):
+        raise InvalidValueError(f"{name} is {number}; allowed are finite numbers")
+    return number
+
+
+def whole_number(name: str, value: object, least: int = 1) -> int:
+    """One whole number of at least ``least``.
+
+    Raises:
+        DTypeError: value is not an integer (booleans are none).
+        InvalidValueError: value is smaller than ``least``.
+
+    Example:
+        >>> whole_number("num_steps", np.int64(18))
+        18
+    """
+    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
+        raise DTypeError(f"{name} is {value!r:.80}; allowed are whole numbers of at least {least}")
+    try:
+        number = operator.index(cast(Any, value))
+    except TypeError as error:
+        raise DTypeError(f"{name} is {value!r:.80}; allowed are whole numbers of at least {least}") from error
+    if number < least:
+        raise InvalidValueError(f"{name} is {number}; allowed are whole numbers of at least {least}")
+    return number

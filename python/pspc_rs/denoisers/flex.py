@@ -1,0 +1,159 @@
+"""PSPC-Flex: posterior composites over one mask per output pixel, cut from heat maps or given."""
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pspc_rs import _core
+from pspc_rs.data import ImageSet
+from pspc_rs.denoisers.composite import PosteriorComposite
+from pspc_rs.errors import DataError, InvalidValueError, MissingFileError, ScheduleError, ShapeError
+from pspc_rs.schedules import ThresholdSchedule, resolve_threshold_schedule
+
+FloatArray = npt.NDArray[np.floating[Any]]
+
+
+class PSPCFlex(PosteriorComposite):
+    """The composite of the posterior means of one mask per output pixel.
+
+    At each level the mask of an output pixel is the smallest set of highest-valued pixels of its heat map whose share
+    of the map's sum is at least the level's threshold; the whole mask is composited, not its centre alone. Niedoba et
+    al. 2025, sec. 5.2. A threshold of 1 is the empirical denoiser.
+
+    Args:
+        data: the training images.
+        heatmaps: non-negative array, or `.npy` file (read by memory map), [levels, H, W, H, W]: entry
+            [level, y, x] is the map over input pixels of output pixel (y, x).
+        thresholds: a published schedule by name (``"cifar10"``), a `ThresholdSchedule`, the JSON file of one, a number for
+            every sigma, or one in (0, 1] a level.
+        masks: instead of heat maps: bool array [components, H, W], used at every sigma.
+        sigmas: noise levels of ``thresholds``, descending; the EDM grid of that length if not given.
+        nearest: how a sigma between levels picks one, by ``"linear"`` (published) or ``"log"`` distance.
+
+    Raises:
+        ShapeError: heat maps or masks that do not fit the images.
+        InvalidValueError: negative, NaN or all-zero heat maps, an empty mask.
+        CoverageError: a pixel that no mask covers.
+        ScheduleError: no thresholds, thresholds made for another image size, or one level and another number of maps.
+
+    Example:
+        >>> import numpy as np, pspc_rs as pspc
+        >>> images = np.random.default_rng(0).integers(0, 256, (50, 1, 4, 6), dtype=np.uint8)
+        >>> halves = np.zeros((2, 4, 6), bool)
+        >>> halves[0, :, :4] = halves[1, :, 2:] = True
+        >>> F = pspc.PSPCFlex(pspc.ImageSet(images), masks=halves)
+        >>> F(np.zeros((1, 1, 4, 6)), 0.5).dtype
+        dtype('float64')
+    """
+
+    def __init__(
+        self,
+        data: ImageSet,
+        *,
+        heatmaps: str | Path | FloatArray | None = None,
+        thresholds: float | str | Path | Sequence[float] | ThresholdSchedule | None = None,
+        masks: npt.NDArray[np.bool_] | None = None,
+        sigmas: Any = None,
+        nearest: str = "linear",
+    ) -> None:
+        super().__init__(data)
+        self.schedule: ThresholdSchedule | None = None
+        self.heatmaps: FloatArray | None = None
+        if (masks is None) == (heatmaps is None):
+            raise ScheduleError("PSPCFlex needs either heatmaps= with thresholds=, or masks=")
+        if masks is not None:
+            self._windows["masks"] = _core.Windows.masks(self._checked_masks(masks))
+            return
+        if thresholds is None:
+            raise ScheduleError("PSPCFlex needs thresholds= with its heat maps: a name, a number or one a level")
+        self.schedule = resolve_threshold_schedule(
+            thresholds, image_size=(data.height, data.width), sigmas=sigmas, nearest=nearest
+        )
+        self.heatmaps = self._checked_maps(_open_maps(heatmaps), self.schedule)
+
+    def _checked_masks(self, masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
+        masks = np.asarray(masks)
+        _, height, width = self.shape
+        if masks.ndim != 3 or masks.shape[1:] != (height, width):
+            raise ShapeError(f"masks have shape {list(masks.shape)}, expected [components, {height}, {width}]")
+        if masks.dtype != np.bool_:
+            raise ShapeError(f"masks have dtype {masks.dtype}, expected bool")
+        return np.ascontiguousarray(masks)
+
+    def _checked_maps(self, maps: FloatArray, schedule: ThresholdSchedule) -> FloatArray:
+        _, height, width = self.shape
+        expected = (len(schedule.sigmas), height, width, height, width)
+        if maps.shape != expected:
+            raise ShapeError(
+                f"heat maps have shape {list(maps.shape)}, expected {list(expected)} for "
+                f"{len(schedule.sigmas)} levels of {height} x {width} images"
+            )
+        return maps
+
+    def _level(self, sigma: float) -> Hashable:
+        if self.schedule is None:
+            return "masks"
+        index = self.schedule.level(sigma)
+        return "full" if self.schedule.thresholds[index] == 1 else index
+
+    def _build_windows(self, level: Hashable) -> _core.Windows:
+        _, height, width = self.shape
+        if self.schedule is None or self.heatmaps is None or not isinstance(level, int):
+            return _core.Windows.full(height, width)
+        masks = masks_from_maps(self.heatmaps[level], self.schedule.thresholds[level])
+        return _core.Windows.masks(masks.reshape(-1, height, width))
+
+
+def masks_from_maps(heatmaps: FloatArray, threshold: float) -> npt.NDArray[np.bool_]:
+    """The masks of one level: for every map the smallest set of highest values that holds ``threshold`` of its sum.
+
+    Values are sorted ascending (stable) and a pixel is kept where the cumulative share up to and including it is at
+    least 1 - threshold, as published. Niedoba et al. 2025, sec. 5.2.
+
+    Args:
+        heatmaps: non-negative numbers [..., H, W], each map with a positive sum.
+        threshold: share of the sum to keep, in (0, 1].
+
+    Returns:
+        bool array of the shape of ``heatmaps``.
+
+    Raises:
+        InvalidValueError: a threshold outside (0, 1]; negative, NaN, infinite or all-zero maps.
+
+    Example:
+        >>> import numpy as np
+        >>> masks_from_maps(np.array([[[1.0, 5.0], [3.0, 1.0]]]), 0.8)
+        array([[[False,  True],
+                [ True, False]]])
+    """
+    if not 0 < threshold <= 1:
+        raise InvalidValueError(f"threshold is {threshold}, allowed are numbers above 0 and up to 1")
+    maps = np.asarray(heatmaps)
+    flat = maps.reshape(-1, maps.shape[-2] * maps.shape[-1]).astype(np.float64)
+    sums = flat.sum(axis=1)
+    if not np.isfinite(sums).all() or flat.min() < 0 or sums.min() <= 0:
+        raise InvalidValueError("heat maps must be finite and non-negative, each with a positive sum")
+    order = np.argsort(flat, axis=1, kind="stable")
+    shares = np.take_along_axis(flat, order, axis=1).cumsum(axis=1) / sums[:, None]
+    # The published thresholds are float32 numbers, and 1 - threshold is formed in float32.
+    kept = shares >= np.float32(1) - np.float32(threshold)
+    kept[:, -1] = True
+    masks = np.empty_like(kept)
+    np.put_along_axis(masks, order, kept, axis=1)
+    return masks.reshape(maps.shape)
+
+
+def _open_maps(heatmaps: str | Path | FloatArray | None) -> FloatArray:
+    if not isinstance(heatmaps, str | Path):
+        return np.asarray(heatmaps)
+    path = Path(heatmaps)
+    if not path.is_file():
+        raise MissingFileError(f"there is no heat-map file {str(path)!r}")
+    try:
+        maps: FloatArray = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise DataError(f"cannot read heat maps from {str(path)!r}: {error}") from error
+    return maps

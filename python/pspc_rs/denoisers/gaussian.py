@@ -1,0 +1,150 @@
+"""The Gaussian denoiser: the exact posterior mean if the data were normal with the training set's covariance."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pspc_rs.data import ImageSet, cache_dir
+from pspc_rs.denoisers.base import Denoiser, Progress
+from pspc_rs.errors import InvalidValueError
+from pspc_rs.files import replacing
+
+Float64 = npt.NDArray[np.float64]
+
+_CHUNK = 1024
+
+
+@dataclass(frozen=True)
+class GaussianStatistics:
+    """Mean and principal axes of a data set, in float64; D = channels * height * width.
+
+    Attributes:
+        mean: [D].
+        axes: orthonormal principal directions, one a column, [D, r].
+        variances: biased variances along them, descending, [r].
+    """
+
+    mean: Float64
+    axes: Float64
+    variances: Float64
+
+
+class Gaussian(Denoiser):
+    """mu + U diag(S / (S + sigma^2)) U^T (z - mu), with Sigma = U diag(S) U^T the biased covariance of the data.
+
+    The linear denoiser of Wang & Vastola (2023) and Li et al. (2024), a baseline of Niedoba et al. 2025. It costs
+    O(D r) a sample, in float64; directions in which the data do not vary are pulled to the mean, exactly.
+
+    Args:
+        data: the training images.
+        rank: keep this many leading directions; the rest is pulled to the mean. All of them if None.
+        cache: keep the statistics in the user's cache folder, keyed by the data's fingerprint.
+
+    Raises:
+        InvalidValueError: a rank below 1 or above the number of directions in which the data vary.
+
+    Example:
+        >>> import numpy as np, pspc_rs as pspc
+        >>> data = pspc.ImageSet(np.array([-1.0, 1.0], np.float32).reshape(2, 1, 1, 1))
+        >>> G = pspc.Gaussian(data, cache=False)
+        >>> G(np.array([[[[0.5]]]]), sigma=1.0).item()   # variance 1: shrinks by 1 / (1 + sigma^2)
+        0.25
+    """
+
+    def __init__(self, data: ImageSet, rank: int | None = None, *, cache: bool = True) -> None:
+        super().__init__(data.shape)
+        self.data = data
+        statistics = cached_statistics(data) if cache else principal_axes(data)
+        available = len(statistics.variances)
+        if rank is not None and not 1 <= rank <= available:
+            raise InvalidValueError(f"rank is {rank}, allowed are 1 to {available}: the data vary in {available} directions")
+        self.rank = available if rank is None else rank
+        self.mean = statistics.mean
+        self.axes = statistics.axes[:, : self.rank]
+        self.variances = statistics.variances[: self.rank]
+
+    def _denoise(
+        self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None
+    ) -> Float64:
+        del progress
+        coordinates = (z.reshape(len(z), -1) - self.mean) @ self.axes
+        coordinates *= self.variances / (self.variances + sigmas[:, None] ** 2)
+        denoised: Float64 = coordinates @ self.axes.T + self.mean
+        return denoised.reshape(z.shape)
+
+
+def principal_axes(data: ImageSet) -> GaussianStatistics:
+    """Mean, principal directions and biased variances of a data set, flips included where they count.
+
+    Few images: singular value decomposition of the centred images. Many: eigenvectors of the covariance. Both in
+    float64, so that null directions stay below any sigma^2 of use; those at rounding level are left out.
+
+    Args:
+        data: the images.
+
+    Returns:
+        The statistics with at most min(number of images, D) directions.
+    """
+    dimension = int(np.prod(data.shape))
+    mean = _mean(data)
+    if len(data) <= dimension:
+        centred = data.batch(range(len(data))).reshape(len(data), -1).astype(np.float64) - mean
+        _, scales, rows = np.linalg.svd(centred, full_matrices=False)
+        variances, axes = scales**2 / len(data), rows.T
+    else:
+        variances, axes = np.linalg.eigh(_covariance(data, mean))
+        variances, axes = variances[::-1], axes[:, ::-1]
+    rounding = np.finfo(np.float64).eps * max(len(data), dimension) * variances[0]
+    kept = max(1, int((variances > rounding).sum()))
+    return GaussianStatistics(mean, np.ascontiguousarray(axes[:, :kept]), variances[:kept].clip(min=0))
+
+
+def cached_statistics(data: ImageSet) -> GaussianStatistics:
+    """`principal_axes` of the data, read from or written to the cache folder.
+
+    Args:
+        data: the images; their fingerprint is the key.
+
+    Returns:
+        The statistics.
+    """
+    path = cache_dir() / "gaussian" / f"{data.fingerprint}.npz"
+    try:
+        with np.load(path, allow_pickle=False) as stored:
+            return GaussianStatistics(stored["mean"], stored["axes"], stored["variances"])
+    except (OSError, ValueError, KeyError, EOFError):
+        # Absent or damaged: computed anew.
+        statistics = principal_axes(data)
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.savez(file, mean=statistics.mean, axes=statistics.axes, variances=statistics.variances)
+    return statistics
+
+
+def _stored_chunks(data: ImageSet) -> Any:
+    """The stored images (flips left out) as float64 rows, some at a time."""
+    for start in range(0, data.num_stored, _CHUNK):
+        images = data.batch(range(start, min(start + _CHUNK, data.num_stored)))
+        yield images.reshape(len(images), -1).astype(np.float64)
+
+
+def _mean(data: ImageSet) -> Float64:
+    total = sum(chunk.sum(axis=0) for chunk in _stored_chunks(data)) / data.num_stored
+    mean: Float64 = np.asarray(total)
+    if data.xflip:
+        mean = (mean + mean.reshape(data.shape)[..., ::-1].ravel()) / 2
+    return mean
+
+
+def _covariance(data: ImageSet, mean: Float64) -> Float64:
+    covariance = np.zeros((len(mean), len(mean)))
+    for chunk in _stored_chunks(data):
+        chunk -= mean
+        covariance += chunk.T @ chunk
+    covariance /= data.num_stored
+    if data.xflip:
+        # The mean is symmetric, so the flipped images have the covariance with both axes flipped.
+        six = covariance.reshape(*data.shape, *data.shape)
+        covariance = (covariance + six[:, :, ::-1, :, :, ::-1].reshape(covariance.shape)) / 2
+    return covariance

@@ -1,0 +1,74 @@
+"""PSPC-Square: posterior composites over all square windows of a side that depends on sigma."""
+
+from collections.abc import Hashable, Sequence
+from pathlib import Path
+from typing import Any
+
+from pspc_rs import _core
+from pspc_rs.data import ImageSet
+from pspc_rs.denoisers.composite import PosteriorComposite
+from pspc_rs.errors import ScheduleError
+from pspc_rs.schedules import PatchSchedule, resolve_patch_schedule
+
+
+class PSPCSquare(PosteriorComposite):
+    """The composite of the posterior means of all s x s windows, s chosen by the noise level.
+
+    Every window that fits the image (no padding) has its own posterior over the training patches at the same place;
+    a pixel is the mean over all windows that hold it. Niedoba et al. 2025, sec. 5.1, eq. 11. A window as large as
+    the image is the empirical denoiser.
+
+    Args:
+        data: the training images.
+        schedule: a published schedule by name (``"cifar10"``), a `PatchSchedule`, or the JSON file of one.
+        patch_sizes: instead of a schedule: one side for every sigma, or one side a level of ``sigmas``.
+        sigmas: noise levels of ``patch_sizes``, descending; the EDM grid of that length if not given.
+        scale_to: adapts a schedule made for another image size to images of this side.
+        nearest: how a sigma between levels picks one, by ``"linear"`` (published) or ``"log"`` distance.
+
+    Raises:
+        ScheduleError: no schedule, or one made for another image size.
+        InvalidValueError: a side that is larger than the image.
+
+    Example:
+        >>> import numpy as np, pspc_rs as pspc
+        >>> images = np.random.default_rng(0).integers(0, 256, (100, 3, 8, 8), dtype=np.uint8)
+        >>> D = pspc.PSPCSquare(pspc.ImageSet(images), patch_sizes=[8, 5, 3], sigmas=[10.0, 1.0, 0.1])
+        >>> D(np.zeros((2, 3, 8, 8), np.float32), sigma=[3.0, 0.2]).shape
+        (2, 3, 8, 8)
+    """
+
+    def __init__(
+        self,
+        data: ImageSet,
+        schedule: str | Path | PatchSchedule | None = None,
+        *,
+        patch_sizes: int | Sequence[int | str] | None = None,
+        sigmas: Any = None,
+        scale_to: int | None = None,
+        nearest: str = "linear",
+    ) -> None:
+        super().__init__(data)
+        if (schedule is None) == (patch_sizes is None):
+            raise ScheduleError(
+                "PSPCSquare needs either schedule= (a name, a PatchSchedule or a file) or patch_sizes= "
+                f"(a side, or one a noise level), got schedule={schedule!r} and patch_sizes={patch_sizes!r}"
+            )
+        self.schedule = resolve_patch_schedule(
+            patch_sizes if schedule is None else schedule,
+            image_size=(data.height, data.width),
+            sigmas=sigmas,
+            scale_to=scale_to,
+            nearest=nearest,
+        )
+        for side in dict.fromkeys(self.schedule.patch_sizes):
+            self._windows[side] = self._build_windows(side)
+
+    def _level(self, sigma: float) -> Hashable:
+        return self.schedule.at(sigma)
+
+    def _build_windows(self, level: Hashable) -> _core.Windows:
+        _, height, width = self.shape
+        if isinstance(level, int):
+            return _core.Windows.square(height, width, level)
+        return _core.Windows.full(height, width)
