@@ -13,6 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pspc_rs.data import ImageSet
+
 Bytes = NDArray[np.uint8]
 
 
@@ -81,7 +83,9 @@ def python2_batch(images: Bytes, labels: list[int], name: str = "batch") -> byte
     def number(value: int) -> bytes:
         return b"J" + struct.pack("<i", value)
 
-    dtype = b"cnumpy\ndtype\n(" + short("u1") + b"K\x00K\x01tR(K\x03" + short("|") + b"NNN" + number(-1) * 2 + b"K\x00tb"
+    dtype = (
+        b"cnumpy\ndtype\n(" + short("u1") + b"K\x00K\x01tR(K\x03" + short("|") + b"NNN" + number(-1) * 2 + b"K\x00tb"
+    )
     raw = b"T" + struct.pack("<i", flat.size) + flat.tobytes()
     array = (
         b"cnumpy.core.multiarray\n_reconstruct\nq\x02(cnumpy\nndarray\nq\x03(K\x00t" + short("b") + b"tR"
@@ -123,3 +127,8 @@ def tar_bytes(files: Mapping[str, bytes], packed: bool = True) -> bytes:
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))
     return buffer.getvalue()
+
+
+def labels_of(data: ImageSet) -> list[int] | None:
+    """The labels as a list, or None."""
+    return None if data.labels is None else data.labels.tolist()

@@ -1,1 +1,48 @@
-"""Exact, fast training-free diffusion denoisers, to sample with and to compare with networks."""
+"""Exact, fast training-free diffusion denoisers, to sample with and to compare with networks.
+
+>>> import numpy as np, pspc_rs as pspc
+>>> data = pspc.ImageSet(np.random.default_rng(0).integers(0, 256, (200, 3, 8, 8), dtype=np.uint8), xflip=True)
+>>> D = pspc.PSPCSquare(data, patch_sizes=[8, 5, 3], sigmas=[10.0, 1.0, 0.1])
+>>> x = pspc.sample(D, 4, sampler="heun", num_steps=6, seed=0, generator="numpy")
+>>> x.shape
+(4, 3, 8, 8)
+"""
+
+from pspc_rs import data, denoisers, errors, samplers, schedules, sigmas
+from pspc_rs._core import build_info as _build_info
+from pspc_rs._core import num_threads, set_num_threads
+from pspc_rs.data import ImageSet, load, save_edm_zip
+from pspc_rs.denoisers import Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
+from pspc_rs.errors import PspcError
+from pspc_rs.samplers import sample
+from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, patch_schedule, threshold_schedule
+from pspc_rs.sigmas import edm_sigmas
+
+__version__ = dict(_build_info())["version"]
+
+__all__ = [
+    "Denoiser",
+    "Empirical",
+    "Gaussian",
+    "ImageSet",
+    "Network",
+    "PSPCFlex",
+    "PSPCSquare",
+    "PatchSchedule",
+    "PspcError",
+    "ThresholdSchedule",
+    "data",
+    "denoisers",
+    "edm_sigmas",
+    "errors",
+    "load",
+    "num_threads",
+    "patch_schedule",
+    "sample",
+    "samplers",
+    "save_edm_zip",
+    "schedules",
+    "set_num_threads",
+    "sigmas",
+    "threshold_schedule",
+]

@@ -53,7 +53,7 @@ def import_torch(purpose: str) -> ModuleType:
     try:
         import torch
     except ImportError as error:
-        raise MissingDependencyError(f'{purpose} needs torch, which comes with: pip install "pspc-rs[torch]"') from error
+        raise MissingDependencyError(f'{purpose} needs torch: pip install "pspc-rs[torch]"') from error
     return torch
 
 
@@ -90,7 +90,8 @@ def _as_numpy(x: Any) -> NDArray[Any]:
         return np.asarray(x)
     # numpy has no bfloat16; every bfloat16 is exactly a float32.
     tensor = x.float() if _dtype_name(x) == "bfloat16" else x
-    return cast(NDArray[Any], tensor.numpy(force=True))
+    array: NDArray[Any] = tensor.numpy(force=True)
+    return array
 
 
 def like(array: NDArray[Any], template: Array) -> Array:
@@ -160,9 +161,7 @@ def sigma_vector(sigma: object, batch: int) -> NDArray[np.float64]:
         )
     bad = ~((values >= MIN_SIGMA) & (values <= MAX_SIGMA))
     if bad.any():
-        raise InvalidValueError(
-            f"sigma is {values[bad][0]:g}; allowed are numbers from {MIN_SIGMA:g} to {MAX_SIGMA:g}"
-        )
+        raise InvalidValueError(f"sigma is {values[bad][0]:g}; allowed are numbers from {MIN_SIGMA:g} to {MAX_SIGMA:g}")
     return np.broadcast_to(values.reshape(-1), (batch,)).copy()
 
 
@@ -201,7 +200,7 @@ def real_number(name: str, value: object) -> float:
         >>> real_number("rho", np.float32(7))
         7.0
     """
-    if isinstance(value, bool) or not isinstance(value, numbers.Real | np.ndarray) and not is_torch(value):
+    if isinstance(value, bool) or not (isinstance(value, numbers.Real | np.ndarray) or is_torch(value)):
         raise DTypeError(f"{name} is {value!r:.80}; allowed are real numbers")
     array = real_array(name, value)
     if array.size != 1:

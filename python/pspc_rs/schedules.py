@@ -55,6 +55,10 @@ class Schedule(ABC, Generic[Value]):
                 "the numbers must be equal"
             )
 
+    @classmethod
+    def _fields(cls) -> list[str]:
+        return [one.name for one in dataclasses.fields(cast(Any, cls))]
+
     @property
     def _values(self) -> tuple[Value, ...]:
         return cast(tuple[Value, ...], getattr(self, self._values_field))
@@ -92,7 +96,7 @@ class Schedule(ABC, Generic[Value]):
             "name": f"{self.name}, scaled to {side}",
             "provenance": {**self.provenance, **origin},
         }
-        return dataclasses.replace(cast(Any, self), **changes)
+        return cast(Self, dataclasses.replace(cast(Any, self), **changes))
 
     def save(self, path: str | Path) -> None:
         """Writes the schedule as a JSON file, which ``load`` reads back without any loss.
@@ -108,9 +112,9 @@ class Schedule(ABC, Generic[Value]):
             ...     PatchSchedule.load(f"{folder}/sides.json") == patch_schedule("cifar10")
             True
         """
-        record = {"kind": self.kind} | {one.name: getattr(self, one.name) for one in dataclasses.fields(cast(Any, self))}
+        record = {name: getattr(self, name) for name in self._fields()} | {"provenance": dict(self.provenance)}
         try:
-            text = json.dumps(record | {"provenance": dict(self.provenance)}, indent=2, allow_nan=False)
+            text = json.dumps({"kind": self.kind} | record, indent=2, allow_nan=False)
         except (TypeError, ValueError) as error:
             raise DTypeError(f"the provenance of schedule {self.name!r} cannot be written as JSON: {error}") from error
         with replacing(Path(path)) as temporary:
@@ -128,9 +132,8 @@ class Schedule(ABC, Generic[Value]):
         kind = record.pop("kind", None)
         if kind != cls.kind:
             raise ScheduleError(f"{path} holds a schedule of kind {kind!r}; needed is {cls.kind!r}")
-        names = [one.name for one in dataclasses.fields(cast(Any, cls))]
-        if not {cls._values_field, "sigmas", "image_size"} <= record.keys() <= set(names):
-            raise ScheduleError(f"{path} has the keys {sorted(record)}; allowed are {', '.join(names)}")
+        if not {cls._values_field, "sigmas", "image_size"} <= record.keys() <= set(cls._fields()):
+            raise ScheduleError(f"{path} has the keys {sorted(record)}; allowed are kind, {', '.join(cls._fields())}")
         try:
             return cls(**record)
         except PspcError as error:
@@ -319,7 +322,7 @@ def resolve_patch_schedule(
         >>> resolve_patch_schedule([8, 3], image_size=8).sigmas
         (80.0, 0.002)
     """
-    return _resolve(PatchSchedule, spec, image_size, sigmas, scale_to, nearest)
+    return _resolve(PatchSchedule, spec, image_size, sigmas=sigmas, scale_to=scale_to, nearest=nearest)
 
 
 def resolve_threshold_schedule(
@@ -337,13 +340,14 @@ def resolve_threshold_schedule(
         >>> resolve_threshold_schedule(0.4, image_size=(48, 64)).at(2.0)
         0.4
     """
-    return _resolve(ThresholdSchedule, spec, image_size, sigmas, scale_to, nearest)
+    return _resolve(ThresholdSchedule, spec, image_size, sigmas=sigmas, scale_to=scale_to, nearest=nearest)
 
 
 def _resolve(
     cls: type[SomeSchedule],
     spec: object,
     image_size: int | tuple[int, int],
+    *,
     sigmas: object,
     scale_to: int | None,
     nearest: Nearest | None,
@@ -351,12 +355,14 @@ def _resolve(
     size = _image_size(image_size)
     if isinstance(spec, Schedule | Path) or (isinstance(spec, str) and spec != FULL):
         if sigmas is not None:
-            raise ScheduleError(f"sigmas were given, but schedule {spec!s} has its own; they belong to a list of values")
+            name = getattr(spec, "name", spec)
+            raise ScheduleError(f"sigmas are for a list of values; schedule {name!r} has its own")
         schedule = _existing(cls, spec)
     else:
         schedule = _custom(cls, spec, size, sigmas)
     schedule = _fitted(schedule, size, scale_to)
-    return schedule if nearest is None else dataclasses.replace(cast(Any, schedule), nearest=nearest)
+    chosen = schedule.nearest if nearest is None else nearest
+    return cast(SomeSchedule, dataclasses.replace(cast(Any, schedule), nearest=chosen))
 
 
 def _existing(cls: type[SomeSchedule], spec: object) -> SomeSchedule:
@@ -380,13 +386,13 @@ def _custom(cls: type[SomeSchedule], spec: object, size: tuple[int, int], sigmas
         grid = check_grid([1.0] if sigmas is None else sigmas)
         values = [spec] * np.count_nonzero(grid)
         name = f"constant {spec}"
-    return cast(Any, cls)(values, grid, size, name)
+    return cast(SomeSchedule, cast(Any, cls)(values, grid, size, name))
 
 
 def _fitted(schedule: SomeSchedule, size: tuple[int, int], scale_to: int | None) -> SomeSchedule:
     height, width = size
     if scale_to is not None and whole_number("scale_to", scale_to) not in size:
-        raise InvalidValueError(f"scale_to is {scale_to}; allowed is a side of the images, which are {height} x {width}")
+        raise InvalidValueError(f"scale_to is {scale_to}; allowed is a side of the {height} x {width} images")
     if schedule.image_size == size:
         return schedule
     if scale_to is not None:
@@ -404,7 +410,7 @@ def _published(cls: type[SomeSchedule], name: str) -> SomeSchedule:
         raise ScheduleError(f"there is no {cls.kind} schedule {name!r}; allowed are {known} and paths of JSON files")
     values = cls.published[name]
     grid = edm_sigmas(len(values), include_zero=False)
-    return cast(Any, cls)(values, grid, (32, 32), name, provenance={"source": _PAPER})
+    return cast(SomeSchedule, cast(Any, cls)(values, grid, (32, 32), name, provenance={"source": _PAPER}))
 
 
 def _image_size(size: object) -> tuple[int, int]:

@@ -3,7 +3,7 @@
 use super::isa::{Isa, dispatched};
 use super::probe::Probe;
 use super::simd::{LANES, Lanes, Vector};
-use super::slide::{RowSlider, slide_row};
+use super::slide::{Roll, RowSlider, slide_row};
 use super::tile::{Pixel, Tile};
 use crate::runs::Runs;
 use crate::windows::{Kind, Windows};
@@ -12,7 +12,7 @@ use crate::windows::{Kind, Windows};
 #[derive(Debug, Default)]
 pub struct EnergySpace {
     slider: RowSlider,
-    /// One row of pixel errors, the tails of its blocks, and its sliding sums.
+    /// One row of pixel errors and the tails of its blocks.
     rows: Vec<Lanes>,
     /// Doubling tables of the mask kernels.
     tables: Vec<Lanes>,
@@ -93,18 +93,45 @@ fn square_body<V: Vector, P: Pixel>(
     out: &mut [Lanes],
 ) {
     let columns = width - side + 1;
-    space.rows.resize(space.rows.len().max(3 * width), Lanes::ZERO);
-    let (errors, rest) = space.rows.split_at_mut(width);
-    let (tails, sums) = rest.split_at_mut(width);
+    space.rows.resize(space.rows.len().max(2 * width), Lanes::ZERO);
+    let (errors, tails) = space.rows.split_at_mut(width);
     space.slider.start(side, columns);
     let mut done = 0;
     for y in 0..height {
-        errors_of_row::<V, P>(tile, probe, height, width, y, |x, error| error.store(&mut errors[x]));
-        slide_row::<V>(errors, side, tails, sums);
-        if space.slider.push::<V>(Some(sums), &mut out[done..]) {
+        let sums = space.slider.slot();
+        match side {
+            1 => short_sums::<V, P, 1>(tile, probe, height, width, y, sums),
+            2 => short_sums::<V, P, 2>(tile, probe, height, width, y, sums),
+            3 => short_sums::<V, P, 3>(tile, probe, height, width, y, sums),
+            4 => short_sums::<V, P, 4>(tile, probe, height, width, y, sums),
+            _ => {
+                errors_of_row::<V, P>(tile, probe, height, width, y, |x, error| error.store(&mut errors[x]));
+                slide_row::<V>(&errors[..width], side, tails, sums);
+            }
+        }
+        if space.slider.advance::<V>(&mut out[done..]) {
             done += columns;
         }
     }
+}
+
+/// Sums of `SIDE` neighbouring errors of row `y`, without a detour through memory.
+#[inline(always)]
+fn short_sums<V: Vector, P: Pixel, const SIDE: usize>(
+    tile: &Tile<P>,
+    probe: &Probe,
+    height: usize,
+    width: usize,
+    y: usize,
+    sums: &mut [Lanes],
+) {
+    let mut roll = Roll::<V, SIDE>::start();
+    errors_of_row::<V, P>(tile, probe, height, width, y, |x, error| {
+        let sum = roll.push(error);
+        if x + 1 >= SIDE {
+            sum.store(&mut sums[x + 1 - SIDE]);
+        }
+    });
 }
 
 #[inline(always)]
@@ -148,34 +175,35 @@ fn errors_of_row<V: Vector, P: Pixel>(
     height: usize,
     width: usize,
     y: usize,
-    each: impl FnMut(usize, V),
+    mut each: impl FnMut(usize, V),
 ) {
-    if probe.expanded {
-        sum_channels::<V, P, true>(tile, probe, height, width, y, each);
-    } else {
-        sum_channels::<V, P, false>(tile, probe, height, width, y, each);
+    // One call of `each` for both forms: a closure with two callers may not be inlined, and then its vector
+    // instructions become calls.
+    for x in 0..width {
+        let at = y * width + x;
+        let error = if probe.expanded {
+            error_of_pixel::<V, P, true>(tile, probe, at, height * width)
+        } else {
+            error_of_pixel::<V, P, false>(tile, probe, at, height * width)
+        };
+        each(x, error);
     }
 }
 
 #[inline(always)]
-fn sum_channels<V: Vector, P: Pixel, const EXPANDED: bool>(
+fn error_of_pixel<V: Vector, P: Pixel, const EXPANDED: bool>(
     tile: &Tile<P>,
     probe: &Probe,
-    height: usize,
-    width: usize,
-    y: usize,
-    mut each: impl FnMut(usize, V),
-) {
-    let plane = height * width;
-    for x in 0..width {
-        let mut error = V::splat(0.0);
-        let mut p = y * width + x;
-        while p < tile.pixels.len() {
-            let a = P::load::<V>(&tile.pixels[p]).sub(V::splat(probe.near[p]));
-            let t = a.sub(V::splat(probe.far[p]));
-            error = t.mul_add(if EXPANDED { a } else { t }, error);
-            p += plane;
-        }
-        each(x, error);
+    at: usize,
+    plane: usize,
+) -> V {
+    let mut error = V::splat(0.0);
+    let mut p = at;
+    while p < tile.pixels.len() {
+        let a = P::load::<V>(&tile.pixels[p]).sub(V::splat(probe.near[p]));
+        let t = a.sub(V::splat(probe.far[p]));
+        error = t.mul_add(if EXPANDED { a } else { t }, error);
+        p += plane;
     }
+    error
 }

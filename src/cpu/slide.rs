@@ -6,19 +6,38 @@
 
 use super::simd::{Lanes, Vector};
 
-/// Up to this side the values of a window are simply added.
-const SHORT: usize = 4;
+/// Up to this side a window's values are simply added.
+pub const SHORT: usize = 4;
+
+/// The last `SIDE` values of a line, in registers.
+pub struct Roll<V, const SIDE: usize>([V; SIDE]);
+
+impl<V: Vector, const SIDE: usize> Roll<V, SIDE> {
+    /// Before the first value; missing values count as zero.
+    #[inline(always)]
+    pub fn start() -> Self {
+        Self([V::splat(0.0); SIDE])
+    }
+
+    /// Takes the next value and returns the sum of the last `SIDE`.
+    #[inline(always)]
+    pub fn push(&mut self, value: V) -> V {
+        for i in 1..SIDE {
+            self.0[i - 1] = self.0[i];
+        }
+        self.0[SIDE - 1] = value;
+        let mut sum = self.0[0];
+        for i in 1..SIDE {
+            sum = sum.add(self.0[i]);
+        }
+        sum
+    }
+}
 
 /// `out[i] = row[i] + .. + row[i + side - 1]` for every window that fits; `tails` is working space as long as the row.
 #[inline(always)]
 pub fn slide_row<V: Vector>(row: &[Lanes], side: usize, tails: &mut [Lanes], out: &mut [Lanes]) {
     let count = row.len() + 1 - side;
-    if side <= SHORT {
-        for (values, o) in row.windows(side).zip(out) {
-            values[1..].iter().fold(V::load(&values[0]), |sum, value| sum.add(V::load(value))).store(o);
-        }
-        return;
-    }
     for start in (0..count).step_by(side) {
         let mut tail = V::load(&row[start + side - 1]);
         for i in (start..start + side - 1).rev() {
@@ -34,15 +53,7 @@ pub fn slide_row<V: Vector>(row: &[Lanes], side: usize, tails: &mut [Lanes], out
     }
 }
 
-/// `sums[i] += row[i]`.
-#[inline(always)]
-fn add_row<V: Vector>(sums: &mut [Lanes], row: &[Lanes]) {
-    for (sum, value) in sums.iter_mut().zip(row) {
-        V::load(sum).add(V::load(value)).store(sum);
-    }
-}
-
-/// Sums of `side` neighbouring rows, as rows arrive from the top.
+/// Sums of `side` neighbouring rows, as rows arrive from the top: fill [`RowSlider::slot`], then call `advance`.
 #[derive(Debug, Default)]
 pub struct RowSlider {
     /// The rows of the block being filled, and behind them the block tails of the block before.
@@ -62,71 +73,69 @@ impl RowSlider {
         self.head.resize(self.head.len().max(columns), Lanes::ZERO);
     }
 
-    /// Takes the next row (`None` is a row of zeros); once `side` rows were seen, writes the sum of the last `side` rows.
+    /// Where the next row belongs. In a long window, the tails that lie there are no longer needed.
     #[inline(always)]
-    pub fn push<V: Vector>(&mut self, row: Option<&[Lanes]>, out: &mut [Lanes]) -> bool {
-        let (side, columns, slot) = (self.side, self.columns, self.seen % self.side);
+    pub fn slot(&mut self) -> &mut [Lanes] {
+        let slot = self.seen % self.side;
+        &mut self.ring[slot * self.columns..(slot + 1) * self.columns]
+    }
+
+    /// Counts the row in the slot; once `side` rows were seen, writes the sum of the last `side` rows.
+    #[inline(always)]
+    pub fn advance<V: Vector>(&mut self, out: &mut [Lanes]) -> bool {
+        let (side, slot) = (self.side, self.seen % self.side);
         self.seen += 1;
         let complete = self.seen >= side;
+        let out = &mut out[..if complete { self.columns } else { 0 }];
         if side <= SHORT {
-            self.keep(row, slot);
-            if complete {
-                self.sum_of_ring::<V>(&mut out[..columns]);
-            }
-            return complete;
-        }
-        self.grow_head::<V>(row, slot == 0);
-        if complete && slot + 1 == side {
-            out[..columns].copy_from_slice(&self.head[..columns]);
-        } else if complete {
-            let tails = &self.ring[(slot + 1) * columns..(slot + 2) * columns];
-            for ((o, tail), head) in out.iter_mut().zip(tails).zip(&self.head) {
-                V::load(tail).add(V::load(head)).store(o);
-            }
-        }
-        self.keep(row, slot);
-        if slot + 1 == side {
-            self.turn_into_tails::<V>();
+            self.sum_of_ring::<V>(out);
+        } else {
+            self.head_and_tail::<V>(slot, out);
         }
         complete
     }
 
     #[inline(always)]
     fn sum_of_ring<V: Vector>(&self, out: &mut [Lanes]) {
-        let columns = out.len();
+        let columns = self.columns;
         for (x, o) in out.iter_mut().enumerate() {
-            let mut rows = self.ring[x..self.side * columns].iter().step_by(columns).map(V::load);
-            let first = rows.next().unwrap_or(V::splat(0.0));
-            rows.fold(first, V::add).store(o);
+            let mut sum = V::load(&self.ring[x]);
+            for row in 1..self.side {
+                sum = sum.add(V::load(&self.ring[row * columns + x]));
+            }
+            sum.store(o);
         }
     }
 
     #[inline(always)]
-    fn grow_head<V: Vector>(&mut self, row: Option<&[Lanes]>, first: bool) {
-        let head = &mut self.head[..self.columns];
-        match row {
-            Some(row) if first => head.copy_from_slice(&row[..self.columns]),
-            Some(row) => add_row::<V>(head, row),
-            None if first => head.fill(Lanes::ZERO),
-            None => {}
+    fn head_and_tail<V: Vector>(&mut self, slot: usize, out: &mut [Lanes]) {
+        let (side, columns) = (self.side, self.columns);
+        let row = &self.ring[slot * columns..(slot + 1) * columns];
+        if slot == 0 {
+            self.head[..columns].copy_from_slice(row);
+        } else {
+            add_row::<V>(&mut self.head, row);
+        }
+        if slot + 1 == side {
+            out.copy_from_slice(&self.head[..out.len()]);
+            for slot in (0..side - 1).rev() {
+                let (upper, lower) = self.ring.split_at_mut((slot + 1) * columns);
+                add_row::<V>(&mut upper[slot * columns..], &lower[..columns]);
+            }
+        } else {
+            let tails = &self.ring[(slot + 1) * columns..];
+            for ((o, tail), head) in out.iter_mut().zip(tails).zip(&self.head) {
+                V::load(tail).add(V::load(head)).store(o);
+            }
         }
     }
+}
 
-    #[inline(always)]
-    fn keep(&mut self, row: Option<&[Lanes]>, slot: usize) {
-        let kept = &mut self.ring[slot * self.columns..(slot + 1) * self.columns];
-        match row {
-            Some(row) => kept.copy_from_slice(&row[..self.columns]),
-            None => kept.fill(Lanes::ZERO),
-        }
-    }
-
-    #[inline(always)]
-    fn turn_into_tails<V: Vector>(&mut self) {
-        for slot in (0..self.side - 1).rev() {
-            let (upper, lower) = self.ring.split_at_mut((slot + 1) * self.columns);
-            add_row::<V>(&mut upper[slot * self.columns..], lower);
-        }
+/// `sums[i] += row[i]`.
+#[inline(always)]
+fn add_row<V: Vector>(sums: &mut [Lanes], row: &[Lanes]) {
+    for (sum, value) in sums.iter_mut().zip(row) {
+        V::load(sum).add(V::load(value)).store(sum);
     }
 }
 
@@ -148,14 +157,18 @@ mod tests {
             let values: Vec<f32> = values.iter().map(|&v| f32::from(v)).collect();
             let (mut tails, mut out) = (lanes(&values), lanes(&values));
             slide_row::<Portable<false>>(&lanes(&values), side, &mut tails, &mut out);
+            let mut roll = Roll::<Portable<false>, 3>::start();
             for (i, window) in values.windows(side).enumerate() {
                 prop_assert_eq!(out[i].0[5], window.iter().sum::<f32>());
+                let mut rolled = Lanes::ZERO;
+                roll.push(Portable::splat(values[i])).store(&mut rolled);
+                prop_assert_eq!(rolled.0[3], values[i.saturating_sub(2)..=i].iter().sum::<f32>());
             }
         }
 
         #[test]
         fn columns_slide(
-            rows in proptest::collection::vec(proptest::option::of(proptest::array::uniform3(-8_i8..8)), 1..60),
+            rows in proptest::collection::vec(proptest::array::uniform3(-8_i8..8), 1..60),
             side in 1_usize..30,
         ) {
             let mut slider = RowSlider::default();
@@ -163,11 +176,11 @@ mod tests {
                 slider.start(side, 3);
                 let mut out = vec![Lanes::ZERO; 3];
                 for y in 0..rows.len() {
-                    let row = rows[y].map(|r| lanes(&r.map(f32::from)));
-                    prop_assert_eq!(slider.push::<Portable<false>>(row.as_deref(), &mut out), y + 1 >= side);
+                    slider.slot().copy_from_slice(&lanes(&rows[y].map(f32::from)));
+                    prop_assert_eq!(slider.advance::<Portable<false>>(&mut out), y + 1 >= side);
                     for x in 0..3 {
                         if y + 1 >= side {
-                            let exact: f32 = rows[y + 1 - side..=y].iter().flatten().map(|r| f32::from(r[x])).sum();
+                            let exact: f32 = rows[y + 1 - side..=y].iter().map(|r| f32::from(r[x])).sum();
                             prop_assert_eq!(out[x].0[9], exact);
                         }
                     }

@@ -2,7 +2,7 @@
 
 use super::isa::{Isa, dispatched};
 use super::simd::{Lanes, Vector};
-use super::slide::{RowSlider, slide_row};
+use super::slide::{Roll, RowSlider, slide_row};
 use crate::runs::Runs;
 use crate::windows::{Kind, Windows};
 
@@ -10,7 +10,7 @@ use crate::windows::{Kind, Windows};
 #[derive(Debug, Default)]
 pub struct SpreadSpace {
     slider: RowSlider,
-    /// One row of weights between zeros, the tails of its blocks, and its sliding sums.
+    /// One row of weights between zeros, and the tails of its blocks.
     rows: Vec<Lanes>,
     /// Doubling tables of the mask kernels.
     tables: Vec<Lanes>,
@@ -66,21 +66,41 @@ fn square_body<V: Vector>(
     let (columns, border) = (width - side + 1, side - 1);
     let padded = width + border;
     space.rows.clear();
-    space.rows.resize(2 * padded + width, Lanes::ZERO);
-    let (row, rest) = space.rows.split_at_mut(padded);
-    let (tails, sums) = rest.split_at_mut(padded);
+    space.rows.resize(2 * padded, Lanes::ZERO);
+    let (row, tails) = space.rows.split_at_mut(padded);
     space.slider.start(side, width);
     let mut done = 0;
     for y in 0..live.len() + 2 * border {
-        let source = y.checked_sub(border).filter(|&source| source < live.len() && live[source]);
-        let sums = source.map(|source| {
-            row[border..border + columns].copy_from_slice(&weights[source * columns..(source + 1) * columns]);
-            slide_row::<V>(row, side, tails, sums);
-            &*sums
-        });
-        if space.slider.push::<V>(sums, &mut out[done..]) {
+        let sums = space.slider.slot();
+        match y.checked_sub(border).filter(|&source| source < live.len() && live[source]) {
+            None => sums.fill(Lanes::ZERO),
+            Some(source) => {
+                let weights = &weights[source * columns..(source + 1) * columns];
+                match side {
+                    1 => short_sums::<V, 1>(weights, sums),
+                    2 => short_sums::<V, 2>(weights, sums),
+                    3 => short_sums::<V, 3>(weights, sums),
+                    4 => short_sums::<V, 4>(weights, sums),
+                    _ => {
+                        row[border..border + columns].copy_from_slice(weights);
+                        slide_row::<V>(row, side, tails, sums);
+                    }
+                }
+            }
+        }
+        if space.slider.advance::<V>(&mut out[done..]) {
             done += width;
         }
+    }
+}
+
+/// `sums[x]` = sum of the weights of the up to `SIDE` windows that begin at or before column x and hold it.
+#[inline(always)]
+fn short_sums<V: Vector, const SIDE: usize>(weights: &[Lanes], sums: &mut [Lanes]) {
+    let mut roll = Roll::<V, SIDE>::start();
+    for (x, sum) in sums.iter_mut().enumerate() {
+        let weight = if x < weights.len() { V::load(&weights[x]) } else { V::splat(0.0) };
+        roll.push(weight).store(sum);
     }
 }
 

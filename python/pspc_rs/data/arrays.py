@@ -1,4 +1,4 @@
-"""What every image array goes through on its way in: type, shape and range checks, without a copy where none is needed."""
+"""What every image array goes through on its way in: checks of type, shape and range, and no copy without need."""
 
 import operator
 from collections.abc import Collection, Iterator
@@ -92,7 +92,7 @@ def _checked_floats(array: NDArray[Any]) -> NDArray[np.float32]:
     for part in chunks(array):
         block = array[part]
         with np.errstate(invalid="ignore"):
-            low, high = block.min(), block.max()
+            low, high = float(block.min()), float(block.max())
         # NaN makes both comparisons false, so this catches it too.
         if not (low >= -MAX_MAGNITUDE and high <= MAX_MAGNITUDE):
             raise _bad_pixel(block, part.start)
@@ -102,7 +102,8 @@ def _checked_floats(array: NDArray[Any]) -> NDArray[np.float32]:
 
 
 def _bad_pixel(block: NDArray[Any], start: int) -> InvalidValueError:
-    bad = ~((block >= -MAX_MAGNITUDE) & (block <= MAX_MAGNITUDE))
+    # In float64, because the limit itself is beyond float16.
+    bad = ~(np.abs(block.astype(np.float64)) <= MAX_MAGNITUDE)
     image, channel, y, x = np.argwhere(bad)[0]
     return InvalidValueError(
         f"images hold {block[image, channel, y, x]} at [{start + image}, {channel}, {y}, {x}]; pixels must be finite "
@@ -112,7 +113,7 @@ def _bad_pixel(block: NDArray[Any], start: int) -> InvalidValueError:
 
 def as_labels(labels: object, num: int) -> NDArray[np.int64]:
     """A private, read-only int64 copy of `num` labels."""
-    array = np.asarray(labels) if isinstance(labels, list | tuple) else as_numpy(labels, "labels")
+    array = _flat_or_array(labels, "labels")
     if array.shape != (num,):
         raise ShapeError(f"labels have shape {array.shape}; {num} images need labels of shape ({num},)")
     if array.dtype.kind not in "iu":
@@ -124,9 +125,18 @@ def as_labels(labels: object, num: int) -> NDArray[np.int64]:
     return held
 
 
+def _flat_or_array(values: object, what: str) -> NDArray[Any]:
+    if not isinstance(values, list | tuple | range):
+        return as_numpy(values, what)
+    try:
+        return np.asarray(values)
+    except ValueError as error:
+        raise ShapeError(f"{what} are a nested sequence of mixed lengths; allowed is a flat one") from error
+
+
 def as_indices(indices: object, num: int) -> NDArray[np.int64]:
     """Integer positions below `num` as int64, negative ones counted from the end."""
-    array = np.asarray(indices) if isinstance(indices, list | tuple | range | int) else as_numpy(indices, "indices")
+    array = _flat_or_array(indices, "indices")
     if array.size == 0:
         return np.empty(0, np.int64)
     if array.ndim != 1:

@@ -66,11 +66,13 @@ def _reduced(picture: NDArray[np.uint8], scale: int) -> NDArray[np.uint8]:
     height, width, channels = picture.shape
     rows, columns = height // scale, width // scale
     blocks = picture[: rows * scale, : columns * scale].reshape(rows, scale, columns, scale, channels)
-    return np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
+    reduced: NDArray[np.uint8] = np.rint(blocks.mean(axis=(1, 3))).astype(np.uint8)
+    return reduced
 
 
 def _random_crops(picture: NDArray[np.uint8], count: int, random: np.random.RandomState) -> NDArray[np.uint8]:
     windows = np.lib.stride_tricks.sliding_window_view(picture, (_SIDE, _SIDE), axis=(0, 1))
     rows, columns = windows.shape[:2]
     tops, lefts = np.divmod(random.choice(rows * columns, count, replace=False), columns)
-    return windows[tops, lefts]
+    crops: NDArray[np.uint8] = windows[tops, lefts]
+    return crops

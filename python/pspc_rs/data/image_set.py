@@ -181,9 +181,9 @@ class ImageSet:
         header = f"{self._images.shape} {self.dtype.name} {self._labels is not None} {self._xflip}"
         digest = hashlib.sha256(header.encode())
         for part in chunks(self._images):
-            digest.update(_little_endian(self._images[part]))
+            digest.update(_bytes_of(self._images[part]))
         if self._labels is not None:
-            digest.update(_little_endian(self._labels))
+            digest.update(_bytes_of(self._labels))
         return digest.hexdigest()[:32]
 
     def __len__(self) -> int:
@@ -281,5 +281,5 @@ class ImageSet:
         return ImageSet(self._images[choice], labels, xflip, name=self._name)
 
 
-def _little_endian(array: NDArray[Any]) -> NDArray[Any]:
-    return array.astype(array.dtype.newbyteorder("<"), copy=False)
+def _bytes_of(array: NDArray[Any]) -> memoryview:
+    return array.astype(array.dtype.newbyteorder("<"), copy=False).reshape(-1).data

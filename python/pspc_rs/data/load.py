@@ -73,19 +73,20 @@ def load(
     """
     check_split(split)
     as_flag(xflip, "xflip")
+    options: dict[str, Any] = {"max_size": max_size, "classes": classes, "xflip": xflip}
     if isinstance(name_or_path, str | os.PathLike):
         if name_or_path in SOURCES:
-            return _load_path(fetch(str(name_or_path), split), split, xflip, max_size, classes, progress)
+            return _load_path(fetch(str(name_or_path), split), split, progress, options)
         if name_or_path not in _DEMOS:
-            return _load_path(_existing(Path(name_or_path)), split, xflip, max_size, classes, progress)
+            return _load_path(_existing(Path(name_or_path)), split, progress, options)
         refuse_test_split(split, str(name_or_path))
-        return _DEMOS[str(name_or_path)]().select(max_size, classes, xflip)
+        return _DEMOS[str(name_or_path)]().select(**options)
     refuse_test_split(split, f"a {type(name_or_path).__name__}")
     if isinstance(name_or_path, ImageSet):
         return name_or_path.select(max_size, classes, xflip or name_or_path.xflip)
     if is_array(name_or_path):
         return ImageSet(name_or_path, None, xflip).select(max_size, classes)
-    return read_torch_dataset(name_or_path, xflip=xflip, max_size=max_size, classes=classes, progress=progress)
+    return read_torch_dataset(name_or_path, progress=progress, **options)
 
 
 def _existing(path: Path) -> Path:
@@ -97,23 +98,20 @@ def _existing(path: Path) -> Path:
     raise MissingFileError(f"{path} is neither a path that exists nor a known name ({', '.join(NAMES)}){hint}")
 
 
-def _load_path(
-    path: Path,
-    split: str,
-    xflip: bool,
-    max_size: int | None,
-    classes: Collection[int] | None,
-    progress: bool | None,
-) -> ImageSet:
+def _load_path(path: Path, split: str, progress: bool | None, options: dict[str, Any]) -> ImageSet:
     kind = kind_of(path)
     if kind in ("edm_zip", "folder", "npy"):
         refuse_test_split(split, str(path))
     match kind:
         case "edm_zip":
-            return read_edm_zip(path, xflip=xflip, max_size=max_size, classes=classes, progress=progress)
+            return read_edm_zip(path, progress=progress, **options)
         case "folder":
-            return read_folder(path, xflip=xflip, max_size=max_size, classes=classes, progress=progress)
+            return read_folder(path, progress=progress, **options)
         case "npy":
-            return read_npy(path, xflip=xflip).select(max_size, classes)
-    reader = {"cifar10": read_cifar10, "idx": read_idx, "npz": read_npz}[kind]
-    return reader(path, split=split, xflip=xflip, max_size=max_size, classes=classes)
+            return read_npy(path).select(**options)
+        case "cifar10":
+            return read_cifar10(path, split=split, **options)
+        case "idx":
+            return read_idx(path, split=split, **options)
+        case "npz":
+            return read_npz(path, split=split, **options)

@@ -5,7 +5,7 @@ import tarfile
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack
 from pathlib import Path, PurePosixPath
-from typing import IO, BinaryIO
+from typing import IO, BinaryIO, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -103,7 +103,7 @@ def _archive_batches(file: Path, names: tuple[str, ...]) -> dict[str, _Batch]:
 def _members(file: Path, names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
     with damage_named(file), ExitStack() as stack:
         stream = _Limited(stack.enter_context(open_file(file)), file)
-        archive = stack.enter_context(tarfile.open(fileobj=stream, mode="r|"))
+        archive = stack.enter_context(tarfile.open(fileobj=cast(BinaryIO, stream), mode="r|"))
         for member in archive:
             name = PurePosixPath(member.name).name
             content = archive.extractfile(member) if name.removesuffix(".bin") in names else None

@@ -35,6 +35,9 @@ _MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "PA": "RGBA", "RGB": "RGB"
 
 _PER_TASK = 32
 
+# Up to this many pixels, threads waiting for the interpreter lock cost more than decoding in parallel wins.
+_SMALL = 64 * 64
+
 
 @dataclass(frozen=True)
 class ImageFile:
@@ -45,7 +48,7 @@ class ImageFile:
 
 
 def decode_images(files: Sequence[ImageFile], what: str, progress: bool | None) -> NDArray[np.uint8]:
-    """All images as [N, C, H, W] u8; each file is read and decoded once, on as many threads as there are cores."""
+    """All images as [N, C, H, W] u8; each file is read and decoded once, larger ones on all cores."""
     with _quiet_pillow():
         first = _decode(files[0], None)
         with damage_named(what):
@@ -61,7 +64,8 @@ def decode_images(files: Sequence[ImageFile], what: str, progress: bool | None) 
                 images[index] = _decode(files[index], first.shape)
             return end - start
 
-        with progress_bar(len(files), f"reading {what}", progress) as bar, ThreadPoolExecutor(os.cpu_count()) as pool:
+        workers = 1 if first[0].size <= _SMALL else os.cpu_count()
+        with progress_bar(len(files), f"reading {what}", progress) as bar, ThreadPoolExecutor(workers) as pool:
             bar.update(1)
             try:
                 for count in pool.map(decode_range, range(1, len(files), _PER_TASK)):
@@ -134,7 +138,7 @@ def _target_mode(image: "Image.Image", name: str) -> str:
     if _has_more_than_8_bits(image) or image.mode not in _MODES:
         depth = ", 16 bits a channel" if _has_more_than_8_bits(image) else ""
         raise DataError(
-            f"{name} has mode {image.mode}{depth}; allowed are 8-bit grey, RGB and palette images, with or without alpha"
+            f"{name} has mode {image.mode}{depth}; allowed are 8-bit grey, RGB and palette images, with alpha or not"
         )
     if image.mode == "P" and "transparency" in image.info:
         return "RGBA"

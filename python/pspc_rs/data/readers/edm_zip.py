@@ -51,8 +51,8 @@ def read_edm_zip(
         >>> import numpy as np, tempfile, pathlib
         >>> from pspc_rs.data import save_edm_zip
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = save_edm_zip(ImageSet(np.zeros((3, 1, 4, 4), np.uint8), [5, 6, 6]), pathlib.Path(folder, "a.zip"))
-        ...     read_edm_zip(path, classes={6})
+        ...     data = ImageSet(np.zeros((3, 1, 4, 4), np.uint8), labels=[5, 6, 6])
+        ...     read_edm_zip(save_edm_zip(data, pathlib.Path(folder, "a.zip")), classes={6})
         ImageSet('a', 2 images of [1, 4, 4] uint8, 1 class, xflip=False)
     """
     file = existing(path)

@@ -6,6 +6,7 @@ import math
 import os
 import struct
 import tarfile
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -43,6 +44,7 @@ _DAMAGE = (
     zlib.error,
     lzma.LZMAError,
     tarfile.TarError,
+    tokenize.TokenError,
     zipfile.BadZipFile,
 )
 
@@ -107,7 +109,7 @@ def read_u8(stream: BinaryIO, shape: tuple[int, ...], what: object) -> NDArray[n
     flat = np.empty(math.prod(shape), np.uint8)
     done = 0
     while done < len(flat):
-        count = stream.readinto(memoryview(flat)[done : done + (1 << 24)])  # type: ignore[attr-defined]
+        count = stream.readinto(flat[done : done + (1 << 24)].data)  # type: ignore[attr-defined]
         if not count:
             raise DataError(f"{what} ends after {done} of the {len(flat)} bytes that its header announces")
         done += count

@@ -2,6 +2,7 @@
 
 import math
 import os
+import warnings
 import zipfile
 from collections.abc import Collection
 from typing import Any, BinaryIO, cast
@@ -121,11 +122,12 @@ def read_npy(
     file = existing(path)
     with damage_named(file):
         with file.open("rb") as stream:
-            shape, _, dtype = _read_header(stream, str(file))
-            announced = stream.tell() + math.prod(shape) * dtype.itemsize
+            shape, fortran, dtype = _read_header(stream, str(file))
+            start = stream.tell()
+        announced = start + math.prod(shape) * dtype.itemsize
         if announced != file.stat().st_size:
             raise DataError(f"{file} announces {announced} bytes, but has {file.stat().st_size}")
-        images: NDArray[Any] = np.load(file, mmap_mode="r", allow_pickle=False)
+        images = np.memmap(file, dtype, "r", start, shape, "F" if fortran else "C")
     return ImageSet(_channels_first(images, channels_last), None, xflip, name=file.stem).select(max_size)
 
 
@@ -142,7 +144,10 @@ def _read_header(stream: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, np
     if version not in ((1, 0), (2, 0)):
         raise DataError(f"{what} has version {version} of the npy format; allowed are 1.0 and 2.0")
     read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, fortran, dtype = read(stream)
+    with warnings.catch_warnings():
+        # Headers that Python 2 wrote are fine.
+        warnings.simplefilter("ignore", UserWarning)
+        shape, fortran, dtype = read(stream)
     if dtype.hasobject:
         raise DataError(f"{what} holds pickled Python objects, which are never read; allowed are plain numbers")
     if any(length < 0 for length in shape):

@@ -6,6 +6,7 @@ The three numpy names that an array consists of are recognised by their spelling
 """
 
 import pickletools
+import warnings
 from dataclasses import dataclass
 from typing import Any
 
@@ -66,7 +67,9 @@ def read_plain_pickle(data: bytes, what: str) -> Any:
     Raises:
         DataError: the pickle is damaged, or asks for any other name or operation.
     """
-    with damage_named(what):
+    with damage_named(what), warnings.catch_warnings():
+        # Damaged strings hold odd escapes, which Python warns of as it would in source code.
+        warnings.simplefilter("ignore")
         return _Machine(what, len(data)).run(data)
 
 
@@ -111,8 +114,7 @@ class _Machine:
             self._stack.append([] if name == "EMPTY_LIST" else {})
         elif name in ("LIST", "TUPLE", "DICT"):
             items = self._pop_mark()
-            build = {"LIST": list, "TUPLE": tuple, "DICT": _as_dict}[name]
-            self._stack.append(build(items))
+            self._stack.append(items if name == "LIST" else tuple(items) if name == "TUPLE" else _as_dict(items))
         elif name in ("APPEND", "APPENDS"):
             items = self._pop(1) if name == "APPEND" else self._pop_mark()
             self._top(list).extend(items)

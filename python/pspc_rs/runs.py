@@ -1,0 +1,150 @@
+"""Long work in batches: stopped at any moment it leaves no half output, and it can go on where it was."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pspc_rs.errors import OutputError
+from pspc_rs.files import replacing
+from pspc_rs.provenance import plain, save_record, sha256
+
+_SETTINGS_FILE = "settings.json"
+
+
+class BatchRun:
+    """An output `.npy` file that is computed batch by batch along its first axis.
+
+    Every finished batch is kept in the hidden folder ``.{name}.parts`` beside the output, together with the settings.
+    A later run with the same settings and `resume` takes the kept batches as they are, so that its output has the same
+    bytes as that of a run that was never stopped. Beside the output lies a record, ``{name}.json``, with the settings
+    and the checksum; parts are removed once both are written.
+
+    Args:
+        output: the `.npy` file.
+        settings: everything that decides the numbers in it, of types that JSON holds.
+        resume: go on with the batches that an earlier run kept; without it they are removed.
+
+    Raises:
+        OutputError: `resume`, but the earlier run had other settings (the message names them), or the folder cannot be
+            written.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     run = BatchRun(Path(folder, "squares.npy"), {"power": 2})
+        ...     for index in run.pending(2):
+        ...         run.keep(index, np.full(3, index**2))
+        ...     run.finish(2, {"command": "square"})
+        ...     np.load(run.output)
+        array([0, 0, 0, 1, 1, 1])
+    """
+
+    def __init__(self, output: Path, settings: Mapping[str, object], *, resume: bool = False) -> None:
+        self.output = output
+        self.settings: dict[str, Any] = plain(settings)
+        self.parts = output.with_name(f".{output.name}.parts")
+        self.complete = resume and self._is_complete()
+        if self.complete:
+            return
+        if not resume:
+            self._remove_parts()
+        self._claim_parts()
+
+    @property
+    def record_path(self) -> Path:
+        """The JSON file beside the output."""
+        return self.output.with_suffix(".json")
+
+    def pending(self, num: int) -> list[int]:
+        """The indices below `num` whose batch has not been kept yet."""
+        return [index for index in range(num) if not _is_array(self._part(index))]
+
+    def keep(self, index: int, batch: NDArray[Any]) -> None:
+        """Keeps a finished batch.
+
+        Raises:
+            OutputError: it cannot be written.
+        """
+        _save_array(self._part(index), batch)
+
+    def finish(self, num: int, record: Mapping[str, object]) -> None:
+        """Joins the kept batches 0 .. num - 1 to the output, writes the record beside it and removes the batches.
+
+        Args:
+            num: number of batches.
+            record: what is to be recorded; the settings and the output's checksum are added.
+
+        Raises:
+            OutputError: the output cannot be written.
+        """
+        _save_array(self.output, np.concatenate([np.load(self._part(index)) for index in range(num)]))
+        checked = {"output": {"file": self.output.name, "sha256": sha256(self.output)}}
+        save_record(self.record_path, {**record, **checked, "settings": self.settings})
+        self._remove_parts()
+
+    def _part(self, index: int) -> Path:
+        return self.parts / f"batch_{index:04d}.npy"
+
+    def _is_complete(self) -> bool:
+        record = _read_json(self.record_path)
+        checksum = (record.get("output") or {}).get("sha256")
+        if not self.output.is_file() or checksum != sha256(self.output):
+            return False
+        if _read_json(self.parts / _SETTINGS_FILE) in ({}, record.get("settings")):
+            self._check_settings(record.get("settings") or {}, self.output)
+        return bool(record.get("settings") == self.settings)
+
+    def _claim_parts(self) -> None:
+        path = self.parts / _SETTINGS_FILE
+        earlier = _read_json(path)
+        if earlier:
+            self._check_settings(earlier, self.parts)
+        else:
+            self._remove_parts()
+            save_record(path, self.settings)
+
+    def _check_settings(self, earlier: Mapping[str, Any], where: Path) -> None:
+        differing = [name for name in {**earlier, **self.settings} if earlier.get(name) != self.settings.get(name)]
+        if differing:
+            changes = "; ".join(f"{name} was {_short(earlier, name)}, is {_short(self.settings, name)}" for name in differing)
+            raise OutputError(f"{where} cannot be resumed, it has other settings: {changes}. Without resuming, it is replaced")
+
+    def _remove_parts(self) -> None:
+        try:
+            if self.parts.exists():
+                shutil.rmtree(self.parts)
+        except OSError as error:
+            raise OutputError(f"{self.parts} cannot be removed: {error}") from error
+
+
+def _save_array(path: Path, array: NDArray[Any]) -> None:
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.save(file, array)
+
+
+def _is_array(path: Path) -> bool:
+    """Whether a batch can be read; one that a power cut emptied is computed again."""
+    try:
+        np.load(path, mmap_mode="r")
+    except (OSError, ValueError, EOFError):
+        return False
+    return True
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file, empty if there is none that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _short(settings: Mapping[str, Any], name: str) -> str:
+    text = json.dumps(settings.get(name))
+    return text if len(text) <= 80 else f"{text[:77]}..."

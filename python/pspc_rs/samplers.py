@@ -1,0 +1,345 @@
+"""Solvers of the probability flow ODE dz/dsigma = (z - D(z, sigma)) / sigma, one function each, for any model(x, sigma)."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from typing import Any, cast
+
+import numpy as np
+
+from pspc_rs.arrays import Array, import_torch, is_torch, real_array, real_number, to_numpy, whole_number
+from pspc_rs.errors import InvalidValueError, ShapeError
+from pspc_rs.noise import Generator, Noise, image_shape, initial_noise, noise_like, noise_source
+from pspc_rs.sigmas import edm_sigmas
+from pspc_rs.solver_run import Callback, Denoise, Model, Progress, Run, Step
+
+__all__ = [
+    "SAMPLERS",
+    "initial_noise",
+    "noise_source",
+    "sample",
+    "sample_dpmpp_2m",
+    "sample_edm",
+    "sample_euler",
+    "sample_heun",
+]
+
+
+def sample_euler(
+    model: Model,
+    x: Array,
+    sigmas: object,
+    *,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callback | None = None,
+    progress: Progress = False,
+    float64_state: bool = False,
+    trajectory: bool = False,
+) -> Array:
+    """Samples by Euler's method, one model call a step.
+
+    z <- z + (s_next - s) (z - D(z, s)) / s; a step to s_next = 0 returns D itself.
+
+    Args:
+        model: called as ``model(x, sigma, **extra_args)`` with sigma [batch] in float32 (float64 if x is float64);
+            returns the denoised images in the shape of x. Torch models run without gradients.
+        x: noisy images [batch, channels, height, width], already scaled by the first sigma; a numpy array or torch
+            tensor of floats. It is not written to.
+        sigmas: strictly descending noise levels, at least two, the last of which may be 0.
+        extra_args: further keyword arguments for the model.
+        callback: called once a step with a dict: the state ``x``, the number of the step ``i``, ``sigma``,
+            ``sigma_hat`` (the level at which the model was called, above sigma if noise was added) and ``denoised``.
+        progress: True for a progress bar, or a function called as ``progress(done, total)``.
+        float64_state: keep the state in float64 between steps; the model still gets the dtype of x.
+        trajectory: return all states instead of the last one.
+
+    Returns:
+        The samples, an array or tensor like x. With ``trajectory``, all states
+        [steps + 1, batch, channels, height, width], from x itself to the samples.
+
+    Raises:
+        ShapeError: x is not of four axes, or the model returned another shape.
+        DTypeError: x is not an array of floats, or the model returned something else.
+        InvalidValueError: x, sigmas or what the model returned hold NaN or infinities, or the sigmas are not descending.
+
+    Example:
+        >>> def D(x, sigma):  # of data whose only image is 0.5 everywhere
+        ...     return np.full_like(x, 0.5)
+        >>> sample_euler(D, np.full((1, 1, 1, 2), 80.0), edm_sigmas(18))
+        array([[[[0.5, 0.5]]]])
+    """
+    run = Run(model, x, sigmas, extra_args, float64_state)
+    return cast(Array, run.integrate(_euler_step, callback, progress, trajectory))
+
+
+def sample_heun(
+    model: Model,
+    x: Array,
+    sigmas: object,
+    *,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callback | None = None,
+    progress: Progress = False,
+    float64_state: bool = False,
+    trajectory: bool = False,
+) -> Array:
+    """Samples by Heun's second-order method, two model calls a step and one for a step to 0.
+
+    With d = (z - D(z, s)) / s and z' = z + (s_next - s) d:
+    z <- z + (s_next - s) (d + (z' - D(z', s_next)) / s_next) / 2; a step to s_next = 0 returns D(z, s). Karras et al.,
+    "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, algorithm 1.
+
+    Arguments, result and errors are those of ``sample_euler``.
+
+    Example:
+        >>> x = np.array([[[[80.0, -80.0]]]])  # of data that are normal with variance 1
+        >>> sample_heun(lambda x, sigma: x / (1 + sigma**2), x, edm_sigmas(100)).round(2)
+        array([[[[ 1., -1.]]]])
+    """
+    run = Run(model, x, sigmas, extra_args, float64_state)
+    return cast(Array, run.integrate(_heun_step, callback, progress, trajectory))
+
+
+def sample_edm(
+    model: Model,
+    x: Array,
+    sigmas: object,
+    *,
+    S_churn: float = 0.0,
+    S_min: float = 0.0,
+    S_max: float = math.inf,
+    S_noise: float = 1.0,
+    noise: Noise = 0,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callback | None = None,
+    progress: Progress = False,
+    float64_state: bool = False,
+    trajectory: bool = False,
+) -> Array:
+    """Samples by EDM's stochastic sampler: noise is added before each of Heun's steps.
+
+    With g = min(S_churn / steps, sqrt(2) - 1) where S_min <= s <= S_max and 0 elsewhere, s_hat = (1 + g) s and
+    z_hat = z + S_noise sqrt(s_hat^2 - s^2) eps, a step goes from z_hat at s_hat to s_next. Karras et al., "Elucidating
+    the Design Space of Diffusion-Based Generative Models", 2022, algorithm 2. S_churn = 0 is ``sample_heun``.
+
+    Arguments, result and errors are those of ``sample_euler``, and:
+
+    Args:
+        model: see ``sample_euler``.
+        x: see ``sample_euler``.
+        sigmas: see ``sample_euler``.
+        S_churn: how much noise is added in all, 0 or more.
+        S_min: lowest noise level at which noise is added.
+        S_max: highest noise level at which noise is added.
+        S_noise: standard deviation of eps, 0 or more; slightly above 1 makes up for lost detail.
+        noise: seed of eps, or a function that returns eps for a given state. Seeds are drawn from with numpy's
+            generator for arrays and torch's CPU generator for tensors; a seed given to ``initial_noise`` too does not
+            give the same numbers again.
+        extra_args: see ``sample_euler``.
+        callback: see ``sample_euler``; ``x`` is the state after noise was added.
+        progress: see ``sample_euler``.
+        float64_state: see ``sample_euler``.
+        trajectory: see ``sample_euler``.
+
+    Example:
+        >>> x = np.full((1, 1, 1, 2), 80.0)
+        >>> sample_edm(lambda x, sigma: np.full_like(x, 0.5), x, edm_sigmas(18), S_churn=40.0, noise=1)
+        array([[[[0.5, 0.5]]]])
+    """
+    run = Run(model, x, sigmas, extra_args, float64_state)
+    churn, strength = _not_negative("S_churn", S_churn), _not_negative("S_noise", S_noise)
+    lowest, highest = _churn_range(S_min, S_max)
+    growth = min(churn / run.steps, math.sqrt(2) - 1)
+    draw = noise_like(noise, run.start)
+
+    def step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
+        if growth == 0 or not lowest <= sigma <= highest:
+            return _heun_step(denoise, x, sigma, sigma_next)
+        sigma_hat = (1 + growth) * sigma
+        x_hat = x + strength * math.sqrt(sigma_hat**2 - sigma**2) * draw(x)
+        return _heun_step(denoise, x_hat, sigma_hat, sigma_next)
+
+    return cast(Array, run.integrate(step, callback, progress, trajectory))
+
+
+def sample_dpmpp_2m(
+    model: Model,
+    x: Array,
+    sigmas: object,
+    *,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callback | None = None,
+    progress: Progress = False,
+    float64_state: bool = False,
+    trajectory: bool = False,
+) -> Array:
+    """Samples by DPM-Solver++(2M), a second-order multistep method, one model call a step.
+
+    In sigma form, with h = log(s / s_next) and h_last that of the step before, r = h_last / h:
+    z <- (s_next / s) z + (1 - s_next / s) ((1 + 1 / 2r) D(z, s) - (1 / 2r) D_last), where the first step and a step to
+    s_next = 0 use D(z, s) alone. Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic
+    Models", 2022, algorithm 2, with alpha = 1.
+
+    Arguments, result and errors are those of ``sample_euler``.
+
+    Example:
+        >>> x = np.array([[[[80.0, -80.0]]]])  # of data that are normal with variance 1
+        >>> sample_dpmpp_2m(lambda x, sigma: x / (1 + sigma**2), x, edm_sigmas(100)).round(2)
+        array([[[[ 1., -1.]]]])
+    """
+    run = Run(model, x, sigmas, extra_args, float64_state)
+    last: tuple[float, Any] | None = None
+
+    def step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
+        nonlocal last
+        denoised = denoise(x, sigma)
+        if sigma_next == 0:
+            return Step(denoised, x, sigma, denoised)
+        h = math.log(sigma / sigma_next)
+        target = denoised
+        if last is not None:
+            h_last, denoised_last = last
+            target = denoised + h / (2 * h_last) * (denoised - denoised_last)
+        last = h, denoised
+        ratio = sigma_next / sigma
+        return Step(ratio * x + (1 - ratio) * target, x, sigma, denoised)
+
+    return cast(Array, run.integrate(step, callback, progress, trajectory))
+
+
+SAMPLERS: Mapping[str, Callable[..., Any]] = {
+    "euler": sample_euler,
+    "heun": sample_heun,
+    "edm": sample_edm,
+    "dpmpp_2m": sample_dpmpp_2m,
+}
+"""The samplers by name."""
+
+
+def sample(
+    D: Model,
+    n: int,
+    sampler: str = "heun",
+    num_steps: int = 18,
+    *,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = 7.0,
+    seed: int = 0,
+    x_init: Any = None,
+    shape: Sequence[int] | None = None,
+    as_torch: bool = False,
+    generator: Generator = "auto",
+    **sampler_options: Any,
+) -> Any:
+    """Draws n samples [n, channels, height, width] of a denoiser: initial noise, EDM grid, sampler.
+
+    As in EDM, the noise levels are clipped to ``D.sigma_min`` .. ``D.sigma_max`` where D has these attributes.
+
+    Args:
+        D: denoiser, called as D(x, sigma).
+        n: number of samples, drawn as one batch.
+        sampler: "euler", "heun", "edm" or "dpmpp_2m".
+        num_steps: number of noise levels above 0.
+        sigma_min: last noise level above 0, in pixel units.
+        sigma_max: first noise level, in pixel units.
+        rho: curvature of the grid, see ``edm_sigmas``.
+        seed: seed of the initial noise, and of the noise that the sampler "edm" adds.
+        x_init: initial states [n, channels, height, width], already scaled by sigma_max, in place of drawn ones.
+        shape: (channels, height, width), for a D without an attribute ``shape``.
+        as_torch: sample with torch tensors, as a torch model needs; otherwise with numpy arrays, or in the kind of
+            ``x_init``.
+        generator: see ``initial_noise``.
+        **sampler_options: further keyword arguments of the sampler: ``callback``, ``progress``, ``trajectory``, ...
+
+    Returns:
+        float32 numpy array or CPU tensor, or one like ``x_init``, in [-1, 1] units, not clipped.
+
+    Raises:
+        InvalidValueError: an argument is out of range, the sampler is unknown, or D takes none of the noise levels.
+        ShapeError: x_init and shape do not fit each other, or the shape is not known.
+        DTypeError: an argument is of the wrong type.
+        MissingDependencyError: torch was asked for and is not installed.
+
+    Example:
+        >>> def D(x, sigma):  # of data whose only image is 0.5 everywhere
+        ...     return np.full_like(x, 0.5)
+        >>> sample(D, 1, "euler", shape=(1, 1, 2))
+        array([[[[0.5, 0.5]]]], dtype=float32)
+    """
+    if sampler not in SAMPLERS:
+        raise InvalidValueError(f"sampler is {sampler!r}; allowed are {', '.join(SAMPLERS)}")
+    low, high = _clipped_range(D, sigma_min, sigma_max)
+    sigmas = edm_sigmas(num_steps, low, high, rho)
+    size = (whole_number("n", n), *_image_shape(D, shape, x_init))
+    if x_init is None:
+        x_init = initial_noise(n, size[1:], high, seed, generator=generator)
+    elif to_numpy(x_init, "x_init").shape != size:
+        raise ShapeError(f"x_init has shape {list(x_init.shape)}; needed is {list(size)}")
+    if as_torch and not is_torch(x_init):
+        x_init = import_torch("as_torch=True").from_numpy(np.array(x_init))
+    if sampler == "edm":
+        sampler_options.setdefault("noise", seed)
+    return SAMPLERS[sampler](D, x_init, sigmas, **sampler_options)
+
+
+def _euler_step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
+    denoised = denoise(x, sigma)
+    x_next = denoised if sigma_next == 0 else x + (sigma_next - sigma) * ((x - denoised) / sigma)
+    return Step(x_next, x, sigma, denoised)
+
+
+def _heun_step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
+    denoised = denoise(x, sigma)
+    if sigma_next == 0:
+        return Step(denoised, x, sigma, denoised)
+    slope = (x - denoised) / sigma
+    x_next = x + (sigma_next - sigma) * slope
+    slope_next = (x_next - denoise(x_next, sigma_next)) / sigma_next
+    return Step(x + (sigma_next - sigma) * ((slope + slope_next) / 2), x, sigma, denoised)
+
+
+def _not_negative(name: str, value: object) -> float:
+    number = real_number(name, value)
+    if number < 0:
+        raise InvalidValueError(f"{name} is {number:g}; allowed are numbers from 0 up")
+    return number
+
+
+def _churn_range(S_min: float, S_max: float) -> tuple[float, float]:
+    lowest = _not_negative("S_min", S_min)
+    highest = math.inf if S_max == math.inf else _not_negative("S_max", S_max)
+    if highest < lowest:
+        raise InvalidValueError(f"S_max is {highest:g}, below S_min, which is {lowest:g}; it must not be")
+    return lowest, highest
+
+
+def _clipped_range(D: object, sigma_min: float, sigma_max: float) -> tuple[float, float]:
+    lowest, highest = _limit(D, "sigma_min", 0.0), _limit(D, "sigma_max", math.inf)
+    low = max(real_number("sigma_min", sigma_min), lowest)
+    high = min(real_number("sigma_max", sigma_max), highest)
+    if low > highest or high < lowest:
+        raise InvalidValueError(
+            f"sigma_min {sigma_min:g} to sigma_max {sigma_max:g} lies outside {lowest:g} to {highest:g}, the noise "
+            "levels that the denoiser takes"
+        )
+    return low, high
+
+
+def _limit(D: object, name: str, otherwise: float) -> float:
+    """A noise level that bounds what D takes; other things by that name (methods, say) are none."""
+    value = getattr(D, name, None)
+    is_number = isinstance(value, Real | np.ndarray) or is_torch(value)
+    return float(real_array(name, value).reshape(())) if is_number else otherwise
+
+
+def _image_shape(D: object, shape: Sequence[int] | None, x_init: Any) -> tuple[int, int, int]:
+    own = getattr(D, "shape", None)
+    if shape is None and own is None and x_init is not None:
+        return image_shape(tuple(to_numpy(x_init, "x_init").shape[1:]))
+    if shape is None and own is None:
+        raise ShapeError("the denoiser has no attribute shape; give shape=(channels, height, width)")
+    known = image_shape(own if shape is None else shape)
+    if own is not None and tuple(own) != known:
+        raise ShapeError(f"shape is {list(known)}, but the denoiser is for images of shape {list(own)}")
+    return known
