@@ -122,7 +122,7 @@ def tar_bytes(files: Mapping[str, bytes], packed: bool = True) -> bytes:
     """A tar archive, in an order that is not the sorted one."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode="w:gz" if packed else "w") as archive:
-        for name, content in reversed(files.items()):
+        for name, content in reversed(list(files.items())):
             member = tarfile.TarInfo(name)
             member.size = len(content)
             archive.addfile(member, io.BytesIO(content))

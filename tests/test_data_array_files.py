@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bad_files import cifar_files, idx_bytes, labels_of, random_images, tar_bytes, write_folder, write_mnist
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bad_files import cifar_files, idx_bytes, labels_of, random_images, tar_bytes, write_folder, write_mnist
 from pspc_rs.data import load, read_cifar10, read_idx, read_npy, read_npz
 from pspc_rs.data.readers import cifar
 from pspc_rs.errors import DataError, InvalidValueError, MissingFileError, ShapeError
@@ -45,7 +45,7 @@ def test_cifar10_pickles_of_python_3(tmp_path: Path) -> None:
     images = random_images(4, 3, 32, 32)
     for protocol in (2, 3, 4):
         for order in ("C", "F"):
-            flat = np.asarray(images.reshape(4, -1), order=order)  # type: ignore[call-overload]
+            flat = np.asarray(images.reshape(4, -1), order=order)
             content = {b"data": flat, b"labels": [1, 2, 3, 4], b"more": ("x", None, 2**40, b"y", -1, True)}
             (tmp_path / "test_batch").write_bytes(pickle.dumps(content, protocol))
             data = read_cifar10(tmp_path, split="test")

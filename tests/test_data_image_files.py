@@ -1,17 +1,18 @@
 """EDM archives and folders of images, written and read back."""
 
 import json
+import threading
 import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-from bad_files import encoded, labels_of, png_claiming, random_images, write_folder, write_zip
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from bad_files import encoded, labels_of, png_claiming, random_images, write_folder, write_zip
 from pspc_rs.data import ImageSet, load, read_edm_zip, read_folder, save_edm_zip
 from pspc_rs.data.readers import decode
 from pspc_rs.errors import DTypeError, OutputError, ShapeError
@@ -62,9 +63,10 @@ def test_what_no_edm_archive_can_hold(tmp_path: Path) -> None:
         save_edm_zip(ImageSet(np.zeros((1, 1, 3, 3), np.float32)), tmp_path / "a.zip")
     with pytest.raises(DTypeError, match="ImageSet"):
         save_edm_zip(random_images(1, 1, 3, 3), tmp_path / "a.zip")  # type: ignore[arg-type]
+    (tmp_path / "folder.zip").mkdir()
     with pytest.raises(OutputError):
-        save_edm_zip(ImageSet(random_images(1, 1, 3, 3)), tmp_path / "missing" / "a.zip")
-    assert not list(tmp_path.iterdir())
+        save_edm_zip(ImageSet(random_images(1, 1, 3, 3)), tmp_path / "folder.zip")
+    assert [file.name for file in tmp_path.iterdir()] == ["folder.zip"]
 
 
 def test_a_failed_write_leaves_the_old_archive_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -124,6 +126,15 @@ def test_only_wanted_images_are_decoded_and_each_once(tmp_path: Path, monkeypatc
 def test_ctrl_c_stops_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save_edm_zip(ImageSet(random_images(400, 1, 65, 65)), tmp_path / "a.zip")
     names = counted(monkeypatch)
+    released = threading.Event()
+    decoding = decode._decode
+
+    def waiting(file: decode.ImageFile, expected: Any) -> Any:
+        if len(names) > 100:
+            released.wait(10)
+        return decoding(file, expected)
+
+    monkeypatch.setattr(decode, "_decode", waiting)
 
     class Interrupted:
         def __enter__(self) -> "Interrupted":
@@ -134,6 +145,7 @@ def test_ctrl_c_stops_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
         def update(self, count: int) -> None:
             if count > 1:
+                released.set()
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(decode, "progress_bar", lambda *_: Interrupted())

@@ -5,11 +5,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bad_files import random_images
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
+from bad_files import random_images
 from pspc_rs.data import ImageSet, to_float
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, PspcError, ShapeError
 

@@ -4,9 +4,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from bad_files import labels_of, random_images
 from PIL import Image
 
+from bad_files import labels_of, random_images
 from pspc_rs.data import ImageSet, load, read_torch_dataset
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, ShapeError
 

@@ -48,12 +48,15 @@ class BatchRun:
         self.output = output
         self.settings: dict[str, Any] = plain(settings)
         self.parts = output.with_name(f".{output.name}.parts")
-        self.complete = resume and self._is_complete()
-        if self.complete:
-            return
-        if not resume:
+        begun = _read_json(self.parts / _SETTINGS_FILE)
+        finished = self._settings_of_output()
+        self.complete = resume and finished == self.settings
+        if resume and not self.complete and (begun or finished):
+            self._check_settings(begun or finished, self.parts if begun else self.output)
+        if begun != self.settings or self.complete or not resume:
             self._remove_parts()
-        self._claim_parts()
+        if not self.complete:
+            save_record(self.parts / _SETTINGS_FILE, self.settings)
 
     @property
     def record_path(self) -> Path:
@@ -90,23 +93,13 @@ class BatchRun:
     def _part(self, index: int) -> Path:
         return self.parts / f"batch_{index:04d}.npy"
 
-    def _is_complete(self) -> bool:
+    def _settings_of_output(self) -> dict[str, Any]:
+        """The settings of a finished output, empty if there is none or it is not what the record says."""
         record = _read_json(self.record_path)
-        checksum = (record.get("output") or {}).get("sha256")
-        if not self.output.is_file() or checksum != sha256(self.output):
-            return False
-        if _read_json(self.parts / _SETTINGS_FILE) in ({}, record.get("settings")):
-            self._check_settings(record.get("settings") or {}, self.output)
-        return bool(record.get("settings") == self.settings)
-
-    def _claim_parts(self) -> None:
-        path = self.parts / _SETTINGS_FILE
-        earlier = _read_json(path)
-        if earlier:
-            self._check_settings(earlier, self.parts)
-        else:
-            self._remove_parts()
-            save_record(path, self.settings)
+        settings, output = record.get("settings"), record.get("output")
+        if not isinstance(settings, dict) or not isinstance(output, dict) or not self.output.is_file():
+            return {}
+        return settings if output.get("sha256") == sha256(self.output) else {}
 
     def _check_settings(self, earlier: Mapping[str, Any], where: Path) -> None:
         differing = [name for name in {**earlier, **self.settings} if earlier.get(name) != self.settings.get(name)]

@@ -1,4 +1,4 @@
-"""Solvers of the probability flow ODE dz/dsigma = (z - D(z, sigma)) / sigma, one function each, for any model(x, sigma)."""
+"""Solvers of the probability flow ODE dz/dsigma = (z - D(z, sigma)) / sigma for any model(x, sigma)."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -7,7 +7,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from pspc_rs.arrays import Array, import_torch, is_torch, real_array, real_number, to_numpy, whole_number
+from pspc_rs.arrays import Array, import_torch, is_torch, real_number, to_numpy, whole_number
 from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.noise import Generator, Noise, image_shape, initial_noise, noise_like, noise_source
 from pspc_rs.sigmas import edm_sigmas
@@ -60,7 +60,7 @@ def sample_euler(
     Raises:
         ShapeError: x is not of four axes, or the model returned another shape.
         DTypeError: x is not an array of floats, or the model returned something else.
-        InvalidValueError: x, sigmas or what the model returned hold NaN or infinities, or the sigmas are not descending.
+        InvalidValueError: x or what the model returned holds NaN or infinities, or the sigmas are not descending.
 
     Example:
         >>> def D(x, sigma):  # of data whose only image is 0.5 everywhere
@@ -328,13 +328,13 @@ def _clipped_range(D: object, sigma_min: float, sigma_max: float) -> tuple[float
 
 def _limit(D: object, name: str, otherwise: float) -> float:
     """A noise level that bounds what D takes; other things by that name (methods, say) are none."""
-    value = getattr(D, name, None)
-    is_number = isinstance(value, Real | np.ndarray) or is_torch(value)
-    return float(real_array(name, value).reshape(())) if is_number else otherwise
+    value: Any = getattr(D, name, None)
+    return float(value) if isinstance(value, Real) or getattr(value, "ndim", None) == 0 else otherwise
 
 
 def _image_shape(D: object, shape: Sequence[int] | None, x_init: Any) -> tuple[int, int, int]:
     own = getattr(D, "shape", None)
+    own = own if isinstance(own, tuple | list) else None
     if shape is None and own is None and x_init is not None:
         return image_shape(tuple(to_numpy(x_init, "x_init").shape[1:]))
     if shape is None and own is None:

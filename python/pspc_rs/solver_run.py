@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
-from pspc_rs.arrays import check_finite, import_torch, is_torch, like, to_numpy
+from pspc_rs.arrays import check_finite, import_torch, is_torch, to_numpy
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.sigmas import check_grid
 
@@ -93,7 +93,8 @@ class Run:
                     told = {"x": done.x, "i": i, "sigma": sigma, "sigma_hat": done.sigma_hat, "denoised": done.denoised}
                     callback(told)
                 x = done.x_next
-                states = [*states, x] if trajectory else [x]
+                if trajectory:
+                    states.append(x)
                 report(i + 1)
             return _cast(_stacked(states) if trajectory else x, self._input_dtype)
 

@@ -7,6 +7,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from pspc_rs.arrays import whole_number
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, ShapeError
 
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
@@ -165,7 +166,7 @@ def as_choice(indices: object, num: int) -> Choice:
 
 def choose(num: int, labels: NDArray[np.int64] | None, max_size: int | None, classes: Collection[int] | None) -> Choice:
     """The first `max_size` images out of those whose label is in `classes`."""
-    limit = num if max_size is None else as_count(max_size, "max_size")
+    limit = num if max_size is None else whole_number("max_size", max_size)
     if classes is None:
         return slice(0, min(limit, num))
     if labels is None:
@@ -183,16 +184,6 @@ def _as_class(label: object) -> int:
     if isinstance(label, bool) or not hasattr(label, "__index__"):
         raise DTypeError(f"class {label!r} is a {type(label).__name__}; allowed are integers")
     return operator.index(cast(Any, label))
-
-
-def as_count(value: object, what: str) -> int:
-    """A whole number of at least 1."""
-    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
-        raise DTypeError(f"{what} is {value!r}; allowed is a whole number of at least 1")
-    count = operator.index(cast(Any, value))
-    if count < 1:
-        raise InvalidValueError(f"{what} is {count}; allowed is a whole number of at least 1")
-    return count
 
 
 def as_flag(value: object, what: str) -> bool:

@@ -4,8 +4,6 @@ import io
 import json
 import os
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +13,8 @@ from pspc_rs.data.image_set import ImageSet
 from pspc_rs.data.progress import progress_bar
 from pspc_rs.data.readers.files import as_path
 from pspc_rs.data.readers.labels_json import LABELS_FILE
-from pspc_rs.errors import DTypeError, OutputError, ShapeError
+from pspc_rs.errors import DTypeError, ShapeError
+from pspc_rs.files import replacing
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3
@@ -52,7 +51,7 @@ def save_edm_zip(data: ImageSet, path: str | os.PathLike[str], *, progress: bool
         raise ShapeError(f"data has {data.channels} channels; EDM archives hold images with 1, 3 or 4")
     target = as_path(path)
     with (
-        _replacing(target) as temporary,
+        replacing(target) as temporary,
         zipfile.ZipFile(temporary, "x", zipfile.ZIP_STORED) as archive,
         progress_bar(data.num_stored, f"writing {target.name}", progress) as bar,
     ):
@@ -81,15 +80,3 @@ def _png(image: NDArray[np.generic]) -> bytes:
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=0)
     return buffer.getvalue()
-
-
-@contextmanager
-def _replacing(target: Path) -> Iterator[Path]:
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        yield temporary
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)

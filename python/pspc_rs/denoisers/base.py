@@ -2,15 +2,14 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pspc_rs.arrays import check_finite, like, sigma_vector, to_numpy
+from pspc_rs.arrays import MAX_SIGMA, MIN_SIGMA, Array, check_finite, like, sigma_vector, to_numpy
 from pspc_rs.errors import ShapeError
 
-Array = TypeVar("Array")
 Progress = Callable[[int, int], object]
 
 
@@ -25,8 +24,8 @@ class Denoiser(ABC):
     """
 
     label_dim = 0
-    sigma_min = 1e-6
-    sigma_max = 1e9
+    sigma_min = MIN_SIGMA
+    sigma_max = MAX_SIGMA
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.shape = shape

@@ -12,6 +12,7 @@ from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.composite import PosteriorComposite
 from pspc_rs.errors import DataError, InvalidValueError, MissingFileError, ScheduleError, ShapeError
 from pspc_rs.schedules import ThresholdSchedule, resolve_threshold_schedule
+from pspc_rs.sigmas import Nearest, nearest_level
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -31,7 +32,7 @@ class PSPCFlex(PosteriorComposite):
             every sigma, or one in (0, 1] a level.
         masks: instead of heat maps: bool array [components, H, W], used at every sigma.
         sigmas: noise levels of ``thresholds``, descending; the EDM grid of that length if not given.
-        nearest: how a sigma between levels picks one, by ``"linear"`` (published) or ``"log"`` distance.
+        nearest: how a sigma between levels picks one: by ``"linear"`` distance, as published, or by ``"log"``.
 
     Raises:
         ShapeError: heat maps or masks that do not fit the images.
@@ -57,7 +58,7 @@ class PSPCFlex(PosteriorComposite):
         thresholds: float | str | Path | Sequence[float] | ThresholdSchedule | None = None,
         masks: npt.NDArray[np.bool_] | None = None,
         sigmas: Any = None,
-        nearest: str = "linear",
+        nearest: Nearest | None = None,
     ) -> None:
         super().__init__(data)
         self.schedule: ThresholdSchedule | None = None
@@ -69,10 +70,13 @@ class PSPCFlex(PosteriorComposite):
             return
         if thresholds is None:
             raise ScheduleError("PSPCFlex needs thresholds= with its heat maps: a name, a number or one a level")
+        maps = _open_maps(heatmaps)
+        if isinstance(thresholds, int | float):
+            thresholds = [thresholds] * len(maps)
         self.schedule = resolve_threshold_schedule(
             thresholds, image_size=(data.height, data.width), sigmas=sigmas, nearest=nearest
         )
-        self.heatmaps = self._checked_maps(_open_maps(heatmaps), self.schedule)
+        self.heatmaps = self._checked_maps(maps, self.schedule)
 
     def _checked_masks(self, masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         masks = np.asarray(masks)
@@ -96,7 +100,7 @@ class PSPCFlex(PosteriorComposite):
     def _level(self, sigma: float) -> Hashable:
         if self.schedule is None:
             return "masks"
-        index = self.schedule.level(sigma)
+        index = nearest_level(sigma, self.schedule.sigmas, self.schedule.nearest)
         return "full" if self.schedule.thresholds[index] == 1 else index
 
     def _build_windows(self, level: Hashable) -> _core.Windows:
@@ -141,14 +145,14 @@ def masks_from_maps(heatmaps: FloatArray, threshold: float) -> npt.NDArray[np.bo
     # The published thresholds are float32 numbers, and 1 - threshold is formed in float32.
     kept = shares >= np.float32(1) - np.float32(threshold)
     kept[:, -1] = True
-    masks = np.empty_like(kept)
+    masks: npt.NDArray[np.bool_] = np.empty(kept.shape, bool)
     np.put_along_axis(masks, order, kept, axis=1)
     return masks.reshape(maps.shape)
 
 
 def _open_maps(heatmaps: str | Path | FloatArray | None) -> FloatArray:
     if not isinstance(heatmaps, str | Path):
-        return np.asarray(heatmaps)
+        return np.atleast_1d(np.asarray(heatmaps))
     path = Path(heatmaps)
     if not path.is_file():
         raise MissingFileError(f"there is no heat-map file {str(path)!r}")

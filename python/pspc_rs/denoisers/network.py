@@ -7,8 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from pspc_rs.arrays import is_torch, like, sigma_vector
-from pspc_rs.denoisers.base import Array
+from pspc_rs.arrays import Array, is_torch, like, sigma_vector
 from pspc_rs.errors import InvalidValueError, ShapeError
 
 

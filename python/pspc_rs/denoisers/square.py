@@ -9,6 +9,7 @@ from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.composite import PosteriorComposite
 from pspc_rs.errors import ScheduleError
 from pspc_rs.schedules import PatchSchedule, resolve_patch_schedule
+from pspc_rs.sigmas import Nearest
 
 
 class PSPCSquare(PosteriorComposite):
@@ -24,7 +25,7 @@ class PSPCSquare(PosteriorComposite):
         patch_sizes: instead of a schedule: one side for every sigma, or one side a level of ``sigmas``.
         sigmas: noise levels of ``patch_sizes``, descending; the EDM grid of that length if not given.
         scale_to: adapts a schedule made for another image size to images of this side.
-        nearest: how a sigma between levels picks one, by ``"linear"`` (published) or ``"log"`` distance.
+        nearest: how a sigma between levels picks one: by ``"linear"`` distance, as published, or by ``"log"``.
 
     Raises:
         ScheduleError: no schedule, or one made for another image size.
@@ -46,7 +47,7 @@ class PSPCSquare(PosteriorComposite):
         patch_sizes: int | Sequence[int | str] | None = None,
         sigmas: Any = None,
         scale_to: int | None = None,
-        nearest: str = "linear",
+        nearest: Nearest | None = None,
     ) -> None:
         super().__init__(data)
         if (schedule is None) == (patch_sizes is None):

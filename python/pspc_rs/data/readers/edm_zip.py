@@ -73,7 +73,7 @@ def read_edm_zip(
 def _is_image(member: zipfile.ZipInfo) -> bool:
     path = PurePosixPath(member.filename)
     hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return not member.is_dir() and not hidden and path.suffix.lower() in SUFFIXES
+    return not member.filename.endswith("/") and not hidden and path.suffix.lower() in SUFFIXES
 
 
 def _labels(archive: zipfile.ZipFile, names: list[str]) -> NDArray[np.int64] | None:

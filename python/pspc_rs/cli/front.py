@@ -1,0 +1,55 @@
+"""The front door: spelling of options, and the one place where exceptions become messages and exit codes."""
+
+from typing import Any
+
+import click
+
+from pspc_rs import __version__
+from pspc_rs.errors import PspcError
+
+_INTERRUPTED = 130
+
+
+class Interrupted(click.ClickException):
+    """The user pressed Ctrl-C; the message says what is left behind."""
+
+    exit_code = _INTERRUPTED
+
+    def show(self, file: Any = None) -> None:
+        """Prints the message on stderr."""
+        click.echo(self.message, file=file, err=file is None)
+
+
+class FrontDoor(click.Group):
+    """A group of commands whose exceptions end in one line on stderr: exit code 1, 2 for usage, 130 for Ctrl-C."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs a command."""
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt as error:
+            raise Interrupted("Interrupted") from error
+        except (PspcError, OSError) as error:
+            raise click.ClickException(" ".join(str(error).split())) from error
+
+
+def _spelling(name: str) -> str:
+    """One spelling for options and choices: --t_idx is --t-idx, --S_churn is --s-churn."""
+    return name.replace("_", "-").lower()
+
+
+@click.group(
+    cls=FrontDoor,
+    context_settings={
+        "token_normalize_func": _spelling,
+        "help_option_names": ["-h", "--help"],
+        "show_default": True,
+        "max_content_width": 100,
+    },
+)
+@click.version_option(__version__, prog_name="pspc-rs")
+def main() -> None:
+    """Exact, training-free diffusion denoisers: denoise, sample, compare.
+
+    Options may be written with dashes or underscores: --t-idx is --t_idx.
+    """

@@ -1,0 +1,38 @@
+"""`pspc-rs info`: what is installed and what it runs on."""
+
+import json
+from typing import Any
+
+import click
+
+from pspc_rs.provenance import build, installed_version, versions
+
+_OPTIONAL = {
+    "torch": "torch",
+    "download": "pooch",
+    "demo": "scikit-learn",
+    "plot": "matplotlib",
+}
+
+
+@click.command()
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def info(as_json: bool) -> None:
+    """Show version, build, CPU features, threads, CUDA state and optional dependencies."""
+    facts = _facts()
+    if as_json:
+        click.echo(json.dumps(facts, indent=2))
+        return
+    for name, value in {**facts["build"], **facts["versions"]}.items():
+        click.echo(f"{name:<16}{value if value is not None else 'not installed'}")
+    click.echo("optional dependencies")
+    for extra, one in facts["extras"].items():
+        found = one["version"] or f'not installed: pip install "pspc-rs[{extra}]"'
+        click.echo(f"  {one['distribution']:<14}{found}")
+
+
+def _facts() -> dict[str, Any]:
+    extras = {
+        extra: {"distribution": name, "version": installed_version(name)} for extra, name in _OPTIONAL.items()
+    }
+    return {"build": build(), "versions": versions(), "extras": extras}

@@ -1,0 +1,120 @@
+"""From options to a denoiser."""
+
+import importlib
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from pspc_rs.cli.options import Options
+from pspc_rs.data import ImageSet
+from pspc_rs.denoisers import Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
+from pspc_rs.errors import ScheduleError
+from pspc_rs.provenance import sha256
+from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, resolve_patch_schedule, resolve_threshold_schedule
+
+Model = Denoiser | Network
+
+_DEFAULT_SCHEDULE = "cifar10"
+_DEFAULT_SIZE = (32, 32)
+
+
+def check_options(options: Options) -> None:
+    """Refuses what can be refused before any data are read.
+
+    Raises:
+        click.UsageError: a network that cannot be loaded, or heat maps that are missing.
+        InvalidValueError: the noise grid is not one.
+    """
+    options.sigmas()
+    if options.network_pkl is not None:
+        raise click.UsageError(
+            f"--network-pkl {options.network_pkl}: reading a pickle would execute the code in it, so it is not read. Give "
+            "--network module:callable instead, the import path of a function D(z, sigma)"
+        )
+    if options.denoiser == "network" and options.network is None:
+        raise click.UsageError("--denoiser network needs --network module:callable")
+    if options.denoiser == "pspc_flex" and options.heatmaps is None:
+        raise click.UsageError("--denoiser pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W]")
+
+
+def build_model(options: Options, data: ImageSet) -> Model:
+    """The denoiser that the options ask for.
+
+    Raises:
+        PspcError: the options do not fit the data.
+        click.UsageError: a network that cannot be imported.
+    """
+    match options.denoiser:
+        case "gaussian":
+            return Gaussian(data, options.rank)
+        case "pspc_sq":
+            return PSPCSquare(data, _patch_schedule(options, data))
+        case "pspc_flex":
+            return PSPCFlex(data, heatmaps=options.heatmaps, thresholds=_threshold_schedule(options, data))
+        case "network":
+            return Network(_imported(str(options.network)), shape=data.shape, max_batch=options.batch)
+        case _:
+            return Empirical(data)
+
+
+def schedule_of(model: Model) -> PatchSchedule | ThresholdSchedule | None:
+    """The schedule a denoiser follows, None if it follows none."""
+    return model.schedule if isinstance(model, PSPCSquare | PSPCFlex) else None
+
+
+def checksums(**files: Path | None) -> dict[str, str]:
+    """The SHA-256 of every input file that was given."""
+    return {name: sha256(path) for name, path in files.items() if path is not None}
+
+
+def _patch_schedule(options: Options, data: ImageSet) -> PatchSchedule:
+    spec = _or_default(options.patch_sizes, "--patch-sizes", options, data)
+    return resolve_patch_schedule(
+        spec, (data.height, data.width), sigmas=_own_grid(spec, options), scale_to=options.scale_to
+    )
+
+
+def _threshold_schedule(options: Options, data: ImageSet) -> ThresholdSchedule:
+    spec = _or_default(options.thresholds, "--thresholds", options, data)
+    # A single threshold stands for every level, and there must be a heat map for each.
+    grid = options.sigmas() if isinstance(spec, float) else _own_grid(spec, options)
+    return resolve_threshold_schedule(spec, (data.height, data.width), sigmas=grid, scale_to=options.scale_to)
+
+
+def _or_default(spec: object, option: str, options: Options, data: ImageSet) -> object:
+    if spec is not None:
+        return spec
+    if (data.height, data.width) != _DEFAULT_SIZE and options.scale_to is None:
+        raise ScheduleError(
+            f"the default schedule is for 32 x 32 images, but these are {data.height} x {data.width}; give {option}, or "
+            f"--scale-to {min(data.height, data.width)} to have it scaled"
+        )
+    return _DEFAULT_SCHEDULE
+
+
+def _own_grid(spec: object, options: Options) -> object:
+    """A list has a noise grid of its own length; names and files bring theirs."""
+    return options.sigmas(len(spec)) if isinstance(spec, list) else None
+
+
+def _imported(path: str) -> Callable[..., Any]:
+    """The callable behind an import path; modules in the current folder are found too."""
+    module_name, _, name = path.partition(":")
+    if not module_name or not name:
+        raise click.UsageError(f"--network {path}: allowed is module:callable")
+    sys.path.insert(0, str(Path.cwd()))
+    try:
+        found: Any = importlib.import_module(module_name)
+        for part in name.split("."):
+            found = getattr(found, part)
+    except (ImportError, AttributeError) as error:
+        raise click.UsageError(f"--network {path} cannot be imported: {error}") from error
+    finally:
+        sys.path.remove(str(Path.cwd()))
+    if not callable(found):
+        raise click.UsageError(f"--network {path} is a {type(found).__name__}; allowed is a function D(z, sigma)")
+    network: Callable[..., Any] = found
+    return network

@@ -1,0 +1,162 @@
+"""The options that denoise and sample share."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from pspc_rs._core import build_info
+from pspc_rs.sigmas import edm_sigmas
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+DENOISERS = ("empirical", "network", "gaussian", "pspc_sq", "pspc_flex")
+
+_MAX_SEED = 2**32 - 1
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the user asked for, or its default; names are those of the options.
+
+    Attributes:
+        patch_sizes: a side, a list of sides, or the name or file of a schedule.
+        thresholds: a number, a list of numbers, or the name or file of a schedule.
+    """
+
+    outdir: Path
+    data: str
+    denoiser: str
+    xflip: bool
+    n_samples: int
+    batch: int
+    seed: int
+    n_steps: int
+    t_max: float
+    t_min: float
+    rho: float
+    patch_sizes: int | str | list[int | str] | None
+    scale_to: int | None
+    heatmaps: Path | None
+    thresholds: float | str | list[float] | None
+    rank: int | None
+    network: str | None
+    network_pkl: str | None
+    device: str
+
+    def sigmas(self, num_steps: int | None = None, *, include_zero: bool = False) -> NDArray[np.float64]:
+        """The noise grid of the run, or one of another length with the same ends and curvature."""
+        steps = self.n_steps if num_steps is None else num_steps
+        return edm_sigmas(steps, self.t_min, self.t_max, self.rho, include_zero=include_zero)
+
+    def batches(self) -> list[slice]:
+        """The samples cut into batches."""
+        ends = range(0, self.n_samples, self.batch)
+        return [slice(start, min(start + self.batch, self.n_samples)) for start in ends]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every option by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self)}
+
+
+def input_file() -> click.Path:
+    """The type of an option that names a file which must exist."""
+    return click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def shared_options(command: Command) -> Command:
+    """Adds the options of `Options` to a command, which receives them as keyword arguments."""
+    for option in reversed((*_RUN, *_DATA, *_DENOISER)):
+        command = option(command)
+    return command
+
+
+def _device(context: click.Context, option: click.Parameter, value: str) -> str:
+    if value == "cpu":
+        return value
+    cuda = dict(build_info())["cuda"]
+    raise click.BadParameter(f"{value!r} cannot be used (cuda: {cuda}); allowed is 'cpu'")
+
+
+def _sides(context: click.Context, option: click.Parameter, value: str | None) -> int | str | list[int | str] | None:
+    """A side or a list of sides where the text is one; else the name or file of a schedule, as it stands."""
+    words = [] if value is None else [word.strip() for word in value.split(",")]
+    if value is None or not all(word.isdecimal() or word == "full" for word in words):
+        return value
+    sides: list[int | str] = [int(word) if word.isdecimal() else word for word in words]
+    return sides if len(sides) > 1 else sides[0]
+
+
+def _shares(context: click.Context, option: click.Parameter, value: str | None) -> float | str | list[float] | None:
+    """A threshold or a list of them where the text is one; else the name or file of a schedule, as it stands."""
+    if value is None:
+        return None
+    try:
+        thresholds = [float(word) for word in value.split(",")]
+    except ValueError:
+        return value
+    return thresholds if len(thresholds) > 1 else thresholds[0]
+
+
+_COUNT = click.IntRange(min=1)
+
+_RUN = (
+    click.option(
+        "--outdir",
+        type=click.Path(file_okay=False, path_type=Path),
+        required=True,
+        help="Folder for the outputs; made if it is not there.",
+    ),
+    click.option(
+        "--denoiser",
+        type=click.Choice(DENOISERS),
+        metavar="|".join(DENOISERS),
+        default="empirical",
+        help="Which denoiser.",
+    ),
+    click.option("--n-samples", type=_COUNT, default=50, help="How many images."),
+    click.option("--batch", type=_COUNT, default=50, help="How many images at once."),
+    click.option("--seed", type=click.IntRange(0, _MAX_SEED), default=0, help="Seed of what is drawn."),
+    click.option("--n-steps", type=_COUNT, default=18, help="Length of the noise grid."),
+    click.option("--t-max", type=float, default=80.0, help="First noise level of the grid."),
+    click.option("--t-min", type=float, default=0.002, help="Last noise level of the grid."),
+    click.option("--rho", type=float, default=7.0, help="Curvature of the grid."),
+    click.option("--device", default="cpu", metavar="[cpu]", callback=_device, help="Where to compute."),
+)
+
+_DATA = (
+    click.option("--data", required=True, metavar="PATH|NAME", help="Training images: a path, or a name such as cifar10."),
+    click.option("--xflip/--no-xflip", default=True, help="Count horizontal flips as further data."),
+)
+
+_DENOISER = (
+    click.option(
+        "--patch-sizes",
+        metavar="LIST|NAME|FILE",
+        callback=_sides,
+        help="pspc_sq: one side, a comma list with one a noise level, a published schedule or the JSON file of one. "
+        "[default: cifar10, for 32 x 32 images]",
+    ),
+    click.option(
+        "--scale-to", type=_COUNT, metavar="SIDE", help="Scale a schedule made for other images to this image side."
+    ),
+    click.option("--heatmaps", type=input_file(), help="pspc_flex: heat maps, .npy [levels, H, W, H, W]."),
+    click.option(
+        "--thresholds",
+        metavar="LIST|NAME|FILE",
+        callback=_shares,
+        help="pspc_flex: one threshold, a comma list with one a noise level, a published schedule or the JSON file of "
+        "one. [default: cifar10, for 32 x 32 images]",
+    ),
+    click.option("--rank", type=_COUNT, help="gaussian: directions to keep.  [default: all]"),
+    click.option(
+        "--network",
+        metavar="MODULE:CALLABLE",
+        help="network: import path of a function D(z, sigma), or of a torch module.",
+    ),
+    click.option("--network-pkl", metavar="FILE", help="network: refused, because reading a pickle runs code in it."),
+)

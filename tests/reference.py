@@ -1,0 +1,115 @@
+"""The oracle: the equations in float64, window by window, slow and obvious; it shares no code with the package."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Denoiser = Callable[[Tensor, float], Tensor]
+
+
+def pixels(u8: Any) -> Tensor:
+    """Images u8 [N, C, H, W] as float64 in [-1, 1]: u / 127.5 - 1."""
+    return torch.as_tensor(u8).double() / 127.5 - 1
+
+
+def with_flips(images: Tensor) -> Tensor:
+    """The images, followed by all of them mirrored left-right."""
+    return torch.cat([images, images.flip(-1)])
+
+
+def full_window(height: int, width: int) -> Tensor:
+    """One window that holds every pixel, bool [1, H, W]."""
+    return torch.ones(1, height, width, dtype=torch.bool)
+
+
+def square_windows(height: int, width: int, side: int) -> Tensor:
+    """Every side x side window that fits into the image, bool [K, H, W]."""
+    windows = []
+    for top in range(height - side + 1):
+        for left in range(width - side + 1):
+            window = torch.zeros(height, width, dtype=torch.bool)
+            window[top : top + side, left : left + side] = True
+            windows.append(window)
+    return torch.stack(windows)
+
+
+def mask_from_map(heat: Any, threshold: float) -> Tensor:
+    """The largest pixels of a heat map [H, W] whose share of its sum is just above the threshold, bool [H, W].
+
+    Sorted ascending and stably, a pixel stays when the running share up to and including it is >= 1 - threshold, a
+    difference of float32 numbers.
+    """
+    flat = torch.as_tensor(heat).double().flatten()
+    order = torch.argsort(flat, stable=True)
+    running = torch.cumsum((flat / flat.sum())[order], 0)
+    least = (torch.ones((), dtype=torch.float32) - torch.tensor(threshold, dtype=torch.float32)).double()
+    mask = torch.zeros(len(flat), dtype=torch.bool)
+    mask[order[running >= least]] = True
+    return mask.reshape(torch.as_tensor(heat).shape)
+
+
+def composite(images: Tensor, windows: Tensor, z: Any, sigma: Any) -> Tensor:
+    """Posterior mean composite, float64 [B, C, H, W].
+
+    For every window, softmax over images of -|z - x|^2 / (2 sigma^2) on its pixels in all channels; the posterior mean
+    is added to these pixels; every pixel is divided by the number of windows that hold it.
+
+    Args:
+        images: float64 [N, C, H, W], mirrored ones included.
+        windows: bool [K, H, W].
+        z: noisy images [B, C, H, W].
+        sigma: noise level, a number or one a noisy image [B].
+    """
+    cover = windows.sum(0)
+    if (cover == 0).any():
+        raise ValueError("a pixel is in no window")
+    z = torch.as_tensor(z).double()
+    sigmas = torch.as_tensor(sigma, dtype=torch.float64).expand(len(z))
+    denoised = torch.zeros_like(z)
+    for b in range(len(z)):
+        for window in windows:
+            inside_z = z[b][:, window]
+            inside_x = images[:, :, window]
+            logits = -((inside_z - inside_x) ** 2).sum((1, 2)) / (2 * sigmas[b] ** 2)
+            weights = torch.softmax(logits, 0)
+            denoised[b][:, window] += torch.einsum("n,ncp->cp", weights, inside_x)
+    return denoised / cover
+
+
+def gaussian(images: Tensor, z: Any, sigma: float, rank: int | None = None) -> Tensor:
+    """Gaussian denoiser, float64 [B, C, H, W]: mu + U diag(S / (S + sigma^2)) U^T (z - mu).
+
+    U and S are eigenvectors and eigenvalues of the covariance of the images with divisor N, the ``rank`` leading ones.
+    """
+    z = torch.as_tensor(z).double()
+    flat = images.flatten(1)
+    mean = flat.mean(0)
+    _, singular, vectors = torch.linalg.svd(flat - mean, full_matrices=False)
+    variance = (singular**2 / len(flat))[:rank]
+    coordinates = (z.flatten(1) - mean) @ vectors[:rank].T
+    return (mean + (coordinates * (variance / (variance + sigma**2))) @ vectors[:rank]).reshape(z.shape)
+
+
+def euler(denoise: Denoiser, z: Any, sigmas: Any) -> Tensor:
+    """Euler's method from sigmas[0] to sigmas[-1], float64."""
+    z = torch.as_tensor(z).double()
+    for i in range(len(sigmas) - 1):
+        s, s_next = float(sigmas[i]), float(sigmas[i + 1])
+        z = z + (s_next - s) * (z - denoise(z, s)) / s
+    return z
+
+
+def heun(denoise: Denoiser, z: Any, sigmas: Any) -> Tensor:
+    """Heun's method from sigmas[0] to sigmas[-1], without correction in a step to 0, float64."""
+    z = torch.as_tensor(z).double()
+    for i in range(len(sigmas) - 1):
+        s, s_next = float(sigmas[i]), float(sigmas[i + 1])
+        slope = (z - denoise(z, s)) / s
+        ahead = z + (s_next - s) * slope
+        if s_next > 0:
+            slope_ahead = (ahead - denoise(ahead, s_next)) / s_next
+            ahead = z + (s_next - s) * (slope + slope_ahead) / 2
+        z = ahead
+    return z

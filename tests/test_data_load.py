@@ -1,0 +1,269 @@
+"""`load`: names, downloads, and paths told apart by what they hold."""
+
+import builtins
+import gzip
+import hashlib
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from bad_files import cifar_files, idx_bytes, labels_of, random_images, tar_bytes, write_folder
+from pspc_rs.data import NAMES, ImageSet, cache_dir, load, save_edm_zip
+from pspc_rs.data import download as download_module
+from pspc_rs.data.readers import cifar
+from pspc_rs.errors import (
+    DataError,
+    DownloadError,
+    DTypeError,
+    InvalidValueError,
+    MissingDependencyError,
+    MissingFileError,
+)
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and a working folder in which no name means anything."""
+    (tmp_path / "work").mkdir()
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setenv("PSPC_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+class FakeRetrieve:
+    """Stands for pooch.retrieve: serves the given files, or fails."""
+
+    def __init__(self, files: dict[str, bytes] | Exception) -> None:
+        self.files = files
+        self.urls: list[str] = []
+
+    def __call__(self, url: str, known_hash: str, fname: str, path: Path, progressbar: bool) -> str:
+        self.urls.append(url)
+        if isinstance(self.files, Exception):
+            raise self.files
+        content = self.files[fname]
+        if known_hash != f"md5:{hashlib.md5(content).hexdigest()}":
+            raise ValueError(f"MD5 hash of {fname} does not match")
+        path.mkdir(parents=True, exist_ok=True)
+        (path / fname).write_bytes(content)
+        return str(path / fname)
+
+
+def serve(monkeypatch: pytest.MonkeyPatch, files: dict[str, bytes] | Exception) -> FakeRetrieve:
+    pooch = pytest.importorskip("pooch")
+    fake = FakeRetrieve(files)
+    monkeypatch.setattr(pooch, "retrieve", fake)
+    return fake
+
+
+def announce(monkeypatch: pytest.MonkeyPatch, name: str, split: str, files: dict[str, bytes]) -> None:
+    """Make the given files the ones whose checksums are known."""
+    sums = {file: hashlib.md5(content).hexdigest() for file, content in files.items()}
+    source = download_module.Source("https://example.org/", {split: sums})
+    monkeypatch.setattr(download_module, "SOURCES", {**download_module.SOURCES, name: source})
+
+
+def mnist_files(prefix: str) -> dict[str, bytes]:
+    images = random_images(3, 1, 5, 4)
+    return {
+        f"{prefix}-images-idx3-ubyte.gz": idx_bytes(images[:, 0]),
+        f"{prefix}-labels-idx1-ubyte.gz": idx_bytes(np.array([2, 0, 1], np.uint8)),
+    }
+
+
+@pytest.mark.parametrize(("name", "split", "prefix"), [("mnist", "train", "train"), ("fashion-mnist", "test", "t10k")])
+def test_mnist_is_downloaded_once(
+    monkeypatch: pytest.MonkeyPatch, cache: Path, name: str, split: str, prefix: str
+) -> None:
+    files = mnist_files(prefix)
+    announce(monkeypatch, name, split, files)
+    fake = serve(monkeypatch, files)
+    for _ in range(2):
+        data = load(name, split=split, xflip=True)
+        assert labels_of(data) == [2, 0, 1]
+        assert (data.name, len(data)) == (f"{name}-{prefix}", 6)
+    assert fake.urls == [f"https://example.org/{file}" for file in files]
+    assert sorted(file.name for file in (cache / name).iterdir()) == sorted(files)
+
+
+def test_cifar10_is_downloaded_once_for_both_splits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar, "BATCH_SIZE", 2)
+    images = random_images(12, 3, 32, 32)
+    files = {"cifar-10-python.tar.gz": tar_bytes(cifar_files(images, [1] * 12, binary=False))}
+    announce(monkeypatch, "cifar10", "train", files)
+    fake = serve(monkeypatch, files)
+    np.testing.assert_array_equal(load("cifar10").images, images[:10])
+    announce(monkeypatch, "cifar10", "test", files)
+    np.testing.assert_array_equal(load("cifar10", split="test").images, images[10:])
+    assert len(fake.urls) == 1
+
+
+def test_a_file_put_into_the_cache_by_hand_needs_no_network(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    files = mnist_files("train")
+    announce(monkeypatch, "mnist", "train", files)
+    fake = serve(monkeypatch, OSError("no network"))
+    write_folder(cache / "mnist", files)
+    assert load("mnist").num_stored == 3
+    assert fake.urls == []
+    (cache / "mnist" / "train-images-idx3-ubyte.gz").write_bytes(b"damaged")
+    with pytest.raises(DownloadError):
+        load("mnist")
+
+
+@pytest.mark.parametrize("failure", [OSError("no route to host"), ValueError("hash mismatch")])
+def test_a_failed_download_says_what_to_do(monkeypatch: pytest.MonkeyPatch, cache: Path, failure: Exception) -> None:
+    serve(monkeypatch, failure)
+    with pytest.raises(DownloadError) as caught:
+        load("cifar10")
+    message = str(caught.value)
+    for part in (
+        "https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",
+        str(cache / "cifar10"),
+        "c58f30108f718f92721af3b95e74349a",
+        str(failure),
+        "path",
+    ):
+        assert part in message
+
+
+def test_the_wrong_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, mnist_files("train"))
+    with pytest.raises(DownloadError, match="does not match"):
+        load("mnist")
+
+
+def without(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
+    original = builtins.__import__
+
+    def refusing(name: str, *arguments: Any, **options: Any) -> Any:
+        if name.split(".", maxsplit=1)[0] == module:
+            raise ImportError(name)
+        return original(name, *arguments, **options)
+
+    monkeypatch.setattr(builtins, "__import__", refusing)
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "extra"),
+    [("digits", "sklearn", "demo"), ("photos", "sklearn", "demo"), ("mnist", "pooch", "download")],
+)
+def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch, name: str, module: str, extra: str) -> None:
+    without(monkeypatch, module)
+    with pytest.raises(MissingDependencyError, match=rf'pip install "pspc-rs\[{extra}\]"'):
+        load(name)
+
+
+def test_every_source_has_a_checksum_for_every_file() -> None:
+    for source in download_module.SOURCES.values():
+        assert set(source.files) == {"train", "test"}
+        for files in source.files.values():
+            assert all(len(md5) == 32 and int(md5, 16) for md5 in files.values())
+
+
+def test_cache_dir(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
+    assert cache_dir() == cache
+    monkeypatch.delenv("PSPC_CACHE_DIR")
+    assert cache_dir().is_absolute()
+    assert "pspc-rs" in cache_dir().parts
+    monkeypatch.setenv("PSPC_CACHE_DIR", "~/x")
+    assert cache_dir() == Path.home() / "x"
+
+
+def test_digits() -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    bunch = datasets.load_digits()
+    data = load("digits")
+    assert (data.num_stored, data.shape, data.dtype) == (1797, (1, 8, 8), np.dtype(np.uint8))
+    np.testing.assert_array_equal(np.rint(data.images[:, 0] * (16 / 255)), bunch.images)
+    assert set(np.unique(data.images).tolist()) == {round(value * 255 / 16) for value in range(17)}
+    np.testing.assert_array_equal(data.labels, bunch.target)
+    assert len(load("digits", classes=[3], max_size=5, xflip=True)) == 10
+
+
+def test_photos() -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    data = load("photos")
+    assert (data.num_stored, data.shape, data.dtype) == (4000, (3, 32, 32), np.dtype(np.uint8))
+    assert data.labels is not None
+    assert np.bincount(data.labels).tolist() == [2000, 2000]
+    assert data.fingerprint == load("photos").fingerprint
+    assert len(np.unique(data.images.reshape(4000, -1), axis=0)) > 3900
+    means = [data.images[data.labels == label].mean((0, 2, 3)) for label in (0, 1)]
+    pictures = [picture.mean((0, 1)) for picture in datasets.load_sample_images().images]
+    np.testing.assert_allclose(means, pictures, atol=25)
+
+
+@pytest.mark.parametrize("name", ["digits", "photos"])
+def test_what_has_no_test_split(name: str) -> None:
+    pytest.importorskip("sklearn")
+    with pytest.raises(InvalidValueError, match="split"):
+        load(name, split="test")
+
+
+def test_splits_are_refused_where_there_are_none(tmp_path: Path) -> None:
+    data = ImageSet(random_images(2, 1, 4, 4))
+    np.save(tmp_path / "a.npy", data.images)
+    for source in (data, data.images, list(data.images), save_edm_zip(data, tmp_path / "a.zip"), tmp_path / "a.npy"):
+        with pytest.raises(InvalidValueError, match="split"):
+            load(source, split="test")
+        with pytest.raises(InvalidValueError, match="'train' and 'test'"):
+            load(source, split="valid")
+
+
+def test_arrays_and_sets_pass_through() -> None:
+    images = random_images(4, 3, 5, 6)
+    for source in (images, ImageSet(images)):
+        data = load(source, max_size=3)
+        assert data.num_stored == 3
+        assert np.shares_memory(data.images, images)
+        assert len(load(source, xflip=True)) == 8
+    assert load(ImageSet(images, xflip=True)).xflip
+    with pytest.raises(DataError, match="no labels"):
+        load(images, classes=[1])
+    for wrong in (3, None, SimpleNamespace()):
+        with pytest.raises(DTypeError):
+            load(wrong)
+
+
+def test_suffixes_do_not_matter(tmp_path: Path) -> None:
+    data = ImageSet(random_images(2, 3, 4, 4), [5, 6])
+    np.savez(tmp_path / "a.npz", images=data.images, labels=np.array([5, 6]))
+    (tmp_path / "a.npz").rename(tmp_path / "array.zip")
+    save_edm_zip(data, tmp_path / "edm.npz")
+    for name in ("array.zip", "edm.npz"):
+        assert load(tmp_path / name).fingerprint == data.fingerprint
+        assert load(str(tmp_path / name)).fingerprint == data.fingerprint
+
+
+def test_a_name_wins_over_a_folder_of_that_name_unless_a_path_is_meant(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    write_folder(Path("digits"), {"train-images-idx3-ubyte": idx_bytes(random_images(1, 1, 2, 2)[:, 0])})
+    assert load("digits").num_stored == 1797
+    assert load("./digits").num_stored == load(Path("digits")).num_stored == 1
+
+
+def test_unknown_names_list_the_known_ones_and_near_misses(tmp_path: Path) -> None:
+    with pytest.raises(MissingFileError) as caught:
+        load("fashion_mnist")
+    assert all(name in str(caught.value) for name in NAMES)
+    assert "did you mean fashion-mnist" in str(caught.value)
+    (tmp_path / "images.zip").touch()
+    with pytest.raises(MissingFileError, match=r"did you mean .*images\.zip"):
+        load(tmp_path / "image.zip")
+    with pytest.raises(MissingFileError):
+        load(tmp_path / "no" / "such" / "folder")
+
+
+def test_a_single_image_is_told_to_give_its_folder(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"\x89PNG")
+    with pytest.raises(DataError, match="give its folder"):
+        load(tmp_path / "a.png")
+
+
+def test_a_packed_file_of_words(tmp_path: Path) -> None:
+    (tmp_path / "a.gz").write_bytes(gzip.compress(b"words" * 200))
+    with pytest.raises(DataError, match="no known kind"):
+        load(tmp_path / "a.gz")

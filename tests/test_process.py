@@ -1,0 +1,123 @@
+"""How the engine lives in a process: Ctrl-C, forks, missing optional packages, and what it says about itself."""
+
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+
+import numpy as np
+import pspc_rs as pspc
+import pytest
+from pspc_rs import _core
+
+
+def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+        env={**os.environ, **environment},
+    )
+
+
+LONG_CALL = """
+    import time, numpy as np, pspc_rs as pspc
+    images = np.random.default_rng(0).integers(0, 256, (20000, 3, 32, 32), dtype=np.uint8)
+    D = pspc.PSPCSquare(pspc.ImageSet(images), patch_sizes=3)
+    z = np.zeros((512, 3, 32, 32), np.float32)
+    print("ready", flush=True)
+    try:
+        D(z, 1.0)
+        print("finished")
+    except KeyboardInterrupt:
+        print("interrupted", time.time())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_stops_a_long_call_within_a_second() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(LONG_CALL)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(1)
+        sent = time.time()
+        process.send_signal(signal.SIGINT)
+        out, _ = process.communicate(timeout=60)
+    word, moment = out.split()
+    assert word == "interrupted"
+    assert float(moment) - sent < 1
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
+def test_a_forked_child_gets_threads_of_its_own() -> None:
+    done = run(
+        """
+        import os, numpy as np, pspc_rs as pspc
+        D = pspc.Empirical(pspc.ImageSet(np.zeros((300, 1, 4, 4), np.uint8)))
+        z = np.zeros((1, 1, 4, 4), np.float32)
+        before = D(z, 1.0)
+        child = os.fork()
+        if child == 0:
+            os._exit(0 if (D(z, 1.0) == before).all() and pspc.num_threads() == 3 else 1)
+        print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        """,
+        PSPC_NUM_THREADS="3",
+    )
+    assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
+
+
+@pytest.mark.parametrize("package", ["torch", "sklearn", "pooch", "matplotlib", "PIL", "tqdm", "click", "platformdirs"])
+def test_import_and_denoising_need_numpy_only(package: str) -> None:
+    done = run(
+        f"""
+        import sys
+        sys.modules[{package!r}] = None
+        import numpy as np, pspc_rs as pspc
+        D = pspc.PSPCSquare(pspc.ImageSet(np.zeros((3, 1, 4, 4), np.uint8)), patch_sizes=3)
+        print(pspc.sample(D, 2, num_steps=3, seed=0, generator="numpy").shape)
+        """
+    )
+    assert done.stdout == "(2, 1, 4, 4)\n", done.stderr
+
+
+def test_import_loads_no_optional_package() -> None:
+    done = run("import sys, pspc_rs; print({'torch', 'sklearn', 'PIL', 'tqdm', 'click', 'scipy'} & set(sys.modules))")
+    assert done.stdout == "set()\n", done.stderr
+
+
+def test_every_instruction_set_agrees() -> None:
+    """Sets with a fused multiply-add agree bit for bit; the portable one within rounding."""
+    code = """
+        import sys, numpy as np, pspc_rs as pspc
+        rng = np.random.default_rng(0)
+        data = pspc.ImageSet(rng.integers(0, 256, (100, 3, 9, 11), dtype=np.uint8), xflip=True)
+        z = rng.standard_normal((3, 3, 9, 11))
+        masks = np.zeros((2, 9, 11), bool); masks[0, :, :8] = masks[1, :, 5:] = True
+        every = [pspc.Empirical(data), *(pspc.PSPCSquare(data, patch_sizes=s) for s in (1, 3, 7)), pspc.PSPCFlex(data, masks=masks)]
+        sys.stdout.write(np.stack([D(z, [5.0, 0.5, 0.05]) for D in every]).tobytes().hex())
+    """
+    names = dict(_core.build_info())["isa_available"].split(", ")
+    results = {}
+    for name in names:
+        done = run(code, PSPC_ISA=name)
+        assert done.returncode == 0, done.stderr
+        results[name] = np.frombuffer(bytes.fromhex(done.stdout))
+    fused = [result for name, result in results.items() if name != "portable"]
+    for result in fused:
+        np.testing.assert_array_equal(result, fused[0])
+        np.testing.assert_allclose(result, results["portable"], rtol=0, atol=1e-4)
+
+
+def test_thread_numbers() -> None:
+    before = pspc.num_threads()
+    pspc.set_num_threads(3)
+    assert pspc.num_threads() == 3
+    pspc.set_num_threads(before)
+    with pytest.raises(pspc.errors.InvalidValueError, match="0 threads"):
+        pspc.set_num_threads(0)
