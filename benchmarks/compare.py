@@ -6,7 +6,7 @@ Contestants, each doing both passes of a posterior composite:
 
 - ``pspc_rs``: this engine, every thread it is given;
 - ``windows``: PyTorch, window by window through unfold, 100 images a chunk: the style of the published scripts;
-- ``box sums``: the best PyTorch found: box sums by avg_pool2d, composites by einsum, the fastest of several chunk sizes;
+- ``box sums``: the best PyTorch found: box sums by avg_pool2d, composites by einsum, the fastest of a few chunk sizes;
 - ``gemm``: for the full window, the distance as a matrix product.
 
 The PyTorch contestants run on fewer images where they are slow; their cost is linear in the number of images. Every
@@ -30,7 +30,18 @@ import torch.nn.functional as F  # noqa: N812
 import pspc_rs as pspc
 from pspc_rs import _core
 
-LEVELS = [(32, 20.0), (23, 5.315), (15, 3.257), (11, 1.923), (7, 1.088), (5, 0.5853), (3, 0.2964), (3, 0.1395), (3, 0.05995), (3, 0.002)]
+LEVELS = [
+    (32, 20.0),
+    (23, 5.315),
+    (15, 3.257),
+    (11, 1.923),
+    (7, 1.088),
+    (5, 0.5853),
+    (3, 0.2964),
+    (3, 0.1395),
+    (3, 0.05995),
+    (3, 0.002),
+]
 Contestant = Callable[[torch.Tensor, torch.Tensor, int, float], torch.Tensor]
 
 
@@ -43,7 +54,7 @@ def windows_style(z: torch.Tensor, x: torch.Tensor, side: int, sigma: float) -> 
         patch = F.unfold(query[None], side)[0]
         best = torch.full((1, patch.shape[1]), -torch.inf)
         total, mean = torch.zeros_like(best), torch.zeros_like(patch)
-        for chunk in x.split(100):
+        for chunk in torch.split(x, 100):
             patches = F.unfold(chunk, side)
             logits = -(patches - patch).square().sum(dim=1) / (2 * sigma**2)
             new = torch.maximum(best, logits.amax(dim=0, keepdim=True))
@@ -64,12 +75,11 @@ def box_sums(chunk: int) -> Contestant:
             errors = (z[:, None] - part[None]).square_().sum(dim=2)
             return pooled(errors, side).mul_(-1 / (2 * sigma**2))
 
-        total = None
-        for part in x.split(chunk):
-            one = torch.logsumexp(logits(part), dim=1, keepdim=True)
-            total = one if total is None else torch.logaddexp(total, one)
+        total = torch.tensor(-torch.inf)
+        for part in torch.split(x, chunk):
+            total = torch.logaddexp(total, torch.logsumexp(logits(part), dim=1, keepdim=True))
         out = torch.zeros_like(z)
-        for part in x.split(chunk):
+        for part in torch.split(x, chunk):
             weights = (logits(part) - total).exp_()
             spread = pooled(F.pad(weights, (side - 1,) * 4), side)
             out += torch.einsum("bnhw,nchw->bchw", spread, part)
@@ -131,7 +141,10 @@ def level_row(data: pspc.ImageSet, side: int, sigma: float, queries: int, seed: 
 
 def table(rows: list[dict[str, Any]]) -> str:
     """The rows as Markdown."""
-    lines = ["| side | sigma | pspc_rs | PyTorch, windows | PyTorch, box sums | ratio | ratio | PyTorch, GEMM |", "|---" * 8 + "|"]
+    lines = [
+        "| side | sigma | pspc_rs | PyTorch, windows | PyTorch, box sums | ratio | ratio | PyTorch, GEMM |",
+        "|---" * 8 + "|",
+    ]
     for row in rows:
         product = f"{row['gemm']:.2f}" if "gemm" in row else ""
         lines.append(
@@ -153,8 +166,19 @@ def main() -> None:
     data = pspc.load(args.data or "photos", max_size=args.images)
     rows = [level_row(data, side, sigma, args.queries, seed) for seed, (side, sigma) in enumerate(LEVELS)]
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    machine = {"processor": platform.processor() or platform.machine(), "threads": pspc.num_threads(), "torch": torch.__version__}
-    report = {"data": repr(data), "queries": args.queries, **machine, **dict(_core.build_info()), "peak_kib": peak, "rows": rows}
+    machine = {
+        "processor": platform.processor() or platform.machine(),
+        "threads": pspc.num_threads(),
+        "torch": torch.__version__,
+    }
+    report = {
+        "data": repr(data),
+        "queries": args.queries,
+        **machine,
+        **dict(_core.build_info()),
+        "peak_kib": peak,
+        "rows": rows,
+    }
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "compare.json").write_text(json.dumps(report, indent=2))
     text = f"{data!r}, {args.queries} queries, {machine['threads']} threads, microseconds a pair\n\n{table(rows)}\n"

@@ -60,7 +60,7 @@ pub enum Error {
         index: usize,
     },
     /// A pixel belongs to no mask, so that its denoised value is undefined.
-    #[error("{count} pixels are covered by no mask, the first is row {y}, column {x}; every pixel must be covered")]
+    #[error("no mask covers {count} of the pixels, the first at row {y}, column {x}; every pixel must be covered")]
     Uncovered {
         /// How many pixels are uncovered.
         count: usize,

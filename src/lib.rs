@@ -33,6 +33,15 @@
 //! # Ok::<(), pspc_rs::Error>(())
 //! ```
 
+#![cfg_attr(
+    test,
+    allow(
+        clippy::unwrap_used,
+        clippy::float_cmp,
+        reason = "a test fails by panicking, and exact numbers are compared"
+    )
+)]
+
 pub mod bank;
 pub mod composite;
 pub mod cpu;

@@ -64,7 +64,9 @@ mod tests {
 
     fn posterior_of(energies: &[f32], rate: f32) -> Posterior {
         let mut posterior = Posterior::empty(1, rate);
-        energies.iter().for_each(|&energy| posterior.merge(&[energy], &[1.0]));
+        for &energy in energies {
+            posterior.merge(&[energy], &[1.0]);
+        }
         posterior
     }
 

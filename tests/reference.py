@@ -89,27 +89,28 @@ def gaussian(images: Tensor, z: Any, sigma: float, rank: int | None = None) -> T
     _, singular, vectors = torch.linalg.svd(flat - mean, full_matrices=False)
     variance = (singular**2 / len(flat))[:rank]
     coordinates = (z.flatten(1) - mean) @ vectors[:rank].T
-    return (mean + (coordinates * (variance / (variance + sigma**2))) @ vectors[:rank]).reshape(z.shape)
+    shrunk: Tensor = mean + (coordinates * (variance / (variance + sigma**2))) @ vectors[:rank]
+    return shrunk.reshape(z.shape)
 
 
 def euler(denoise: Denoiser, z: Any, sigmas: Any) -> Tensor:
     """Euler's method from sigmas[0] to sigmas[-1], float64."""
-    z = torch.as_tensor(z).double()
+    state: Tensor = torch.as_tensor(z).double()
     for i in range(len(sigmas) - 1):
         s, s_next = float(sigmas[i]), float(sigmas[i + 1])
-        z = z + (s_next - s) * (z - denoise(z, s)) / s
-    return z
+        state = state + (s_next - s) * (state - denoise(state, s)) / s
+    return state
 
 
 def heun(denoise: Denoiser, z: Any, sigmas: Any) -> Tensor:
     """Heun's method from sigmas[0] to sigmas[-1], without correction in a step to 0, float64."""
-    z = torch.as_tensor(z).double()
+    state: Tensor = torch.as_tensor(z).double()
     for i in range(len(sigmas) - 1):
         s, s_next = float(sigmas[i]), float(sigmas[i + 1])
-        slope = (z - denoise(z, s)) / s
-        ahead = z + (s_next - s) * slope
+        slope = (state - denoise(state, s)) / s
+        ahead = state + (s_next - s) * slope
         if s_next > 0:
             slope_ahead = (ahead - denoise(ahead, s_next)) / s_next
-            ahead = z + (s_next - s) * (slope + slope_ahead) / 2
-        z = ahead
-    return z
+            ahead = state + (s_next - s) * (slope + slope_ahead) / 2
+        state = ahead
+    return state

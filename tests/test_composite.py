@@ -1,21 +1,24 @@
 """The engine's denoisers against the float64 oracle, and the properties every posterior composite must have.
 
-Tolerance: energies are sums of float32 products, so a logit of size M = |z - x|^2 / (2 sigma^2) carries a rounding error
-of a few M * 2^-24, and D moves by at most that times the spread of the images. `tolerance` states it as
-1e-6 + 3e-7 * M * spread, M being the largest among the best images of all windows; for z = x + sigma * n that is a few 1e-6.
+Tolerance: energies are sums of float32 products, so a logit of size M = |z - x|^2 / (2 sigma^2) carries a rounding
+error of a few M * 2^-24, and D moves by at most that times the spread of the images. `tolerance` states it as
+1e-6 + 3e-7 * M * spread, M being the largest among the best images of all windows; for z = x + sigma * n that is a
+few 1e-6.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pspc_rs as pspc
 import pytest
-import reference
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+
+import pspc_rs as pspc
+import reference
 
 Array = npt.NDArray[Any]
 
@@ -121,9 +124,6 @@ def test_heat_maps_give_the_oracle_masks(problem: Problem, data: st.DataObject) 
         close(problem, masks, flex(problem.z, problem.sigma))
 
 
-SQUARE = {"patch_sizes": 3}
-
-
 @pytest.fixture
 def problem() -> Problem:
     """Smooth 12 x 10 images, enough for several shards, and noisy ones at four levels."""
@@ -141,8 +141,14 @@ def denoisers(problem: Problem) -> list[pspc.Denoiser]:
     masks = np.zeros((12, 12, 10), bool)
     for k in range(12):
         masks[k, max(0, k - 3) : k + 4, k % 5 : k % 5 + 6] = True
+    masks[11, :, 5:] = True
     data = problem.data
-    return [pspc.Empirical(data), pspc.PSPCSquare(data, **SQUARE), pspc.PSPCFlex(data, masks=masks), pspc.Gaussian(data, cache=False)]
+    return [
+        pspc.Empirical(data),
+        pspc.PSPCSquare(data, patch_sizes=3),
+        pspc.PSPCFlex(data, masks=masks),
+        pspc.Gaussian(data, cache=False),
+    ]
 
 
 def test_mixed_sigmas_equal_one_by_one(problem: Problem) -> None:
@@ -182,10 +188,12 @@ def test_order_of_the_images_does_not_matter(problem: Problem) -> None:
 
 def test_flipped_input_gives_flipped_output(problem: Problem) -> None:
     flipped = np.ascontiguousarray(problem.z[..., ::-1])
-    for D in [pspc.Empirical(problem.data), pspc.PSPCSquare(problem.data, **SQUARE), pspc.Gaussian(problem.data, cache=False)]:
-        np.testing.assert_allclose(
-            D(flipped, problem.sigma), D(problem.z, problem.sigma)[..., ::-1], rtol=0, atol=2e-6
-        )
+    for D in [
+        pspc.Empirical(problem.data),
+        pspc.PSPCSquare(problem.data, patch_sizes=3),
+        pspc.Gaussian(problem.data, cache=False),
+    ]:
+        np.testing.assert_allclose(D(flipped, problem.sigma), D(problem.z, problem.sigma)[..., ::-1], rtol=0, atol=2e-6)
 
 
 def test_xflip_is_the_appended_data_set(problem: Problem) -> None:
@@ -235,16 +243,17 @@ def test_a_window_as_large_as_the_image_is_the_empirical_denoiser() -> None:
 
 @pytest.mark.parametrize("layout", ["reversed", "strided", "read-only", "fortran", "byte-swapped", "float16"])
 def test_memory_layout_of_z_does_not_matter(problem: Problem, layout: str) -> None:
-    D = pspc.PSPCSquare(problem.data, **SQUARE)
+    D = pspc.PSPCSquare(problem.data, patch_sizes=3)
     z = problem.z.astype(np.float16).astype(np.float32)
-    changed: Array = {
+    layouts: dict[str, Callable[[], Array]] = {
         "reversed": lambda: np.ascontiguousarray(z[..., ::-1])[..., ::-1],
         "strided": lambda: np.repeat(z, 2, axis=3)[..., ::2],
-        "read-only": lambda: z.copy(),
+        "read-only": z.copy,
         "fortran": lambda: np.asfortranarray(z),
         "byte-swapped": lambda: z.astype(z.dtype.newbyteorder()),
         "float16": lambda: z.astype(np.float16),
-    }[layout]()
+    }
+    changed = layouts[layout]()
     changed.flags.writeable = False
     denoised = D(changed, problem.sigma)
     assert denoised.dtype == changed.dtype
@@ -254,7 +263,7 @@ def test_memory_layout_of_z_does_not_matter(problem: Problem, layout: str) -> No
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
 def test_torch_in_torch_out(problem: Problem, dtype: torch.dtype) -> None:
-    D = pspc.PSPCSquare(problem.data, **SQUARE)
+    D = pspc.PSPCSquare(problem.data, patch_sizes=3)
     z = torch.from_numpy(problem.z).to(dtype).requires_grad_()
     denoised = D(z, torch.from_numpy(problem.sigma))
     assert denoised.dtype == dtype and denoised.device == z.device and not denoised.requires_grad

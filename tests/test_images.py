@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
+
 from pspc_rs.errors import DTypeError, InvalidValueError, OutputError, ShapeError
 from pspc_rs.images import image_grid, save_png, to_uint8
 
@@ -28,7 +29,9 @@ def test_values_outside_are_clipped() -> None:
     padding=st.integers(0, 3),
     size=st.tuples(st.integers(1, 5), st.integers(1, 5)),
 )
-def test_every_image_lies_in_its_cell(batch, channels, columns, padding, size) -> None:
+def test_every_image_lies_in_its_cell(
+    batch: int, channels: int, columns: int, padding: int, size: tuple[int, int]
+) -> None:
     height, width = size
     x = np.random.default_rng(0).uniform(-1, 1, (batch, channels, height, width))
     if channels == 4:
@@ -53,8 +56,8 @@ def test_grey_images_give_a_grey_picture() -> None:
 
 
 @pytest.mark.parametrize("shape", [(2, 2, 4, 4), (2, 5, 4, 4), (3, 4, 4), (0, 3, 4, 4), (1, 3, 0, 4)])
-def test_other_shapes_are_refused(shape) -> None:
-    with pytest.raises(ShapeError, match="1, 3 or 4 channels"):
+def test_other_shapes_are_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ShapeError, match="1 or 3 or 4 channels"):
         image_grid(np.zeros(shape))
 
 
@@ -68,7 +71,7 @@ def test_bad_pixels_and_options_are_refused() -> None:
 
 
 @pytest.mark.parametrize("shape", [(5, 7), (5, 7, 3)])
-def test_png_holds_the_same_pixels(tmp_path: Path, shape) -> None:
+def test_png_holds_the_same_pixels(tmp_path: Path, shape: tuple[int, ...]) -> None:
     image = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
     save_png(tmp_path / "new" / "a.png", image)
     assert np.array_equal(np.asarray(Image.open(tmp_path / "new" / "a.png")), image)
@@ -80,6 +83,6 @@ def test_png_refuses_what_it_cannot_hold(tmp_path: Path) -> None:
         save_png(tmp_path / "a.png", np.zeros((4, 4)))
     with pytest.raises(ShapeError, match=r"\[4, 4, 2\]"):
         save_png(tmp_path / "a.png", np.zeros((4, 4, 2), np.uint8))
-    (tmp_path / "file").touch()
+    (tmp_path / "folder").mkdir()
     with pytest.raises(OutputError, match="cannot be written"):
-        save_png(tmp_path / "file" / "a.png", np.zeros((4, 4), np.uint8))
+        save_png(tmp_path / "folder", np.zeros((4, 4), np.uint8))

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from pspc_rs import _core
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import DTypeError
@@ -19,7 +20,12 @@ def test_a_record_says_what_came_from_what(tmp_path: Path) -> None:
     output = tmp_path / "out.npy"
     output.write_bytes(b"numbers")
     record = provenance(
-        "denoise", {"seed": 3, "data": Path("blank.zip")}, data=data, output=output, clock=Clock(), sigma=np.float32(0.5)
+        "denoise",
+        {"seed": 3, "data": Path("blank.zip")},
+        data=data,
+        output=output,
+        clock=Clock(),
+        sigma=np.float32(0.5),
     )
     assert json.loads(json.dumps(record)) == record
     assert record["command"] == "denoise"

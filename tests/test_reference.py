@@ -5,9 +5,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-import reference
 import torch
 from numpy.typing import NDArray
+
+import reference
 
 Golden = dict[str, NDArray[Any]]
 
@@ -34,7 +35,8 @@ def heat_maps(t: float) -> NDArray[np.float32]:
     at = np.arange(32.0)
     down = np.exp(-0.5 * ((at[None, :] - at[:, None] - 0.172) / (0.87 * s)) ** 2)
     across = np.exp(-0.5 * ((at[None, :] - at[:, None] + 0.333) / (0.861 * s)) ** 2)
-    return (down[:, None, :, None] * across[None, :, None, :] + 0.0001).astype(np.float32)
+    maps: NDArray[np.float64] = down[:, None, :, None] * across[None, :, None, :] + 0.0001
+    return maps.astype(np.float32)
 
 
 def flex_masks(golden: Golden, level: int) -> torch.Tensor:

@@ -5,17 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from numpy.typing import NDArray
+
 from pspc_rs.errors import OutputError
 from pspc_rs.runs import BatchRun
 
 SETTINGS = {"seed": 0, "sigmas": (2.0, 1.0), "denoiser": "empirical"}
 
 
-def batch(index):
+def batch(index: int) -> NDArray[np.float32]:
     return np.full((2, 3), index, np.float32)
 
 
-def compute(run, num, stop_after=None):
+def compute(run: BatchRun, num: int, stop_after: int | None = None) -> list[int]:
     computed = run.pending(num)[:stop_after]
     for index in computed:
         run.keep(index, batch(index))
@@ -99,7 +101,10 @@ def test_killed_while_removing_parts_counts_as_complete(tmp_path: Path) -> None:
     assert not run.parts.exists()
 
 
-def test_a_folder_that_cannot_be_made_is_an_output_error(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("in the way")
+def test_an_output_that_cannot_be_written_is_an_output_error(tmp_path: Path) -> None:
+    (tmp_path / "out.npy").mkdir()
+    run = BatchRun(tmp_path / "out.npy", SETTINGS)
+    compute(run, 1)
     with pytest.raises(OutputError, match="cannot be written"):
-        BatchRun(tmp_path / "file" / "out.npy", SETTINGS)
+        run.finish(1, {})
+    assert run.pending(1) == []

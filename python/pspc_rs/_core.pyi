@@ -6,6 +6,8 @@ from typing import final
 import numpy as np
 import numpy.typing as npt
 
+__all__ = ["Bank", "Windows", "build_info", "composite", "num_threads", "set_num_threads"]
+
 @final
 class Bank:
     def __new__(cls, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> Bank: ...

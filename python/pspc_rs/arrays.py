@@ -161,7 +161,7 @@ def sigma_vector(sigma: object, batch: int) -> NDArray[np.float64]:
         )
     bad = ~((values >= MIN_SIGMA) & (values <= MAX_SIGMA))
     if bad.any():
-        raise InvalidValueError(f"sigma is {values[bad][0]:g}; allowed are numbers from {MIN_SIGMA:g} to {MAX_SIGMA:g}")
+        raise InvalidValueError(f"sigma is {values[bad][0]}; allowed are numbers from {MIN_SIGMA:g} to {MAX_SIGMA:g}")
     return np.broadcast_to(values.reshape(-1), (batch,)).copy()
 
 

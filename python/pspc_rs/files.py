@@ -1,5 +1,6 @@
 """Writing files so that a reader never sees half of one."""
 
+import contextlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,4 +35,6 @@ def replacing(target: Path) -> Iterator[Path]:
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error}") from error
     finally:
-        temporary.unlink(missing_ok=True)
+        # Gone after the rename; and where it could never be made, it cannot be removed either.
+        with contextlib.suppress(OSError):
+            temporary.unlink()

@@ -57,7 +57,7 @@ def image_grid(x: object, columns: int | None = None, padding: int = 2) -> NDArr
     pixels = to_uint8(x)
     if pixels.ndim != 4 or 0 in pixels.shape or pixels.shape[1] not in (1, 3, 4):
         raise ShapeError(
-            f"images have shape {list(pixels.shape)}; allowed are [batch, channels, height, width] with 1, 3 or 4 channels"
+            f"images have shape {list(pixels.shape)}; needed is [batch, 1 or 3 or 4 channels, height, width]"
         )
     padding = whole_number("padding", padding, least=0)
     batch, channels, height, width = pixels.shape
@@ -66,7 +66,9 @@ def image_grid(x: object, columns: int | None = None, padding: int = 2) -> NDArr
         pixels = _on_white(pixels)
     rows = math.ceil(batch / columns)
     cell_height, cell_width = height + padding, width + padding
-    grid = np.full((rows * cell_height + padding, columns * cell_width + padding, min(channels, 3)), _BACKGROUND, np.uint8)
+    grid = np.full(
+        (rows * cell_height + padding, columns * cell_width + padding, min(channels, 3)), _BACKGROUND, np.uint8
+    )
     for index, image in enumerate(pixels):
         top, left = (index // columns) * cell_height + padding, (index % columns) * cell_width + padding
         grid[top : top + height, left : left + width] = image.transpose(1, 2, 0)

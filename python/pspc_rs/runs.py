@@ -104,8 +104,12 @@ class BatchRun:
     def _check_settings(self, earlier: Mapping[str, Any], where: Path) -> None:
         differing = [name for name in {**earlier, **self.settings} if earlier.get(name) != self.settings.get(name)]
         if differing:
-            changes = "; ".join(f"{name} was {_short(earlier, name)}, is {_short(self.settings, name)}" for name in differing)
-            raise OutputError(f"{where} cannot be resumed, it has other settings: {changes}. Without resuming, it is replaced")
+            changes = "; ".join(
+                f"{name} was {_short(earlier, name)}, is {_short(self.settings, name)}" for name in differing
+            )
+            raise OutputError(
+                f"{where} cannot be resumed, it has other settings: {changes}. Without resuming, it is replaced"
+            )
 
     def _remove_parts(self) -> None:
         try:

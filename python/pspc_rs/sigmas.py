@@ -128,7 +128,7 @@ def nearest_level(sigma: object, sigmas: object, mode: Nearest = "linear") -> An
     wanted = real_array("sigma", sigma)
     bad = ~(np.isfinite(wanted) & (wanted > 0))
     if bad.any():
-        raise InvalidValueError(f"sigma is {wanted[bad][0]:g}; allowed are finite numbers above 0")
+        raise InvalidValueError(f"sigma is {wanted[bad][0]}; allowed are finite numbers above 0")
     if mode == "log":
         wanted, levels = np.log(wanted), np.log(levels)
     index = np.abs(wanted[..., None] - levels).argmin(-1)

@@ -16,25 +16,25 @@ use crate::windows::Windows;
 const GROUP: usize = 4;
 
 /// Everything the items of a call share.
-pub struct Job<'a, P> {
-    pub bank: &'a Bank<'a>,
+pub(super) struct Job<'a, P> {
+    pub(super) bank: &'a Bank<'a>,
     pixels: &'a [P],
     /// The windows, and their mirror image for flipped probes.
-    pub views: &'a [Windows; 2],
-    pub probes: &'a [Probe],
+    pub(super) views: &'a [Windows; 2],
+    pub(super) probes: &'a [Probe],
     isa: Isa,
     /// Weights below `2^-cutoff` of a window's largest are left out: together less than `2^-30` of its sum.
     cutoff: f32,
 }
 
 /// What pass 1 finds on one shard.
-pub struct ShardPosterior {
-    pub least: Vec<f32>,
-    pub sum: Vec<f32>,
+pub(super) struct ShardPosterior {
+    pub(super) least: Vec<f32>,
+    pub(super) sum: Vec<f32>,
 }
 
 /// Working space of one thread.
-pub struct Space<P: Pixel> {
+pub(super) struct Space<P: Pixel> {
     tiles: Vec<Tile<P>>,
     energies: Vec<Lanes>,
     coefficients: Vec<Lanes>,
@@ -45,18 +45,13 @@ pub struct Space<P: Pixel> {
 }
 
 impl<'a, P: Pixel> Job<'a, P> {
-    pub fn new(bank: &'a Bank<'a>, pixels: &'a [P], views: &'a [Windows; 2], probes: &'a [Probe]) -> Self {
+    pub(super) fn new(bank: &'a Bank<'a>, pixels: &'a [P], views: &'a [Windows; 2], probes: &'a [Probe]) -> Self {
         let cutoff = 30.0 + (2.0 * bank.len() as f32).log2();
         Self { bank, pixels, views, probes, isa: Isa::best(), cutoff }
     }
 
-    /// One probe a query, or two where flips count.
-    pub fn probes_per_query(&self) -> usize {
-        if self.probes.iter().any(|probe| probe.flipped) { 2 } else { 1 }
-    }
-
     /// Fresh working space.
-    pub fn space(&self) -> Space<P> {
+    pub(super) fn space(&self) -> Space<P> {
         let windows = &self.views[0];
         let plane = windows.height() * windows.width();
         Space {
@@ -75,7 +70,7 @@ impl<'a, P: Pixel> Job<'a, P> {
     }
 
     /// Pass 1 on one item: the posterior of each of its probes over the images of the shard.
-    pub fn posteriors(&self, item: &Item, space: &mut Space<P>) -> Vec<ShardPosterior> {
+    pub(super) fn posteriors(&self, item: &Item, space: &mut Space<P>) -> Vec<ShardPosterior> {
         let count = self.views[0].count();
         let (_, columns) = self.views[0].grid();
         let probes = &self.probes[item.probes.clone()];
@@ -99,7 +94,12 @@ impl<'a, P: Pixel> Job<'a, P> {
     }
 
     /// Pass 2 on one item: for each of its probes the weighted sum of the shard's centred pixels, `[channel][pixel]`.
-    pub fn composites(&self, item: &Item, normalisers: &[(Vec<f32>, Vec<f32>)], space: &mut Space<P>) -> Vec<Vec<f32>> {
+    pub(super) fn composites(
+        &self,
+        item: &Item,
+        normalisers: &[(Vec<f32>, Vec<f32>)],
+        space: &mut Space<P>,
+    ) -> Vec<Vec<f32>> {
         let mut sums = vec![vec![0.0; self.bank.image_len()]; item.probes.len()];
         for group in item.images.clone().step_by(GROUP * LANES) {
             let tiles = self.load(space, group..item.images.end);

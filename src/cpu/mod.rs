@@ -33,11 +33,6 @@ use tile::Pixel;
 /// Queries in flight at once; bounds the memory of states and sums whatever the batch.
 const QUERIES: usize = 64;
 
-/// Work of a call for [`Monitor`]: two passes over every image for every query.
-fn total_work(bank: &Bank<'_>, queries: usize) -> u64 {
-    2 * bank.len() as u64 * queries as u64
-}
-
 /// See [`crate::composite()`]; arguments have been checked.
 pub fn composite<T: Copy + Into<f64> + Send + Sync>(
     bank: &Bank<'_>,
@@ -49,7 +44,9 @@ pub fn composite<T: Copy + Into<f64> + Send + Sync>(
 ) -> Result<Array4<f32>> {
     let views = [windows.clone(), windows.mirrored()];
     let cover = windows.cover();
-    let mut rounds = Rounds::new(total_work(bank, sigma.len()), monitor)?;
+    // Two passes over every image for every probe.
+    let work = 2 * bank.len() * sigma.len() * if flips { 2 } else { 1 };
+    let mut rounds = Rounds::new(work as u64, monitor)?;
     let mut denoised = Array4::zeros(z.raw_dim());
     for start in (0..sigma.len()).step_by(QUERIES) {
         let queries = start..sigma.len().min(start + QUERIES);

@@ -24,34 +24,34 @@ const WAITING: usize = 256;
 
 /// One shard of the bank for a few probes.
 #[derive(Debug, Clone)]
-pub struct Item {
+pub(super) struct Item {
     /// Images of the shard.
-    pub images: Range<usize>,
+    pub(super) images: Range<usize>,
     /// Probes that visit it.
-    pub probes: Range<usize>,
+    pub(super) probes: Range<usize>,
 }
 
 /// Runs the items of one pass after the other, and keeps count for the monitor.
-pub struct Rounds<'m, 'a> {
+pub(super) struct Rounds<'m, 'a> {
     pool: Arc<ThreadPool>,
     monitor: &'m mut Monitor<'a>,
     /// Items of the next round.
     items: usize,
-    done: f64,
+    done: u64,
     total: u64,
 }
 
 impl<'m, 'a> Rounds<'m, 'a> {
     /// Ready to do `total` work, reported to `monitor`.
-    pub fn new(total: u64, monitor: &'m mut Monitor<'a>) -> Result<Self> {
+    pub(super) fn new(total: u64, monitor: &'m mut Monitor<'a>) -> Result<Self> {
         let pool = threads::pool()?;
         let items = pool.current_num_threads();
-        Ok(Self { pool, monitor, items, done: 0.0, total })
+        Ok(Self { pool, monitor, items, done: 0, total })
     }
 
     /// Runs `work` on every item of `job`, which returns one result a probe, and hands the results to `merge` with the
     /// probe's index, shard by shard in order.
-    pub fn run<P: Pixel, R: Send>(
+    pub(super) fn run<P: Pixel, R: Send>(
         &mut self,
         job: &Job<'_, P>,
         work: impl Fn(&Item, &mut Space<P>) -> Vec<R> + Sync,
@@ -73,10 +73,10 @@ impl<'m, 'a> Rounds<'m, 'a> {
             let results: Vec<_> = self.pool.install(|| round.par_iter().with_max_len(1).map(borrow).collect());
             for (item, results) in round.iter().zip(results) {
                 item.probes.clone().zip(results).for_each(|(probe, result)| merge(probe, result));
-                self.done += (item.images.len() * item.probes.len()) as f64 / job.probes_per_query() as f64;
+                self.done += (item.images.len() * item.probes.len()) as u64;
             }
             self.adapt(start.elapsed());
-            (self.monitor)(self.done as u64, self.total)?;
+            (self.monitor)(self.done, self.total)?;
             waiting = rest;
         }
         Ok(())

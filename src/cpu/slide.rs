@@ -15,6 +15,7 @@ pub struct Roll<V, const SIDE: usize>([V; SIDE]);
 impl<V: Vector, const SIDE: usize> Roll<V, SIDE> {
     /// Before the first value; missing values count as zero.
     #[inline(always)]
+    #[must_use]
     pub fn start() -> Self {
         Self([V::splat(0.0); SIDE])
     }

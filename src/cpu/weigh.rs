@@ -35,6 +35,7 @@ dispatched! {
 }
 
 dispatched! {
+    #[allow(clippy::too_many_arguments, reason = "a kernel's arguments are its inputs")]
     /// Turns the energies of a tile into posterior weights `2^(rate (least - energy)) * scale`, in place. Marks in `live`
     /// the rows of `columns` windows that hold any weight above `2^-cutoff` of the best; the others keep their energies
     /// and count as zero. Returns whether any row is live.

@@ -8,13 +8,13 @@ use crate::bank::Bank as EngineBank;
 
 /// The images of a data set as the engine reads them: uint8 or float32 `[n, channels, height, width]`, C-contiguous.
 #[pyclass(frozen, module = "pspc_rs._core")]
-pub struct Bank {
+pub(super) struct Bank {
     images: Py<PyAny>,
     shape: (usize, usize, usize, usize),
 }
 
 /// A borrowed array; keeps numpy's read lock while the engine works.
-pub enum Images<'py> {
+pub(super) enum Images<'py> {
     U8(PyReadonlyArray4<'py, u8>),
     F32(PyReadonlyArray4<'py, f32>),
 }
@@ -46,14 +46,14 @@ impl Bank {
 
 impl Bank {
     /// Borrows the array for a call.
-    pub fn borrow<'py>(&self, py: Python<'py>) -> PyResult<Images<'py>> {
+    pub(super) fn borrow<'py>(&self, py: Python<'py>) -> PyResult<Images<'py>> {
         borrow(self.images.bind(py))
     }
 }
 
 impl Images<'_> {
     /// The engine's view of the array.
-    pub fn bank(&self) -> crate::Result<EngineBank<'_>> {
+    pub(super) fn bank(&self) -> crate::Result<EngineBank<'_>> {
         match self {
             Images::U8(array) => EngineBank::from_u8(array.as_array()),
             Images::F32(array) => EngineBank::from_checked_f32(array.as_array()),

@@ -9,7 +9,7 @@ use crate::Error;
 
 /// Queries in either precision; float64 is rounded only once, in stored units.
 #[derive(FromPyObject)]
-pub enum Queries<'py> {
+pub(super) enum Queries<'py> {
     #[pyo3(transparent)]
     F32(PyReadonlyArray4<'py, f32>),
     #[pyo3(transparent)]
@@ -21,7 +21,7 @@ pub enum Queries<'py> {
 #[pyfunction]
 #[pyo3(signature = (bank, windows, z, sigma, flips, progress=None))]
 #[allow(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
-pub fn composite<'py>(
+pub(super) fn composite<'py>(
     py: Python<'py>,
     bank: &Bank,
     windows: &Windows,

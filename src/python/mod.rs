@@ -7,7 +7,7 @@ mod windows;
 
 use pyo3::prelude::*;
 
-/// The compiled engine of pspc_rs; use it through the package's public names.
+/// The compiled engine of `pspc_rs`; use it through the package's public names.
 #[pymodule]
 mod _core {
     #[pymodule_export]

@@ -8,7 +8,7 @@ use crate::windows::Windows as EngineWindows;
 
 /// The windows of one composite, for images of one size.
 #[pyclass(frozen, module = "pspc_rs._core")]
-pub struct Windows(pub EngineWindows);
+pub(super) struct Windows(pub(super) EngineWindows);
 
 #[pymethods]
 impl Windows {

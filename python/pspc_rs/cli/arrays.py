@@ -36,7 +36,9 @@ def read_noisy(path: Path, num: int, data: ImageSet, *, row: int | None = None, 
     expected = [*leading, "N", *data.shape]
     found = list(stored.shape)
     if len(found) != len(expected) or found[: len(leading)] != leading or tuple(found[-3:]) != data.shape:
-        raise ShapeError(f"{path} has shape {found}; needed is [{', '.join(map(str, expected))}] for these data and steps")
+        raise ShapeError(
+            f"{path} has shape {found}; needed is [{', '.join(map(str, expected))}] for these data and steps"
+        )
     images = stored if row is None else stored[row]
     if num > len(images):
         raise InvalidValueError(f"--n-samples is {num}, but {path} holds {len(images)} images")

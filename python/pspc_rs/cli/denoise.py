@@ -13,6 +13,7 @@ from pspc_rs.cli.options import Options, input_file, shared_options
 from pspc_rs.cli.progress import progress_bar
 from pspc_rs.data import load
 from pspc_rs.denoisers import Denoiser
+from pspc_rs.denoisers.base import Progress
 from pspc_rs.errors import InvalidValueError
 from pspc_rs.files import replacing
 from pspc_rs.provenance import Clock, provenance, save_record
@@ -65,7 +66,9 @@ def denoise(t_idx: int, z: Path | None, **shared: Any) -> None:
 
 def _level(options: Options, t_idx: int) -> float:
     if not 0 <= t_idx < options.n_steps:
-        raise InvalidValueError(f"--t-idx is {t_idx}; allowed are 0 to {options.n_steps - 1} with --n-steps {options.n_steps}")
+        raise InvalidValueError(
+            f"--t-idx is {t_idx}; allowed are 0 to {options.n_steps - 1} with --n-steps {options.n_steps}"
+        )
     return float(options.sigmas()[t_idx])
 
 
@@ -74,13 +77,14 @@ def _denoise(model: Model, noisy: NDArray[Any], sigma: float, options: Options) 
     with progress_bar(options.n_samples, "img", options.denoiser) as bar:
         for batch in options.batches():
             if isinstance(model, Denoiser):
-                size, start = batch.stop - batch.start, batch.start
-                denoised[batch] = model(
-                    noisy[batch],
-                    sigma,
-                    progress=lambda done, total, size=size, start=start: bar.update(start + size * done // total - bar.n),
-                )
+                denoised[batch] = model(noisy[batch], sigma, progress=_within(batch, bar))
             else:
                 denoised[batch] = model(noisy[batch], sigma)
             bar.update(batch.stop - bar.n)
     return denoised
+
+
+def _within(batch: slice, bar: Any) -> Progress:
+    """Progress within a batch as progress of the bar."""
+    size = batch.stop - batch.start
+    return lambda done, total: bar.update(batch.start + size * done // total - bar.n)

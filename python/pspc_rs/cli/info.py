@@ -32,7 +32,5 @@ def info(as_json: bool) -> None:
 
 
 def _facts() -> dict[str, Any]:
-    extras = {
-        extra: {"distribution": name, "version": installed_version(name)} for extra, name in _OPTIONAL.items()
-    }
+    extras = {extra: {"distribution": name, "version": installed_version(name)} for extra, name in _OPTIONAL.items()}
     return {"build": build(), "versions": versions(), "extras": extras}

@@ -31,8 +31,8 @@ def check_options(options: Options) -> None:
     options.sigmas()
     if options.network_pkl is not None:
         raise click.UsageError(
-            f"--network-pkl {options.network_pkl}: reading a pickle would execute the code in it, so it is not read. Give "
-            "--network module:callable instead, the import path of a function D(z, sigma)"
+            f"--network-pkl {options.network_pkl}: reading a pickle would execute the code in it, so it is not read; "
+            "give --network module:callable instead, the import path of a function D(z, sigma)"
         )
     if options.denoiser == "network" and options.network is None:
         raise click.UsageError("--denoiser network needs --network module:callable")
@@ -89,8 +89,8 @@ def _or_default(spec: object, option: str, options: Options, data: ImageSet) -> 
         return spec
     if (data.height, data.width) != _DEFAULT_SIZE and options.scale_to is None:
         raise ScheduleError(
-            f"the default schedule is for 32 x 32 images, but these are {data.height} x {data.width}; give {option}, or "
-            f"--scale-to {min(data.height, data.width)} to have it scaled"
+            f"the default schedule is for 32 x 32 images, but these are {data.height} x {data.width}; give {option}, "
+            f"or --scale-to {min(data.height, data.width)} to have it scaled"
         )
     return _DEFAULT_SCHEDULE
 

@@ -129,7 +129,9 @@ _RUN = (
 )
 
 _DATA = (
-    click.option("--data", required=True, metavar="PATH|NAME", help="Training images: a path, or a name such as cifar10."),
+    click.option(
+        "--data", required=True, metavar="PATH|NAME", help="Training images: a path, or a name such as cifar10."
+    ),
     click.option("--xflip/--no-xflip", default=True, help="Count horizontal flips as further data."),
 )
 

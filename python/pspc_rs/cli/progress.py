@@ -14,4 +14,6 @@ def progress_bar(total: int, unit: str, what: str, done: int = 0) -> "tqdm[Any]"
     from tqdm import tqdm
 
     interval = 0.1 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES
-    return tqdm(total=total, initial=done, unit=unit, desc=what, mininterval=interval, maxinterval=interval, file=sys.stderr)
+    return tqdm(
+        total=total, initial=done, unit=unit, desc=what, mininterval=interval, maxinterval=interval, file=sys.stderr
+    )

@@ -56,7 +56,7 @@ def sample(sampler: str, z_init: Path | None, save_images: bool, resume: bool, *
     data = load(options.data, xflip=options.xflip)
     start = _start(options, data, z_init)
     model = build_model(options, data)
-    facts = {
+    facts: dict[str, Any] = {
         "schedule": schedule_of(model),
         "inputs_sha256": checksums(z_init=z_init, heatmaps=options.heatmaps),
         "initial_noise": f"{noise_source()} generator" if z_init is None else "file",
@@ -96,9 +96,7 @@ def _settings(options: Options, data: ImageSet, facts: dict[str, Any]) -> dict[s
     return {**chosen, "data": describe_data(data), **facts, "versions": versions(), "isa": build()["isa"]}
 
 
-def _sample_batches(
-    run: BatchRun, model: Model, start: NDArray[Any], options: Options, solver: dict[str, Any]
-) -> None:
+def _sample_batches(run: BatchRun, model: Model, start: NDArray[Any], options: Options, solver: dict[str, Any]) -> None:
     batches, sigmas = options.batches(), options.sigmas(include_zero=True)
     pending = run.pending(len(batches))
     steps, done = options.n_steps * len(batches), options.n_steps * (len(batches) - len(pending))

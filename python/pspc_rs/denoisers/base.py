@@ -45,9 +45,7 @@ class Denoiser(ABC):
         """Sigma itself: every noise level is accepted as it is, none is rounded to a grid."""
         return sigma
 
-    def __call__(
-        self, z: Array, sigma: Any, class_labels: Any = None, *, progress: Progress | None = None
-    ) -> Array:
+    def __call__(self, z: Array, sigma: Any, class_labels: Any = None, *, progress: Progress | None = None) -> Array:
         """The denoised images.
 
         Args:

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pspc_rs import _core
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.composite import PosteriorComposite
-from pspc_rs.errors import DataError, InvalidValueError, MissingFileError, ScheduleError, ShapeError
+from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingFileError, ScheduleError, ShapeError
 from pspc_rs.schedules import ThresholdSchedule, resolve_threshold_schedule
 from pspc_rs.sigmas import Nearest, nearest_level
 
@@ -28,8 +28,8 @@ class PSPCFlex(PosteriorComposite):
         data: the training images.
         heatmaps: non-negative array, or `.npy` file (read by memory map), [levels, H, W, H, W]: entry
             [level, y, x] is the map over input pixels of output pixel (y, x).
-        thresholds: a published schedule by name (``"cifar10"``), a `ThresholdSchedule`, the JSON file of one, a number for
-            every sigma, or one in (0, 1] a level.
+        thresholds: a published schedule by name (``"cifar10"``), a `ThresholdSchedule`, the JSON file of one, a number
+            for every sigma, or one in (0, 1] a level.
         masks: instead of heat maps: bool array [components, H, W], used at every sigma.
         sigmas: noise levels of ``thresholds``, descending; the EDM grid of that length if not given.
         nearest: how a sigma between levels picks one: by ``"linear"`` distance, as published, or by ``"log"``.
@@ -84,7 +84,7 @@ class PSPCFlex(PosteriorComposite):
         if masks.ndim != 3 or masks.shape[1:] != (height, width):
             raise ShapeError(f"masks have shape {list(masks.shape)}, expected [components, {height}, {width}]")
         if masks.dtype != np.bool_:
-            raise ShapeError(f"masks have dtype {masks.dtype}, expected bool")
+            raise DTypeError(f"masks have dtype {masks.dtype}, expected bool")
         return np.ascontiguousarray(masks)
 
     def _checked_maps(self, maps: FloatArray, schedule: ThresholdSchedule) -> FloatArray:
@@ -155,7 +155,7 @@ def _open_maps(heatmaps: str | Path | FloatArray | None) -> FloatArray:
         return np.atleast_1d(np.asarray(heatmaps))
     path = Path(heatmaps)
     if not path.is_file():
-        raise MissingFileError(f"there is no heat-map file {str(path)!r}")
+        raise MissingFileError(f"there is no heat-map file {str(heatmaps)!r}")
     try:
         maps: FloatArray = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -59,7 +60,9 @@ class Gaussian(Denoiser):
         statistics = cached_statistics(data) if cache else principal_axes(data)
         available = len(statistics.variances)
         if rank is not None and not 1 <= rank <= available:
-            raise InvalidValueError(f"rank is {rank}, allowed are 1 to {available}: the data vary in {available} directions")
+            raise InvalidValueError(
+                f"rank is {rank}, allowed are 1 to {available}: the data vary in {available} directions"
+            )
         self.rank = available if rank is None else rank
         self.mean = statistics.mean
         self.axes = statistics.axes[:, : self.rank]
@@ -69,7 +72,7 @@ class Gaussian(Denoiser):
         self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None
     ) -> Float64:
         del progress
-        coordinates = (z.reshape(len(z), -1) - self.mean) @ self.axes
+        coordinates = (z.reshape(len(z), len(self.mean)) - self.mean) @ self.axes
         coordinates *= self.variances / (self.variances + sigmas[:, None] ** 2)
         denoised: Float64 = coordinates @ self.axes.T + self.mean
         return denoised.reshape(z.shape)
@@ -112,13 +115,13 @@ def cached_statistics(data: ImageSet) -> GaussianStatistics:
     """
     path = cache_dir() / "gaussian" / f"{data.fingerprint}.npz"
     try:
-        with np.load(path, allow_pickle=False) as stored:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return GaussianStatistics(stored["mean"], stored["axes"], stored["variances"])
-    except (OSError, ValueError, KeyError, EOFError):
+    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
         # Absent or damaged: computed anew.
         statistics = principal_axes(data)
-    with replacing(path) as temporary, temporary.open("wb") as file:
-        np.savez(file, mean=statistics.mean, axes=statistics.axes, variances=statistics.variances)
+    with replacing(path) as temporary, temporary.open("wb") as written:
+        np.savez(written, mean=statistics.mean, axes=statistics.axes, variances=statistics.variances)
     return statistics
 
 
@@ -140,8 +143,8 @@ def _mean(data: ImageSet) -> Float64:
 def _covariance(data: ImageSet, mean: Float64) -> Float64:
     covariance = np.zeros((len(mean), len(mean)))
     for chunk in _stored_chunks(data):
-        chunk -= mean
-        covariance += chunk.T @ chunk
+        centred = chunk - mean
+        covariance += centred.T @ centred
     covariance /= data.num_stored
     if data.xflip:
         # The mean is symmetric, so the flipped images have the covariance with both axes flipped.

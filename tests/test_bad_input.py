@@ -1,0 +1,128 @@
+"""Wrong input, one row each: which exception of ours comes, and a piece of its sentence.
+
+Damaged and hostile files have rows of their own in test_data_bad_files.py and test_data_hostile_files.py.
+"""
+
+import math
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import pspc_rs as pspc
+from pspc_rs import errors
+
+IMAGES = np.random.default_rng(0).integers(0, 256, (20, 3, 6, 8), dtype=np.uint8)
+DATA = pspc.ImageSet(IMAGES)
+Z = np.zeros((2, 3, 6, 8), np.float32)
+MAPS = np.ones((2, 6, 8, 6, 8), np.float32)
+MASKS = np.ones((4, 6, 8), bool)
+
+
+def denoise(z: object = Z, sigma: object = 1.0) -> object:
+    return pspc.PSPCSquare(DATA, patch_sizes=3)(z, sigma)
+
+
+def spoilt(value: float) -> object:
+    z = Z.copy()
+    z[1, 2, 3, 4] = value
+    return z
+
+
+def uncovered() -> object:
+    masks = MASKS.copy()
+    masks[:, 2, 5] = False
+    return pspc.PSPCFlex(DATA, masks=masks)
+
+
+def flex(maps: object, thresholds: object = (1.0, 0.5)) -> object:
+    return pspc.PSPCFlex(DATA, heatmaps=maps, thresholds=thresholds)(Z, 0.002)  # type: ignore[arg-type]
+
+
+Row = tuple[Callable[[], object], type[pspc.PspcError], str]
+ROWS: dict[str, Row] = {
+    "NaN pixel": (lambda: denoise(spoilt(math.nan)), errors.InvalidValueError, r"z holds nan at \[1, 2, 3, 4\]"),
+    "infinite pixel": (lambda: denoise(spoilt(math.inf)), errors.InvalidValueError, "inf"),
+    "huge pixel": (lambda: denoise(spoilt(1e12)), errors.InvalidValueError, "1e9"),
+    "z with 3 axes": (lambda: denoise(Z[0]), errors.ShapeError, r"expected \[batch, 3, 6, 8\]"),
+    "z transposed": (lambda: denoise(Z.transpose(0, 1, 3, 2)), errors.ShapeError, r"\[2, 3, 8, 6\]"),
+    "z of integers": (lambda: denoise(Z.astype(np.int64)), errors.DTypeError, "int64"),
+    "z complex": (lambda: denoise(Z.astype(np.complex64)), errors.DTypeError, "complex64"),
+    "z a list": (lambda: denoise(Z.tolist()), errors.DTypeError, "list"),
+    "z None": (lambda: denoise(None), errors.DTypeError, "None"),
+    "torch z of integers": (lambda: denoise(torch.zeros(2, 3, 6, 8, dtype=torch.int32)), errors.DTypeError, "int32"),
+    "sigma 0": (lambda: denoise(sigma=0), errors.InvalidValueError, "sigma is 0"),
+    "sigma negative": (lambda: denoise(sigma=-1.0), errors.InvalidValueError, "-1"),
+    "sigma NaN": (lambda: denoise(sigma=math.nan), errors.InvalidValueError, "nan"),
+    "sigma infinite": (lambda: denoise(sigma=[1.0, math.inf]), errors.InvalidValueError, "inf"),
+    "sigma too small": (lambda: denoise(sigma=1e-9), errors.InvalidValueError, "1e-06"),
+    "sigma of wrong length": (lambda: denoise(sigma=[1.0, 2.0, 3.0]), errors.ShapeError, r"\[3\]"),
+    "sigma a word": (lambda: denoise(sigma="1"), errors.DTypeError, "sigma"),
+    "window 0": (lambda: pspc.PSPCSquare(DATA, patch_sizes=0), errors.InvalidValueError, "0"),
+    "window too large": (lambda: pspc.PSPCSquare(DATA, patch_sizes=7), errors.InvalidValueError, "7.* 6 x 8"),
+    "window 2.5": (lambda: pspc.PSPCSquare(DATA, patch_sizes=2.5), errors.DTypeError, "2.5"),  # type: ignore[arg-type]
+    "no schedule": (lambda: pspc.PSPCSquare(DATA), errors.ScheduleError, "either schedule="),
+    "two schedules": (lambda: pspc.PSPCSquare(DATA, "cifar10", patch_sizes=3), errors.ScheduleError, "either"),
+    "unknown schedule": (lambda: pspc.PSPCSquare(DATA, "imagenet"), errors.ScheduleError, "cifar10"),
+    "schedule of another size": (lambda: pspc.PSPCSquare(DATA, "cifar10"), errors.ScheduleError, "32 x 32.* 6 x 8"),
+    "more sides than levels": (
+        lambda: pspc.PSPCSquare(DATA, patch_sizes=[5, 3], sigmas=[3.0, 2.0, 1.0]),
+        errors.ScheduleError,
+        "3",
+    ),
+    "grid ascending": (
+        lambda: pspc.PSPCSquare(DATA, patch_sizes=[5, 3], sigmas=[1.0, 2.0]),
+        errors.InvalidValueError,
+        "descending",
+    ),
+    "uncovered pixel": (uncovered, errors.CoverageError, "row 2, column 5"),
+    "empty mask": (lambda: pspc.PSPCFlex(DATA, masks=MASKS & False), errors.InvalidValueError, "mask 0"),
+    "no masks": (lambda: pspc.PSPCFlex(DATA, masks=MASKS[:0]), errors.DataError, "empty"),
+    "masks of another size": (lambda: pspc.PSPCFlex(DATA, masks=MASKS[..., :7]), errors.ShapeError, r"\[4, 6, 7\]"),
+    "masks of floats": (lambda: pspc.PSPCFlex(DATA, masks=MASKS.astype(float)), errors.DTypeError, "float64"),
+    "Flex without anything": (lambda: pspc.PSPCFlex(DATA), errors.ScheduleError, "heatmaps= with thresholds="),
+    "Flex without thresholds": (lambda: pspc.PSPCFlex(DATA, heatmaps=MAPS), errors.ScheduleError, "thresholds="),
+    "Flex with an empty path": (lambda: flex(""), errors.MissingFileError, "''"),
+    "heat maps of another size": (lambda: flex(MAPS[..., :7]), errors.ShapeError, r"\[2, 6, 8, 6, 8\]"),
+    "heat maps of three levels": (lambda: flex(np.ones((3, 6, 8, 6, 8))), errors.ShapeError, "3, 6, 8"),
+    "heat maps negative": (lambda: flex(-MAPS), errors.InvalidValueError, "non-negative"),
+    "heat maps zero": (lambda: flex(0 * MAPS), errors.InvalidValueError, "positive sum"),
+    "heat maps NaN": (lambda: flex(math.nan * MAPS), errors.InvalidValueError, "finite"),
+    "heat maps missing": (lambda: flex("no-such-file.npy"), errors.MissingFileError, "no-such-file"),
+    "heat maps no array": (lambda: flex(__file__), errors.DataError, "cannot read heat maps"),
+    "threshold 0": (lambda: flex(MAPS, [1.0, 0.0]), errors.InvalidValueError, "0"),
+    "threshold 1.5": (lambda: flex(MAPS, [1.5, 0.5]), errors.InvalidValueError, "1.5"),
+    "no images": (lambda: pspc.ImageSet(IMAGES[:0]), errors.DataError, "at least one image"),
+    "images with an empty axis": (lambda: pspc.ImageSet(IMAGES[:, :, :0]), errors.PspcError, "0"),
+    "NaN in the data": (lambda: pspc.ImageSet(np.full((2, 1, 2, 2), np.nan)), errors.InvalidValueError, "nan"),
+    "images of int16": (lambda: pspc.ImageSet(IMAGES.astype(np.int16)), errors.DTypeError, "int16"),
+    "channels last": (lambda: pspc.ImageSet(IMAGES.transpose(0, 2, 3, 1)), errors.ShapeError, "transpose"),
+    "too few labels": (lambda: pspc.ImageSet(IMAGES, labels=[1, 2]), errors.ShapeError, "20"),
+    "missing data set": (lambda: pspc.load("no/such/data.zip"), errors.MissingFileError, "cifar10"),
+    "rank 0": (lambda: pspc.Gaussian(DATA, rank=0, cache=False), errors.InvalidValueError, "1 to 19"),
+    "rank above the data": (lambda: pspc.Gaussian(DATA, rank=20, cache=False), errors.InvalidValueError, "1 to 19"),
+    "network of another shape": (
+        lambda: pspc.Network(lambda x, s: x[:, :1])(Z, 1.0),
+        errors.ShapeError,
+        r"\[2, 1, 6, 8\]",
+    ),
+    "network with max_batch 0": (
+        lambda: pspc.Network(lambda x, s: x, max_batch=0),
+        errors.InvalidValueError,
+        "max_batch",
+    ),
+    "no steps": (lambda: pspc.edm_sigmas(0), errors.InvalidValueError, "num_steps is 0"),
+    "unknown sampler": (lambda: pspc.sample(pspc.Empirical(DATA), 1, "ddim"), errors.InvalidValueError, "heun"),
+    "no samples": (lambda: pspc.sample(pspc.Empirical(DATA), 0), errors.InvalidValueError, "n is 0"),
+}
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=ROWS.keys())
+def test_wrong_input_is_refused_with_a_clear_sentence(row: Row, tmp_path: Path) -> None:
+    call, kind, words = row
+    with pytest.raises(kind, match=words) as caught:
+        call()
+    assert isinstance(caught.value, pspc.PspcError)
+    assert len(str(caught.value)) > 20
