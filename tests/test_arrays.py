@@ -70,9 +70,12 @@ def test_like_keeps_numpy_dtypes(dtype: str) -> None:
 
 
 def test_like_takes_read_only_and_strided_memory() -> None:
-    array = np.arange(6.0).reshape(2, 3)[:, ::-1]
+    array = np.arange(6.0, dtype=np.float32).reshape(2, 3)
     array.flags.writeable = False
-    assert like(array, torch.zeros(1)).tolist() == [[2, 1, 0], [5, 4, 3]]
+    tensor = like(array, torch.zeros(1))
+    tensor += 1
+    assert array.tolist() == [[0, 1, 2], [3, 4, 5]]
+    assert like(array[:, ::-1], torch.zeros(1)).tolist() == [[2, 1, 0], [5, 4, 3]]
 
 
 @pytest.mark.parametrize(

@@ -105,7 +105,7 @@ def noise_like(noise: Noise, template: Any) -> Callable[[Any], Any]:
     """
     if callable(noise):
         return lambda x: _checked_noise(noise(x), x)
-    other = np.random.SeedSequence(_checked_seed(noise), spawn_key=(1,)).generate_state(1, np.uint64)
+    other = np.random.SeedSequence(_checked_seed(noise)).generate_state(1, np.uint64)
     draw = _normals(int(other[0]), "torch" if is_torch(template) else "numpy")
     return lambda x: like(draw(tuple(x.shape)), x)
 

@@ -127,8 +127,8 @@ def _save_array(path: Path, array: NDArray[Any]) -> None:
 def _is_array(path: Path) -> bool:
     """Whether a batch can be read; one that a power cut emptied is computed again."""
     try:
-        np.load(path, mmap_mode="r")
-    except (OSError, ValueError, EOFError):
+        np.lib.format.open_memmap(path, mode="r")
+    except (OSError, ValueError):
         return False
     return True
 

@@ -27,11 +27,9 @@ def read_noisy(path: Path, num: int, data: ImageSet, *, row: int | None = None, 
         InvalidValueError: the file holds fewer images.
     """
     try:
-        stored = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, EOFError) as error:
-        raise DataError(f"{path} cannot be read as a .npy file: {error}") from error
-    if not isinstance(stored, np.ndarray):
-        raise DataError(f"{path} is an archive of several arrays; needed is a .npy file")
+        stored = np.lib.format.open_memmap(path, mode="r")
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read as a .npy file of numbers: {error}") from error
     leading = [] if row is None else [rows]
     expected = [*leading, "N", *data.shape]
     found = list(stored.shape)

@@ -23,8 +23,10 @@ def info(as_json: bool) -> None:
     if as_json:
         click.echo(json.dumps(facts, indent=2))
         return
-    for name, value in {**facts["build"], **facts["versions"]}.items():
-        click.echo(f"{name:<16}{value if value is not None else 'not installed'}")
+    shown = {name: facts["versions"][name] for name in ("pspc_rs", "python", "numpy")}
+    for name, value in {**shown, **facts["build"]}.items():
+        if name != "version":  # that of pspc_rs
+            click.echo(f"{name:<16}{value}")
     click.echo("optional dependencies")
     for extra, one in facts["extras"].items():
         found = one["version"] or f'not installed: pip install "pspc-rs[{extra}]"'

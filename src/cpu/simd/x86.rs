@@ -3,7 +3,7 @@
 //! # Safety
 //!
 //! Methods of [`Avx2`] and [`Avx512`] run instructions the processor may lack. Values of these types are only made in
-//! kernels that [`dispatched!`](crate::cpu::isa) compiles for the matching level, and a level exists only where its
+//! kernels that `dispatched!` compiles for the matching level, and a level exists only where its
 //! features were detected. Memory is touched through references of exactly the size that is read or written.
 
 use std::arch::x86_64::{
