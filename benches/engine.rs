@@ -70,18 +70,23 @@ fn stages(criterion: &mut Criterion) {
     let all = LEVELS.iter().map(|&(label, side, sigma)| (label, windows(side), sigma));
     for (label, windows, sigma) in all.chain([("discs", discs(), 0.5)]) {
         let z = noisy(images.view(), 1, sigma);
-        let probe = Probe::new(&bank, z.index_axis(ndarray::Axis(0), 0), sigma, false);
+        let probe = Probe::new(&bank, z.index_axis(ndarray::Axis(0), 0), sigma, 0, false);
+        let rate = probe.rate as f32;
         let (rows, columns) = windows.grid();
         let count = windows.count();
         let mut space = EnergySpace::default();
         let mut energy = vec![Lanes::ZERO; count];
         group.bench_function(BenchmarkId::new("energies", label), |b| {
-            b.iter(|| energies(isa, &windows, &tile, &probe, &mut space, &mut energy));
+            b.iter(|| energies(isa, &windows, &tile, &[&probe], &mut space, &mut [&mut energy]));
+        });
+        let mut second = energy.clone();
+        group.bench_function(BenchmarkId::new("energies of two", label), |b| {
+            b.iter(|| energies(isa, &windows, &tile, &[&probe; 2], &mut space, &mut [&mut energy, &mut second]));
         });
         let mut state = LaneState::default();
         state.start(count);
         group.bench_function(BenchmarkId::new("absorb", label), |b| {
-            b.iter(|| absorb(isa, &energy, probe.rate, columns, &mut state));
+            b.iter(|| absorb(isa, &energy, rate, columns, &mut state));
         });
         let least: Vec<f32> = energy.iter().map(|e| e.0.iter().copied().fold(f32::MAX, f32::min)).collect();
         let (scale, mut live) = (vec![1.0 / LANES as f32; count], vec![false; rows]);
@@ -89,7 +94,7 @@ fn stages(criterion: &mut Criterion) {
         group.bench_function(BenchmarkId::new("weigh", label), |b| {
             b.iter(|| {
                 weights.copy_from_slice(&energy);
-                weigh(isa, &mut weights, &least, &scale, probe.rate, 45.0, columns, &mut live)
+                weigh(isa, &mut weights, &least, &scale, rate, 45.0, columns, &mut live)
             });
         });
         let mut coefficients = vec![Lanes::ZERO; SIDE * SIDE];
@@ -102,7 +107,7 @@ fn stages(criterion: &mut Criterion) {
     let mut sums = vec![0.0; bank.image_len()];
     group.throughput(Throughput::Elements(4 * LANES as u64));
     group.bench_function("gather", |b| {
-        b.iter(|| gather(isa, &[(&tile, coefficients.as_slice()); 4], 127.5, black_box(&mut sums)));
+        b.iter(|| gather(isa, &[(&tile, coefficients.as_slice()); 4], black_box(&mut sums)));
     });
     group.finish();
 }

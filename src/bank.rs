@@ -21,32 +21,40 @@ pub enum Pixels<'a> {
 pub struct Bank<'a> {
     pixels: Pixels<'a>,
     shape: [usize; 4],
+    reach: f64,
 }
 
 impl<'a> Bank<'a> {
     /// A bank of byte images `[n, channels, height, width]`.
     pub fn from_u8(images: ArrayView4<'a, u8>) -> Result<Self> {
         let (shape, pixels) = contiguous(&images)?;
-        Ok(Self { pixels: Pixels::U8(pixels), shape })
+        Ok(Self { pixels: Pixels::U8(pixels), shape, reach: 1.0 })
     }
 
     /// A bank of float images `[n, channels, height, width]`; every pixel is checked to be finite and moderate.
     pub fn from_f32(images: ArrayView4<'a, f32>) -> Result<Self> {
-        let bank = Self::from_checked_f32(images)?;
+        let mut bank = Self::from_checked_f32(images, 0.0)?;
         if let Pixels::F32(pixels) = bank.pixels {
             let wrong = |v: &f32| !v.is_finite() || f64::from(v.abs()) > MAX_PIXEL;
             if let Some(index) = pixels.iter().position(wrong) {
                 let value = f64::from(pixels[index]);
                 return Err(Error::Pixel { what: "the data set", value, index, limit: MAX_PIXEL });
             }
+            bank.reach = f64::from(pixels.iter().fold(0.0, |reach: f32, v| reach.max(v.abs())));
         }
         Ok(bank)
     }
 
-    /// Like [`Bank::from_f32`] for images whose pixels have been checked before.
-    pub fn from_checked_f32(images: ArrayView4<'a, f32>) -> Result<Self> {
+    /// Like [`Bank::from_f32`] for images that have been checked before, with the [`Bank::reach`] found then.
+    pub fn from_checked_f32(images: ArrayView4<'a, f32>, reach: f64) -> Result<Self> {
         let (shape, pixels) = contiguous(&images)?;
-        Ok(Self { pixels: Pixels::F32(pixels), shape })
+        Ok(Self { pixels: Pixels::F32(pixels), shape, reach })
+    }
+
+    /// Largest magnitude of a pixel in the units of the images: what sigma is large or small against.
+    #[must_use]
+    pub fn reach(&self) -> f64 {
+        self.reach
     }
 
     /// The pixel buffer.

@@ -13,8 +13,8 @@ pub struct Posterior {
 impl Posterior {
     /// The posterior over no images at all; `rate` turns energies into base-2 logits.
     #[must_use]
-    pub fn empty(count: usize, rate: f32) -> Self {
-        Self { least: vec![f32::MAX; count], sum: vec![0.0; count], rate: f64::from(rate) }
+    pub fn empty(count: usize, rate: f64) -> Self {
+        Self { least: vec![f32::MAX; count], sum: vec![0.0; count], rate }
     }
 
     /// Takes in a shard of the data: the log-sum-exp merge, the order of which fixes the bits.
@@ -62,7 +62,7 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    fn posterior_of(energies: &[f32], rate: f32) -> Posterior {
+    fn posterior_of(energies: &[f32], rate: f64) -> Posterior {
         let mut posterior = Posterior::empty(1, rate);
         for &energy in energies {
             posterior.merge(&[energy], &[1.0]);
@@ -74,11 +74,11 @@ mod tests {
         #[test]
         fn the_merge_is_the_softmax_normaliser(
             energies in proptest::collection::vec(0.0_f32..500.0, 1..40),
-            rate in 0.01_f32..5.0,
+            rate in 0.01_f64..5.0,
         ) {
             let least = energies.iter().copied().fold(f32::MAX, f32::min);
             let exact: f64 =
-                energies.iter().map(|&e| (f64::from(rate) * (f64::from(least) - f64::from(e))).exp2()).sum();
+                energies.iter().map(|&e| (rate * (f64::from(least) - f64::from(e))).exp2()).sum();
             let posterior = posterior_of(&energies, rate);
             prop_assert_eq!(posterior.least[0], least);
             prop_assert!((posterior.sum[0] / exact - 1.0).abs() < 1e-12);

@@ -1,4 +1,4 @@
-//! Energies: the squared distance of a probe to sixteen images on every window (less a constant in the expanded form).
+//! Energies: the squared distance of probes to sixteen images on every window (less a constant in the expanded form).
 
 use super::isa::{Isa, dispatched};
 use super::probe::Probe;
@@ -8,202 +8,308 @@ use super::tile::{Pixel, Tile};
 use crate::runs::Runs;
 use crate::windows::{Kind, Windows};
 
+/// Most probes a kernel takes at once: they share the conversion of the pixels.
+pub const PROBES: usize = 2;
+
 /// Working space of the energy kernels; grows to what a call needs and is kept between calls.
 #[derive(Debug, Default)]
 pub struct EnergySpace {
-    slider: RowSlider,
-    /// One row of pixel errors and the tails of its blocks.
+    sliders: [RowSlider; PROBES],
+    /// A row of errors for each probe, and the tails of a row's blocks.
     rows: Vec<Lanes>,
     /// Doubling tables of the mask kernels.
     tables: Vec<Lanes>,
 }
 
-/// Writes the energy of every window to `out` `[window]`; lanes without an image get `f32::MAX`.
+/// The size of the images.
+#[derive(Debug, Clone, Copy)]
+pub struct Shape {
+    channels: usize,
+    height: usize,
+    width: usize,
+}
+
+/// Writes for one or two probes of one form the energy of every window to `out[probe][window]`; lanes without an image
+/// get `f32::MAX`.
 pub fn energies<P: Pixel>(
     isa: Isa,
     windows: &Windows,
     tile: &Tile<P>,
-    probe: &Probe,
+    probes: &[&Probe],
     space: &mut EnergySpace,
-    out: &mut [Lanes],
+    out: &mut [&mut [Lanes]],
 ) {
     let (height, width) = (windows.height(), windows.width());
+    let shape = Shape { channels: tile.pixels.len() / (height * width), height, width };
     match windows.kind() {
-        Kind::Full => full(isa, tile, probe, height, width, out),
-        Kind::Square { side } => square(isa, tile, probe, height, width, *side, space, out),
-        Kind::Masks(runs) => masks(isa, tile, probe, height, width, runs, space, out),
+        Kind::Full => full(isa, tile, probes, shape, out),
+        Kind::Square { side } => square(isa, tile, probes, shape, *side, space, out),
+        Kind::Masks(runs) => masks(isa, tile, probes, shape, runs, space, out),
     }
     if tile.valid < LANES {
-        for energy in out {
+        for energy in out.iter_mut().flat_map(|out| out.iter_mut()) {
             energy.0[tile.valid..].fill(f32::MAX);
         }
     }
 }
 
 dispatched! {
-    fn full<P: Pixel>(tile: &Tile<P>, probe: &Probe, height: usize, width: usize, out: &mut [Lanes]) = full_body
+    fn full<P: Pixel>(tile: &Tile<P>, probes: &[&Probe], shape: Shape, out: &mut [&mut [Lanes]]) = full_body
 }
 
 dispatched! {
-    #[allow(clippy::too_many_arguments, reason = "a kernel's arguments are its inputs")]
     fn square<P: Pixel>(
         tile: &Tile<P>,
-        probe: &Probe,
-        height: usize,
-        width: usize,
+        probes: &[&Probe],
+        shape: Shape,
         side: usize,
         space: &mut EnergySpace,
-        out: &mut [Lanes],
+        out: &mut [&mut [Lanes]],
     ) = square_body
 }
 
 dispatched! {
-    #[allow(clippy::too_many_arguments, reason = "a kernel's arguments are its inputs")]
     fn masks<P: Pixel>(
         tile: &Tile<P>,
-        probe: &Probe,
-        height: usize,
-        width: usize,
+        probes: &[&Probe],
+        shape: Shape,
         runs: &Runs,
         space: &mut EnergySpace,
-        out: &mut [Lanes],
+        out: &mut [&mut [Lanes]],
     ) = masks_body
 }
 
-#[inline(always)]
-fn full_body<V: Vector, P: Pixel>(tile: &Tile<P>, probe: &Probe, height: usize, width: usize, out: &mut [Lanes]) {
-    // Rows are summed apart so that rounding grows with the root of the row length and not of the image.
-    let mut total = V::splat(0.0);
-    for y in 0..height {
-        let mut sum = V::splat(0.0);
-        errors_of_row::<V, P>(tile, probe, height, width, y, |_, error| sum = sum.add(error));
-        total = total.add(sum);
+/// What becomes of the errors of a row's pixels. A trait and not a closure: a method that must be inlined always is,
+/// and only then are its vector instructions not calls.
+trait Sink<V, const Q: usize> {
+    fn put(&mut self, x: usize, errors: [V; Q]);
+}
+
+/// Adds all errors up.
+struct Total<V, const Q: usize>([V; Q]);
+
+impl<V: Vector, const Q: usize> Sink<V, Q> for Total<V, Q> {
+    #[inline(always)]
+    fn put(&mut self, _x: usize, errors: [V; Q]) {
+        for q in 0..Q {
+            self.0[q] = self.0[q].add(errors[q]);
+        }
     }
-    total.store(&mut out[0]);
+}
+
+/// Writes the errors of each probe to a row.
+struct Rows<'a, const Q: usize>([&'a mut [Lanes]; Q]);
+
+impl<V: Vector, const Q: usize> Sink<V, Q> for Rows<'_, Q> {
+    #[inline(always)]
+    fn put(&mut self, x: usize, errors: [V; Q]) {
+        for q in 0..Q {
+            errors[q].store(&mut self.0[q][x]);
+        }
+    }
+}
+
+/// Writes sums of `SIDE` neighbouring errors to rows, without a detour through memory.
+struct ShortSums<'a, V, const Q: usize, const SIDE: usize>([Roll<V, SIDE>; Q], [&'a mut [Lanes]; Q]);
+
+impl<V: Vector, const Q: usize, const SIDE: usize> Sink<V, Q> for ShortSums<'_, V, Q, SIDE> {
+    #[inline(always)]
+    fn put(&mut self, x: usize, errors: [V; Q]) {
+        for q in 0..Q {
+            let sum = self.0[q].push(errors[q]);
+            if x + 1 >= SIDE {
+                sum.store(&mut self.1[q][x + 1 - SIDE]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn full_body<V: Vector, P: Pixel>(tile: &Tile<P>, probes: &[&Probe], shape: Shape, out: &mut [&mut [Lanes]]) {
+    match (probes, out) {
+        ([a, b], [first, second]) => {
+            let [x, y] = full_of::<V, P, 2>(tile, [a, b], shape);
+            x.store(&mut first[0]);
+            y.store(&mut second[0]);
+        }
+        (probes, out) => {
+            for (probe, out) in probes.iter().zip(out) {
+                full_of::<V, P, 1>(tile, [probe], shape)[0].store(&mut out[0]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn full_of<V: Vector, P: Pixel, const Q: usize>(tile: &Tile<P>, probes: [&Probe; Q], shape: Shape) -> [V; Q] {
+    // Rows are summed apart so that rounding grows with the root of the row length and not of the image.
+    let mut total = Total([V::splat(0.0); Q]);
+    for y in 0..shape.height {
+        let mut row = Total([V::splat(0.0); Q]);
+        errors_of_row::<V, P, Q>(tile, probes, shape, y, &mut row);
+        total.put(0, row.0);
+    }
+    total.0
 }
 
 #[inline(always)]
 fn square_body<V: Vector, P: Pixel>(
     tile: &Tile<P>,
-    probe: &Probe,
-    height: usize,
-    width: usize,
+    probes: &[&Probe],
+    shape: Shape,
     side: usize,
     space: &mut EnergySpace,
-    out: &mut [Lanes],
+    out: &mut [&mut [Lanes]],
 ) {
-    let columns = width - side + 1;
-    space.rows.resize(space.rows.len().max(2 * width), Lanes::ZERO);
-    let (errors, tails) = space.rows.split_at_mut(width);
-    space.slider.start(side, columns);
-    let mut done = 0;
-    for y in 0..height {
-        let sums = space.slider.slot();
-        match side {
-            1 => short_sums::<V, P, 1>(tile, probe, height, width, y, sums),
-            2 => short_sums::<V, P, 2>(tile, probe, height, width, y, sums),
-            3 => short_sums::<V, P, 3>(tile, probe, height, width, y, sums),
-            4 => short_sums::<V, P, 4>(tile, probe, height, width, y, sums),
-            _ => {
-                errors_of_row::<V, P>(tile, probe, height, width, y, |x, error| error.store(&mut errors[x]));
-                slide_row::<V>(&errors[..width], side, tails, sums);
+    match (probes, out) {
+        ([a, b], [first, second]) => square_of::<V, P, 2>(tile, [a, b], shape, side, space, [first, second]),
+        (probes, out) => {
+            for (probe, out) in probes.iter().zip(out) {
+                square_of::<V, P, 1>(tile, [probe], shape, side, space, [out]);
             }
-        }
-        if space.slider.advance::<V>(&mut out[done..]) {
-            done += columns;
         }
     }
 }
 
-/// Sums of `SIDE` neighbouring errors of row `y`, without a detour through memory.
 #[inline(always)]
-fn short_sums<V: Vector, P: Pixel, const SIDE: usize>(
+fn square_of<V: Vector, P: Pixel, const Q: usize>(
     tile: &Tile<P>,
-    probe: &Probe,
-    height: usize,
-    width: usize,
-    y: usize,
-    sums: &mut [Lanes],
+    probes: [&Probe; Q],
+    shape: Shape,
+    side: usize,
+    space: &mut EnergySpace,
+    mut out: [&mut [Lanes]; Q],
 ) {
-    let mut roll = Roll::<V, SIDE>::start();
-    errors_of_row::<V, P>(tile, probe, height, width, y, |x, error| {
-        let sum = roll.push(error);
-        if x + 1 >= SIDE {
-            sum.store(&mut sums[x + 1 - SIDE]);
+    let (width, columns) = (shape.width, shape.width - side + 1);
+    space.rows.resize(space.rows.len().max((Q + 1) * width), Lanes::ZERO);
+    let (tails, errors) = space.rows.split_at_mut(width);
+    for slider in &mut space.sliders {
+        slider.start(side, columns);
+    }
+    let mut done = 0;
+    for y in 0..shape.height {
+        let mut sliders = space.sliders.iter_mut();
+        let sums: [&mut [Lanes]; Q] = std::array::from_fn(|_| sliders.next().map_or(&mut [][..], RowSlider::slot));
+        match side {
+            1 => short_sums::<V, P, Q, 1>(tile, probes, shape, y, sums),
+            2 => short_sums::<V, P, Q, 2>(tile, probes, shape, y, sums),
+            3 => short_sums::<V, P, Q, 3>(tile, probes, shape, y, sums),
+            4 => short_sums::<V, P, Q, 4>(tile, probes, shape, y, sums),
+            _ => {
+                let mut rows = errors.chunks_exact_mut(width);
+                let rows: [&mut [Lanes]; Q] = std::array::from_fn(|_| rows.next().unwrap_or_default());
+                let mut rows = Rows(rows);
+                errors_of_row::<V, P, Q>(tile, probes, shape, y, &mut rows);
+                for (row, sums) in rows.0.iter().zip(sums) {
+                    slide_row::<V>(row, side, tails, sums);
+                }
+            }
         }
-    });
+        let complete = y + 1 >= side;
+        for (slider, out) in space.sliders.iter_mut().zip(&mut out) {
+            slider.advance::<V>(&mut out[done..]);
+        }
+        done += if complete { columns } else { 0 };
+    }
+}
+
+#[inline(always)]
+fn short_sums<V: Vector, P: Pixel, const Q: usize, const SIDE: usize>(
+    tile: &Tile<P>,
+    probes: [&Probe; Q],
+    shape: Shape,
+    y: usize,
+    sums: [&mut [Lanes]; Q],
+) {
+    let mut sink = ShortSums([Roll::<V, SIDE>::start(); Q], sums);
+    errors_of_row::<V, P, Q>(tile, probes, shape, y, &mut sink);
 }
 
 #[inline(always)]
 fn masks_body<V: Vector, P: Pixel>(
     tile: &Tile<P>,
-    probe: &Probe,
-    height: usize,
-    width: usize,
+    probes: &[&Probe],
+    shape: Shape,
     runs: &Runs,
     space: &mut EnergySpace,
-    out: &mut [Lanes],
+    out: &mut [&mut [Lanes]],
 ) {
-    let plane = height * width;
+    let plane = shape.height * shape.width;
     space.tables.resize(space.tables.len().max(runs.levels() * plane), Lanes::ZERO);
-    for y in 0..height {
-        let row = &mut space.tables[y * width..(y + 1) * width];
-        errors_of_row::<V, P>(tile, probe, height, width, y, |x, error| error.store(&mut row[x]));
-    }
-    for level in 1..runs.levels() {
-        let (lower, upper) = space.tables.split_at_mut(level * plane);
-        let half = 1 << (level - 1);
-        let lower = &lower[(level - 1) * plane..];
-        for p in 0..plane - half {
-            V::load(&lower[p]).add(V::load(&lower[p + half])).store(&mut upper[p]);
+    for (probe, out) in probes.iter().zip(out) {
+        for (y, row) in space.tables[..plane].chunks_exact_mut(shape.width).enumerate() {
+            errors_of_row::<V, P, 1>(tile, [probe], shape, y, &mut Rows([row]));
         }
-    }
-    for (k, energy) in out[..runs.count()].iter_mut().enumerate() {
-        let mut sum = V::splat(0.0);
-        for piece in runs.pieces(k) {
-            sum = sum.add(V::load(&space.tables[piece.level as usize * plane + piece.at as usize]));
+        for level in 1..runs.levels() {
+            let (lower, upper) = space.tables.split_at_mut(level * plane);
+            let half = 1 << (level - 1);
+            let lower = &lower[(level - 1) * plane..];
+            for p in 0..plane - half {
+                V::load(&lower[p]).add(V::load(&lower[p + half])).store(&mut upper[p]);
+            }
         }
-        sum.store(energy);
+        for (k, energy) in out[..runs.count()].iter_mut().enumerate() {
+            let mut sum = V::splat(0.0);
+            for piece in runs.pieces(k) {
+                sum = sum.add(V::load(&space.tables[piece.level as usize * plane + piece.at as usize]));
+            }
+            sum.store(energy);
+        }
     }
 }
 
-/// Calls `each(column, error)` with the squared error of every pixel of row `y`, summed over channels.
+/// Hands the squared errors of every pixel of row `y`, summed over channels, to `sink`.
 #[inline(always)]
-fn errors_of_row<V: Vector, P: Pixel>(
+fn errors_of_row<V: Vector, P: Pixel, const Q: usize>(
     tile: &Tile<P>,
-    probe: &Probe,
-    height: usize,
-    width: usize,
+    probes: [&Probe; Q],
+    shape: Shape,
     y: usize,
-    mut each: impl FnMut(usize, V),
+    sink: &mut impl Sink<V, Q>,
 ) {
-    // One call of `each` for both forms: a closure with two callers may not be inlined, and then its vector
-    // instructions become calls.
-    for x in 0..width {
-        let at = y * width + x;
-        let error = if probe.expanded {
-            error_of_pixel::<V, P, true>(tile, probe, at, height * width)
-        } else {
-            error_of_pixel::<V, P, false>(tile, probe, at, height * width)
-        };
-        each(x, error);
+    match (probes[0].expanded, shape.channels) {
+        (true, 1) => errors_of::<V, P, Q, true, 1>(tile, probes, shape, y, sink),
+        (true, 3) => errors_of::<V, P, Q, true, 3>(tile, probes, shape, y, sink),
+        (true, _) => errors_of::<V, P, Q, true, 0>(tile, probes, shape, y, sink),
+        (false, 1) => errors_of::<V, P, Q, false, 1>(tile, probes, shape, y, sink),
+        (false, 3) => errors_of::<V, P, Q, false, 3>(tile, probes, shape, y, sink),
+        (false, _) => errors_of::<V, P, Q, false, 0>(tile, probes, shape, y, sink),
     }
 }
 
+/// `CHANNELS` is the number of channels, or 0 where it is only known at run time.
 #[inline(always)]
-fn error_of_pixel<V: Vector, P: Pixel, const EXPANDED: bool>(
+fn errors_of<V: Vector, P: Pixel, const Q: usize, const EXPANDED: bool, const CHANNELS: usize>(
     tile: &Tile<P>,
-    probe: &Probe,
-    at: usize,
-    plane: usize,
-) -> V {
-    let mut error = V::splat(0.0);
-    let mut p = at;
-    while p < tile.pixels.len() {
-        let a = P::load::<V>(&tile.pixels[p]).sub(V::splat(probe.near[p]));
-        let t = a.sub(V::splat(probe.far[p]));
-        error = t.mul_add(if EXPANDED { a } else { t }, error);
-        p += plane;
+    probes: [&Probe; Q],
+    shape: Shape,
+    y: usize,
+    sink: &mut impl Sink<V, Q>,
+) {
+    let channels = if CHANNELS == 0 { shape.channels } else { CHANNELS };
+    let plane = shape.height * shape.width;
+    for x in 0..shape.width {
+        let mut errors = [V::splat(0.0); Q];
+        let mut own = V::splat(0.0);
+        for c in 0..channels {
+            let p = c * plane + y * shape.width + x;
+            let a: V = P::centred(&tile.pixels[p]);
+            own = if EXPANDED { a.mul_add(a, own) } else { own };
+            for q in 0..Q {
+                let z = V::splat(probes[q].values[p]);
+                errors[q] = if EXPANDED {
+                    a.mul_add(z, errors[q])
+                } else {
+                    let t = a.sub(z);
+                    t.mul_add(t, errors[q])
+                };
+            }
+        }
+        if EXPANDED {
+            for error in &mut errors {
+                *error = error.add(own);
+            }
+        }
+        sink.put(x, errors);
     }
-    error
 }

@@ -8,12 +8,12 @@ use super::tile::{Pixel, Tile};
 pub type Term<'a, P> = (&'a Tile<P>, &'a [Lanes]);
 
 dispatched! {
-    /// Adds to `sums` `[channel][pixel]` every term's coefficient times (pixel - `centre`), over all lanes and terms.
-    pub fn gather<P: Pixel>(terms: &[Term<'_, P>], centre: f32, sums: &mut [f32]) = gather_body
+    /// Adds to `sums` `[channel][pixel]` every term's coefficient times centred pixel, over all lanes and terms.
+    pub fn gather<P: Pixel>(terms: &[Term<'_, P>], sums: &mut [f32]) = gather_body
 }
 
 #[inline(always)]
-fn gather_body<V: Vector, P: Pixel>(terms: &[Term<'_, P>], centre: f32, sums: &mut [f32]) {
+fn gather_body<V: Vector, P: Pixel>(terms: &[Term<'_, P>], sums: &mut [f32]) {
     let Some((_, first)) = terms.first() else { return };
     for (channel, sums) in sums.chunks_exact_mut(first.len()).enumerate() {
         let start = channel * sums.len();
@@ -23,26 +23,25 @@ fn gather_body<V: Vector, P: Pixel>(terms: &[Term<'_, P>], centre: f32, sums: &m
         for (i, four) in fours.iter_mut().enumerate() {
             let p = 4 * i;
             let totals = V::sums([
-                lanes_at(terms, centre, start, p),
-                lanes_at(terms, centre, start, p + 1),
-                lanes_at(terms, centre, start, p + 2),
-                lanes_at(terms, centre, start, p + 3),
+                lanes_at(terms, start, p),
+                lanes_at(terms, start, p + 1),
+                lanes_at(terms, start, p + 2),
+                lanes_at(terms, start, p + 3),
             ]);
             four.iter_mut().zip(totals).for_each(|(sum, total)| *sum += total);
         }
         for (i, sum) in rest.iter_mut().enumerate() {
-            *sum += lanes_at::<V, P>(terms, centre, start, done + i).sum();
+            *sum += lanes_at::<V, P>(terms, start, done + i).sum();
         }
     }
 }
 
 /// The sum over terms at pixel `p` of the channel that starts at `start`, lane by lane.
 #[inline(always)]
-fn lanes_at<V: Vector, P: Pixel>(terms: &[Term<'_, P>], centre: f32, start: usize, p: usize) -> V {
+fn lanes_at<V: Vector, P: Pixel>(terms: &[Term<'_, P>], start: usize, p: usize) -> V {
     let mut lanes = V::splat(0.0);
     for (tile, coefficients) in terms {
-        let centred = P::load::<V>(&tile.pixels[start + p]).sub(V::splat(centre));
-        lanes = centred.mul_add(V::load(&coefficients[p]), lanes);
+        lanes = P::centred::<V>(&tile.pixels[start + p]).mul_add(V::load(&coefficients[p]), lanes);
     }
     lanes
 }

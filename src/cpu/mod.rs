@@ -4,12 +4,13 @@
 //!   probe on the same tile and no second copy of the data; both share one softmax.
 //! - A *shard* is a run of images whose length depends on the bank alone. A work item is one shard and a few probes;
 //!   items run on any thread, their results are merged in the order of the shards, so the bits are always the same.
-//! - Within an item, *groups* of tiles (`group`) are transposed once and used by every probe of the item.
+//! - Within an item, *groups* of tiles (`job`) are transposed once and used by every probe of the item.
 
+mod dense;
 pub mod energy;
 pub mod gather;
-mod group;
 pub mod isa;
+mod job;
 pub mod probe;
 mod rounds;
 pub mod simd;
@@ -23,12 +24,10 @@ use ndarray::{Array3, Array4, ArrayView4, ArrayViewMut3, s};
 use crate::bank::{Bank, Pixels};
 use crate::composite::Monitor;
 use crate::error::Result;
-use crate::posterior::Posterior;
 use crate::windows::Windows;
-use group::Job;
+use job::Job;
 use probe::Probe;
 use rounds::Rounds;
-use tile::Pixel;
 
 /// Queries in flight at once; bounds the memory of states and sums whatever the batch.
 const QUERIES: usize = 64;
@@ -53,50 +52,17 @@ pub fn composite<T: Copy + Into<f64> + Send + Sync>(
         let probes = |flipped| queries.clone().map(move |q| (q, flipped));
         let probes: Vec<Probe> = probes(false)
             .chain(probes(true).filter(|_| flips))
-            .map(|(q, flipped)| Probe::new(bank, z.slice(s![q, .., .., ..]), sigma[q], flipped))
+            .map(|(q, flipped)| Probe::new(bank, z.slice(s![q, .., .., ..]), sigma[q], q, flipped))
             .collect();
         let sums = match bank.pixels() {
-            Pixels::U8(pixels) => passes(&Job::new(bank, pixels, &views, &probes), &mut rounds)?,
-            Pixels::F32(pixels) => passes(&Job::new(bank, pixels, &views, &probes), &mut rounds)?,
+            Pixels::U8(pixels) => dense::passes(&Job::new(bank, pixels, &views, &probes), &mut rounds)?,
+            Pixels::F32(pixels) => dense::passes(&Job::new(bank, pixels, &views, &probes), &mut rounds)?,
         };
         for (i, q) in queries.clone().enumerate() {
             finish(bank, &cover, &sums[i], sums.get(queries.len() + i), denoised.slice_mut(s![q, .., .., ..]));
         }
     }
     Ok(denoised)
-}
-
-/// Both passes; returns per probe the weighted sum of centred stored pixels, `[channel, row, column]`.
-fn passes<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<Array3<f64>>> {
-    let windows = &job.views[0];
-    let count = windows.count();
-    let mut posteriors: Vec<_> = job.probes.iter().map(|probe| Posterior::empty(count, probe.rate)).collect();
-    rounds.run(
-        job,
-        |item, space| job.posteriors(item, space),
-        |probe, shard| posteriors[probe].merge(&shard.least, &shard.sum),
-    )?;
-
-    let forward = job.probes.iter().filter(|probe| !probe.flipped).count();
-    let (joint, flipped) = posteriors.split_at_mut(forward);
-    for (posterior, flipped) in joint.iter_mut().zip(&*flipped) {
-        posterior.merge_mirrored(flipped, windows);
-    }
-    let normalisers: Vec<_> = (0..job.probes.len())
-        .map(|i| match i.checked_sub(forward) {
-            None => joint[i].normaliser(),
-            Some(i) => joint[i].mirrored_normaliser(windows),
-        })
-        .collect();
-
-    let shape = job.bank.image_shape();
-    let mut sums = vec![Array3::<f64>::zeros(shape); job.probes.len()];
-    rounds.run(
-        job,
-        |item, space| job.composites(item, &normalisers, space),
-        |probe, part| sums[probe].iter_mut().zip(part).for_each(|(sum, value)| *sum += f64::from(value)),
-    )?;
-    Ok(sums)
 }
 
 /// Adds the mirrored half, divides by the cover and returns to the units of the images.

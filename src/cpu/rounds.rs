@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
-use super::group::{Job, Space};
+use super::job::Job;
 use super::tile::Pixel;
 use crate::composite::Monitor;
 use crate::error::Result;
@@ -50,23 +50,33 @@ impl<'m, 'a> Rounds<'m, 'a> {
     }
 
     /// Runs `work` on every item of `job`, which returns one result a probe, and hands the results to `merge` with the
-    /// probe's index, shard by shard in order.
-    pub(super) fn run<P: Pixel, R: Send>(
+    /// probe's index, shard by shard in order. `space` makes the working space of a thread.
+    pub(super) fn run<P: Pixel, S: Send, R: Send>(
         &mut self,
         job: &Job<'_, P>,
-        work: impl Fn(&Item, &mut Space<P>) -> Vec<R> + Sync,
+        space: impl Fn() -> S + Sync,
+        work: impl Fn(&Item, &mut S) -> Vec<R> + Sync,
+        merge: impl FnMut(usize, R),
+    ) -> Result<()> {
+        self.run_items(&items(job), space, work, merge)
+    }
+
+    fn run_items<S: Send, R: Send>(
+        &mut self,
+        items: &[Item],
+        space: impl Fn() -> S + Sync,
+        work: impl Fn(&Item, &mut S) -> Vec<R> + Sync,
         mut merge: impl FnMut(usize, R),
     ) -> Result<()> {
-        let items = items(job);
         let spaces = Mutex::new(Vec::new());
         let borrow = |item: &Item| {
             let held = spaces.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut space = held.unwrap_or_else(|| job.space());
+            let mut space = held.unwrap_or_else(&space);
             let results = work(item, &mut space);
             spaces.lock().unwrap_or_else(PoisonError::into_inner).push(space);
             results
         };
-        let mut waiting = items.as_slice();
+        let mut waiting = items;
         while !waiting.is_empty() {
             let (round, rest) = waiting.split_at(self.items.min(waiting.len()));
             let start = Instant::now();

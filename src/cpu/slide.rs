@@ -10,6 +10,7 @@ use super::simd::{Lanes, Vector};
 pub const SHORT: usize = 4;
 
 /// The last `SIDE` values of a line, in registers.
+#[derive(Clone, Copy)]
 pub struct Roll<V, const SIDE: usize>([V; SIDE]);
 
 impl<V: Vector, const SIDE: usize> Roll<V, SIDE> {

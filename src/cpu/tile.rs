@@ -10,8 +10,8 @@ pub trait Pixel: Copy + Send + Sync + 'static {
     /// Zero in every lane.
     const ZERO: Self::Lanes;
 
-    /// The stored values as numbers.
-    fn load<V: Vector>(lanes: &Self::Lanes) -> V;
+    /// The stored values as numbers, less the centre of their range.
+    fn centred<V: Vector>(lanes: &Self::Lanes) -> V;
 
     /// The value of one lane.
     fn lane(lanes: &mut Self::Lanes, lane: usize) -> &mut Self;
@@ -27,8 +27,8 @@ impl Pixel for u8 {
     const ZERO: Self::Lanes = [0; LANES];
 
     #[inline(always)]
-    fn load<V: Vector>(lanes: &Self::Lanes) -> V {
-        V::load_bytes(lanes)
+    fn centred<V: Vector>(lanes: &Self::Lanes) -> V {
+        V::load_bytes(lanes).sub(V::splat(127.5))
     }
 
     #[inline(always)]
@@ -52,7 +52,7 @@ impl Pixel for f32 {
     const ZERO: Self::Lanes = Lanes::ZERO;
 
     #[inline(always)]
-    fn load<V: Vector>(lanes: &Self::Lanes) -> V {
+    fn centred<V: Vector>(lanes: &Self::Lanes) -> V {
         V::load(lanes)
     }
 

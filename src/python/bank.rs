@@ -11,6 +11,7 @@ use crate::bank::Bank as EngineBank;
 pub(super) struct Bank {
     images: Py<PyAny>,
     shape: (usize, usize, usize, usize),
+    reach: f64,
 }
 
 /// A borrowed array; keeps numpy's read lock while the engine works.
@@ -23,18 +24,14 @@ pub(super) enum Images<'py> {
 impl Bank {
     #[new]
     fn new(py: Python<'_>, images: Bound<'_, PyAny>) -> PyResult<Self> {
-        let shape = match borrow(&images)? {
-            Images::U8(array) => {
-                EngineBank::from_u8(array.as_array())?;
-                array.as_array().dim()
-            }
+        let (shape, reach) = match borrow(&images)? {
+            Images::U8(array) => (array.as_array().dim(), EngineBank::from_u8(array.as_array())?.reach()),
             Images::F32(array) => {
                 let view = array.as_array();
-                py.detach(|| EngineBank::from_f32(view).map(drop))?;
-                array.as_array().dim()
+                (view.dim(), py.detach(|| EngineBank::from_f32(view).map(|bank| bank.reach()))?)
             }
         };
-        Ok(Self { images: images.unbind(), shape })
+        Ok(Self { images: images.unbind(), shape, reach })
     }
 
     /// `(n, channels, height, width)`.
@@ -49,14 +46,12 @@ impl Bank {
     pub(super) fn borrow<'py>(&self, py: Python<'py>) -> PyResult<Images<'py>> {
         borrow(self.images.bind(py))
     }
-}
 
-impl Images<'_> {
-    /// The engine's view of the array.
-    pub(super) fn bank(&self) -> crate::Result<EngineBank<'_>> {
-        match self {
+    /// The engine's view of the borrowed array.
+    pub(super) fn view<'a>(&self, images: &'a Images<'_>) -> crate::Result<EngineBank<'a>> {
+        match images {
             Images::U8(array) => EngineBank::from_u8(array.as_array()),
-            Images::F32(array) => EngineBank::from_checked_f32(array.as_array()),
+            Images::F32(array) => EngineBank::from_checked_f32(array.as_array(), self.reach),
         }
     }
 }

@@ -31,7 +31,7 @@ pub(super) fn composite<'py>(
     progress: Option<Py<PyAny>>,
 ) -> PyResult<Bound<'py, PyArray4<f32>>> {
     let images = bank.borrow(py)?;
-    let bank = images.bank()?;
+    let bank = bank.view(&images)?;
     let mut raised = None;
     let mut monitor = |done: u64, total: u64| {
         let asked = Python::attach(|py| -> PyResult<()> {

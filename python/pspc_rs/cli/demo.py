@@ -16,7 +16,7 @@ import click
 def demo(outdir: Path, quick: bool) -> None:
     """Draw pictures of the denoisers and their samples on embedded data sets.
 
-    Writes denoisers.png, samples.png and digits.png, and summary.json with timings.
+    Writes denoisers.png and samples.png of photographs, digits.png and digits_samples.png, and timings in summary.json.
     """
     from pspc_rs.demo import make_demo
 

@@ -1,0 +1,146 @@
+//! The two dense passes: every image's weight on every window is formed, in `f32` with sums merged in `f64`.
+
+use ndarray::Array3;
+
+use super::gather::gather;
+use super::job::{GROUP, Job, Tiles};
+use super::rounds::{Item, Rounds};
+use super::simd::Lanes;
+use super::spread::{SpreadSpace, spread};
+use super::tile::Pixel;
+use super::weigh::{LaneState, absorb, fold_lanes, weigh};
+use crate::error::Result;
+use crate::posterior::Posterior;
+
+/// What pass 1 finds on one shard.
+struct ShardPosterior {
+    least: Vec<f32>,
+    sum: Vec<f32>,
+}
+
+/// Per window the least energy and the reciprocal of the sum of weights.
+type Normaliser = (Vec<f32>, Vec<f32>);
+
+/// Working space of one thread.
+struct Space<P: Pixel> {
+    tiles: Tiles<P>,
+    states: Vec<LaneState>,
+    coefficients: Vec<Lanes>,
+    live: Vec<bool>,
+    spread: SpreadSpace,
+}
+
+/// Both passes; returns per probe the weighted sum of centred stored pixels, `[channel, row, column]`. The probes of
+/// flipped queries follow all others, in the same order.
+pub(super) fn passes<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<Array3<f64>>> {
+    let windows = &job.views[0];
+    let count = windows.count();
+    let mut posteriors: Vec<_> = job.probes.iter().map(|probe| Posterior::empty(count, probe.rate)).collect();
+    rounds.run(
+        job,
+        || space(job),
+        |item, space| posteriors_of(job, item, space),
+        |probe, shard| posteriors[probe].merge(&shard.least, &shard.sum),
+    )?;
+
+    let forward = job.probes.iter().filter(|probe| !probe.flipped).count();
+    let (joint, flipped) = posteriors.split_at_mut(forward);
+    for (posterior, flipped) in joint.iter_mut().zip(&*flipped) {
+        posterior.merge_mirrored(flipped, windows);
+    }
+    let normalisers: Vec<Normaliser> = (0..job.probes.len())
+        .map(|i| match i.checked_sub(forward) {
+            None => joint[i].normaliser(),
+            Some(i) => joint[i].mirrored_normaliser(windows),
+        })
+        .collect();
+
+    let mut sums = vec![Array3::<f64>::zeros(job.bank.image_shape()); job.probes.len()];
+    rounds.run(
+        job,
+        || space(job),
+        |item, space| composites_of(job, item, &normalisers, space),
+        |probe, part| sums[probe].iter_mut().zip(part).for_each(|(sum, value)| *sum += f64::from(value)),
+    )?;
+    Ok(sums)
+}
+
+fn space<P: Pixel>(job: &Job<'_, P>) -> Space<P> {
+    let windows = &job.views[0];
+    Space {
+        tiles: Tiles::new(job),
+        states: Vec::new(),
+        coefficients: vec![Lanes::ZERO; GROUP * windows.height() * windows.width()],
+        live: vec![false; windows.grid().0],
+        spread: SpreadSpace::default(),
+    }
+}
+
+/// Pass 1 on one item: the posterior of each of its probes over the images of the shard.
+fn posteriors_of<P: Pixel>(job: &Job<'_, P>, item: &Item, space: &mut Space<P>) -> Vec<ShardPosterior> {
+    let count = job.views[0].count();
+    let (_, columns) = job.views[0].grid();
+    space.states.resize_with(item.probes.len(), LaneState::default);
+    space.states.iter_mut().for_each(|state| state.start(count));
+    for first in Job::<P>::groups(&item.images) {
+        space.tiles.load(job, first, &item.images);
+        for pair in job.pairs(item.probes.clone()) {
+            space.tiles.energies(job, pair.clone());
+            for (which, probe) in pair.enumerate() {
+                let state = &mut space.states[probe - item.probes.start];
+                let rate = job.probes[probe].rate as f32;
+                absorb(job.isa, space.tiles.energies_of(job, which), rate, columns, state);
+            }
+        }
+    }
+    let fold = |(probe, state): (usize, &LaneState)| {
+        let mut part = ShardPosterior { least: vec![0.0; count], sum: vec![0.0; count] };
+        fold_lanes(job.isa, state, job.probes[probe].rate as f32, &mut part.least, &mut part.sum);
+        part
+    };
+    item.probes.clone().zip(&space.states).map(fold).collect()
+}
+
+/// Pass 2 on one item: for each of its probes the weighted sum of the shard's centred pixels, `[channel][pixel]`.
+fn composites_of<P: Pixel>(
+    job: &Job<'_, P>,
+    item: &Item,
+    normalisers: &[Normaliser],
+    space: &mut Space<P>,
+) -> Vec<Vec<f32>> {
+    let mut sums = vec![vec![0.0; job.bank.image_len()]; item.probes.len()];
+    for first in Job::<P>::groups(&item.images) {
+        space.tiles.load(job, first, &item.images);
+        for pair in job.pairs(item.probes.clone()) {
+            space.tiles.energies(job, pair.clone());
+            for (which, probe) in pair.enumerate() {
+                composite_group(job, probe, which, &normalisers[probe], space, &mut sums[probe - item.probes.start]);
+            }
+        }
+    }
+    sums
+}
+
+/// One probe on the tiles whose energies have just been computed.
+fn composite_group<P: Pixel>(
+    job: &Job<'_, P>,
+    probe: usize,
+    which: usize,
+    (least, scale): &Normaliser,
+    space: &mut Space<P>,
+    sums: &mut [f32],
+) {
+    let probe = &job.probes[probe];
+    let windows = job.view(probe);
+    let (_, columns) = windows.grid();
+    let (rate, cutoff) = (probe.rate as f32, job.cutoff as f32);
+    let coefficients = space.coefficients.chunks_exact_mut(windows.height() * windows.width());
+    let mut terms = Vec::with_capacity(GROUP);
+    for ((tile, weights), coefficients) in space.tiles.tiles_and_energies(job, which).zip(coefficients) {
+        if weigh(job.isa, weights, least, scale, rate, cutoff, columns, &mut space.live) {
+            spread(job.isa, windows, weights, &space.live, &mut space.spread, coefficients);
+            terms.push((tile, &*coefficients));
+        }
+    }
+    gather(job.isa, &terms, sums);
+}
