@@ -1,5 +1,7 @@
 //! `Windows`: the components of a composite. Component `k` compares and returns the pixels of window `k`.
 
+use std::ops::Range;
+
 use ndarray::ArrayView3;
 
 use crate::error::{Error, Result};
@@ -99,6 +101,30 @@ impl Windows {
         }
     }
 
+    /// The pixels of window `k`, as runs of flat positions within rows.
+    pub fn runs(&self, k: usize) -> impl Iterator<Item = Range<usize>> {
+        let (count, first, step, len) = match &self.kind {
+            Kind::Full => (1, 0, 0, self.height * self.width),
+            Kind::Square { side } => {
+                let (_, columns) = self.grid();
+                (*side, k / columns * self.width + k % columns, self.width, *side)
+            }
+            Kind::Masks(_) => (0, 0, 0, 0),
+        };
+        let pieces = match &self.kind {
+            Kind::Masks(runs) => runs.pieces(k),
+            Kind::Full | Kind::Square { .. } => &[],
+        };
+        let pieces = pieces.iter().map(|piece| piece.at as usize..piece.at as usize + (1 << piece.level));
+        (0..count).map(move |i| first + i * step..first + i * step + len).chain(pieces)
+    }
+
+    /// Number of pixels of window `k`.
+    #[must_use]
+    pub fn pixels(&self, k: usize) -> usize {
+        self.runs(k).map(|run| run.len()).sum()
+    }
+
     /// How many windows cover each pixel, `[height * width]`; never zero.
     #[must_use]
     pub fn cover(&self) -> Vec<u32> {
@@ -175,6 +201,18 @@ mod tests {
             prop_assume!(side <= height.min(width));
             let windows = Windows::square(height, width, side).expect("fits");
             prop_assert_eq!(windows.cover(), brute_cover(height, width, side));
+        }
+
+        #[test]
+        fn runs_paint_the_windows(height in 1_usize..9, width in 1_usize..9, side in 1_usize..9) {
+            prop_assume!(side <= height.min(width));
+            for windows in [Windows::square(height, width, side).unwrap(), Windows::full(height, width).unwrap()] {
+                let mut painted = vec![0; height * width];
+                for p in (0..windows.count()).flat_map(|k| windows.runs(k)).flatten() {
+                    painted[p] += 1;
+                }
+                prop_assert_eq!(painted, windows.cover());
+            }
         }
 
         #[test]

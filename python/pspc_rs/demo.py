@@ -266,7 +266,7 @@ def _ticking(total: int) -> Iterator[Tick]:
     with tqdm(total=total, unit="step", file=sys.stderr) as bar:
 
         def tick(what: str) -> None:
-            bar.set_description(what)
+            bar.set_description(what, refresh=False)
             bar.update()
 
         yield tick

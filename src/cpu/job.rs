@@ -88,11 +88,6 @@ impl<P: Pixel> Tiles<P> {
         self.tiles.iter_mut().zip(parts).for_each(|(tile, part)| tile.load(part));
     }
 
-    /// The tiles that hold images.
-    pub(super) fn filled(&self) -> &[Tile<P>] {
-        &self.tiles[..self.filled]
-    }
-
     /// Computes the energies of one or two probes on the whole group.
     pub(super) fn energies(&mut self, job: &Job<'_, P>, probes: Range<usize>) {
         let count = job.views[0].count();

@@ -1,11 +1,14 @@
 //! The composite on CPU: shards of the bank times blocks of probes, in two passes, on the engine's threads.
 //!
+//! Where sigma is small, `sparse` looks for the few images that carry weight; otherwise `dense` weighs them all.
+//!
 //! - A *probe* is a query, or its mirror image where flips count: `|z - flip x| = |flip z - x|`, so flips cost a second
 //!   probe on the same tile and no second copy of the data; both share one softmax.
 //! - A *shard* is a run of images whose length depends on the bank alone. A work item is one shard and a few probes;
 //!   items run on any thread, their results are merged in the order of the shards, so the bits are always the same.
 //! - Within an item, *groups* of tiles (`job`) are transposed once and used by every probe of the item.
 
+pub mod candidates;
 mod dense;
 pub mod energy;
 pub mod gather;
@@ -15,6 +18,7 @@ pub mod probe;
 mod rounds;
 pub mod simd;
 pub mod slide;
+mod sparse;
 pub mod spread;
 pub mod tile;
 pub mod weigh;
@@ -28,9 +32,10 @@ use crate::windows::Windows;
 use job::Job;
 use probe::Probe;
 use rounds::Rounds;
+use tile::Pixel;
 
 /// Queries in flight at once; bounds the memory of states and sums whatever the batch.
-const QUERIES: usize = 64;
+const QUERIES: usize = 32;
 
 /// See [`crate::composite()`]; arguments have been checked.
 pub fn composite<T: Copy + Into<f64> + Send + Sync>(
@@ -55,28 +60,46 @@ pub fn composite<T: Copy + Into<f64> + Send + Sync>(
             .map(|(q, flipped)| Probe::new(bank, z.slice(s![q, .., .., ..]), sigma[q], q, flipped))
             .collect();
         let sums = match bank.pixels() {
-            Pixels::U8(pixels) => dense::passes(&Job::new(bank, pixels, &views, &probes), &mut rounds)?,
-            Pixels::F32(pixels) => dense::passes(&Job::new(bank, pixels, &views, &probes), &mut rounds)?,
+            Pixels::U8(pixels) => sums_of(&Job::new(bank, pixels, &views, &probes), &mut rounds)?,
+            Pixels::F32(pixels) => sums_of(&Job::new(bank, pixels, &views, &probes), &mut rounds)?,
         };
-        for (i, q) in queries.clone().enumerate() {
-            finish(bank, &cover, &sums[i], sums.get(queries.len() + i), denoised.slice_mut(s![q, .., .., ..]));
+        for (q, sums) in sums {
+            finish(bank, &cover, &sums, denoised.slice_mut(s![q, .., .., ..]));
         }
     }
     Ok(denoised)
 }
 
+/// Per query its index and the weighted sums of centred stored pixels, of the query and of its mirror image.
+fn sums_of<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<(usize, [Array3<f64>; 2])>> {
+    let (few, mut many): (Vec<Probe>, Vec<Probe>) = job.probes.iter().cloned().partition(|probe| probe.sparse);
+    let mut done = Vec::new();
+    if !few.is_empty() {
+        for (probe, sums) in few.iter().zip(sparse::sums(&job.with(&few), rounds)?) {
+            done.extend(sums.map(|sums| (probe.query, sums)));
+        }
+        let left = |probe: &Probe| !done.iter().any(|(query, _)| *query == probe.query);
+        many.extend(few.into_iter().filter(left));
+        many.sort_by_key(|probe| (probe.flipped, probe.query));
+    }
+    if !many.is_empty() {
+        let queries = many.iter().filter(|probe| !probe.flipped).count();
+        let sums = dense::passes(&job.with(&many), rounds)?;
+        for (i, probe) in many[..queries].iter().enumerate() {
+            let zero = || Array3::zeros(job.bank.image_shape());
+            let flipped = sums.get(queries + i).cloned().unwrap_or_else(zero);
+            done.push((probe.query, [sums[i].clone(), flipped]));
+        }
+    }
+    Ok(done)
+}
+
 /// Adds the mirrored half, divides by the cover and returns to the units of the images.
-fn finish(
-    bank: &Bank<'_>,
-    cover: &[u32],
-    sums: &Array3<f64>,
-    flipped: Option<&Array3<f64>>,
-    mut out: ArrayViewMut3<'_, f32>,
-) {
+fn finish(bank: &Bank<'_>, cover: &[u32], [sums, flipped]: &[Array3<f64>; 2], mut out: ArrayViewMut3<'_, f32>) {
     let (_, unit) = bank.scale();
     let width = sums.dim().2;
     for ((c, y, x), value) in out.indexed_iter_mut() {
-        let mirrored = flipped.map_or(0.0, |flipped| flipped[[c, y, width - 1 - x]]);
-        *value = ((sums[[c, y, x]] + mirrored) / (f64::from(cover[y * width + x]) * unit)) as f32;
+        let sum = sums[[c, y, x]] + flipped[[c, y, width - 1 - x]];
+        *value = (sum / (f64::from(cover[y * width + x]) * unit)) as f32;
     }
 }

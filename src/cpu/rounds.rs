@@ -20,7 +20,7 @@ const PROBES: usize = 8;
 const ROUND: Duration = Duration::from_millis(100);
 
 /// Most items whose results wait for their merge at once.
-const WAITING: usize = 256;
+const WAITING: usize = 64;
 
 /// One shard of the bank for a few probes.
 #[derive(Debug, Clone)]
@@ -61,7 +61,8 @@ impl<'m, 'a> Rounds<'m, 'a> {
         self.run_items(&items(job), space, work, merge)
     }
 
-    fn run_items<S: Send, R: Send>(
+    /// The same for some of a job's items.
+    pub(super) fn run_items<S: Send, R: Send>(
         &mut self,
         items: &[Item],
         space: impl Fn() -> S + Sync,
@@ -86,10 +87,21 @@ impl<'m, 'a> Rounds<'m, 'a> {
                 self.done += (item.images.len() * item.probes.len()) as u64;
             }
             self.adapt(start.elapsed());
-            (self.monitor)(self.done, self.total)?;
+            (self.monitor)(self.done.min(self.total), self.total)?;
             waiting = rest;
         }
         Ok(())
+    }
+
+    /// Runs `work` on the engine's threads.
+    pub(super) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
+    }
+
+    /// Counts work that turned out not to be needed.
+    pub(super) fn skip(&mut self, work: usize) -> Result<()> {
+        self.done += work as u64;
+        (self.monitor)(self.done.min(self.total), self.total)
     }
 
     /// Rounds are cut by time; the order of merging, and so the result, does not depend on where they are cut.
@@ -103,7 +115,8 @@ impl<'m, 'a> Rounds<'m, 'a> {
     }
 }
 
-fn items<P: Pixel>(job: &Job<'_, P>) -> Vec<Item> {
+/// All items of a job, shard by shard.
+pub(super) fn items<P: Pixel>(job: &Job<'_, P>) -> Vec<Item> {
     let shard = shard_len(job.bank.len(), job.bank.image_len());
     let blocks = |count: usize, block: usize| {
         (0..count).step_by(block).map(move |start| start..count.min(start + block)).collect::<Vec<_>>()

@@ -13,6 +13,9 @@ pub trait Pixel: Copy + Send + Sync + 'static {
     /// The stored values as numbers, less the centre of their range.
     fn centred<V: Vector>(lanes: &Self::Lanes) -> V;
 
+    /// Its value less the centre of the range.
+    fn number(self) -> f64;
+
     /// The value of one lane.
     fn lane(lanes: &mut Self::Lanes, lane: usize) -> &mut Self;
 
@@ -29,6 +32,10 @@ impl Pixel for u8 {
     #[inline(always)]
     fn centred<V: Vector>(lanes: &Self::Lanes) -> V {
         V::load_bytes(lanes).sub(V::splat(127.5))
+    }
+
+    fn number(self) -> f64 {
+        f64::from(self) - 127.5
     }
 
     #[inline(always)]
@@ -54,6 +61,10 @@ impl Pixel for f32 {
     #[inline(always)]
     fn centred<V: Vector>(lanes: &Self::Lanes) -> V {
         V::load(lanes)
+    }
+
+    fn number(self) -> f64 {
+        f64::from(self)
     }
 
     #[inline(always)]
