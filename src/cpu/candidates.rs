@@ -56,11 +56,11 @@ impl Candidates {
     /// Drops what the least energies have meanwhile left behind.
     pub fn prune(&mut self, margin: f32) {
         let least = &self.least;
-        self.list.retain(|candidate| candidate.energy <= bound(least[candidate.window as usize], margin));
+        self.list.retain(|candidate| candidate.energy < bound(least[candidate.window as usize], margin));
     }
 }
 
-/// Candidates have energies up to this one: the margin, and room for the rounding of the energies themselves.
+/// Candidates have energies below this one: the margin, and room for the rounding of the energies themselves.
 #[inline(always)]
 fn bound(least: f32, margin: f32) -> f32 {
     least + (margin + 1e-5 * least.abs())
@@ -80,24 +80,23 @@ fn collect_body<V: Vector>(energies: &[Lanes], margin: f32, first: usize, found:
             near = near.min(V::load(energy));
         }
         if near.any_below(V::splat(bound(found.least[k], margin))) {
-            collect_window(energies, k, margin, first, found);
+            found.least[k] = found.least[k].min(near.least());
+            collect_window::<V>(energies, k, margin, first, found);
         }
     }
 }
 
 /// The rare case: some image of the group is a candidate on window `k`.
-#[inline(never)]
-fn collect_window(energies: &[Lanes], k: usize, margin: f32, first: usize, found: &mut Candidates) {
-    let count = found.least.len();
-    let tiles = || energies[k..].iter().step_by(count);
-    let least = tiles().flat_map(|tile| tile.0).fold(found.least[k], f32::min);
-    found.least[k] = least;
-    for (tile, energy) in tiles().enumerate() {
-        for (lane, &energy) in energy.0.iter().enumerate() {
-            if energy <= bound(least, margin) && !found.overflowed() {
-                let image = (first + tile * LANES + lane) as u32;
-                found.list.push(Candidate { window: k as u32, image, energy });
-            }
+#[inline(always)]
+fn collect_window<V: Vector>(energies: &[Lanes], k: usize, margin: f32, first: usize, found: &mut Candidates) {
+    let bound = V::splat(bound(found.least[k], margin));
+    for (tile, energy) in energies[k..].iter().step_by(found.least.len()).enumerate() {
+        let mut below = V::load(energy).below(bound);
+        while below != 0 && !found.overflowed() {
+            let lane = below.trailing_zeros() as usize;
+            below &= below - 1;
+            let image = (first + tile * LANES + lane) as u32;
+            found.list.push(Candidate { window: k as u32, image, energy: energy.0[lane] });
         }
     }
 }
@@ -125,7 +124,7 @@ mod tests {
                     let energy = |image: usize| lanes[image / LANES * 2 + window].0[image % LANES];
                     let least = (0..4 * LANES).map(energy).fold(f32::MAX, f32::min);
                     prop_assert_eq!(found.least[window], least);
-                    let expected: Vec<usize> = (0..4 * LANES).filter(|&i| energy(i) <= bound(least, margin)).collect();
+                    let expected: Vec<usize> = (0..4 * LANES).filter(|&i| energy(i) < bound(least, margin)).collect();
                     let mut images: Vec<usize> = found
                         .list.iter().filter(|c| c.window as usize == window).map(|c| c.image as usize).collect();
                     images.sort_unstable();

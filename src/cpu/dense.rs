@@ -70,7 +70,7 @@ fn space<P: Pixel>(job: &Job<'_, P>) -> Space<P> {
     Space {
         tiles: Tiles::new(job),
         states: Vec::new(),
-        coefficients: vec![Lanes::ZERO; GROUP * windows.height() * windows.width()],
+        coefficients: vec![Lanes::ZERO; GROUP * job.plane()],
         live: vec![false; windows.grid().0],
         spread: SpreadSpace::default(),
     }
@@ -134,7 +134,7 @@ fn composite_group<P: Pixel>(
     let windows = job.view(probe);
     let (_, columns) = windows.grid();
     let (rate, cutoff) = (probe.rate as f32, job.cutoff as f32);
-    let coefficients = space.coefficients.chunks_exact_mut(windows.height() * windows.width());
+    let coefficients = space.coefficients.chunks_exact_mut(job.plane());
     let mut terms = Vec::with_capacity(GROUP);
     for ((tile, weights), coefficients) in space.tiles.tiles_and_energies(job, which).zip(coefficients) {
         if weigh(job.isa, weights, least, scale, rate, cutoff, columns, &mut space.live) {

@@ -21,7 +21,8 @@ pub(super) struct Job<'a, P> {
     pub(super) views: &'a [Windows; 2],
     pub(super) probes: &'a [Probe],
     pub(super) isa: Isa,
-    /// Weights below `2^-cutoff` of a window's largest are left out: together less than `2^-25` of its sum, at worst.
+    /// Weights below `2^-cutoff` of a window's largest are left out: together at the very worst `2^-20` of its sum, and
+    /// as a rule below `2^-30`, because few images lie just there.
     pub(super) cutoff: f64,
 }
 
@@ -36,13 +37,24 @@ pub(super) struct Tiles<P: Pixel> {
 impl<'a, P: Pixel> Job<'a, P> {
     /// A job over all of `bank`, whose pixels are `pixels`.
     pub(super) fn new(bank: &'a Bank<'a>, pixels: &'a [P], views: &'a [Windows; 2], probes: &'a [Probe]) -> Self {
-        let cutoff = 25.0 + (2.0 * bank.len() as f64).log2();
+        let cutoff = 20.0 + (2.0 * bank.len() as f64).log2();
         Self { bank, pixels, views, probes, isa: Isa::best(), cutoff }
     }
 
     /// The same job for other probes.
     pub(super) fn with(&self, probes: &'a [Probe]) -> Self {
         Self { probes, ..*self }
+    }
+
+    /// Pixels of a channel.
+    pub(super) fn plane(&self) -> usize {
+        self.views[0].height() * self.views[0].width()
+    }
+
+    /// The stored pixels of an image, `[channel][pixel]`.
+    pub(super) fn image(&self, index: usize) -> &'a [P] {
+        let len = self.bank.image_len();
+        &self.pixels[index * len..(index + 1) * len]
     }
 
     /// The windows as a probe sees them.

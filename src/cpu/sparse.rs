@@ -16,7 +16,6 @@ use super::probe::Probe;
 use super::rounds::{Item, Rounds, items};
 use super::tile::Pixel;
 use crate::error::Result;
-use crate::windows::Windows;
 
 /// Pieces into which the exact sums of a query are cut, to share them among threads.
 const CHUNKS: usize = 16;
@@ -66,13 +65,11 @@ fn scan<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<C
             |probe, part| found[probe].merge(&part),
         )?;
         share_least(job, &mut found);
-        for (found, probe) in found.iter_mut().zip(job.probes) {
-            found.prune(margin(probe));
-        }
+        let prune = |(found, probe): (&mut Candidates, &Probe)| found.prune(margin(probe));
+        rounds.install(|| found.par_iter_mut().zip(job.probes).for_each(prune));
     }
-    for found in &mut found {
-        found.list.sort_unstable_by_key(|candidate| (candidate.window, candidate.image));
-    }
+    let sort = |found: &mut Candidates| found.list.sort_unstable_by_key(|c| (c.window, c.image));
+    rounds.install(|| found.par_iter_mut().for_each(sort));
     Ok(found)
 }
 
@@ -126,9 +123,8 @@ fn share_least<P: Pixel>(job: &Job<'_, P>, found: &mut [Candidates]) {
 fn pays<P: Pixel>(job: &Job<'_, P>, found: &Candidates) -> bool {
     const CHEAP: usize = 1 << 22;
     let windows = &job.views[0];
-    let plane = windows.height() * windows.width();
     let pixels: usize = found.list.iter().map(|candidate| windows.pixels(candidate.window as usize)).sum();
-    !found.given_up && pixels <= (job.bank.len() * plane / 6).max(CHEAP)
+    !found.given_up && pixels <= (job.bank.len() * job.plane() / 6).max(CHEAP)
 }
 
 /// One query, its mirror image if flips count, and the candidates of both.
@@ -154,18 +150,17 @@ impl Pair<'_> {
         let mut sums = [Array3::zeros(job.bank.image_shape()), Array3::zeros(job.bank.image_shape())];
         for k in windows {
             let twin = job.views[0].mirror_index(k);
-            let sides = [(Some(self.probe), k), (self.flipped, twin)];
+            let runs = [job.views[0].runs(k).collect::<Vec<_>>(), job.views[1].runs(twin).collect()];
             let lists = [of_window(self.lists[0], k), of_window(self.lists[1], twin)];
-            let mut weights: [Vec<f64>; 2] = [Vec::new(), Vec::new()];
-            for ((weights, list), (probe, k)) in weights.iter_mut().zip(lists).zip(sides) {
-                if let Some(probe) = probe {
-                    weights.extend(list.iter().map(|candidate| energy(job, probe, candidate.image, k)));
-                }
-            }
+            let z = [&self.probe.z, &self.flipped.unwrap_or(self.probe).z];
+            let mut weights = [0, 1].map(|side| {
+                let energy = |candidate: &Candidate| energy(job, z[side], candidate.image, &runs[side]);
+                lists[side].iter().map(energy).collect::<Vec<_>>()
+            });
             normalise(&mut weights, self.probe.rate);
-            for ((sums, (weights, list)), (probe, k)) in sums.iter_mut().zip(weights.iter().zip(lists)).zip(sides) {
-                if let Some(probe) = probe {
-                    add(job, job.view(probe), k, weights, list, sums);
+            for side in [0, 1] {
+                for (weight, candidate) in weights[side].iter().zip(lists[side]) {
+                    add(job, *weight, candidate.image, &runs[side], &mut sums[side]);
                 }
             }
         }
@@ -180,17 +175,16 @@ fn of_window(list: &[Candidate], k: usize) -> &[Candidate] {
     &list[start..end]
 }
 
-/// The squared distance of a probe to an image on window `k`, in `f64`.
-fn energy<P: Pixel>(job: &Job<'_, P>, probe: &Probe, image: u32, k: usize) -> f64 {
-    let image_len = job.bank.image_len();
-    let pixels = &job.pixels[image as usize * image_len..][..image_len];
-    let windows = job.view(probe);
-    let plane = windows.height() * windows.width();
+/// The squared distance of z to an image on the runs of a window, in `f64`.
+fn energy<P: Pixel>(job: &Job<'_, P>, z: &[f64], image: u32, runs: &[Range<usize>]) -> f64 {
+    let pixels = job.image(image as usize);
+    let plane = job.plane();
     let mut sum = 0.0;
-    for (z, pixels) in probe.z.chunks_exact(plane).zip(pixels.chunks_exact(plane)) {
-        for run in windows.runs(k) {
-            for (z, pixel) in z[run.clone()].iter().zip(&pixels[run]) {
-                sum += (z - pixel.number()).powi(2);
+    for (z, pixels) in z.chunks_exact(plane).zip(pixels.chunks_exact(plane)) {
+        for run in runs {
+            for (z, pixel) in z[run.clone()].iter().zip(&pixels[run.clone()]) {
+                let error = z - pixel.number();
+                sum += error * error;
             }
         }
     }
@@ -210,25 +204,15 @@ fn normalise(energies: &mut [Vec<f64>; 2], rate: f64) {
     }
 }
 
-/// Adds the weighted images to the pixels of window `k`.
-fn add<P: Pixel>(
-    job: &Job<'_, P>,
-    windows: &Windows,
-    k: usize,
-    weights: &[f64],
-    list: &[Candidate],
-    sums: &mut Array3<f64>,
-) {
-    let image_len = job.bank.image_len();
-    let plane = windows.height() * windows.width();
+/// Adds the weighted image to the pixels of a window's runs.
+fn add<P: Pixel>(job: &Job<'_, P>, weight: f64, image: u32, runs: &[Range<usize>], sums: &mut Array3<f64>) {
+    let pixels = job.image(image as usize);
+    let plane = job.plane();
     let Some(sums) = sums.as_slice_mut() else { return };
-    for (weight, candidate) in weights.iter().zip(list) {
-        let pixels = &job.pixels[candidate.image as usize * image_len..][..image_len];
-        for (sums, pixels) in sums.chunks_exact_mut(plane).zip(pixels.chunks_exact(plane)) {
-            for run in windows.runs(k) {
-                for (sum, pixel) in sums[run.clone()].iter_mut().zip(&pixels[run]) {
-                    *sum += weight * pixel.number();
-                }
+    for (sums, pixels) in sums.chunks_exact_mut(plane).zip(pixels.chunks_exact(plane)) {
+        for run in runs {
+            for (sum, pixel) in sums[run.clone()].iter_mut().zip(&pixels[run.clone()]) {
+                *sum += weight * pixel.number();
             }
         }
     }

@@ -56,8 +56,27 @@ pub trait Vector: Copy {
     /// The smaller value of each lane.
     #[must_use]
     fn min(self, other: Self) -> Self;
+    /// One bit a lane, the first lane lowest: whether it is below `bound`'s.
+    fn below(self, bound: Self) -> u32;
     /// Whether any lane is below `bound`'s.
-    fn any_below(self, bound: Self) -> bool;
+    #[inline(always)]
+    fn any_below(self, bound: Self) -> bool {
+        self.below(bound) != 0
+    }
+    /// The smallest of all lanes.
+    #[inline(always)]
+    fn least(self) -> f32 {
+        let mut fold = Lanes::ZERO;
+        self.store(&mut fold);
+        let mut half = LANES / 2;
+        while half > 0 {
+            for i in 0..half {
+                fold.0[i] = if fold.0[i + half] < fold.0[i] { fold.0[i + half] } else { fold.0[i] };
+            }
+            half /= 2;
+        }
+        fold.0[0]
+    }
     /// The sum of all lanes, added as a fixed tree.
     fn sum(self) -> f32;
     /// The sums of four vectors, each as [`Vector::sum`] but for the order of its tree.
@@ -109,10 +128,10 @@ mod tests {
     }
 
     dispatched! {
-        fn every_operation(a: &Lanes, b: &Lanes, bytes: &[u8; LANES]) -> (Vec<Lanes>, [f32; 5], bool) = every_operation_body
+        fn every_operation(a: &Lanes, b: &Lanes, bytes: &[u8; LANES]) -> (Vec<Lanes>, [f32; 6], u32) = every_operation_body
     }
 
-    fn every_operation_body<V: Vector>(a: &Lanes, b: &Lanes, bytes: &[u8; LANES]) -> (Vec<Lanes>, [f32; 5], bool) {
+    fn every_operation_body<V: Vector>(a: &Lanes, b: &Lanes, bytes: &[u8; LANES]) -> (Vec<Lanes>, [f32; 6], u32) {
         let (x, y) = (V::load(a), V::load(b));
         let all = [x.add(y), x.sub(y), x.mul(y), x.min(y), V::load_bytes(bytes), V::splat(a.0[3])];
         let stored = all.iter().map(|v| {
@@ -121,7 +140,7 @@ mod tests {
             out
         });
         let [s, t, u, v] = V::sums([x, y, x.add(x), x.add(y)]);
-        (stored.collect(), [x.sum(), s, t, u, v], x.any_below(y))
+        (stored.collect(), [x.sum(), s, t, u, v, x.least()], x.below(y))
     }
 
     proptest! {
@@ -148,10 +167,11 @@ mod tests {
             for isa in Isa::available() {
                 let (stored, sums, below) = every_operation(isa, &Lanes(a), &Lanes(b), &bytes);
                 prop_assert_eq!(&stored, &expected);
-                for (sum, exact) in sums.into_iter().zip([x, x, y, x + x, x + y]) {
+                let least = a.iter().copied().fold(f32::MAX, f32::min);
+                for (sum, exact) in sums.into_iter().zip([x, x, y, x + x, x + y, f64::from(least)]) {
                     prop_assert!((f64::from(sum) - exact).abs() < 1e-4);
                 }
-                prop_assert_eq!(below, a.iter().zip(&b).any(|(a, b)| a < b));
+                prop_assert_eq!(below, (0..LANES).map(|i| u32::from(a[i] < b[i]) << i).sum::<u32>());
             }
         }
     }
@@ -170,11 +190,11 @@ mod tests {
     fn one_lane_below_is_enough() {
         let (mut values, ones) = ([1.0; LANES], Lanes::splat(1.0));
         for isa in Isa::available() {
-            assert!(!every_operation(isa, &ones, &ones, &[0; LANES]).2);
+            assert_eq!(every_operation(isa, &ones, &ones, &[0; LANES]).2, 0);
         }
         values[15] = 0.5;
         for isa in Isa::available() {
-            assert!(every_operation(isa, &Lanes(values), &ones, &[0; LANES]).2);
+            assert_eq!(every_operation(isa, &Lanes(values), &ones, &[0; LANES]).2, 1 << 15);
         }
     }
 }

@@ -71,9 +71,12 @@ impl<const FMA: bool> Vector for Portable<FMA> {
     }
 
     #[inline(always)]
-    fn any_below(self, bound: Self) -> bool {
-        let below = self.0.iter().zip(bound.0).fold(0_u32, |below, (a, b)| below | u32::from(*a < b));
-        below != 0
+    fn below(self, bound: Self) -> u32 {
+        let mut below = 0;
+        for lane in 0..LANES {
+            below |= u32::from(self.0[lane] < bound.0[lane]) << lane;
+        }
+        below
     }
 
     #[inline(always)]
