@@ -286,30 +286,62 @@ fn errors_of<V: Vector, P: Pixel, const Q: usize, const EXPANDED: bool, const CH
     y: usize,
     sink: &mut impl Sink<V, Q>,
 ) {
-    let channels = if CHANNELS == 0 { shape.channels } else { CHANNELS };
     let plane = shape.height * shape.width;
+    let row = |c: usize| c * plane + y * shape.width..c * plane + (y + 1) * shape.width;
+    // Rows cut to one length, so that no access in the loop needs a check of its bounds.
+    let pixels: [&[P::Lanes]; CHANNELS] = std::array::from_fn(|c| &tile.pixels[row(c)]);
+    let values: [[&[f32]; CHANNELS]; Q] = probes.map(|probe| std::array::from_fn(|c| &probe.values[row(c)]));
     for x in 0..shape.width {
-        let mut errors = [V::splat(0.0); Q];
-        let mut own = V::splat(0.0);
-        for c in 0..channels {
-            let p = c * plane + y * shape.width + x;
-            let a: V = P::centred(&tile.pixels[p]);
-            own = if EXPANDED { a.mul_add(a, own) } else { own };
-            for q in 0..Q {
-                let z = V::splat(probes[q].values[p]);
-                errors[q] = if EXPANDED {
-                    a.mul_add(z, errors[q])
-                } else {
-                    let t = a.sub(z);
-                    t.mul_add(t, errors[q])
-                };
+        let mut sums = Sums::<V, Q, EXPANDED>::start();
+        for c in 0..CHANNELS {
+            sums.add(P::centred(&pixels[c][x]), std::array::from_fn(|q| values[q][c][x]));
+        }
+        if CHANNELS == 0 {
+            for p in (0..shape.channels).map(|c| c * plane + y * shape.width + x) {
+                sums.add(P::centred(&tile.pixels[p]), std::array::from_fn(|q| probes[q].values[p]));
             }
         }
+        sink.put(x, sums.errors());
+    }
+}
+
+/// The errors of one pixel, summed over channels.
+struct Sums<V, const Q: usize, const EXPANDED: bool> {
+    /// The part that depends on the probe.
+    cross: [V; Q],
+    /// `a^2`, the part of the expanded form that does not.
+    own: V,
+}
+
+impl<V: Vector, const Q: usize, const EXPANDED: bool> Sums<V, Q, EXPANDED> {
+    #[inline(always)]
+    fn start() -> Self {
+        Self { cross: [V::splat(0.0); Q], own: V::splat(0.0) }
+    }
+
+    #[inline(always)]
+    fn add(&mut self, a: V, values: [f32; Q]) {
         if EXPANDED {
-            for error in &mut errors {
-                *error = error.add(own);
+            self.own = a.mul_add(a, self.own);
+        }
+        for q in 0..Q {
+            let z = V::splat(values[q]);
+            self.cross[q] = if EXPANDED {
+                a.mul_add(z, self.cross[q])
+            } else {
+                let t = a.sub(z);
+                t.mul_add(t, self.cross[q])
+            };
+        }
+    }
+
+    #[inline(always)]
+    fn errors(mut self) -> [V; Q] {
+        if EXPANDED {
+            for q in 0..Q {
+                self.cross[q] = self.cross[q].add(self.own);
             }
         }
-        sink.put(x, errors);
+        self.cross
     }
 }

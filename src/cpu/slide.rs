@@ -40,17 +40,21 @@ impl<V: Vector, const SIDE: usize> Roll<V, SIDE> {
 #[inline(always)]
 pub fn slide_row<V: Vector>(row: &[Lanes], side: usize, tails: &mut [Lanes], out: &mut [Lanes]) {
     let count = row.len() + 1 - side;
+    let tails = &mut tails[..side];
     for start in (0..count).step_by(side) {
-        let mut tail = V::load(&row[start + side - 1]);
-        for i in (start..start + side - 1).rev() {
-            tail.store(&mut tails[i + 1]);
-            tail = tail.add(V::load(&row[i]));
+        let windows = side.min(count - start);
+        let mut tail = V::splat(0.0);
+        for (kept, value) in tails.iter_mut().zip(&row[start..start + side]).rev() {
+            tail = tail.add(V::load(value));
+            tail.store(kept);
         }
-        tail.store(&mut out[start]);
+        let out = &mut out[start..start + windows];
+        out[0] = tails[0];
         let mut head = V::splat(0.0);
-        for i in start + 1..count.min(start + side) {
-            head = head.add(V::load(&row[i + side - 1]));
-            head.add(V::load(&tails[i])).store(&mut out[i]);
+        let next = &row[start + side..start + side + windows - 1];
+        for ((o, kept), value) in out[1..].iter_mut().zip(&tails[1..windows]).zip(next) {
+            head = head.add(V::load(value));
+            head.add(V::load(kept)).store(o);
         }
     }
 }
