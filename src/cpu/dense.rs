@@ -3,7 +3,7 @@
 use ndarray::Array3;
 
 use super::gather::gather;
-use super::job::{GROUP, Job, Tiles};
+use super::job::{Group, Job, TILES};
 use super::rounds::{Item, Rounds};
 use super::simd::Lanes;
 use super::spread::{SpreadSpace, spread};
@@ -23,7 +23,7 @@ type Normaliser = (Vec<f32>, Vec<f32>);
 
 /// Working space of one thread.
 struct Space<P: Pixel> {
-    tiles: Tiles<P>,
+    group: Group<P>,
     states: Vec<LaneState>,
     coefficients: Vec<Lanes>,
     live: Vec<bool>,
@@ -68,9 +68,9 @@ pub(super) fn passes<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) ->
 fn space<P: Pixel>(job: &Job<'_, P>) -> Space<P> {
     let windows = &job.views[0];
     Space {
-        tiles: Tiles::new(job),
+        group: Group::new(job),
         states: Vec::new(),
-        coefficients: vec![Lanes::ZERO; GROUP * job.plane()],
+        coefficients: vec![Lanes::ZERO; TILES * job.plane()],
         live: vec![false; windows.grid().0],
         spread: SpreadSpace::default(),
     }
@@ -83,13 +83,13 @@ fn posteriors_of<P: Pixel>(job: &Job<'_, P>, item: &Item, space: &mut Space<P>) 
     space.states.resize_with(item.probes.len(), LaneState::default);
     space.states.iter_mut().for_each(|state| state.start(count));
     for first in Job::<P>::groups(&item.images) {
-        space.tiles.load(job, first, &item.images);
+        space.group.load(job, first, &item.images);
         for pair in job.pairs(item.probes.clone()) {
-            space.tiles.energies(job, pair.clone());
+            space.group.energies(job, pair.clone());
             for (which, probe) in pair.enumerate() {
                 let state = &mut space.states[probe - item.probes.start];
                 let rate = job.probes[probe].rate as f32;
-                absorb(job.isa, space.tiles.energies_of(job, which), rate, columns, state);
+                absorb(job.isa, space.group.energies_of(job, which), rate, columns, state);
             }
         }
     }
@@ -110,9 +110,9 @@ fn composites_of<P: Pixel>(
 ) -> Vec<Vec<f32>> {
     let mut sums = vec![vec![0.0; job.bank.image_len()]; item.probes.len()];
     for first in Job::<P>::groups(&item.images) {
-        space.tiles.load(job, first, &item.images);
+        space.group.load(job, first, &item.images);
         for pair in job.pairs(item.probes.clone()) {
-            space.tiles.energies(job, pair.clone());
+            space.group.energies(job, pair.clone());
             for (which, probe) in pair.enumerate() {
                 composite_group(job, probe, which, &normalisers[probe], space, &mut sums[probe - item.probes.start]);
             }
@@ -135,8 +135,8 @@ fn composite_group<P: Pixel>(
     let (_, columns) = windows.grid();
     let (rate, cutoff) = (probe.rate as f32, job.cutoff as f32);
     let coefficients = space.coefficients.chunks_exact_mut(job.plane());
-    let mut terms = Vec::with_capacity(GROUP);
-    for ((tile, weights), coefficients) in space.tiles.tiles_and_energies(job, which).zip(coefficients) {
+    let mut terms = Vec::with_capacity(TILES);
+    for ((tile, weights), coefficients) in space.group.tiles_and_energies(job, which).zip(coefficients) {
         if weigh(job.isa, weights, least, scale, rate, cutoff, columns, &mut space.live) {
             spread(job.isa, windows, weights, &space.live, &mut space.spread, coefficients);
             terms.push((tile, &*coefficients));

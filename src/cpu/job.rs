@@ -10,8 +10,8 @@ use super::tile::{Pixel, Tile};
 use crate::bank::Bank;
 use crate::windows::Windows;
 
-/// Tiles a group: their lanes are summed before the costly sum across lanes, and states are touched once a group.
-pub(super) const GROUP: usize = 4;
+/// Group a group: their lanes are summed before the costly sum across lanes, and states are touched once a group.
+pub(super) const TILES: usize = 2;
 
 /// Everything the items of a pass share.
 pub(super) struct Job<'a, P> {
@@ -27,7 +27,7 @@ pub(super) struct Job<'a, P> {
 }
 
 /// A group of tiles and the energies of a few probes on it; working space of one thread.
-pub(super) struct Tiles<P: Pixel> {
+pub(super) struct Group<P: Pixel> {
     tiles: Vec<Tile<P>>,
     filled: usize,
     energies: Vec<Lanes>,
@@ -64,7 +64,7 @@ impl<'a, P: Pixel> Job<'a, P> {
 
     /// The first images of the groups of a shard.
     pub(super) fn groups(images: &Range<usize>) -> impl Iterator<Item = usize> + use<P> {
-        images.clone().step_by(GROUP * LANES)
+        images.clone().step_by(TILES * LANES)
     }
 
     /// Probes in ones and twos that a kernel can take together.
@@ -80,13 +80,13 @@ impl<'a, P: Pixel> Job<'a, P> {
     }
 }
 
-impl<P: Pixel> Tiles<P> {
+impl<P: Pixel> Group<P> {
     /// Space for a job's tiles.
     pub(super) fn new(job: &Job<'_, P>) -> Self {
         Self {
-            tiles: (0..GROUP).map(|_| Tile::new(job.bank.image_len())).collect(),
+            tiles: (0..TILES).map(|_| Tile::new(job.bank.image_len())).collect(),
             filled: 0,
-            energies: vec![Lanes::ZERO; PROBES * GROUP * job.views[0].count()],
+            energies: vec![Lanes::ZERO; PROBES * TILES * job.views[0].count()],
             space: EnergySpace::default(),
         }
     }
@@ -94,7 +94,7 @@ impl<P: Pixel> Tiles<P> {
     /// Transposes the images from `first` on into tiles, as many as `shard` has and fit.
     pub(super) fn load(&mut self, job: &Job<'_, P>, first: usize, shard: &Range<usize>) {
         let image_len = job.bank.image_len();
-        let last = shard.end.min(first + GROUP * LANES);
+        let last = shard.end.min(first + TILES * LANES);
         let parts = job.pixels[first * image_len..last * image_len].chunks(LANES * image_len);
         self.filled = parts.len();
         self.tiles.iter_mut().zip(parts).for_each(|(tile, part)| tile.load(part));
@@ -105,7 +105,7 @@ impl<P: Pixel> Tiles<P> {
         let count = job.views[0].count();
         let both: Vec<&Probe> = job.probes[probes].iter().collect();
         let windows = job.view(both[0]);
-        let (first, second) = self.energies.split_at_mut(GROUP * count);
+        let (first, second) = self.energies.split_at_mut(TILES * count);
         let outs = first.chunks_exact_mut(count).zip(second.chunks_exact_mut(count));
         for (tile, (first, second)) in self.tiles[..self.filled].iter().zip(outs) {
             let mut outs = [first, second];
@@ -116,7 +116,7 @@ impl<P: Pixel> Tiles<P> {
     /// The energies `[tile][window]` of the first or second probe of the last call.
     pub(super) fn energies_of(&mut self, job: &Job<'_, P>, which: usize) -> &mut [Lanes] {
         let count = job.views[0].count();
-        &mut self.energies[which * GROUP * count..][..self.filled * count]
+        &mut self.energies[which * TILES * count..][..self.filled * count]
     }
 
     /// The tiles with the energies of the first or second probe of the last call, tile by tile.
@@ -126,7 +126,7 @@ impl<P: Pixel> Tiles<P> {
         which: usize,
     ) -> impl Iterator<Item = (&Tile<P>, &mut [Lanes])> {
         let count = job.views[0].count();
-        let energies = self.energies[which * GROUP * count..].chunks_exact_mut(count);
+        let energies = self.energies[which * TILES * count..].chunks_exact_mut(count);
         self.tiles[..self.filled].iter().zip(energies)
     }
 }

@@ -11,7 +11,7 @@ use ndarray::Array3;
 use rayon::prelude::*;
 
 use super::candidates::{Candidate, Candidates, collect};
-use super::job::{Job, Tiles};
+use super::job::{Group, Job};
 use super::probe::Probe;
 use super::rounds::{Item, Rounds, items};
 use super::tile::Pixel;
@@ -60,8 +60,8 @@ fn scan<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<C
         let hints: Vec<Vec<f32>> = found.iter().map(|found| found.least.clone()).collect();
         rounds.run_items(
             epoch,
-            || Tiles::new(job),
-            |item, tiles| scan_item(job, item, &hints, tiles),
+            || Group::new(job),
+            |item, group| scan_item(job, item, &hints, group),
             |probe, part| found[probe].merge(&part),
         )?;
         share_least(job, &mut found);
@@ -74,16 +74,16 @@ fn scan<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<C
 }
 
 /// The candidates of each of an item's probes.
-fn scan_item<P: Pixel>(job: &Job<'_, P>, item: &Item, hints: &[Vec<f32>], tiles: &mut Tiles<P>) -> Vec<Candidates> {
+fn scan_item<P: Pixel>(job: &Job<'_, P>, item: &Item, hints: &[Vec<f32>], group: &mut Group<P>) -> Vec<Candidates> {
     let limit = 1024 + 16 * job.views[0].count();
     let mut found: Vec<_> = item.probes.clone().map(|p| Candidates::new(hints[p].clone(), limit)).collect();
     for first in Job::<P>::groups(&item.images) {
-        tiles.load(job, first, &item.images);
+        group.load(job, first, &item.images);
         for pair in job.pairs(item.probes.clone()) {
-            tiles.energies(job, pair.clone());
+            group.energies(job, pair.clone());
             for (which, probe) in pair.enumerate() {
                 let margin = (job.cutoff / job.probes[probe].rate) as f32;
-                let energies = tiles.energies_of(job, which);
+                let energies = group.energies_of(job, which);
                 collect(job.isa, energies, margin, first, &mut found[probe - item.probes.start]);
             }
         }

@@ -129,7 +129,7 @@ def masks_from_maps(heatmaps: FloatArray, threshold: float) -> npt.NDArray[np.bo
 
     Example:
         >>> import numpy as np
-        >>> masks_from_maps(np.array([[[1.0, 5.0], [3.0, 1.0]]]), 0.8)
+        >>> masks_from_maps(np.array([[[1.0, 5.0], [3.0, 1.0]]]), 0.75)
         array([[[False,  True],
                 [ True, False]]])
     """
