@@ -124,6 +124,20 @@ def test_heat_maps_give_the_oracle_masks(problem: Problem, data: st.DataObject) 
         close(problem, masks, flex(problem.z, problem.sigma))
 
 
+@pytest.mark.parametrize("xflip", [False, True])
+@pytest.mark.parametrize("side", [2, 5, 8])
+def test_small_sigma_with_too_many_near_images_is_the_oracle(xflip: bool, side: int) -> None:
+    """Images one grey level apart: at small sigma all of them carry weight, and lists of candidates overflow."""
+    rng = np.random.default_rng(0)
+    base = rng.integers(50, 200, (1, 1, 8, 8))
+    images = (base + rng.integers(0, 2, (400, 1, 8, 8))).astype(np.uint8)
+    sigma = np.array([0.02, 0.05, 3.0])
+    z = pspc.ImageSet(images).batch([0, 1, 2]) + sigma[:, None, None, None] * rng.standard_normal((3, 1, 8, 8))
+    problem = Problem(images, xflip, z, sigma)
+    windows = reference.square_windows(8, 8, side)
+    close(problem, windows, pspc.PSPCSquare(problem.data, patch_sizes=side)(z, sigma))
+
+
 @pytest.fixture
 def problem() -> Problem:
     """Smooth 12 x 10 images, enough for several shards, and noisy ones at four levels."""

@@ -1,5 +1,6 @@
 """Denoisers as users meet them: Gaussian, Network, the attributes samplers look for, and faults once seen elsewhere."""
 
+import tracemalloc
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -96,6 +97,16 @@ def test_gaussian_data_have_the_gaussian_denoiser_as_their_posterior_mean() -> N
     data = pspc.ImageSet(x)
     z = np.array([[[[0.7, -0.2]]], [[[-1.0, 0.4]]]])
     np.testing.assert_allclose(pspc.Empirical(data)(z, 0.5), pspc.Gaussian(data, cache=False)(z, 0.5), atol=0.03)
+
+
+def test_gaussian_needs_no_matrix_per_sample() -> None:
+    data = pspc.ImageSet(RNG.integers(0, 256, (40, 3, 16, 16), dtype=np.uint8))
+    G, z = pspc.Gaussian(data, cache=False), RNG.standard_normal((64, 3, 16, 16))
+    tracemalloc.start()
+    G(z, np.full(64, 0.5))
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 * 768 * 768  # bytes; a matrix per sample would take eight times as much
 
 
 class Shrink(torch.nn.Module):
