@@ -77,6 +77,12 @@ pub enum Error {
         /// What the system said.
         reason: String,
     },
+    /// The environment asks for a number of threads that is none.
+    #[error("PSPC_NUM_THREADS is {value:?}, allowed are whole numbers from 1 up")]
+    ThreadsVariable {
+        /// What the variable holds.
+        value: String,
+    },
     /// The result is not finite: the images changed under a running call.
     #[error("the result is not finite: the images were changed while they were in use, or hold NaN or infinite pixels")]
     NotFinite,

@@ -20,8 +20,8 @@ pub fn pool() -> Result<Arc<ThreadPool>> {
     match held.as_ref() {
         Some(ours) if ours.process == std::process::id() => Ok(ours.pool.clone()),
         inherited => {
-            let threads = inherited.map_or_else(default_threads, |h| h.pool.current_num_threads());
-            replace(&mut held, threads)
+            let threads = inherited.map_or_else(default_threads, |h| Ok(h.pool.current_num_threads()));
+            replace(&mut held, threads?)
         }
     }
 }
@@ -52,8 +52,12 @@ fn replace(held: &mut Option<Held>, threads: usize) -> Result<Arc<ThreadPool>> {
     Ok(pool)
 }
 
-fn default_threads() -> usize {
-    let cores = || std::thread::available_parallelism().map_or(1, usize::from);
-    let wanted = std::env::var("PSPC_NUM_THREADS").ok().and_then(|value| value.parse().ok());
-    wanted.filter(|&threads| threads > 0).unwrap_or_else(cores)
+fn default_threads() -> Result<usize> {
+    let Ok(wanted) = std::env::var("PSPC_NUM_THREADS") else {
+        return Ok(std::thread::available_parallelism().map_or(1, usize::from));
+    };
+    match wanted.parse() {
+        Ok(threads) if threads > 0 => Ok(threads),
+        _ => Err(Error::ThreadsVariable { value: wanted }),
+    }
 }

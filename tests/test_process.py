@@ -123,3 +123,8 @@ def test_thread_numbers() -> None:
     pspc.set_num_threads(before)
     with pytest.raises(pspc.errors.InvalidValueError, match="0 threads"):
         pspc.set_num_threads(0)
+
+
+def test_a_bad_number_of_threads_in_the_environment_is_named() -> None:
+    done = run("import pspc_rs; pspc_rs.num_threads()", PSPC_NUM_THREADS="many")
+    assert 'InvalidValueError: PSPC_NUM_THREADS is "many", allowed are whole numbers from 1 up' in done.stderr

@@ -20,6 +20,9 @@ use crate::error::Result;
 /// Pieces into which the exact sums of a query are cut, to share them among threads.
 const CHUNKS: usize = 16;
 
+/// Queries weighed before the monitor is asked again.
+const AT_ONCE: usize = 8;
+
 /// Most candidates kept for a probe: bounds the memory of all lists in flight.
 const LONGEST: usize = 1 << 18;
 
@@ -39,11 +42,14 @@ pub(super) fn sums<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> R
         })
         .collect();
     let few = |i: usize| [Some(&found[i]), found.get(queries + i)].into_iter().flatten().all(|f| pays(job, f));
-    let sums: Vec<Sums> =
-        rounds.install(|| pairs.par_iter().enumerate().map(|(i, pair)| few(i).then(|| pair.sums(job))).collect());
-    // The second of two passes was not needed.
-    let spared = sums.iter().flatten().count() * job.probes.len() / queries;
-    rounds.skip(spared * job.bank.len())?;
+    let mut sums = Vec::with_capacity(queries);
+    for (start, some) in (0..queries).step_by(AT_ONCE).zip(pairs.chunks(AT_ONCE)) {
+        let weighed = some.par_iter().enumerate().map(|(i, pair)| few(start + i).then(|| pair.sums(job)));
+        sums.extend(rounds.install(|| weighed.collect::<Vec<_>>()));
+        // Where a list was weighed, the second of two passes is not needed.
+        let spared = sums[start..].iter().flatten().count() * job.probes.len() / queries;
+        rounds.skip(spared * job.bank.len())?;
+    }
     Ok(sums)
 }
 
@@ -119,12 +125,13 @@ fn share_least<P: Pixel>(job: &Job<'_, P>, found: &mut [Candidates]) {
 }
 
 /// Whether weighing the listed images alone, in `f64`, is cheaper than a dense pass over all of them; never mind a list
-/// that takes a few milliseconds.
+/// that takes a few milliseconds, never one that takes a tenth of a second.
 fn pays<P: Pixel>(job: &Job<'_, P>, found: &Candidates) -> bool {
     const CHEAP: usize = 1 << 22;
+    const DEAR: usize = 1 << 24;
     let windows = &job.views[0];
     let pixels: usize = found.list.iter().map(|candidate| windows.pixels(candidate.window as usize)).sum();
-    !found.given_up && pixels <= (job.bank.len() * job.plane() / 6).max(CHEAP)
+    !found.given_up && pixels <= (job.bank.len() * job.plane() / 6).clamp(CHEAP, DEAR)
 }
 
 /// One query, its mirror image if flips count, and the candidates of both.

@@ -22,7 +22,7 @@ impl From<Error> for PyErr {
                 InvalidValueError::new_err(text)
             }
             Error::Uncovered { .. } => CoverageError::new_err(text),
-            Error::Threads { .. } => InvalidValueError::new_err(text),
+            Error::Threads { .. } | Error::ThreadsVariable { .. } => InvalidValueError::new_err(text),
             Error::NotFinite | Error::Stopped => PspcError::new_err(text),
         }
     }
