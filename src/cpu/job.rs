@@ -28,7 +28,7 @@ pub(super) struct Job<'a, P> {
 
 /// A group of tiles and the energies of a few probes on it; working space of one thread.
 pub(super) struct Group<P: Pixel> {
-    tiles: Vec<Tile<P>>,
+    tiles: [Tile<P>; TILES],
     filled: usize,
     energies: Vec<Lanes>,
     space: EnergySpace,
@@ -84,7 +84,7 @@ impl<P: Pixel> Group<P> {
     /// Space for a job's tiles.
     pub(super) fn new(job: &Job<'_, P>) -> Self {
         Self {
-            tiles: (0..TILES).map(|_| Tile::new(job.bank.image_len())).collect(),
+            tiles: std::array::from_fn(|_| Tile::new(job.bank.image_len())),
             filled: 0,
             energies: vec![Lanes::ZERO; PROBES * TILES * job.views[0].count()],
             space: EnergySpace::default(),
@@ -98,6 +98,11 @@ impl<P: Pixel> Group<P> {
         let parts = job.pixels[first * image_len..last * image_len].chunks(LANES * image_len);
         self.filled = parts.len();
         self.tiles.iter_mut().zip(parts).for_each(|(tile, part)| tile.load(part));
+    }
+
+    /// All tiles; those that hold no image of the last group hold earlier ones.
+    pub(super) fn tiles(&self) -> &[Tile<P>; TILES] {
+        &self.tiles
     }
 
     /// Computes the energies of one or two probes on the whole group.

@@ -1,6 +1,7 @@
 //! The composite on CPU: shards of the bank times blocks of probes, in two passes, on the engine's threads.
 //!
-//! Where sigma is small, `sparse` looks for the few images that carry weight; otherwise `dense` weighs them all.
+//! Where sigma is small, `sparse` looks for the few images that carry weight; otherwise `dense` weighs them all, and `full` does so for
+//! the full window.
 //!
 //! - A *probe* is a query, or its mirror image where flips count: `|z - flip x| = |flip z - x|`, so flips cost a second
 //!   probe on the same tile and no second copy of the data; both share one softmax.
@@ -11,6 +12,7 @@
 pub mod candidates;
 mod dense;
 pub mod energy;
+mod full;
 pub mod gather;
 pub mod isa;
 mod job;
@@ -28,7 +30,7 @@ use ndarray::{Array3, Array4, ArrayView4, ArrayViewMut3, s};
 use crate::bank::{Bank, Pixels};
 use crate::composite::Monitor;
 use crate::error::Result;
-use crate::windows::Windows;
+use crate::windows::{Kind, Windows};
 use job::Job;
 use probe::Probe;
 use rounds::Rounds;
@@ -36,6 +38,9 @@ use tile::Pixel;
 
 /// Queries in flight at once; bounds the memory of states and sums whatever the batch.
 const QUERIES: usize = 32;
+
+/// Most energies kept at once for full windows, 4 bytes each.
+const KEPT: usize = 1 << 24;
 
 /// See [`crate::composite()`]; arguments have been checked.
 pub fn composite<T: Copy + Into<f64> + Send + Sync>(
@@ -52,8 +57,9 @@ pub fn composite<T: Copy + Into<f64> + Send + Sync>(
     let work = 2 * bank.len() * sigma.len() * if flips { 2 } else { 1 };
     let mut rounds = Rounds::new(work as u64, monitor)?;
     let mut denoised = Array4::zeros(z.raw_dim());
-    for start in (0..sigma.len()).step_by(QUERIES) {
-        let queries = start..sigma.len().min(start + QUERIES);
+    let at_once = (KEPT / (2 * bank.len())).clamp(1, QUERIES);
+    for start in (0..sigma.len()).step_by(at_once) {
+        let queries = start..sigma.len().min(start + at_once);
         let probes = |flipped| queries.clone().map(move |q| (q, flipped));
         let probes: Vec<Probe> = probes(false)
             .chain(probes(true).filter(|_| flips))
@@ -70,8 +76,11 @@ pub fn composite<T: Copy + Into<f64> + Send + Sync>(
     Ok(denoised)
 }
 
-/// Per query its index and the weighted sums of centred stored pixels, of the query and of its mirror image.
-fn sums_of<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<(usize, [Array3<f64>; 2])>> {
+/// A query's index and the weighted sums of centred stored pixels, of the query and of its mirror image.
+type QuerySums = (usize, [Array3<f64>; 2]);
+
+/// The sums of every query of a job, in any order.
+fn sums_of<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<QuerySums>> {
     let (few, mut many): (Vec<Probe>, Vec<Probe>) = job.probes.iter().cloned().partition(|probe| probe.sparse);
     let mut done = Vec::new();
     if !few.is_empty() {
@@ -84,14 +93,21 @@ fn sums_of<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Ve
     }
     if !many.is_empty() {
         let queries = many.iter().filter(|probe| !probe.flipped).count();
-        let sums = dense::passes(&job.with(&many), rounds)?;
-        for (i, probe) in many[..queries].iter().enumerate() {
-            let zero = || Array3::zeros(job.bank.image_shape());
-            let flipped = sums.get(queries + i).cloned().unwrap_or_else(zero);
-            done.push((probe.query, [sums[i].clone(), flipped]));
-        }
+        let job = job.with(&many);
+        let sums = match job.views[0].kind() {
+            Kind::Full => full::sums(&job, rounds)?,
+            Kind::Square { .. } | Kind::Masks(_) => dense::passes(&job, rounds)?,
+        };
+        done.extend(pair_up(&job, &many[..queries], sums));
     }
     Ok(done)
+}
+
+/// The sums of queries' probes, followed by those of their flipped probes if there are any, as pairs by query.
+fn pair_up<P: Pixel>(job: &Job<'_, P>, queries: &[Probe], mut sums: Vec<Array3<f64>>) -> Vec<QuerySums> {
+    let mut flipped = sums.split_off(queries.len()).into_iter();
+    let zero = || Array3::zeros(job.bank.image_shape());
+    queries.iter().zip(sums).map(|(p, sums)| (p.query, [sums, flipped.next().unwrap_or_else(zero)])).collect()
 }
 
 /// Adds the mirrored half, divides by the cover and returns to the units of the images.
