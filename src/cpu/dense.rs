@@ -68,7 +68,7 @@ pub(super) fn passes<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) ->
 fn space<P: Pixel>(job: &Job<'_, P>) -> Space<P> {
     let windows = &job.views[0];
     Space {
-        group: Group::new(job),
+        group: Group::new(job, TILES),
         states: Vec::new(),
         coefficients: vec![Lanes::ZERO; TILES * job.plane()],
         live: vec![false; windows.grid().0],
@@ -82,7 +82,7 @@ fn posteriors_of<P: Pixel>(job: &Job<'_, P>, item: &Item, space: &mut Space<P>) 
     let (_, columns) = job.views[0].grid();
     space.states.resize_with(item.probes.len(), LaneState::default);
     space.states.iter_mut().for_each(|state| state.start(count));
-    for first in Job::<P>::groups(&item.images) {
+    for first in space.group.firsts(&item.images) {
         space.group.load(job, first, &item.images);
         for pair in job.pairs(item.probes.clone()) {
             space.group.energies(job, pair.clone());
@@ -109,7 +109,7 @@ fn composites_of<P: Pixel>(
     space: &mut Space<P>,
 ) -> Vec<Vec<f32>> {
     let mut sums = vec![vec![0.0; job.bank.image_len()]; item.probes.len()];
-    for first in Job::<P>::groups(&item.images) {
+    for first in space.group.firsts(&item.images) {
         space.group.load(job, first, &item.images);
         for pair in job.pairs(item.probes.clone()) {
             space.group.energies(job, pair.clone());

@@ -1,13 +1,17 @@
 //! The full window: one weight an image, so energies are few enough to keep, and the second pass is a weighted mean.
 
 use ndarray::Array3;
+use rayon::prelude::*;
 
 use super::isa::dispatched;
-use super::job::{Group, Job, TILES};
+use super::job::{Group, Job};
 use super::rounds::{Item, Rounds};
 use super::simd::{LANES, Lanes, Vector};
 use super::tile::{Pixel, Tile};
 use crate::error::Result;
+
+/// Tiles a group: with one window their energies take no room, and the more tiles, the fewer sums across lanes.
+const TILES: usize = 8;
 
 /// Probes whose means share the pixels of a tile.
 const TOGETHER: usize = 4;
@@ -25,15 +29,15 @@ pub(super) fn sums<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> R
     let mut energies: Vec<Vec<f32>> = job.probes.iter().map(|_| Vec::with_capacity(job.bank.len())).collect();
     rounds.run(
         job,
-        || Group::new(job),
+        || Group::new(job, TILES),
         |item, group| energies_of(job, item, group),
         |probe, part| energies[probe].extend(part),
     )?;
-    normalise(job, &mut energies);
+    rounds.install(|| normalise(job, &mut energies));
     let mut sums = vec![Array3::<f64>::zeros(job.bank.image_shape()); job.probes.len()];
     rounds.run(
         job,
-        || Space { group: Group::new(job), weights: Vec::new() },
+        || Space { group: Group::new(job, TILES), weights: Vec::new() },
         |item, space| means_of(job, item, &energies, space),
         |probe, part| sums[probe].iter_mut().zip(part).for_each(|(sum, value)| *sum += f64::from(value)),
     )?;
@@ -43,7 +47,7 @@ pub(super) fn sums<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> R
 /// The energies of an item's images for each of its probes.
 fn energies_of<P: Pixel>(job: &Job<'_, P>, item: &Item, group: &mut Group<P>) -> Vec<Vec<f32>> {
     let mut found = vec![Vec::with_capacity(item.images.len() + LANES); item.probes.len()];
-    for first in Job::<P>::groups(&item.images) {
+    for first in group.firsts(&item.images) {
         group.load(job, first, &item.images);
         for pair in job.pairs(item.probes.clone()) {
             group.energies(job, pair.clone());
@@ -64,25 +68,29 @@ fn energies_of<P: Pixel>(job: &Job<'_, P>, item: &Item, group: &mut Group<P>) ->
 fn normalise<P: Pixel>(job: &Job<'_, P>, energies: &mut [Vec<f32>]) {
     let queries = job.probes.iter().filter(|probe| !probe.flipped).count();
     let (forward, flipped) = energies.split_at_mut(queries);
-    let mut none = Vec::new();
-    for (i, forward) in forward.iter_mut().enumerate() {
-        let flipped = flipped.get_mut(i).unwrap_or(&mut none);
+    let mut flipped = flipped.iter_mut();
+    let mut pairs: Vec<[&mut [f32]; 2]> =
+        forward.iter_mut().map(|one| [one.as_mut_slice(), flipped.next().map_or(&mut [], Vec::as_mut_slice)]).collect();
+    pairs.par_iter_mut().enumerate().for_each(|(i, pair)| {
         let rate = job.probes[i].rate;
-        let least = f64::from(forward.iter().chain(&*flipped).copied().fold(f32::MAX, f32::min));
-        let weight = |energy: f32| (rate * (least - f64::from(energy))).exp2();
-        let total: f64 = forward.iter().chain(&*flipped).map(|&energy| weight(energy)).sum();
-        for energy in forward.iter_mut().chain(flipped) {
-            // What is below the cutoff anyway is zero, so that no product with it is subnormal.
-            let share = weight(*energy);
-            *energy = if share < (-job.cutoff - 40.0).exp2() { 0.0 } else { (share / total) as f32 };
+        let least = f64::from(pair.iter().flat_map(|energies| energies.iter()).copied().fold(f32::MAX, f32::min));
+        let mut total = 0.0;
+        for energy in pair.iter_mut().flat_map(|energies| energies.iter_mut()) {
+            let share = (rate * (least - f64::from(*energy))).exp2();
+            total += share;
+            // Far below the cutoff a weight is zero, so that no product with it is subnormal.
+            *energy = if share < (-job.cutoff - 40.0).exp2() { 0.0 } else { share as f32 };
         }
-    }
+        for share in pair.iter_mut().flat_map(|shares| shares.iter_mut()) {
+            *share *= (1.0 / total) as f32;
+        }
+    });
 }
 
 /// The weighted sums of an item's images for each of its probes.
 fn means_of<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[Vec<f32>], space: &mut Space<P>) -> Vec<Vec<f32>> {
     let mut sums = vec![vec![0.0; job.bank.image_len()]; item.probes.len()];
-    for first in Job::<P>::groups(&item.images) {
+    for first in space.group.firsts(&item.images) {
         let images = first..item.images.end.min(first + TILES * LANES);
         let weights = &weights[item.probes.clone()];
         if weights.iter().all(|weights| weights[images.clone()].iter().all(|&weight| weight == 0.0)) {
@@ -101,12 +109,13 @@ fn means_of<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[Vec<f32>], space
 }
 
 dispatched! {
-    /// Adds to `sums` `[probe][channel, pixel]` the images of a group of tiles times their weights `[probe][tile]`.
-    fn add_means<P: Pixel>(tiles: &[Tile<P>; TILES], weights: &[Lanes], sums: &mut [Vec<f32>]) = add_means_body
+    /// Adds to `sums` `[probe][channel, pixel]` the images of a group's tiles times their weights `[probe][tile]`, of
+    /// which there are [`TILES`] a probe.
+    fn add_means<P: Pixel>(tiles: &[Tile<P>], weights: &[Lanes], sums: &mut [Vec<f32>]) = add_means_body
 }
 
 #[inline(always)]
-fn add_means_body<V: Vector, P: Pixel>(tiles: &[Tile<P>; TILES], weights: &[Lanes], sums: &mut [Vec<f32>]) {
+fn add_means_body<V: Vector, P: Pixel>(tiles: &[Tile<P>], weights: &[Lanes], sums: &mut [Vec<f32>]) {
     for (weights, sums) in weights.chunks(TOGETHER * TILES).zip(sums.chunks_mut(TOGETHER)) {
         match sums.len() {
             4 => add_means_of::<V, P, 4>(tiles, weights, sums),
@@ -118,30 +127,12 @@ fn add_means_body<V: Vector, P: Pixel>(tiles: &[Tile<P>; TILES], weights: &[Lane
 }
 
 #[inline(always)]
-fn add_means_of<V: Vector, P: Pixel, const Q: usize>(
-    tiles: &[Tile<P>; TILES],
-    weights: &[Lanes],
-    sums: &mut [Vec<f32>],
-) {
-    let mut held = [[V::splat(0.0); TILES]; Q];
-    for q in 0..Q {
-        for t in 0..TILES {
-            held[q][t] = V::load(&weights[q * TILES + t]);
-        }
-    }
+fn add_means_of<V: Vector, P: Pixel, const Q: usize>(tiles: &[Tile<P>], weights: &[Lanes], sums: &mut [Vec<f32>]) {
     let image_len = tiles[0].pixels.len();
     let whole = image_len - image_len % 4;
     for p in (0..whole).step_by(4) {
         // Four sums across lanes share most of their shuffles.
-        let mut lanes = [[V::splat(0.0); 4]; Q];
-        for t in 0..TILES {
-            for i in 0..4 {
-                let a: V = P::centred(&tiles[t].pixels[p + i]);
-                for q in 0..Q {
-                    lanes[q][i] = a.mul_add(held[q][t], lanes[q][i]);
-                }
-            }
-        }
+        let lanes = lanes_of::<V, P, Q, 4>(tiles, weights, p);
         for q in 0..Q {
             let totals = V::sums(lanes[q]);
             for i in 0..4 {
@@ -150,12 +141,29 @@ fn add_means_of<V: Vector, P: Pixel, const Q: usize>(
         }
     }
     for p in whole..image_len {
+        let lanes = lanes_of::<V, P, Q, 1>(tiles, weights, p);
         for q in 0..Q {
-            let mut lanes = V::splat(0.0);
-            for t in 0..TILES {
-                lanes = P::centred::<V>(&tiles[t].pixels[p]).mul_add(held[q][t], lanes);
-            }
-            sums[q][p] += lanes.sum();
+            sums[q][p] += lanes[q][0].sum();
         }
     }
+}
+
+/// The weighted sums over tiles of `N` pixels from `p` on, lane by lane.
+#[inline(always)]
+fn lanes_of<V: Vector, P: Pixel, const Q: usize, const N: usize>(
+    tiles: &[Tile<P>],
+    weights: &[Lanes],
+    p: usize,
+) -> [[V; N]; Q] {
+    let mut lanes = [[V::splat(0.0); N]; Q];
+    for (t, tile) in tiles.iter().enumerate() {
+        let pixels = &tile.pixels[p..p + N];
+        for i in 0..N {
+            let a: V = P::centred(&pixels[i]);
+            for q in 0..Q {
+                lanes[q][i] = a.mul_add(V::load(&weights[q * TILES + t]), lanes[q][i]);
+            }
+        }
+    }
+    lanes
 }

@@ -28,7 +28,7 @@ pub(super) struct Job<'a, P> {
 
 /// A group of tiles and the energies of a few probes on it; working space of one thread.
 pub(super) struct Group<P: Pixel> {
-    tiles: [Tile<P>; TILES],
+    tiles: Vec<Tile<P>>,
     filled: usize,
     energies: Vec<Lanes>,
     space: EnergySpace,
@@ -62,11 +62,6 @@ impl<'a, P: Pixel> Job<'a, P> {
         &self.views[usize::from(probe.flipped)]
     }
 
-    /// The first images of the groups of a shard.
-    pub(super) fn groups(images: &Range<usize>) -> impl Iterator<Item = usize> + use<P> {
-        images.clone().step_by(TILES * LANES)
-    }
-
     /// Probes in ones and twos that a kernel can take together.
     pub(super) fn pairs(&self, probes: Range<usize>) -> impl Iterator<Item = Range<usize>> {
         let mut next = probes.start;
@@ -81,12 +76,12 @@ impl<'a, P: Pixel> Job<'a, P> {
 }
 
 impl<P: Pixel> Group<P> {
-    /// Space for a job's tiles.
-    pub(super) fn new(job: &Job<'_, P>) -> Self {
+    /// Space for `tiles` of a job's tiles.
+    pub(super) fn new(job: &Job<'_, P>, tiles: usize) -> Self {
         Self {
-            tiles: std::array::from_fn(|_| Tile::new(job.bank.image_len())),
+            tiles: (0..tiles).map(|_| Tile::new(job.bank.image_len())).collect(),
             filled: 0,
-            energies: vec![Lanes::ZERO; PROBES * TILES * job.views[0].count()],
+            energies: vec![Lanes::ZERO; PROBES * tiles * job.views[0].count()],
             space: EnergySpace::default(),
         }
     }
@@ -94,15 +89,20 @@ impl<P: Pixel> Group<P> {
     /// Transposes the images from `first` on into tiles, as many as `shard` has and fit.
     pub(super) fn load(&mut self, job: &Job<'_, P>, first: usize, shard: &Range<usize>) {
         let image_len = job.bank.image_len();
-        let last = shard.end.min(first + TILES * LANES);
+        let last = shard.end.min(first + self.tiles.len() * LANES);
         let parts = job.pixels[first * image_len..last * image_len].chunks(LANES * image_len);
         self.filled = parts.len();
         self.tiles.iter_mut().zip(parts).for_each(|(tile, part)| tile.load(part));
     }
 
-    /// All tiles; those that hold no image of the last group hold earlier ones.
-    pub(super) fn tiles(&self) -> &[Tile<P>; TILES] {
-        &self.tiles
+    /// The first images of the groups of a shard.
+    pub(super) fn firsts(&self, shard: &Range<usize>) -> impl Iterator<Item = usize> + use<P> {
+        shard.clone().step_by(self.tiles.len() * LANES)
+    }
+
+    /// The tiles that hold images.
+    pub(super) fn tiles(&self) -> &[Tile<P>] {
+        &self.tiles[..self.filled]
     }
 
     /// Computes the energies of one or two probes on the whole group.
@@ -110,7 +110,7 @@ impl<P: Pixel> Group<P> {
         let count = job.views[0].count();
         let both: Vec<&Probe> = job.probes[probes].iter().collect();
         let windows = job.view(both[0]);
-        let (first, second) = self.energies.split_at_mut(TILES * count);
+        let (first, second) = self.energies.split_at_mut(self.tiles.len() * count);
         let outs = first.chunks_exact_mut(count).zip(second.chunks_exact_mut(count));
         for (tile, (first, second)) in self.tiles[..self.filled].iter().zip(outs) {
             let mut outs = [first, second];
@@ -121,7 +121,7 @@ impl<P: Pixel> Group<P> {
     /// The energies `[tile][window]` of the first or second probe of the last call.
     pub(super) fn energies_of(&mut self, job: &Job<'_, P>, which: usize) -> &mut [Lanes] {
         let count = job.views[0].count();
-        &mut self.energies[which * TILES * count..][..self.filled * count]
+        &mut self.energies[which * self.tiles.len() * count..][..self.filled * count]
     }
 
     /// The tiles with the energies of the first or second probe of the last call, tile by tile.
@@ -131,7 +131,7 @@ impl<P: Pixel> Group<P> {
         which: usize,
     ) -> impl Iterator<Item = (&Tile<P>, &mut [Lanes])> {
         let count = job.views[0].count();
-        let energies = self.energies[which * TILES * count..].chunks_exact_mut(count);
+        let energies = self.energies[which * self.tiles.len() * count..].chunks_exact_mut(count);
         self.tiles[..self.filled].iter().zip(energies)
     }
 }

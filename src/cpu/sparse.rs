@@ -11,7 +11,7 @@ use ndarray::Array3;
 use rayon::prelude::*;
 
 use super::candidates::{Candidate, Candidates, collect};
-use super::job::{Group, Job};
+use super::job::{Group, Job, TILES};
 use super::probe::Probe;
 use super::rounds::{Item, Rounds, items};
 use super::tile::Pixel;
@@ -66,7 +66,7 @@ fn scan<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<C
         let hints: Vec<Vec<f32>> = found.iter().map(|found| found.least.clone()).collect();
         rounds.run_items(
             epoch,
-            || Group::new(job),
+            || Group::new(job, TILES),
             |item, group| scan_item(job, item, &hints, group),
             |probe, part| found[probe].merge(&part),
         )?;
@@ -83,7 +83,7 @@ fn scan<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<C
 fn scan_item<P: Pixel>(job: &Job<'_, P>, item: &Item, hints: &[Vec<f32>], group: &mut Group<P>) -> Vec<Candidates> {
     let limit = 1024 + 16 * job.views[0].count();
     let mut found: Vec<_> = item.probes.clone().map(|p| Candidates::new(hints[p].clone(), limit)).collect();
-    for first in Job::<P>::groups(&item.images) {
+    for first in group.firsts(&item.images) {
         group.load(job, first, &item.images);
         for pair in job.pairs(item.probes.clone()) {
             group.energies(job, pair.clone());
