@@ -10,7 +10,8 @@ use super::tile::{Pixel, Tile};
 use crate::bank::Bank;
 use crate::windows::Windows;
 
-/// Group a group: their lanes are summed before the costly sum across lanes, and states are touched once a group.
+/// Tiles a group where windows are many: lanes are summed over tiles before the costly sum across lanes, but the
+/// energies of a group have to stay in the second-level cache.
 pub(super) const TILES: usize = 2;
 
 /// Everything the items of a pass share.

@@ -1,7 +1,7 @@
 //! The composite on CPU: shards of the bank times blocks of probes, in two passes, on the engine's threads.
 //!
-//! Where sigma is small, `sparse` looks for the few images that carry weight; otherwise `dense` weighs them all, and `full` does so for
-//! the full window.
+//! Where sigma is small, `sparse` looks for the few images that carry weight; otherwise `dense` weighs them all, and
+//! `full` does so where the only window is the full image.
 //!
 //! - A *probe* is a query, or its mirror image where flips count: `|z - flip x| = |flip z - x|`, so flips cost a second
 //!   probe on the same tile and no second copy of the data; both share one softmax.
@@ -57,7 +57,10 @@ pub fn composite<T: Copy + Into<f64> + Send + Sync>(
     let work = 2 * bank.len() * sigma.len() * if flips { 2 } else { 1 };
     let mut rounds = Rounds::new(work as u64, monitor)?;
     let mut denoised = Array4::zeros(z.raw_dim());
-    let at_once = (KEPT / (2 * bank.len())).clamp(1, QUERIES);
+    let at_once = match windows.kind() {
+        Kind::Full => (KEPT / (2 * bank.len())).clamp(1, QUERIES),
+        Kind::Square { .. } | Kind::Masks(_) => QUERIES,
+    };
     for start in (0..sigma.len()).step_by(at_once) {
         let queries = start..sigma.len().min(start + at_once);
         let probes = |flipped| queries.clone().map(move |q| (q, flipped));
