@@ -78,14 +78,20 @@ def to_numpy(x: object, name: str = "z") -> NDArray[np.floating[Any]]:
     dtype = _dtype_name(x)
     if dtype not in _FLOATS:
         raise DTypeError(f"{name} has dtype {dtype}; allowed are {', '.join(_FLOATS)}: convert to float32")
-    return _as_numpy(x)
+    return numpy_view(x)
 
 
 def _dtype_name(x: Any) -> str:
     return str(x.dtype).removeprefix("torch.") if is_torch(x) else str(x.dtype.newbyteorder("="))
 
 
-def _as_numpy(x: Any) -> NDArray[Any]:
+def numpy_view(x: Any) -> NDArray[Any]:
+    """An array or tensor as a numpy array, whatever its dtype: memory is shared where it can be.
+
+    Example:
+        >>> numpy_view(np.zeros(2, np.uint8)).dtype
+        dtype('uint8')
+    """
     if not is_torch(x):
         return np.asarray(x)
     # numpy has no bfloat16; every bfloat16 is exactly a float32.
@@ -181,7 +187,7 @@ def real_array(name: str, values: object) -> NDArray[np.float64]:
         array([2., 1.])
     """
     try:
-        array = _as_numpy(values) if is_torch(values) else np.asarray(values)
+        array = numpy_view(values)
     except ValueError as error:
         raise ShapeError(f"{name} is not rectangular: {error}") from error
     if array.dtype.kind not in "iuf":

@@ -7,7 +7,7 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import whole_number
+from pspc_rs.arrays import is_torch, numpy_view, whole_number
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, ShapeError
 
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
@@ -26,24 +26,14 @@ def as_numpy(array: object, what: str) -> NDArray[Any]:
     """A plain numpy view of an array or tensor; memory is shared unless the tensor lives on a device or is bfloat16."""
     if isinstance(array, np.ma.MaskedArray):
         raise DTypeError(f"{what} is a masked array; fill it first, for example with .filled(0)")
-    if isinstance(array, np.ndarray):
-        return np.asarray(array)
-    if _is_tensor(array):
-        tensor = cast(Any, array).detach().cpu()
-        # numpy has no bfloat16; every bfloat16 is exactly a float32.
-        return np.asarray((tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy())
-    if hasattr(array, "__array__"):
-        return np.asarray(array)
+    if is_array(array):
+        return numpy_view(array)
     raise DTypeError(f"{what} must be a numpy array or a torch tensor, not {type(array).__name__}")
 
 
 def is_array(value: object) -> bool:
     """Whether `as_numpy` takes it."""
-    return _is_tensor(value) or hasattr(value, "__array__")
-
-
-def _is_tensor(value: object) -> bool:
-    return all(hasattr(value, method) for method in ("detach", "cpu", "numpy"))
+    return is_torch(value) or hasattr(value, "__array__")
 
 
 def chunks(array: NDArray[Any]) -> Iterator[slice]:
