@@ -47,6 +47,11 @@ impl<'a, P: Pixel> Job<'a, P> {
         Self { probes, ..*self }
     }
 
+    /// How far above the least an energy may lie and still carry weight.
+    pub(super) fn margin(&self, probe: &Probe) -> f32 {
+        (self.cutoff / probe.rate) as f32
+    }
+
     /// Pixels of a channel.
     pub(super) fn plane(&self) -> usize {
         self.views[0].height() * self.views[0].width()

@@ -60,7 +60,6 @@ fn list(found: Option<&Candidates>) -> &[Candidate] {
 /// Finds the candidates of every probe, sorted by window and image.
 fn scan<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<Candidates>> {
     let count = job.views[0].count();
-    let margin = |probe: &Probe| (job.cutoff / probe.rate) as f32;
     let mut found: Vec<_> = job.probes.iter().map(|_| Candidates::new(vec![f32::MAX; count], LONGEST)).collect();
     for epoch in epochs(&items(job)) {
         let hints: Vec<Vec<f32>> = found.iter().map(|found| found.least.clone()).collect();
@@ -71,7 +70,7 @@ fn scan<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<C
             |probe, part| found[probe].merge(&part),
         )?;
         share_least(job, &mut found);
-        let prune = |(found, probe): (&mut Candidates, &Probe)| found.prune(margin(probe));
+        let prune = |(found, probe): (&mut Candidates, &Probe)| found.prune(job.margin(probe));
         rounds.install(|| found.par_iter_mut().zip(job.probes).for_each(prune));
     }
     let sort = |found: &mut Candidates| found.list.sort_unstable_by_key(|c| (c.window, c.image));
@@ -88,7 +87,7 @@ fn scan_item<P: Pixel>(job: &Job<'_, P>, item: &Item, hints: &[Vec<f32>], group:
         for pair in job.pairs(item.probes.clone()) {
             group.energies(job, pair.clone());
             for (which, probe) in pair.enumerate() {
-                let margin = (job.cutoff / job.probes[probe].rate) as f32;
+                let margin = job.margin(&job.probes[probe]);
                 let energies = group.energies_of(job, which);
                 collect(job.isa, energies, margin, first, &mut found[probe - item.probes.start]);
             }

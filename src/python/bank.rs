@@ -10,7 +10,6 @@ use crate::bank::Bank as EngineBank;
 #[pyclass(frozen, module = "pspc_rs._core")]
 pub(super) struct Bank {
     images: Py<PyAny>,
-    shape: (usize, usize, usize, usize),
     reach: f64,
 }
 
@@ -24,20 +23,14 @@ pub(super) enum Images<'py> {
 impl Bank {
     #[new]
     fn new(py: Python<'_>, images: Bound<'_, PyAny>) -> PyResult<Self> {
-        let (shape, reach) = match borrow(&images)? {
-            Images::U8(array) => (array.as_array().dim(), EngineBank::from_u8(array.as_array())?.reach()),
+        let reach = match borrow(&images)? {
+            Images::U8(array) => EngineBank::from_u8(array.as_array())?.reach(),
             Images::F32(array) => {
                 let view = array.as_array();
-                (view.dim(), py.detach(|| EngineBank::from_f32(view).map(|bank| bank.reach()))?)
+                py.detach(|| EngineBank::from_f32(view).map(|bank| bank.reach()))?
             }
         };
-        Ok(Self { images: images.unbind(), shape, reach })
-    }
-
-    /// `(n, channels, height, width)`.
-    #[getter]
-    fn shape(&self) -> (usize, usize, usize, usize) {
-        self.shape
+        Ok(Self { images: images.unbind(), reach })
     }
 }
 

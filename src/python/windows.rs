@@ -1,7 +1,6 @@
 //! `Windows`: the windows of one composite.
 
-use ndarray::Array2;
-use numpy::{PyArray2, PyReadonlyArray3, ToPyArray};
+use numpy::PyReadonlyArray3;
 use pyo3::prelude::*;
 
 use crate::windows::Windows as EngineWindows;
@@ -29,17 +28,5 @@ impl Windows {
     fn masks(py: Python<'_>, masks: PyReadonlyArray3<'_, bool>) -> PyResult<Self> {
         let view = masks.as_array();
         Ok(Self(py.detach(|| EngineWindows::masks(view))?))
-    }
-
-    /// Number of windows.
-    #[getter]
-    fn count(&self) -> usize {
-        self.0.count()
-    }
-
-    /// How many windows cover each pixel, `[height, width]`.
-    fn cover<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<u32>> {
-        let (width, cover) = (self.0.width(), self.0.cover());
-        Array2::from_shape_fn((self.0.height(), width), |(y, x)| cover[y * width + x]).to_pyarray(py)
     }
 }

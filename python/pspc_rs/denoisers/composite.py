@@ -16,8 +16,8 @@ class PosteriorComposite(Denoiser):
     """D(z)(p) = mean over windows k at p of sum_n w_kn x_n(p), w_kn the posterior of image n given window k of z.
 
     Niedoba et al., "Towards a Mechanistic Explanation of Diffusion Model Generalization", ICML 2025, eq. 11. The
-    engine scans every image; nothing is approximated, and the bits of the result depend neither on the number of
-    threads nor on the other queries of a batch.
+    engine scans every image and leaves out only weights that float32 could not show; the bits of the result depend
+    neither on the number of threads nor on the other queries of a batch.
     """
 
     def __init__(self, data: ImageSet) -> None:
