@@ -6,6 +6,8 @@ They need torch, which is imported when the first of these names is used: ``pip 
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from pspc_rs.arrays import import_torch
+
 if TYPE_CHECKING:
     from pspc_rs.networks.edm_pickle.convert import convert_edm_pickle
     from pspc_rs.networks.edm_pickle.read import read_edm_pickle
@@ -38,4 +40,5 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    import_torch(f"pspc_rs.networks.{name}")
     return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
