@@ -10,7 +10,7 @@ import click
 
 from pspc_rs.cli.options import Options
 from pspc_rs.data import ImageSet
-from pspc_rs.denoisers import Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
+from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
 from pspc_rs.errors import ScheduleError
 from pspc_rs.provenance import sha256
 from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, resolve_patch_schedule, resolve_threshold_schedule
@@ -54,10 +54,18 @@ def build_model(options: Options, data: ImageSet) -> Model:
             return PSPCSquare(data, _patch_schedule(options, data))
         case "pspc_flex":
             return PSPCFlex(data, heatmaps=options.heatmaps, thresholds=_threshold_schedule(options, data))
+        case "cfdm" | "snis":
+            return _sampled_baseline(options, data)
         case "network":
             return Network(_imported(str(options.network)), shape=data.shape, max_batch=options.batch)
         case _:
             return Empirical(data)
+
+
+def _sampled_baseline(options: Options, data: ImageSet) -> Model:
+    if options.denoiser == "cfdm":
+        return CFDM(data, options.smoothing, options.num_noises, options.seed)
+    return SNIS(data, options.num_neighbors, options.num_draws, options.seed)
 
 
 def schedule_of(model: Model) -> PatchSchedule | ThresholdSchedule | None:

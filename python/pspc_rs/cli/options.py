@@ -14,7 +14,7 @@ from pspc_rs.sigmas import edm_sigmas
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-DENOISERS = ("empirical", "network", "gaussian", "pspc_sq", "pspc_flex")
+DENOISERS = ("empirical", "network", "gaussian", "pspc_sq", "pspc_flex", "cfdm", "snis")
 
 _MAX_SEED = 2**32 - 1
 
@@ -44,6 +44,10 @@ class Options:
     heatmaps: Path | None
     thresholds: float | str | list[float] | None
     rank: int | None
+    smoothing: float
+    num_noises: int
+    num_neighbors: int
+    num_draws: int
     network: str | None
     network_pkl: str | None
     device: str
@@ -155,6 +159,10 @@ _DENOISER = (
         "one. [default: cifar10, for 32 x 32 images]",
     ),
     click.option("--rank", type=_COUNT, help="gaussian: directions to keep.  [default: all]"),
+    click.option("--smoothing", type=click.FloatRange(min=0), default=0.1, help="cfdm: strength of the perturbations."),
+    click.option("--num-noises", type=_COUNT, default=8, help="cfdm: number of perturbations."),
+    click.option("--num-neighbors", type=_COUNT, default=2048, help="snis: images with their exact weight."),
+    click.option("--num-draws", type=_COUNT, default=256, help="snis: images drawn for a query."),
     click.option(
         "--network",
         metavar="MODULE:CALLABLE",
