@@ -1,0 +1,1 @@
+"""The paper's experiments: functions that return numbers and figures; `pspc_rs.cli` makes them commands."""
