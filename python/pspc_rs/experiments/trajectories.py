@@ -129,7 +129,7 @@ def trajectory_figure(
 
 
 def _cell(way: Trajectory, show: Shown, level: int, sigma: float) -> NDArray[Any]:
-    if show == "denoised":
-        return way.denoised[level]
-    state: NDArray[Any] = np.asarray(way.states[level] / math.sqrt(1 + sigma**2))
-    return state
+    scale = 1.0 if show == "denoised" else math.sqrt(1 + sigma**2)
+    states: NDArray[Any] = way.denoised if show == "denoised" else way.states
+    shown: NDArray[Any] = states[level] / np.float32(scale)
+    return shown
