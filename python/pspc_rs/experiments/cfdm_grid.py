@@ -12,7 +12,7 @@ from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import Empirical
 from pspc_rs.denoisers.cfdm import perturbed, smoothing_noises
 from pspc_rs.errors import InvalidValueError
-from pspc_rs.experiments.evaluate import Count, denoised, squared_errors
+from pspc_rs.experiments.evaluate import Count, denoised, mean_squared_error
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class CFDMErrors:
 
     @property
     def best(self) -> tuple[float, int]:
-        """The s and M of least geometric mean over levels of the MSE, which differs by orders of magnitude among them."""
+        """The s and M whose MSE is least in the geometric mean over levels; it spans orders of magnitude."""
         means = np.log(self.mse.clip(min=np.finfo(float).tiny)).mean(axis=2)
         s, m = np.unravel_index(int(means.argmin()), means.shape)
         return self.smoothings[s], self.num_noises[m]
@@ -46,9 +46,9 @@ def cfdm_mse(
     target: Callable[..., Any],
     z: Sequence[NDArray[Any]],
     sigmas: Sequence[float],
+    *,
     smoothings: Sequence[float],
     num_noises: Sequence[int] = (8,),
-    *,
     seed: int = 0,
     batch: int = 50,
     count: Count | None = None,
@@ -75,7 +75,7 @@ def cfdm_mse(
         >>> import pspc_rs as pspc
         >>> data = ImageSet(np.random.default_rng(0).integers(0, 256, (20, 1, 3, 3), dtype=np.uint8))
         >>> z = np.random.default_rng(1).standard_normal((4, 1, 3, 3))
-        >>> errors = cfdm_mse(data, pspc.CFDM(data, 0.5, 4), [z], [1.0], [0.1, 0.5], [2, 4])
+        >>> errors = cfdm_mse(data, pspc.CFDM(data, 0.5, 4), [z], [1.0], smoothings=[0.1, 0.5], num_noises=[2, 4])
         >>> errors.best
         (0.5, 4)
     """
@@ -98,8 +98,7 @@ def cfdm_mse(
                 moved = perturbed(noisy, np.full(len(noisy), sigma), noise[None], smoothing)[:, 0]
                 total += denoised(empirical, moved, sigma, batch, name="CFDM", count=done.part())
                 for index in (i for i, size in enumerate(sizes) if size == m):
-                    each = squared_errors(total / m, wanted)
-                    errors[:, s, index, level] = each.mean(), each.std(ddof=1) / np.sqrt(len(each))
+                    errors[:, s, index, level] = mean_squared_error(total / m, wanted)
     return CFDMErrors(tuple(scales), tuple(sizes), tuple(sigmas), errors[0], errors[1])
 
 

@@ -64,7 +64,7 @@ class ResultTable:
 
         Raises:
             DTypeError: a row with other columns, or a value of another type.
-            InvalidValueError: a number that is not finite.
+            InvalidValueError: a number that is not finite, or text with a line break.
             OutputError: the file cannot be written.
         """
         for row in rows:
@@ -120,5 +120,7 @@ def _value(name: str, value: Any, kind: Kind) -> Value:
         return float(value)
     if kind is float or not isinstance(value, kind) or isinstance(value, bool):
         raise DTypeError(f"{name} is {value!r:.80}; allowed is a {kind.__name__}")
+    if isinstance(value, str) and not value.isprintable():
+        raise InvalidValueError(f"{name} is {value!r:.80}; allowed is text without line breaks and control characters")
     checked: Value = value
     return checked
