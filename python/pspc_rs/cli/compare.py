@@ -25,6 +25,13 @@ def _listed(context: click.Context, option: click.Parameter, value: Sequence[str
     return [word.strip() for text in texts for word in text.split(",") if word.strip()]
 
 
+def _processes(context: click.Context, option: click.Parameter, value: str) -> list[str]:
+    words = _listed(context, option, value)
+    if not words or not set(words) <= set(mse_curves.PROCESSES):
+        raise click.BadParameter(f"{value!r}; allowed are {', '.join(mse_curves.PROCESSES)}")
+    return list(dict.fromkeys(words))
+
+
 @click.command()
 @options_for_many
 @click.option(
@@ -44,7 +51,7 @@ def _listed(context: click.Context, option: click.Parameter, value: Sequence[str
     help="Comma list of denoisers and networks, each with a NAME= before it if need be.",
 )
 @click.option(
-    "--process", default="forward,reverse", callback=_listed, metavar="LIST", help="forward, reverse or both."
+    "--process", default="forward,reverse", callback=_processes, metavar="LIST", help="forward, reverse or both."
 )
 @click.option("--n-samples", "--n", type=click.IntRange(min=2), default=256, help="Noisy images a noise level.")
 @click.option("--sampler", type=click.Choice(DETERMINISTIC), default="heun", help="Solver of the reverse trajectories.")

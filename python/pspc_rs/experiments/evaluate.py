@@ -27,7 +27,7 @@ def denoised(
     """The model's outputs, float32 in the shape of z.
 
     Args:
-        model: D(z, sigma).
+        model: D(z, sigma), called with sigma as float64 [batch].
         z: noisy images [N, C, H, W].
         sigma: noise level.
         batch: images at once.
@@ -49,7 +49,7 @@ def denoised(
     for start in range(0, len(z), batch):
         part = z[start : start + batch]
         given = {"progress": _within(start, len(part), count)} if isinstance(model, Denoiser) else {}
-        images = to_numpy(model(part, sigma, **given), f"the output of {name}")
+        images = to_numpy(model(part, np.full(len(part), sigma), **given), f"the output of {name}")
         if images.shape != part.shape:
             raise ShapeError(f"{name} returned shape {list(images.shape)} for {list(part.shape)}; it must be the same")
         check_finite(f"the output of {name} at sigma {sigma:g}", images)

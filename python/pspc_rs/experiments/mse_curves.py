@@ -13,7 +13,15 @@ from pspc_rs.arrays import real_number, whole_number
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError
 from pspc_rs.experiments.evaluate import denoised, mean_squared_error
-from pspc_rs.experiments.noisy import Model, Start, check_start, forward_noisy, save_reverse
+from pspc_rs.experiments.noisy import (
+    Model,
+    Start,
+    check_start,
+    checked_sampler,
+    checked_seed,
+    forward_noisy,
+    save_reverse,
+)
 from pspc_rs.experiments.run_folder import RunFolder
 from pspc_rs.experiments.settings import data_settings, model_settings, settings_key
 from pspc_rs.experiments.table import Row
@@ -146,9 +154,9 @@ def compare(
         sigmas=tuple(level for level in _grid(sigmas) if level > 0),
         processes=_processes(processes),
         n=whole_number("n", n, least=2),
-        seed=whole_number("seed", seed, least=0),
+        seed=checked_seed(seed),
         batch=whole_number("batch", batch),
-        sampler=sampler,
+        sampler=checked_sampler(sampler),
         start=start,
         sigma_range=_range(sigma_range),
     )
@@ -220,8 +228,8 @@ class _Comparison:
         plan = self.plan
         if process == "forward":
             return lambda level: forward_noisy(plan.data, plan.n, plan.sigmas[level], plan.seed)
-        output = self.folder.noisy(target, settings_key(plan.settings(process, target)))
         levels = plan.sigmas[plan.first : plan.levels[-1] + 1]
+        output = self.folder.noisy(target, settings_key({**plan.settings(process, target), "levels": levels}))
         self.report(self.done, self.total, f"trajectories of {target}")
         save_reverse(
             output,

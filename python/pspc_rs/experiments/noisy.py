@@ -55,7 +55,7 @@ def forward_noisy(data: ImageSet, n: int, sigma: float, seed: int = 0) -> NDArra
         >>> z.shape, z.mean().round(2)
         ((3, 1, 4, 4), np.float32(-1.0))
     """
-    random = np.random.RandomState(_checked_seed(seed))
+    random = np.random.RandomState(checked_seed(seed))
     indices = [int(random.randint(len(data))) for _ in range(whole_number("n", n))]
     return data.batch(indices) + initial_noise(n, data.shape, sigma, seed)
 
@@ -78,7 +78,7 @@ def reverse_noisy(model: Model, z: NDArray[Any], sigmas: object, sampler: str = 
         array([4., 4., 2., 2.], dtype=float32)
     """
     levels = _levels(sigmas)
-    solve = SAMPLERS[_checked_sampler(sampler)]
+    solve = SAMPLERS[checked_sampler(sampler)]
     start = np.asarray(z, np.float32)
     states = start[None] if len(levels) == 1 else solve(model, start, levels, trajectory=True)
     return np.asarray(states, np.float32)
@@ -130,7 +130,7 @@ def save_forward(
         "process": "forward",
         "sigmas": levels,
         "n": whole_number("n", n),
-        "seed": _checked_seed(seed),
+        "seed": checked_seed(seed),
         **data_settings(data),
         **numeric_settings(),
     }
@@ -201,8 +201,8 @@ def save_reverse(
         "process": "reverse",
         "sigmas": levels,
         "n": whole_number("n", n),
-        "seed": _checked_seed(seed),
-        "sampler": _checked_sampler(sampler),
+        "seed": checked_seed(seed),
+        "sampler": checked_sampler(sampler),
         "batch": whole_number("batch", batch),
         "start": "noise" if start_data is None else describe_data(start_data),
         "shape": size,
@@ -233,6 +233,38 @@ def check_start(start: object) -> None:
         raise InvalidValueError(f"start is {start!r}; allowed are 'noise' and 'data'")
 
 
+def checked_sampler(sampler: str) -> str:
+    """The sampler, after checking that its trajectories depend on their start alone.
+
+    Raises:
+        InvalidValueError: it is none of `DETERMINISTIC`.
+
+    Example:
+        >>> checked_sampler("heun")
+        'heun'
+    """
+    if sampler not in DETERMINISTIC:
+        raise InvalidValueError(f"sampler is {sampler!r}; allowed are {', '.join(DETERMINISTIC)}")
+    return sampler
+
+
+def checked_seed(seed: object) -> int:
+    """The seed, after checking that numpy's legacy generator takes it.
+
+    Raises:
+        InvalidValueError: it is not 0 .. 2^32 - 1.
+        DTypeError: it is not a whole number.
+
+    Example:
+        >>> checked_seed(7)
+        7
+    """
+    number = whole_number("seed", seed, least=0)
+    if number > _MAX_SEED:
+        raise InvalidValueError(f"seed is {number}; allowed are 0 to {_MAX_SEED}")
+    return number
+
+
 def _ticked(run: BatchRun, num: int, tick: Tick | None) -> Any:
     """The batches that are pending; what is done is told after each."""
     pending = run.pending(num)
@@ -245,16 +277,3 @@ def _ticked(run: BatchRun, num: int, tick: Tick | None) -> Any:
 def _levels(sigmas: object) -> list[float]:
     levels: list[float] = [level for level in check_grid(sigmas).tolist() if level > 0]
     return levels
-
-
-def _checked_sampler(sampler: str) -> str:
-    if sampler not in DETERMINISTIC:
-        raise InvalidValueError(f"sampler is {sampler!r}; allowed are {', '.join(DETERMINISTIC)}")
-    return sampler
-
-
-def _checked_seed(seed: object) -> int:
-    number = whole_number("seed", seed, least=0)
-    if number > _MAX_SEED:
-        raise InvalidValueError(f"seed is {number}; allowed are 0 to {_MAX_SEED}")
-    return number
