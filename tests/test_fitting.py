@@ -49,7 +49,7 @@ def with_noise(denoiser: Any) -> Any:
 def test_a_known_schedule_of_sides_is_recovered(tmp_path: Path, data: pspc.ImageSet, noisy: list[Any]) -> None:
     known = pspc.PSPCSquare(data, patch_sizes=KNOWN, sigmas=SIGMAS)
     fit = fit_schedule(Sides(data), with_noise(known), noisy, SIGMAS, tmp_path / "fit.csv", record={"n": 12})
-    assert fit.values == (3, 5, 7, 9, 11, 12)
+    assert list(fit.values) == [3, 5, 7, 9, 11, 12]
     assert values(fit) == KNOWN
     assert np.allclose(fit.mse.min(axis=1), 0.002**2, rtol=0.1)
     fit.schedule.save(tmp_path / "fitted.json")
