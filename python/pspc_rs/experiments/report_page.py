@@ -27,7 +27,8 @@ nav ul{display:flex;flex-wrap:wrap;gap:.25rem 1rem;list-style:none;padding:0}a{c
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem;align-items:start}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.75rem}
 figure img{display:block;max-width:100%;height:auto;margin:0 auto .5rem;background:#fff;border-radius:4px}
-.scroll{overflow-x:auto;width:fit-content;min-width:min(100%,20rem);max-width:100%;border:1px solid var(--line);border-radius:8px;margin:.5rem 0}
+.scroll{overflow-x:auto;width:fit-content;min-width:min(100%,20rem);max-width:100%;
+border:1px solid var(--line);border-radius:8px;margin:.5rem 0}
 .scroll:focus-visible{outline:2px solid var(--link)}
 table{border-collapse:collapse;font-size:.875rem;font-variant-numeric:tabular-nums;min-width:100%}
 caption{text-align:left;padding:.5rem .75rem}
