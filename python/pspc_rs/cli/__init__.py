@@ -1,13 +1,15 @@
 """The command line, `pspc-rs`: one file a command, each thin over the Python API."""
 
+from pspc_rs.cli.compare import compare
 from pspc_rs.cli.data import data
 from pspc_rs.cli.demo import demo
 from pspc_rs.cli.denoise import denoise
 from pspc_rs.cli.front import main
 from pspc_rs.cli.info import info
+from pspc_rs.cli.noise import noise
 from pspc_rs.cli.sample import sample
 
-for command in (denoise, sample, demo, data, info):
+for command in (denoise, sample, noise, compare, demo, data, info):
     main.add_command(command)
 
 __all__ = ["main"]
