@@ -46,8 +46,8 @@ def test_errors_are_those_of_the_formula(
     shape: tuple[int, int, int], num: int, xflip: bool, sigma: float, seed: int
 ) -> None:
     data, random = data_set(num, *shape, xflip=xflip), np.random.default_rng(seed)
-    z = data.batch(random.integers(len(data), size=2)) + sigma * random.normal(size=(2, *shape)).astype(np.float32)
-    target = random.normal(size=z.shape)
+    z = data.batch(random.integers(len(data), size=2)) + np.float32(sigma) * random.normal(size=(2, *shape))
+    target: Any = random.normal(size=z.shape)
     sides = list(range(1, min(shape[1:]) + 1))
     for found in patch_errors(data, z, sigma, target, sides):
         assert np.allclose(found.errors, expected(data, z, sigma, target, found.side), rtol=1e-5, atol=1e-7)
