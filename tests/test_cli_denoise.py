@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 import pspc_rs as pspc
 from command_line import fail, invoke, names, normals, random_data, succeed
 from pspc_rs.data import ImageSet
+from pspc_rs.demo import gaussian_heatmaps
+from pspc_rs.experiments import forward_noisy
 from pspc_rs.noise import noise_source
 
 
@@ -135,6 +137,19 @@ def test_the_baselines_take_their_parameters(tmp_path: Path, grey: Path) -> None
     data, z, sigma = pspc.load(grey, xflip=True), normals(18, 3, 1, 8, 8)[10], pspc.edm_sigmas(18)[10]
     for name, D in (("cfdm", pspc.CFDM(data, 0.3, 3, seed=4)), ("snis", pspc.SNIS(data, 7, 9, seed=4))):
         assert np.array_equal(denoised(tmp_path, f"{name}_outputs_t_10_of_18.npy"), D(z, sigma).astype(np.float32))
+
+
+def test_heat_maps_of_the_gaussian_denoiser_need_no_file(tmp_path: Path, grey: Path) -> None:
+    options = ["--data", grey, "--denoiser", "pspc_flex", "--t-idx", 10, "--n-samples", 3, "--thresholds", 0.4]
+    succeed("denoise", "--outdir", tmp_path, "--heatmaps", "gaussian", *options)
+    record = json.loads((tmp_path / "pspc_flex_outputs_t_10_of_18.json").read_text())
+    assert record["options"]["heatmaps"] == "gaussian"
+    output = denoised(tmp_path, "pspc_flex_outputs_t_10_of_18.npy")
+    data, sigma = pspc.load(grey, xflip=True), pspc.edm_sigmas(18)[10]
+    maps = gaussian_heatmaps(pspc.Gaussian(data), pspc.schedules.resolve_threshold_schedule([0.4], 8, [sigma]))
+    expected = pspc.PSPCFlex(data, heatmaps=maps, thresholds=[0.4], sigmas=[sigma])(forward_noisy(data, 3, sigma), sigma)
+    assert np.array_equal(output, expected)
+    assert "does not exist" in fail(2, "denoise", "--outdir", tmp_path, "--heatmaps", "gauss", *options)
 
 
 def test_the_default_schedule_is_for_32_x_32_images_only(tmp_path: Path) -> None:

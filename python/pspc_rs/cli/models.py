@@ -11,6 +11,7 @@ import click
 
 from pspc_rs.cli.options import DENOISERS, Options
 from pspc_rs.data import ImageSet
+from pspc_rs.demo import gaussian_heatmaps
 from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
 from pspc_rs.errors import ScheduleError
 from pspc_rs.provenance import sha256
@@ -38,7 +39,9 @@ def check_options(options: Options) -> None:
     if options.denoiser == "network" and options.network is None:
         raise click.UsageError("--denoiser network needs --network module:callable")
     if options.denoiser == "pspc_flex" and options.heatmaps is None:
-        raise click.UsageError("--denoiser pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W]")
+        raise click.UsageError(
+            "--denoiser pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W], or --heatmaps gaussian"
+        )
 
 
 def build_model(options: Options, data: ImageSet) -> Model:
@@ -54,13 +57,20 @@ def build_model(options: Options, data: ImageSet) -> Model:
         case "pspc_sq":
             return PSPCSquare(data, _patch_schedule(options, data))
         case "pspc_flex":
-            return PSPCFlex(data, heatmaps=options.heatmaps, thresholds=_threshold_schedule(options, data))
+            return _flex(options, data)
         case "cfdm" | "snis":
             return _sampled_baseline(options, data)
         case "network":
             return Network(_imported(str(options.network)), shape=data.shape, max_batch=options.batch)
         case _:
             return Empirical(data)
+
+
+def _flex(options: Options, data: ImageSet) -> PSPCFlex:
+    thresholds = _threshold_schedule(options, data)
+    if options.heatmaps == "gaussian":
+        return PSPCFlex(data, heatmaps=gaussian_heatmaps(Gaussian(data), thresholds), thresholds=thresholds)
+    return PSPCFlex(data, heatmaps=options.heatmaps, thresholds=thresholds)
 
 
 def _sampled_baseline(options: Options, data: ImageSet) -> Model:
@@ -111,9 +121,9 @@ def schedule_of(model: Model) -> PatchSchedule | ThresholdSchedule | None:
     return model.schedule if isinstance(model, PSPCSquare | PSPCFlex) else None
 
 
-def checksums(**files: Path | None) -> dict[str, str]:
-    """The SHA-256 of every input file that was given."""
-    return {name: sha256(path) for name, path in files.items() if path is not None}
+def checksums(**files: Path | str | None) -> dict[str, str]:
+    """The SHA-256 of every input file that was given; a word in place of a file has none."""
+    return {name: sha256(path) for name, path in files.items() if isinstance(path, Path)}
 
 
 def _patch_schedule(options: Options, data: ImageSet) -> PatchSchedule:

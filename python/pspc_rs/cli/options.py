@@ -24,6 +24,7 @@ class Options:
     """What the user asked for, or its default; names are those of the options.
 
     Attributes:
+        heatmaps: a file, or "gaussian" for those of the Gaussian denoiser.
         patch_sizes: a side, a list of sides, or the name or file of a schedule.
         thresholds: a number, a list of numbers, or the name or file of a schedule.
     """
@@ -41,7 +42,7 @@ class Options:
     rho: float
     patch_sizes: int | str | list[int | str] | None = None
     scale_to: int | None = None
-    heatmaps: Path | None = None
+    heatmaps: Path | str | None = None
     thresholds: float | str | list[float] | None = None
     rank: int | None = None
     smoothing: float = 0.1
@@ -125,6 +126,11 @@ def _shares(context: click.Context, option: click.Parameter, value: str | None) 
     return thresholds if len(thresholds) > 1 else thresholds[0]
 
 
+def _heatmaps(context: click.Context, option: click.Parameter, value: str | None) -> Path | str | None:
+    """A file that exists, or the word for heat maps that need none."""
+    return value if value in (None, "gaussian") else Path(str(input_file().convert(value, option, context)))
+
+
 _COUNT = click.IntRange(min=1)
 
 _RUN = (
@@ -175,7 +181,12 @@ _DENOISER = (
     click.option(
         "--scale-to", type=_COUNT, metavar="SIDE", help="Scale a schedule made for other images to this image side."
     ),
-    click.option("--heatmaps", type=input_file(), help="pspc_flex: heat maps, .npy [levels, H, W, H, W]."),
+    click.option(
+        "--heatmaps",
+        metavar="FILE|gaussian",
+        callback=_heatmaps,
+        help="pspc_flex: heat maps, .npy [levels, H, W, H, W], or those of the Gaussian denoiser.",
+    ),
     click.option(
         "--thresholds",
         metavar="LIST|NAME|FILE",
