@@ -7,7 +7,7 @@ import click
 
 from pspc_rs.cli.front import Interrupted
 from pspc_rs.cli.models import build_model, named_options
-from pspc_rs.cli.options import Options, options_for_many
+from pspc_rs.cli.options import Options, listed, options_for_many
 from pspc_rs.cli.progress import progress_bar
 from pspc_rs.data import load
 from pspc_rs.errors import MissingDependencyError
@@ -19,19 +19,13 @@ from pspc_rs.files import replacing
 from pspc_rs.provenance import Clock, provenance, save_record
 
 
-def _listed(context: click.Context, option: click.Parameter, value: Sequence[str] | str) -> list[str]:
-    """The entries of comma lists, of which there may be several."""
-    texts = [value] if isinstance(value, str) else value
-    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
-
-
 @click.command()
 @options_for_many
 @click.option(
     "--target",
     multiple=True,
     required=True,
-    callback=_listed,
+    callback=listed,
     metavar="[NAME=]NETWORK",
     help="Network to compare with, module:callable of the form D(z, sigma); may be given several times.",
 )
@@ -39,13 +33,11 @@ def _listed(context: click.Context, option: click.Parameter, value: Sequence[str
     "--denoisers",
     multiple=True,
     default=["empirical,gaussian,pspc_sq"],
-    callback=_listed,
+    callback=listed,
     metavar="LIST",
     help="Comma list of denoisers and networks, each with a NAME= before it if need be.",
 )
-@click.option(
-    "--process", default="forward,reverse", callback=_listed, metavar="LIST", help="forward, reverse or both."
-)
+@click.option("--process", default="forward,reverse", callback=listed, metavar="LIST", help="forward, reverse or both.")
 @click.option("--n-samples", "--n", type=click.IntRange(min=2), default=256, help="Noisy images a noise level.")
 @click.option("--sampler", type=click.Choice(DETERMINISTIC), default="heun", help="Solver of the reverse trajectories.")
 @click.option(

@@ -72,6 +72,12 @@ def input_file() -> click.Path:
     return click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
+def listed(context: click.Context, option: click.Parameter, value: Sequence[str] | str | None) -> list[str]:
+    """The entries of comma lists, of which there may be several or none."""
+    texts = [value] if isinstance(value, str) else value or []
+    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
+
+
 def shared_options(command: Command) -> Command:
     """Adds the options of `Options` to a command, which receives them as keyword arguments."""
     return _with((*_RUN, *_CHOICE, *_GRID, *_DATA, *_DENOISER, *_NETWORK), command)
