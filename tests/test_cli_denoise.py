@@ -147,7 +147,9 @@ def test_heat_maps_of_the_gaussian_denoiser_need_no_file(tmp_path: Path, grey: P
     output = denoised(tmp_path, "pspc_flex_outputs_t_10_of_18.npy")
     data, sigma = pspc.load(grey, xflip=True), pspc.edm_sigmas(18)[10]
     maps = gaussian_heatmaps(pspc.Gaussian(data), pspc.schedules.resolve_threshold_schedule([0.4], 8, [sigma]))
-    expected = pspc.PSPCFlex(data, heatmaps=maps, thresholds=[0.4], sigmas=[sigma])(forward_noisy(data, 3, sigma), sigma)
+    expected = pspc.PSPCFlex(data, heatmaps=maps, thresholds=[0.4], sigmas=[sigma])(
+        forward_noisy(data, 3, sigma), sigma
+    )
     assert np.array_equal(output, expected)
     assert "does not exist" in fail(2, "denoise", "--outdir", tmp_path, "--heatmaps", "gauss", *options)
 

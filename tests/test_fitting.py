@@ -140,9 +140,9 @@ def test_bad_fits_are_refused(tmp_path: Path, data: pspc.ImageSet, noisy: list[A
         fit(fit_range=(3.0, 4.0))
     with pytest.raises(ShapeError, match="2 levels for 6 sigmas"):
         fit(images=noisy[:2])
-    with pytest.raises(ShapeError, match="the target has shape"):
+    with pytest.raises(ShapeError, match="the target returned shape"):
         fit(target=lambda z, sigma: z[:1])
-    with pytest.raises(InvalidValueError, match="not finite"):
+    with pytest.raises(InvalidValueError, match="must be finite"):
         fit(target=lambda z, sigma: z * np.nan)
     with pytest.raises(InvalidValueError, match=r"sides are \[13\]"):
         Sides(data, [13])

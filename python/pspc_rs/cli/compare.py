@@ -7,7 +7,7 @@ import click
 
 from pspc_rs.cli.front import Interrupted
 from pspc_rs.cli.models import build_model, named_options
-from pspc_rs.cli.options import Options, options_for_many
+from pspc_rs.cli.options import Options, listed, options_for_many
 from pspc_rs.cli.progress import progress_bar
 from pspc_rs.data import load
 from pspc_rs.errors import MissingDependencyError
@@ -19,14 +19,8 @@ from pspc_rs.files import replacing
 from pspc_rs.provenance import Clock, provenance, save_record
 
 
-def _listed(context: click.Context, option: click.Parameter, value: Sequence[str] | str) -> list[str]:
-    """The entries of comma lists, of which there may be several."""
-    texts = [value] if isinstance(value, str) else value
-    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
-
-
 def _processes(context: click.Context, option: click.Parameter, value: str) -> list[str]:
-    words = _listed(context, option, value)
+    words = listed(context, option, value)
     if not words or not set(words) <= set(mse_curves.PROCESSES):
         raise click.BadParameter(f"{value!r}; allowed are {', '.join(mse_curves.PROCESSES)}")
     return list(dict.fromkeys(words))
@@ -38,7 +32,7 @@ def _processes(context: click.Context, option: click.Parameter, value: str) -> l
     "--target",
     multiple=True,
     required=True,
-    callback=_listed,
+    callback=listed,
     metavar="[NAME=]NETWORK",
     help="Network to compare with, module:callable of the form D(z, sigma); may be given several times.",
 )
@@ -46,7 +40,7 @@ def _processes(context: click.Context, option: click.Parameter, value: str) -> l
     "--denoisers",
     multiple=True,
     default=["empirical,gaussian,pspc_sq"],
-    callback=_listed,
+    callback=listed,
     metavar="LIST",
     help="Comma list of denoisers and networks, each with a NAME= before it if need be.",
 )

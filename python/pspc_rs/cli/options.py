@@ -45,7 +45,7 @@ class Options:
     heatmaps: Path | str | None = None
     thresholds: float | str | list[float] | None = None
     rank: int | None = None
-    smoothing: float = 0.1
+    smoothing: float = 0.7
     num_noises: int = 8
     num_neighbors: int = 2048
     num_draws: int = 256
@@ -71,6 +71,12 @@ class Options:
 def input_file() -> click.Path:
     """The type of an option that names a file which must exist."""
     return click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+def listed(context: click.Context, option: click.Parameter, value: Sequence[str] | str | None) -> list[str]:
+    """The entries of comma lists, of which there may be several or none."""
+    texts = [value] if isinstance(value, str) else value or []
+    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
 
 
 def shared_options(command: Command) -> Command:
@@ -195,7 +201,7 @@ _DENOISER = (
         "one. [default: cifar10, for 32 x 32 images]",
     ),
     click.option("--rank", type=_COUNT, help="gaussian: directions to keep.  [default: all]"),
-    click.option("--smoothing", type=click.FloatRange(min=0), default=0.1, help="cfdm: strength of the perturbations."),
+    click.option("--smoothing", type=click.FloatRange(min=0), default=0.7, help="cfdm: strength of the perturbations."),
     click.option("--num-noises", type=_COUNT, default=8, help="cfdm: number of perturbations."),
     click.option("--num-neighbors", type=_COUNT, default=2048, help="snis: images with their exact weight."),
     click.option("--num-draws", type=_COUNT, default=256, help="snis: images drawn for a query."),

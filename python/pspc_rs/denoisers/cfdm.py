@@ -41,7 +41,7 @@ class CFDM(Denoiser):
         True
     """
 
-    def __init__(self, data: ImageSet, smoothing: float = 0.1, num_noises: int = 8, seed: int = 0) -> None:
+    def __init__(self, data: ImageSet, smoothing: float = 0.7, num_noises: int = 8, seed: int = 0) -> None:
         super().__init__(data.shape)
         self.data = data
         self.smoothing = real_number("smoothing", smoothing)

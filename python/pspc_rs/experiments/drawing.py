@@ -83,21 +83,31 @@ def picture_table(
 def log_axes(figure: "Figure", ylabel: str, *, logarithmic_y: bool = True) -> Any:
     """The only axes of a figure of curves over the noise level, which is on a logarithmic axis."""
     axis = figure.subplots()
-    axis.set(xscale="log", xlabel=r"noise level $\sigma$", ylabel=ylabel)
+    axis.set(xscale="log", xlabel="noise level \N{GREEK SMALL LETTER SIGMA}", ylabel=ylabel)
+    plain_ticks(axis.xaxis)
     if logarithmic_y:
         axis.set_yscale("log")
+        plain_ticks(axis.yaxis)
     axis.grid(alpha=0.3)
     return axis
 
 
+def plain_ticks(axis: Any) -> None:
+    """Labels the decades of a logarithmic axis 0.01, 0.1, 1; formulas for them take a second a figure."""
+    from matplotlib.ticker import FuncFormatter, NullFormatter
+
+    axis.set_major_formatter(FuncFormatter(lambda value, position: f"{value:g}"))
+    axis.set_minor_formatter(NullFormatter())
+
+
 def sigma_label(sigma: float) -> str:
-    r"""A noise level as text of three digits.
+    """A noise level as text of three digits.
 
     Example:
         >>> sigma_label(57.5851), sigma_label(0.002)
-        ('$\\sigma$ 57.6', '$\\sigma$ 0.002')
+        ('σ 57.6', 'σ 0.002')
     """
-    return rf"$\sigma$ {sigma:.3g}"
+    return f"\N{GREEK SMALL LETTER SIGMA} {sigma:.3g}"
 
 
 def check_levels(name: str, levels: Iterable[int], num: int) -> list[int]:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import to_numpy, whole_number
+from pspc_rs.arrays import check_finite, whole_number
 from pspc_rs.errors import InvalidValueError, ScheduleError, ShapeError
 from pspc_rs.experiments.drawing import log_axes, new_figure
+from pspc_rs.experiments.evaluate import denoised, mean_squared_error
 from pspc_rs.experiments.fit_families import Family
 from pspc_rs.experiments.settings import model_settings, settings_key
 from pspc_rs.experiments.table import ResultTable
@@ -90,7 +91,7 @@ def fit_schedule(
     Args:
         family: the candidates, `Sides` or `Thresholds`.
         target: D(z, sigma), or outputs [levels, n, C, H, W] to compare with, such as clean images.
-        noisy: noisy images [levels, n, C, H, W] of the whole grid, an array, memory map or sequence.
+        noisy: noisy images [levels, n, C, H, W] of the whole grid, n at least 2: an array, memory map or sequence.
         sigmas: descending noise levels; a final 0 plays no part.
         table: the CSV file; made, or gone on with.
         name: of the schedule.
@@ -102,7 +103,7 @@ def fit_schedule(
         tick: called after every candidate.
 
     Raises:
-        InvalidValueError: no level in the range, or outputs that are not finite.
+        InvalidValueError: no level in the range, outputs that are not finite, or fewer than two noisy images.
         ShapeError: noisy images or target outputs of another shape.
         ScheduleError: ``outside`` is for other images or of another kind.
         DataError: the table is no table of fits.
@@ -189,29 +190,29 @@ class _Walk:
         mse, errors = (np.array([[row[name] for row in line] for line in table]) for name in ("mse", "standard_error"))
         return mse.astype(np.float64), errors.astype(np.float64)
 
-    def _target(self, level: int) -> NDArray[np.float64]:
+    def _target(self, level: int) -> NDArray[np.float32]:
         z, sigma = self.noisy[level], self.grid[level]
-        if not callable(self.target):
-            wanted = np.asarray(self.target[level], np.float64)
-        else:
-            wanted = np.concatenate([to_numpy(self.target(part, sigma), "target") for part in self._parts(z)])
+        if callable(self.target):
+            return denoised(self.target, z, sigma, self.batch, name="the target", count=_ignore)
+        wanted = np.asarray(self.target[level], np.float32)
         if wanted.shape != z.shape:
             raise ShapeError(f"the target has shape {list(wanted.shape)} at sigma {sigma:g}; needed is {list(z.shape)}")
-        if not np.isfinite(wanted).all():
-            raise InvalidValueError(f"the target's output at sigma {sigma:g} is not finite")
-        return wanted.astype(np.float64)
-
-    def _parts(self, z: NDArray[Any]) -> list[NDArray[Any]]:
-        return [np.ascontiguousarray(z[start : start + self.batch]) for start in range(0, len(z), self.batch)]
+        check_finite("the target", wanted)
+        return wanted
 
     def _row(self, level: int, value: float, wanted: Any) -> dict[str, Any]:
         z, sigma = self.noisy[level], self.grid[level]
-        denoised = np.concatenate([self.family.denoise(value, part, sigma) for part in self._parts(z)])
-        errors = np.square(denoised - wanted).mean(axis=(1, 2, 3))
-        spread = float(errors.std(ddof=1) / math.sqrt(len(errors))) if len(errors) > 1 else 0.0
-        numbers = {"mse": float(errors.mean()), "standard_error": spread, "n": len(errors)}
+        ours = denoised(
+            lambda part, sigma: self.family.denoise(value, part, sigma), z, sigma, self.batch, count=_ignore
+        )
+        error = mean_squared_error(ours, wanted)
+        numbers = {"mse": error.mean, "standard_error": error.standard_error, "n": len(z)}
         named = {"settings": self.settings, "level": level, "sigma": sigma, "family": self.family.name, "value": value}
         return {**named, **numbers}
+
+
+def _ignore(images: float) -> None:
+    """Candidates are ticked one by one; what happens within one is not told."""
 
 
 def _filled(

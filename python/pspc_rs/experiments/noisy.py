@@ -55,9 +55,19 @@ def forward_noisy(data: ImageSet, n: int, sigma: float, seed: int = 0) -> NDArra
         >>> z.shape, z.mean().round(2)
         ((3, 1, 4, 4), np.float32(-1.0))
     """
+    return drawn_images(data, n, seed) + initial_noise(n, data.shape, sigma, seed)
+
+
+def drawn_images(data: ImageSet, n: int, seed: int = 0) -> NDArray[np.float32]:
+    """The clean images behind `forward_noisy`, float32 [n, C, H, W], the same at every level.
+
+    Example:
+        >>> drawn_images(ImageSet(np.zeros((5, 1, 4, 4), np.uint8)), 3).shape
+        (3, 1, 4, 4)
+    """
     random = np.random.RandomState(checked_seed(seed))
     indices = [int(random.randint(len(data))) for _ in range(whole_number("n", n))]
-    return data.batch(indices) + initial_noise(n, data.shape, sigma, seed)
+    return data.batch(indices)
 
 
 def reverse_noisy(model: Model, z: NDArray[Any], sigmas: object, sampler: str = "heun") -> NDArray[np.float32]:

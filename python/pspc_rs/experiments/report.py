@@ -7,8 +7,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from PIL import Image
-
 from pspc_rs import __version__
 from pspc_rs.errors import InvalidValueError, MissingFileError
 from pspc_rs.experiments import report_page as page
@@ -110,6 +108,8 @@ def find(folder: Path) -> Found:
 def _take(found: Found, name: str, path: Path) -> None:
     match path.suffix.lower():
         case ".png":
+            from PIL import Image
+
             content = path.read_bytes()
             with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
                 image.load()
