@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 import pspc_rs as pspc
 from command_line import fail, invoke, names, normals, random_data, succeed
 from pspc_rs.data import ImageSet
-from pspc_rs.demo import gaussian_heatmaps
 from pspc_rs.experiments import forward_noisy
+from pspc_rs.heatmaps import gaussian_heatmaps
 from pspc_rs.noise import noise_source
 
 

@@ -11,9 +11,9 @@ import click
 
 from pspc_rs.cli.options import DENOISERS, Options
 from pspc_rs.data import ImageSet
-from pspc_rs.demo import gaussian_heatmaps
 from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
 from pspc_rs.errors import ScheduleError
+from pspc_rs.heatmaps import gaussian_heatmaps
 from pspc_rs.provenance import sha256
 from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, resolve_patch_schedule, resolve_threshold_schedule
 

@@ -9,7 +9,6 @@ from pspc_rs.cli.figures.sample_files import read_samples, samples_option
 from pspc_rs.experiments.figure_files import save_figure
 from pspc_rs.experiments.grids import sample_figure
 
-
 _MOST = 16
 
 
