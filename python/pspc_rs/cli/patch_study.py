@@ -9,7 +9,7 @@ from pspc_rs.cli.noisy_source import noisy_options, split_options
 from pspc_rs.cli.options import options_for_many
 from pspc_rs.cli.progress import ticking
 from pspc_rs.data import load
-from pspc_rs.experiments import patch_study as experiment
+from pspc_rs.experiments import patch_curves as experiment
 from pspc_rs.experiments.figure_files import save_figure
 from pspc_rs.provenance import Clock, provenance, save_record
 

@@ -16,6 +16,7 @@ from pspc_rs.experiments.evaluate import denoised, mean_squared_error
 from pspc_rs.experiments.fit_families import Family
 from pspc_rs.experiments.settings import model_settings, settings_key
 from pspc_rs.experiments.table import ResultTable
+from pspc_rs.provenance import versions
 from pspc_rs.schedules import FULL, PatchSchedule, Schedule, ThresholdSchedule
 from pspc_rs.sigmas import check_grid
 
@@ -132,6 +133,7 @@ def fit_schedule(
     provenance = {
         "fitted": {**settings, "candidates": list(family.values), "fit_range": [grid[levels[-1]], grid[levels[0]]]},
         "outside": how,
+        "made_with": versions(),
         "curves": {"sigma": [grid[level] for level in levels], "mse": mse.tolist(), "standard_error": errors.tolist()},
     }
     schedule = family.schedule(everywhere, grid, name, provenance)
@@ -202,9 +204,7 @@ class _Walk:
 
     def _row(self, level: int, value: float, wanted: Any) -> dict[str, Any]:
         z, sigma = self.noisy[level], self.grid[level]
-        ours = denoised(
-            lambda part, sigma: self.family.denoise(value, part, sigma), z, sigma, self.batch, count=_ignore
-        )
+        ours = denoised(lambda part, _: self.family.denoise(value, part, sigma), z, sigma, self.batch, count=_ignore)
         error = mean_squared_error(ours, wanted)
         numbers = {"mse": error.mean, "standard_error": error.standard_error, "n": len(z)}
         named = {"settings": self.settings, "level": level, "sigma": sigma, "family": self.family.name, "value": value}
