@@ -63,6 +63,7 @@ def patch_study(target: str, sides: list[int], max_windows: int | None, **others
             sides=sides,
             max_windows=max_windows,
             seed=options.seed,
+            batch=options.batch,
             record={"noisy": noisy.settings},
             tick=tick,
         )
