@@ -12,7 +12,7 @@ from pspc_rs import data, denoisers, errors, samplers, schedules, sigmas
 from pspc_rs._core import build_info as _build_info
 from pspc_rs._core import num_threads, set_num_threads
 from pspc_rs.data import ImageSet, load, save_edm_zip
-from pspc_rs.denoisers import Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
+from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
 from pspc_rs.errors import PspcError
 from pspc_rs.heatmaps import gaussian_heatmaps
 from pspc_rs.samplers import sample
@@ -22,6 +22,8 @@ from pspc_rs.sigmas import edm_sigmas
 __version__ = dict(_build_info())["version"]
 
 __all__ = [
+    "CFDM",
+    "SNIS",
     "Denoiser",
     "Empirical",
     "Gaussian",

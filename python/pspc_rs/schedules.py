@@ -63,6 +63,20 @@ class Schedule(ABC, Generic[Value]):
     def _values(self) -> tuple[Value, ...]:
         return cast(tuple[Value, ...], getattr(self, self._values_field))
 
+    @property
+    def numbers(self) -> dict[str, Any]:
+        """What the schedule does, without its name and where it comes from.
+
+        Example:
+            >>> PatchSchedule((8, 3), sigmas=(1.0, 0.1), image_size=(8, 8)).numbers
+            {'patch_sizes': ['full', 3], 'sigmas': [1.0, 0.1], 'nearest': 'linear'}
+        """
+        return {
+            self._values_field: list(self._values),
+            "sigmas": list(self.sigmas),
+            "nearest": self.nearest,
+        }
+
     @abstractmethod
     def _checked(self, value: object) -> Value:
         """One value in its one form."""

@@ -7,7 +7,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.cli.arrays import draw_noisy, read_noisy
+from pspc_rs.cli.arrays import read_noisy
 from pspc_rs.cli.models import Model, build_model, check_options, checksums, schedule_of
 from pspc_rs.cli.options import Options, input_file, shared_options
 from pspc_rs.cli.progress import progress_bar
@@ -15,6 +15,7 @@ from pspc_rs.data import load
 from pspc_rs.denoisers import Denoiser
 from pspc_rs.denoisers.base import Progress
 from pspc_rs.errors import InvalidValueError
+from pspc_rs.experiments.noisy import forward_noisy
 from pspc_rs.files import replacing
 from pspc_rs.provenance import Clock, provenance, save_record
 from pspc_rs.samplers import noise_source
@@ -37,7 +38,7 @@ def denoise(t_idx: int, z: Path | None, **shared: Any) -> None:
     sigma = _level(options, t_idx)
     data = load(options.data, xflip=options.xflip)
     if z is None:
-        noisy = draw_noisy(data, options.n_samples, sigma, options.seed)
+        noisy = forward_noisy(data, options.n_samples, sigma, options.seed)
         drawn = {"indices": "numpy RandomState(seed).randint", "noise": f"{noise_source()} generator"}
     else:
         noisy = read_noisy(z, options.n_samples, data, row=t_idx, rows=options.n_steps)

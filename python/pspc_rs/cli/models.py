@@ -2,16 +2,18 @@
 
 import importlib
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pspc_rs.cli.options import Options
+from pspc_rs.cli.options import DENOISERS, Options
 from pspc_rs.data import ImageSet
-from pspc_rs.denoisers import Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
+from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
 from pspc_rs.errors import ScheduleError
+from pspc_rs.heatmaps import gaussian_heatmaps
 from pspc_rs.provenance import sha256
 from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, resolve_patch_schedule, resolve_threshold_schedule
 
@@ -37,7 +39,9 @@ def check_options(options: Options) -> None:
     if options.denoiser == "network" and options.network is None:
         raise click.UsageError("--denoiser network needs --network module:callable")
     if options.denoiser == "pspc_flex" and options.heatmaps is None:
-        raise click.UsageError("--denoiser pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W]")
+        raise click.UsageError(
+            "--denoiser pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W], or --heatmaps gaussian"
+        )
 
 
 def build_model(options: Options, data: ImageSet) -> Model:
@@ -53,11 +57,63 @@ def build_model(options: Options, data: ImageSet) -> Model:
         case "pspc_sq":
             return PSPCSquare(data, _patch_schedule(options, data))
         case "pspc_flex":
-            return PSPCFlex(data, heatmaps=options.heatmaps, thresholds=_threshold_schedule(options, data))
+            return _flex(options, data)
+        case "cfdm" | "snis":
+            return _sampled_baseline(options, data)
         case "network":
             return Network(_imported(str(options.network)), shape=data.shape, max_batch=options.batch)
         case _:
             return Empirical(data)
+
+
+def _flex(options: Options, data: ImageSet) -> PSPCFlex:
+    thresholds = _threshold_schedule(options, data)
+    if options.heatmaps == "gaussian":
+        return PSPCFlex(data, heatmaps=gaussian_heatmaps(Gaussian(data), thresholds), thresholds=thresholds)
+    return PSPCFlex(data, heatmaps=options.heatmaps, thresholds=thresholds)
+
+
+def _sampled_baseline(options: Options, data: ImageSet) -> Model:
+    if options.denoiser == "cfdm":
+        return CFDM(data, options.smoothing, options.num_noises, options.seed)
+    return SNIS(data, options.num_neighbors, options.num_draws, options.seed)
+
+
+def named_options(specs: Sequence[str], options: Options) -> dict[str, Options]:
+    """The options of several denoisers and networks by name, refused where `check_options` refuses them.
+
+    Args:
+        specs: each one of `DENOISERS`, or a network, with an optional name before it: "net=module:callable".
+        options: what they have in common.
+
+    Raises:
+        click.UsageError: something that is neither, two of one name, or what `check_options` raises.
+    """
+    named: dict[str, Options] = {}
+    for spec in specs:
+        given, equals, rest = spec.partition("=")
+        what = rest if equals else spec
+        own = _options_of(what, options)
+        check_options(own)
+        name = given if equals else own.denoiser if own.network is None else _short_name(what)
+        if not name or name in named:
+            raise click.UsageError(f"{spec}: the name {name!r} is empty or taken; write NAME={what} with another one")
+        named[name] = own
+    return named
+
+
+def _options_of(what: str, options: Options) -> Options:
+    denoiser = what.replace("-", "_").lower()
+    if denoiser in DENOISERS and denoiser != "network":
+        return replace(options, denoiser=denoiser)
+    if ":" not in what and not Path(what).exists():
+        known = ", ".join(one for one in DENOISERS if one != "network")
+        raise click.UsageError(f"{what!r} is no denoiser; allowed are {known}, and networks as module:callable")
+    return replace(options, denoiser="network", network=what)
+
+
+def _short_name(network: str) -> str:
+    return network.rpartition(":")[2] if ":" in network else Path(network).stem
 
 
 def schedule_of(model: Model) -> PatchSchedule | ThresholdSchedule | None:
@@ -65,9 +121,9 @@ def schedule_of(model: Model) -> PatchSchedule | ThresholdSchedule | None:
     return model.schedule if isinstance(model, PSPCSquare | PSPCFlex) else None
 
 
-def checksums(**files: Path | None) -> dict[str, str]:
-    """The SHA-256 of every input file that was given."""
-    return {name: sha256(path) for name, path in files.items() if path is not None}
+def checksums(**files: Path | str | None) -> dict[str, str]:
+    """The SHA-256 of every input file that was given; a word in place of a file has none."""
+    return {name: sha256(path) for name, path in files.items() if isinstance(path, Path)}
 
 
 def _patch_schedule(options: Options, data: ImageSet) -> PatchSchedule:

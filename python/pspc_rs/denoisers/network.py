@@ -1,13 +1,14 @@
 """Any callable as a denoiser: a network, a closure, somebody else's model."""
 
 import contextlib
+import hashlib
 import sys
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
-from pspc_rs.arrays import Array, is_torch, like, sigma_vector
+from pspc_rs.arrays import Array, is_torch, like, numpy_view, sigma_vector
 from pspc_rs.errors import InvalidValueError, ShapeError
 
 
@@ -69,6 +70,15 @@ class Network:
         _, height, width = self.shape
         return height if height == width else (height, width)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The class, the name of the callable, and a checksum of its weights where it is a torch module."""
+        named = self.net if hasattr(self.net, "__qualname__") else type(self.net)
+        settings = {"denoiser": type(self).__name__, "net": f"{named.__module__}.{named.__qualname__}"}
+        if hasattr(self.net, "state_dict"):
+            settings["weights_sha256"] = _weights_checksum(self.net)
+        return settings
+
     def round_sigma(self, sigma: Array) -> Array:
         """The noise levels the network itself would round to, if it says so."""
         rounding = getattr(self.net, "round_sigma", None)
@@ -108,6 +118,15 @@ class Network:
             return x
         weight = next(self.net.parameters(), torch.zeros(()))
         return torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(weight.device)
+
+
+def _weights_checksum(module: Any) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        weights = numpy_view(tensor.detach())
+        digest.update(f"{name} {tensor.dtype} {weights.shape}".encode())
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    return digest.hexdigest()
 
 
 def _no_grad() -> contextlib.AbstractContextManager[None]:
