@@ -1,7 +1,7 @@
 """From what a network predicts to the denoised image: one formula for all of them."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +12,7 @@ from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.networks.arguments import choice, flag
 from pspc_rs.networks.edm.preconditioner import as_levels, checked_limits
 from pspc_rs.networks.processes import Edm, NoiseProcess
+from pspc_rs.noise import image_shape
 
 
 class _State(NamedTuple):
@@ -72,6 +73,7 @@ class Adapter(nn.Module):
         class_argument: pass labels under this name, not as the third argument.
         sigma_min: smallest noise level that the network is good for, in [-1, 1] pixels; that of the process if None.
         sigma_max: the largest one.
+        shape: ``(channels, height, width)`` of its images, if known; the network's own ``shape`` if None.
 
     Raises:
         InvalidValueError: an argument is out of range, or "edm" with another process.
@@ -98,6 +100,7 @@ class Adapter(nn.Module):
         class_argument: str | None = None,
         sigma_min: float | None = None,
         sigma_max: float | None = None,
+        shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         if not callable(net):
@@ -119,6 +122,9 @@ class Adapter(nn.Module):
             raise DTypeError(f"class_argument is {class_argument!r:.80}; allowed are names and None")
         self.class_argument = class_argument
         self.sigma_min, self.sigma_max = self._limits(sigma_min, sigma_max)
+        own = getattr(net, "shape", None) if shape is None else shape
+        self.shape = None if own is None else image_shape(own)
+        self.label_dim: int = getattr(net, "label_dim", 0)
 
     def forward(self, x: Tensor, sigma: Tensor | float, class_labels: Any = None) -> Tensor:
         """The denoised images, in the type of x.
@@ -143,6 +149,19 @@ class Adapter(nn.Module):
         prediction = self._predict(_per_sample(at.alpha, x) * z, rounded, class_labels)
         denoised: Tensor = (skip * z + out * prediction - self.offset) / self.gain
         return denoised
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the numbers but for the network itself."""
+        named = self.net if hasattr(self.net, "__qualname__") else type(self.net)
+        return {
+            "net": f"{named.__module__}.{named.__qualname__}",
+            "prediction": self.prediction,
+            "process": self.process.settings,
+            "pixels": [self.offset - self.gain, self.offset + self.gain],
+            "time": [self.time_scale, self.time_offset],
+            "blind": self.blind,
+        }
 
     def round_sigma(self, sigma: Any) -> Any:
         """The noise levels at which the network would be called: a tensor for a tensor, else float64 numbers."""

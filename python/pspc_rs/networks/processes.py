@@ -5,12 +5,14 @@ x_t = alpha_t (x + sigma n), so all that sets a process apart, once noise is cou
 functions of sigma. Tensors of noise levels are float64 here, of any shape.
 """
 
+import hashlib
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, field, fields
+from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -37,6 +39,12 @@ class NoiseProcess(ABC):
     def limits(self) -> tuple[float, float]:
         """Smallest and largest noise level of the process."""
         return 0.0, math.inf
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The name of the class and its arguments, for records."""
+        arguments = {one.name: getattr(self, one.name) for one in fields(cast(Any, self)) if one.init}
+        return {"name": type(self).__name__, **arguments}
 
 
 @dataclass(frozen=True)
@@ -107,7 +115,7 @@ class DiscreteVP(NoiseProcess):
     Example:
         >>> process = DiscreteVP.linear()
         >>> [round(level, 4) for level in process.limits()]
-        [0.01, 157.407]
+        [0.01, 157.4073]
     """
 
     alphas_cumprod: Sequence[float]
@@ -184,6 +192,12 @@ class DiscreteVP(NoiseProcess):
         first, levels = self._usable()
         del first
         return float(levels[0]), float(levels[-1])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The name of the class, the rounding, and a checksum of the table."""
+        table = hashlib.sha256(np.array(self.alphas_cumprod).tobytes()).hexdigest()
+        return {"name": type(self).__name__, "rounding": self.rounding, "alphas_cumprod_sha256": table}
 
     def _usable(self) -> tuple[int, Tensor]:
         """The levels between 0 and infinity, ascending, and the step of the first."""
