@@ -202,9 +202,7 @@ class _Walk:
 
     def _row(self, level: int, value: float, wanted: Any) -> dict[str, Any]:
         z, sigma = self.noisy[level], self.grid[level]
-        ours = denoised(
-            lambda part, sigma: self.family.denoise(value, part, sigma), z, sigma, self.batch, count=_ignore
-        )
+        ours = denoised(lambda part, _: self.family.denoise(value, part, sigma), z, sigma, self.batch, count=_ignore)
         error = mean_squared_error(ours, wanted)
         numbers = {"mse": error.mean, "standard_error": error.standard_error, "n": len(z)}
         named = {"settings": self.settings, "level": level, "sigma": sigma, "family": self.family.name, "value": value}

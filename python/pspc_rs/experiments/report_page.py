@@ -11,6 +11,7 @@ from typing import Any
 __all__ = ["chart", "details", "document", "escape", "picture", "problem", "record", "schedule", "table"]
 
 _LONG_LIST = 12
+_WIDE = 1.7
 
 _STYLE = """
 :root{color-scheme:light dark;--ink:#1b1f24;--soft:#57606a;--line:#d0d7de;--ground:#fff;--card:#f6f8fa;--link:#0a58ca}
@@ -27,6 +28,7 @@ nav ul{display:flex;flex-wrap:wrap;gap:.25rem 1rem;list-style:none;padding:0}a{c
 .figures{display:grid;grid-template-columns:repeat(auto-fit,minmax(min(100%,26rem),1fr));gap:1rem;align-items:start}
 figure{margin:0;background:var(--card);border:1px solid var(--line);border-radius:8px;padding:.75rem}
 figure img{display:block;max-width:100%;height:auto;margin:0 auto .5rem;background:#fff;border-radius:4px}
+figure.wide{grid-column:1/-1}
 .scroll{overflow-x:auto;width:fit-content;min-width:min(100%,20rem);max-width:100%;
 border:1px solid var(--line);border-radius:8px;margin:.5rem 0}
 .scroll:focus-visible{outline:2px solid var(--link)}
@@ -102,9 +104,10 @@ def picture(name: str, content: bytes, numbers: str = "") -> str:
     width, height = struct.unpack(">II", content[16:24])
     spoken = name.removesuffix(".png").replace("_", " ").replace("/", ", ")
     source = f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}"
+    wide = ' class="wide"' if width > _WIDE * height else ""
     behind = f"; numbers in {numbers}" if numbers else ""
     return (
-        f'<figure><img src="{source}" width="{width}" height="{height}" alt="{escape(spoken)}">'
+        f'<figure{wide}><img src="{source}" width="{width}" height="{height}" alt="{escape(spoken)}">'
         f"<figcaption>{escape(name + behind)}</figcaption></figure>"
     )
 
