@@ -232,9 +232,9 @@ class Malice:
 def test_pickles_are_not_executed(tmp_path: Path, grey: Path) -> None:
     (tmp_path / "net.pkl").write_bytes(pickle.dumps(Malice(tmp_path / "executed")))
     options = ["--data", grey, "--t-idx", 10, "--outdir", tmp_path / "out"]
-    message = fail(2, "denoise", *options, "--denoiser", "network", "--network_pkl", tmp_path / "net.pkl")
-    assert "execute" in message
-    assert "--network module:callable" in message
+    for option in ("--network_pkl", "--network"):
+        message = fail(1, "denoise", *options, "--denoiser", "network", option, tmp_path / "net.pkl")
+        assert "net.pkl" in message and "pathlib" in message
     objects = np.empty((18, 1, 1, 8, 8), object)
     objects[0, 0, 0, 0, 0] = Malice(tmp_path / "executed")
     np.save(tmp_path / "z.npy", objects, allow_pickle=True)
@@ -261,7 +261,7 @@ def test_a_function_is_imported_as_network(tmp_path: Path, grey: Path, monkeypat
         "no_such_module:f",
         "my_networks_of_tests:number",
     ):
-        message = fail(2, "denoise", *options, "--denoiser", "network", "--network", path)
+        message = fail(1, "denoise", *options, "--denoiser", "network", "--network", path)
         assert path in message
     assert "needs --network" in fail(2, "denoise", *options, "--denoiser", "network")
     assert str(tmp_path) not in sys.path

@@ -100,6 +100,8 @@ def test_a_second_run_adds_rows_and_computes_only_them(tmp_path: Path) -> None:
         assert len(run(tmp_path, few, {"net": counting}, processes=["forward"], **other)) in (2, 3)
     assert len(table_bytes(tmp_path).splitlines()) == 1 + 6 + 3 + 3 + 2
     assert len(run(tmp_path, {"cfdm": pspc.CFDM(DATA, 0.3, 2)}, {"net": counting}, processes=["forward"])) == 3
+    renamed = run(tmp_path, {"optimal": few["empirical"]}, {"net": counting}, processes=["forward"])
+    assert [row["denoiser"] for row in renamed] == ["optimal"] * 3
 
 
 def test_targets_share_forward_images_and_have_their_own_trajectories(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.cli.arrays import read_noisy
-from pspc_rs.cli.models import Model, build_model, check_options, checksums, schedule_of
+from pspc_rs.cli.models import Model, build_model, check_options, checksums, network_of, schedule_of
 from pspc_rs.cli.options import Options, input_file, shared_options
 from pspc_rs.cli.progress import progress_bar
 from pspc_rs.data import load
@@ -57,9 +57,10 @@ def denoise(t_idx: int, z: Path | None, **shared: Any) -> None:
         clock=clock,
         sigma=sigma,
         schedule=schedule,
+        network=network_of(model),
         schedule_value=None if schedule is None else schedule.at(sigma),
         drawn_by=drawn,
-        inputs_sha256=checksums(z=z, heatmaps=options.heatmaps),
+        inputs_sha256=checksums(z=z, heatmaps=options.heatmaps, network_pkl=options.network_pkl),
     )
     save_record(output.with_suffix(".json"), record)
     click.echo(output)

@@ -1,8 +1,6 @@
 """From options to a denoiser."""
 
-import importlib
-import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,8 +10,9 @@ import click
 from pspc_rs.cli.options import DENOISERS, Options
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
-from pspc_rs.errors import ScheduleError
+from pspc_rs.errors import MissingFileError, ScheduleError
 from pspc_rs.heatmaps import gaussian_heatmaps
+from pspc_rs.networks.opening import open_network
 from pspc_rs.provenance import sha256
 from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, resolve_patch_schedule, resolve_threshold_schedule
 
@@ -27,17 +26,14 @@ def check_options(options: Options) -> None:
     """Refuses what can be refused before any data are read.
 
     Raises:
-        click.UsageError: a network that cannot be loaded, or heat maps that are missing.
+        click.UsageError: a network or heat maps that are missing.
         InvalidValueError: the noise grid is not one.
     """
     options.sigmas()
-    if options.network_pkl is not None:
-        raise click.UsageError(
-            f"--network-pkl {options.network_pkl}: reading a pickle would execute the code in it, so it is not read; "
-            "give --network module:callable instead, the import path of a function D(z, sigma)"
-        )
-    if options.denoiser == "network" and options.network is None:
-        raise click.UsageError("--denoiser network needs --network module:callable")
+    if options.network is not None and options.network_pkl is not None:
+        raise click.UsageError("--network and --network-pkl name a network each; give one of them")
+    if options.denoiser == "network" and options.network is None and options.network_pkl is None:
+        raise click.UsageError("--denoiser network needs --network, a file, a folder or module:callable")
     if options.denoiser == "pspc_flex" and options.heatmaps is None:
         raise click.UsageError(
             "--denoiser pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W], or --heatmaps gaussian"
@@ -49,7 +45,6 @@ def build_model(options: Options, data: ImageSet) -> Model:
 
     Raises:
         PspcError: the options do not fit the data.
-        click.UsageError: a network that cannot be imported.
     """
     match options.denoiser:
         case "gaussian":
@@ -61,9 +56,21 @@ def build_model(options: Options, data: ImageSet) -> Model:
         case "cfdm" | "snis":
             return _sampled_baseline(options, data)
         case "network":
-            return Network(_imported(str(options.network)), shape=data.shape, max_batch=options.batch)
+            return _network(options, data)
         case _:
             return Empirical(data)
+
+
+def _network(options: Options, data: ImageSet) -> Network:
+    if options.network_pkl is not None and not options.network_pkl.is_file():
+        raise MissingFileError(f"there is no file {options.network_pkl}")
+    return open_network(
+        options.network or options.network_pkl,
+        shape=data.shape,
+        max_batch=options.batch,
+        device=None if options.device == "cpu" else options.device,
+        dtype=options.network_dtype,
+    )
 
 
 def _flex(options: Options, data: ImageSet) -> PSPCFlex:
@@ -83,7 +90,7 @@ def named_options(specs: Sequence[str], options: Options) -> dict[str, Options]:
     """The options of several denoisers and networks by name, refused where `check_options` refuses them.
 
     Args:
-        specs: each one of `DENOISERS`, or a network, with an optional name before it: "net=module:callable".
+        specs: each one of `DENOISERS`, or a network, with an optional name before it: "net=unet.json".
         options: what they have in common.
 
     Raises:
@@ -108,7 +115,9 @@ def _options_of(what: str, options: Options) -> Options:
         return replace(options, denoiser=denoiser)
     if ":" not in what and not Path(what).exists():
         known = ", ".join(one for one in DENOISERS if one != "network")
-        raise click.UsageError(f"{what!r} is no denoiser; allowed are {known}, and networks as module:callable")
+        raise click.UsageError(
+            f"{what!r} is no denoiser; allowed are {known}, and networks: files, folders, module:callable"
+        )
     return replace(options, denoiser="network", network=what)
 
 
@@ -119,6 +128,11 @@ def _short_name(network: str) -> str:
 def schedule_of(model: Model) -> PatchSchedule | ThresholdSchedule | None:
     """The schedule a denoiser follows, None if it follows none."""
     return model.schedule if isinstance(model, PSPCSquare | PSPCFlex) else None
+
+
+def network_of(model: Model) -> dict[str, Any] | None:
+    """What identifies a network, None for other denoisers."""
+    return model.settings if isinstance(model, Network) else None
 
 
 def checksums(**files: Path | str | None) -> dict[str, str]:
@@ -154,23 +168,3 @@ def _or_default(spec: object, option: str, options: Options, data: ImageSet) -> 
 def _own_grid(spec: object, options: Options) -> object:
     """A list has a noise grid of its own length; names and files bring theirs."""
     return options.sigmas(len(spec)) if isinstance(spec, list) else None
-
-
-def _imported(path: str) -> Callable[..., Any]:
-    """The callable behind an import path; modules in the current folder are found too."""
-    module_name, _, name = path.partition(":")
-    if not module_name or not name:
-        raise click.UsageError(f"--network {path}: allowed is module:callable")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise click.UsageError(f"--network {path} cannot be imported: {error}") from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
-    if not callable(found):
-        raise click.UsageError(f"--network {path} is a {type(found).__name__}; allowed is a function D(z, sigma)")
-    network: Callable[..., Any] = found
-    return network

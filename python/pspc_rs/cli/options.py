@@ -50,7 +50,8 @@ class Options:
     num_neighbors: int = 2048
     num_draws: int = 256
     network: str | None = None
-    network_pkl: str | None = None
+    network_pkl: Path | None = None
+    network_dtype: str = "float32"
     device: str
 
     def sigmas(self, num_steps: int | None = None, *, include_zero: bool = False) -> NDArray[np.float64]:
@@ -210,8 +211,15 @@ _DENOISER = (
 _NETWORK = (
     click.option(
         "--network",
-        metavar="MODULE:CALLABLE",
-        help="network: import path of a function D(z, sigma), or of a torch module.",
+        metavar="FILE|FOLDER|MODULE:CALLABLE",
+        help="network: a network file (safetensors, TorchScript, EDM pickle, or .json that describes one), a folder of "
+        "diffusers, or the import path of a function D(z, sigma) or torch module.",
     ),
-    click.option("--network-pkl", metavar="FILE", help="network: refused, because reading a pickle runs code in it."),
+    click.option("--network-pkl", type=input_file(), help="network: a pickle of EDM, of which nothing is executed."),
+    click.option(
+        "--network-dtype",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        default="float32",
+        help="network: precision in which it computes.",
+    ),
 )

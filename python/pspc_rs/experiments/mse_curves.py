@@ -164,9 +164,9 @@ def compare(
     if not plan.levels:
         low, high = plan.sigma_range
         raise InvalidValueError(f"no level of the grid lies in the range {low:g} to {high:g}; take a wider one")
-    clashing = [name for name in targets if name in denoisers and targets[name] is not denoisers[name]]
-    if clashing:
-        raise InvalidValueError(f"{clashing[0]!r} names both a target and another denoiser; give them two names")
+    for name in targets.keys() & denoisers.keys():
+        if model_settings(targets[name]) != model_settings(denoisers[name]):
+            raise InvalidValueError(f"{name!r} names both a target and another denoiser; give them two names")
     return _Comparison(plan, RunFolder(Path(outdir)), report or (lambda done, total, what: None)).run()
 
 
@@ -196,9 +196,8 @@ class _Comparison:
                 noisy = self._noisy(process, targets[0])
                 for level in self.plan.levels:
                     self._level(process, targets, level, noisy)
-        wanted = {(process, key) for (process, _, _), key in self.keys.items()}
-        chosen = [row for row in self.folder.mse if (row["process"], row["settings"]) in wanted]
-        return [row for row in chosen if row["level"] in self.plan.levels]
+        wanted = {self._row_key(*names, level) for names in self.keys for level in self.plan.levels}
+        return [row for row in self.folder.mse if tuple(row[name] for name in self.folder.mse.key) in wanted]
 
     def _sources(self) -> list[tuple[Process, list[str]]]:
         """Every set of z, with the targets that share it: all of them in the forward process."""
