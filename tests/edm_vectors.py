@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
 
 from pspc_rs.networks import build_network
+from pspc_rs.networks.edm.preconditioner import Preconditioner
 
 NETWORKS = (
     "ddpmpp_edm",
@@ -56,9 +56,16 @@ def description(folder: Path, name: str) -> dict[str, Any]:
     }
 
 
-def network(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> nn.Module:
+def built(description: dict[str, Any]) -> Preconditioner:
+    """The network of a description."""
+    net = build_network(description)
+    assert isinstance(net, Preconditioner)
+    return net
+
+
+def network(folder: Path, name: str, dtype: torch.dtype = torch.float32) -> Preconditioner:
     """The network of a file with its weights, in evaluation mode."""
-    net = build_network(description(folder, name))
+    net = built(description(folder, name))
     state = {
         key.removeprefix("state/"): torch.from_numpy(array)
         for key, array in vectors(folder, name).items()

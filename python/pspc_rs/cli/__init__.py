@@ -5,9 +5,10 @@ from pspc_rs.cli.demo import demo
 from pspc_rs.cli.denoise import denoise
 from pspc_rs.cli.front import main
 from pspc_rs.cli.info import info
+from pspc_rs.cli.network import network
 from pspc_rs.cli.sample import sample
 
-for command in (denoise, sample, demo, data, info):
+for command in (denoise, sample, demo, data, network, info):
     main.add_command(command)
 
 __all__ = ["main"]

@@ -70,8 +70,8 @@ def build_network(description: Mapping[str, Any]) -> "nn.Module":
         (1, 0.5)
     """
     _check_entries(description)
-    outer = _found("preconditioner", description.get("preconditioner"), PRECONDITIONERS)
-    inner = _found("architecture", description.get("architecture"), ARCHITECTURES)
+    outer = preconditioner_class(description.get("preconditioner"))
+    inner = architecture_class(description.get("architecture"))
     outer_kwargs = _checked("preconditioner_kwargs", description, outer, ("model",))
     inner_kwargs = _checked("architecture_kwargs", description, inner, _SHARED)
     # Checks the shared arguments, too, before anything is made with them.
@@ -110,6 +110,34 @@ def describe_network(module: "nn.Module") -> dict[str, Any]:
         "architecture": _name_of(model, ARCHITECTURES),
         "architecture_kwargs": dict(_arguments(model)),
     }
+
+
+def preconditioner_class(name: object) -> Any:
+    """The class of a preconditioner.
+
+    Raises:
+        InvalidValueError: there is none of that name.
+        MissingDependencyError: torch is not installed.
+
+    Example:
+        >>> preconditioner_class("iDDPMPrecond").outputs_per_channel
+        2
+    """
+    return _found("preconditioner", name, PRECONDITIONERS)
+
+
+def architecture_class(name: object) -> Any:
+    """The class of an architecture.
+
+    Raises:
+        InvalidValueError: there is none of that name.
+        MissingDependencyError: torch is not installed.
+
+    Example:
+        >>> architecture_class("SongUNet").__name__
+        'SongUNet'
+    """
+    return _found("architecture", name, ARCHITECTURES)
 
 
 def _check_entries(description: object) -> None:

@@ -16,10 +16,11 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pspc_rs.data.readers.files import existing
-from pspc_rs.errors import DataError, InvalidValueError, MissingDependencyError, PspcError
+from pspc_rs.data.readers.files import damage_named, existing
+from pspc_rs.errors import DataError, InvalidValueError, MissingDependencyError
 from pspc_rs.files import replacing
-from pspc_rs.networks.registry import build_network, describe_network
+from pspc_rs.networks.loading import check_tensors, filled, outlined
+from pspc_rs.networks.registry import describe_network
 from pspc_rs.provenance import plain
 
 FORMAT = 1
@@ -92,15 +93,14 @@ def read_network(path: str | os.PathLike[str]) -> nn.Module:
     with _opened(path) as file:
         description = _record(file, path)
         description.pop("metadata")
-        with described_by(path), torch.device("meta"):
-            network = build_network(description)
-        expected = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-        check_tensors(path, {name: list(file.get_slice(name).get_shape()) for name in file.keys()}, expected)  # noqa: SIM118
-        for name in expected:
-            stored = file.get_slice(name).get_dtype()
-            if stored not in _STORED.values():
-                raise DataError(f"{path}: {name} is stored as {stored}; allowed are {', '.join(_STORED.values())}")
-        return filled(network, ((name, file.get_tensor(name)) for name in expected), path)
+        network = outlined(description, path)
+        slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
+        check_tensors(path, {name: list(one.get_shape()) for name, one in slices.items()}, network)
+        for name, one in slices.items():
+            if one.get_dtype() not in _STORED.values():
+                allowed = ", ".join(_STORED.values())
+                raise DataError(f"{path}: {name} is stored as {one.get_dtype()}; allowed are {allowed}")
+        return filled(network, ((name, file.get_tensor(name)) for name in slices), path)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -115,58 +115,18 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         return _record(file, path)
 
 
-def check_tensors(what: object, found: Mapping[str, list[int]], expected: Mapping[str, list[int]]) -> None:
-    """Refuses tensors that are not exactly those expected, by name and shape.
+def is_safetensors(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins like a safetensors file: the length of a header, and the header.
 
     Raises:
-        DataError: one is missing, or too many, or has another shape.
-
-    Example:
-        >>> check_tensors("a.safetensors", {"w": [2]}, {"w": [3]})
-        Traceback (most recent call last):
-        ...
-        pspc_rs.errors.DataError: a.safetensors: w has shape [2]; the network it describes has [3]
+        MissingFileError: there is no such file.
+        DataError: it cannot be read.
     """
-    for name in expected:
-        if name not in found:
-            raise DataError(f"{what} lacks the tensor {name}, which the network it describes has")
-    for name, shape in found.items():
-        if name not in expected:
-            raise DataError(f"{what} has a tensor {name!r:.80}, which the network it describes has not")
-        if shape != expected[name]:
-            raise DataError(f"{what}: {name} has shape {shape}; the network it describes has {expected[name]}")
-
-
-@contextmanager
-def described_by(what: object) -> Iterator[None]:
-    """Complaints about a description as complaints about the file that it comes from."""
-    try:
-        yield
-    except (PspcError, ValueError, TypeError, RuntimeError, OverflowError) as error:
-        if isinstance(error, MissingDependencyError):
-            raise
-        raise DataError(f"{what} describes a network that cannot be built: {error}") from error
-
-
-def filled(network: nn.Module, tensors: Iterator[tuple[str, Tensor]], what: object) -> nn.Module:
-    """A network that was built without memory, with these tensors as float32, ready for use.
-
-    Args:
-        network: one built under ``torch.device("meta")``.
-        tensors: all of its tensors by name, in the right shapes; their memory is not kept.
-        what: the file they come from.
-
-    Raises:
-        DataError: a tensor holds NaN or infinities.
-    """
-    network = network.to_empty(device="cpu")
-    homes = network.state_dict(keep_vars=True)
-    with torch.no_grad():
-        for name, tensor in tensors:
-            homes[name].copy_(tensor)
-            if not bool(homes[name].isfinite().all()):
-                raise DataError(f"{what}: {name} holds NaN or infinities")
-    return network.eval().requires_grad_(False)
+    found = existing(path)
+    with damage_named(found), found.open("rb") as file:
+        head = file.read(9)
+    # No header is longer than 100 MB.
+    return head[4:] == bytes(4) + b"{"
 
 
 def _storable(name: str, tensor: Tensor, dtype: str) -> Tensor:
