@@ -7,8 +7,9 @@ from pspc_rs.cli.front import main
 from pspc_rs.cli.info import info
 from pspc_rs.cli.network import network
 from pspc_rs.cli.sample import sample
+from pspc_rs.cli.train import train
 
-for command in (denoise, sample, demo, data, network, info):
+for command in (denoise, sample, demo, data, network, train, info):
     main.add_command(command)
 
 __all__ = ["main"]

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn import functional
 
 from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.networks.arguments import MAX_CHANNELS, bounded, probability, within
@@ -129,7 +129,7 @@ class DiT(nn.Module):
         if height % self.patch_size or width % self.patch_size:
             raise ShapeError(f"x has shape {list(x.shape)}; height and width must be multiples of {self.patch_size}")
         rows, columns = height // self.patch_size, width // self.patch_size
-        conditioning = F.silu(self._embedded(noise_labels, class_labels, augment_labels))
+        conditioning = functional.silu(self._embedded(noise_labels, class_labels, augment_labels))
         tokens = self.patch_in(to_patches(x, self.patch_size))
         positions = grid_positions(rows, columns, tokens.shape[2], noise_labels)
         tokens = tokens + positions.to(tokens.dtype)
@@ -140,7 +140,7 @@ class DiT(nn.Module):
         return from_patches(tokens, rows, columns, self.patch_size)
 
     def _embedded(self, t: Tensor, class_labels: Tensor | None, augment_labels: Tensor | None) -> Tensor:
-        emb: Tensor = self.map_layer1(F.silu(self.map_layer0(self.map_noise(t))))
+        emb: Tensor = self.map_layer1(functional.silu(self.map_layer0(self.map_noise(t))))
         if self.map_label is not None:
             labels = class_embedding_input(class_labels, self.label_dim, emb, self.label_dropout * self.training)
             emb = emb + self.map_label(labels)
@@ -181,16 +181,18 @@ class DiTBlock(nn.Module):
         return x + gate2 * self._mlp(_modulated(x, shift2, scale2))
 
     def _attention(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).unflatten(2, (3, self.num_heads, -1)).permute(2, 0, 3, 1, 4).unbind(0)
-        attended = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        batch, tokens, channels = x.shape
+        shape = batch, tokens, 3, self.num_heads, channels // self.num_heads
+        q, k, v = self.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4).unbind(0)
+        attended = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
         return self._dropped(self.proj(attended))
 
     def _mlp(self, x: Tensor) -> Tensor:
-        hidden = self._dropped(F.gelu(self.mlp_in(x), approximate="tanh"))
+        hidden = self._dropped(functional.gelu(self.mlp_in(x), approximate="tanh"))
         return self._dropped(self.mlp_out(hidden))
 
     def _dropped(self, x: Tensor) -> Tensor:
-        return F.dropout(x, self.dropout, self.training)
+        return functional.dropout(x, self.dropout, self.training)
 
 
 def to_patches(x: Tensor, patch_size: int) -> Tensor:
@@ -200,7 +202,7 @@ def to_patches(x: Tensor, patch_size: int) -> Tensor:
         >>> to_patches(torch.arange(16.0).view(1, 1, 4, 4), 2)[0, 1]
         tensor([2., 3., 6., 7.])
     """
-    return F.unfold(x, patch_size, stride=patch_size).transpose(1, 2)
+    return functional.unfold(x, patch_size, stride=patch_size).transpose(1, 2)
 
 
 def from_patches(tokens: Tensor, rows: int, columns: int, patch_size: int) -> Tensor:
@@ -211,14 +213,14 @@ def from_patches(tokens: Tensor, rows: int, columns: int, patch_size: int) -> Te
         >>> bool((from_patches(to_patches(x, 2), 2, 3, 2) == x).all())
         True
     """
-    tokens = tokens.unflatten(2, (-1, patch_size, patch_size)).unflatten(1, (rows, columns))
+    tokens = tokens.reshape(len(tokens), rows, columns, -1, patch_size, patch_size)
     return tokens.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
 
 
 def grid_positions(rows: int, columns: int, channels: int, like: Tensor) -> Tensor:
-    """Embeddings of the places in a grid [rows columns, channels]: one half of the channels for the row, one for the column.
+    """Embeddings of the places in a grid, [rows columns, channels]: half of the channels tell the row, half the column.
 
-    Each half is ``PositionalEmbedding`` of the place's number.
+    Either half is ``PositionalEmbedding`` of the place's number.
 
     Args:
         rows: height of the grid.
@@ -239,11 +241,12 @@ def grid_positions(rows: int, columns: int, channels: int, like: Tensor) -> Tens
 
 def _modulation(layer: nn.Module, conditioning: Tensor, like: Tensor, parts: int) -> tuple[Tensor, ...]:
     """Shifts, scales and gates [N or 1, 1, hidden_size] in the type of the tokens."""
-    return layer(conditioning).to(like.dtype)[:, None].chunk(parts, 2)
+    modulation: Tensor = layer(conditioning)
+    return modulation.to(like.dtype)[:, None].chunk(parts, 2)
 
 
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
-    return F.layer_norm(x, x.shape[-1:], eps=_EPS) * (1 + scale) + shift
+    return functional.layer_norm(x, x.shape[-1:], eps=_EPS) * (1 + scale) + shift
 
 
 def _small(fan_in: int) -> Initial:

@@ -169,9 +169,8 @@ class AugmentPipe:
             ShapeError: there are more or fewer images than augmentations.
         """
         if images.ndim != 4 or len(images) != len(augmentation.shift):
-            raise ShapeError(
-                f"images have shape {list(images.shape)}; needed is [{len(augmentation.shift)}, channels, height, width]"
-            )
+            needed = f"[{len(augmentation.shift)}, channels, height, width]"
+            raise ShapeError(f"images have shape {list(images.shape)}; needed is {needed}")
         on_device = [flip.to(images.device)[:, None, None, None] for flip in (augmentation.xflip, augmentation.yflip)]
         images = torch.where(on_device[0], images.flip(3), images)
         images = torch.where(on_device[1], images.flip(2), images)

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pspc_rs.arrays import whole_number
 from pspc_rs.data import ImageSet
+from pspc_rs.networks.edm.preconditioner import Preconditioner
 from pspc_rs.noise import initial_noise
 from pspc_rs.samplers import sample_heun
 from pspc_rs.sigmas import edm_sigmas
@@ -64,15 +65,14 @@ def loss_per_sigma(
 
 
 def draw_samples(
-    network: nn.Module, shape: tuple[int, int, int], num: int, *, seed: int = 0, num_steps: int = 18, batch: int = 64
+    network: Preconditioner, num: int, *, seed: int = 0, num_steps: int = 18, batch: int = 64
 ) -> NDArray[np.float32]:
     """Samples by Heun's method from the noise of ``initial_noise``, float32 [num, C, H, W].
 
     A conditional network draws its classes in turn.
 
     Args:
-        network: D with the attributes ``sigma_min``, ``sigma_max`` and ``label_dim``, on any device.
-        shape: (channels, height, width).
+        network: a network of ``pspc_rs.networks``, on any device.
         num: how many.
         seed: of the noise.
         num_steps: steps of the sampler.
@@ -81,7 +81,7 @@ def draw_samples(
     device = next(network.parameters()).device
     low, high, classes = max(0.002, network.sigma_min), min(80.0, network.sigma_max), network.label_dim
     sigmas = edm_sigmas(num_steps, low, high, include_zero=True)
-    noise = torch.from_numpy(initial_noise(num, shape, high, seed, generator="torch"))
+    noise = torch.from_numpy(initial_noise(num, network.shape, high, seed, generator="torch"))
     parts = []
     for start in range(0, num, batch):
         x = noise[start : start + batch].to(device)

@@ -4,7 +4,6 @@ import math
 from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol, TypeAlias
 
-import torch
 from torch import Tensor, nn
 
 Draw: TypeAlias = Literal["normal", "uniform"]
@@ -119,6 +118,7 @@ def squared_error(
     images: Tensor,
     noise: Tensor,
     sigma: Tensor,
+    *,
     class_labels: Tensor | None = None,
     augment_labels: Tensor | None = None,
 ) -> Tensor:

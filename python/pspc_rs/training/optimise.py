@@ -9,7 +9,7 @@ _LARGEST_GRADIENT = 1e5
 
 
 def learning_rate(peak: float, images: int, ramp: int) -> float:
-    """peak min(images / ramp, 1), so 0 at the very first step.
+    """Peak min(images / ramp, 1), so 0 at the very first step.
 
     Example:
         >>> learning_rate(1e-3, 512, 10_000_000)
@@ -40,7 +40,7 @@ def ema_beta(images: int, batch: int, half_life: float, ramp: float | None) -> f
 
 @torch.no_grad()
 def update_average(average: nn.Module, network: nn.Module, beta: float) -> None:
-    """average <- beta average + (1 - beta) network for every parameter; buffers do not change in training.
+    """Average <- beta average + (1 - beta) network for every parameter; buffers do not change in training.
 
     Example:
         >>> a, b = nn.Linear(1, 1), nn.Linear(1, 1)
@@ -48,7 +48,8 @@ def update_average(average: nn.Module, network: nn.Module, beta: float) -> None:
         >>> bool(a.weight == b.weight)
         True
     """
-    old, new = list(average.parameters()), list(network.parameters())
+    old: list[Tensor] = list(average.parameters())
+    new: list[Tensor] = list(network.parameters())
     if beta == 0:
         torch._foreach_copy_(old, new)
     else:

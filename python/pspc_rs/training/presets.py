@@ -59,8 +59,8 @@ PRESETS: Mapping[str, TrainSettings] = MappingProxyType(
         ),
     }
 )
-"""The runs by name. ``dit-b4`` is the PSPC paper's DiT; ``ddpmpp``, ``ncsnpp`` (CIFAR-10), their ``-ffhq`` and ``-afhq``
-forms and ``adm`` (ImageNet-64) are EDM's."""
+"""The runs by name. ``dit-b4`` is the PSPC paper's DiT; ``ddpmpp``, ``ncsnpp`` (CIFAR-10), their ``-ffhq`` and
+``-afhq`` forms and ``adm`` (ImageNet-64) are EDM's."""
 
 
 def preset(name: str) -> TrainSettings:

@@ -80,6 +80,16 @@ def find_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device(name)
 
 
+def is_first_process() -> bool:
+    """Whether this process is the one that writes files and shows progress.
+
+    Example:
+        >>> is_first_process()
+        True
+    """
+    return os.environ.get("RANK", "0") == "0"
+
+
 @contextmanager
 def processes(device: str) -> Iterator[Processes]:
     """This process among those that ``torchrun`` started, connected for as long as the context lasts; else on its own.

@@ -4,10 +4,10 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
-# Decomposition low-pass filter of the Symlet-6 wavelet (Daubechies, "Ten Lectures on Wavelets", 1992). It is orthonormal
-# to its own shifts by two, so that downsampling undoes upsampling.
+# Decomposition low-pass filter of the Symlet-6 wavelet (Daubechies, "Ten Lectures on Wavelets", 1992). It is
+# orthonormal to its own shifts by two, so that downsampling undoes upsampling.
 _LOW_PASS = (
     0.015404109327027373,
     0.0034907120842174702,
@@ -78,7 +78,7 @@ def transform(images: Tensor, inverse: Tensor) -> Tensor:
     """
     num, channels, height, width = images.shape
     left, top, right, bottom = _margins(inverse, height, width)
-    x = F.pad(images, [left, right, top, bottom], mode="reflect")
+    x = functional.pad(images, [left, right, top, bottom], mode="reflect")
     inverse = _shift((left - right) / 2, (top - bottom) / 2) @ inverse
     taps = torch.tensor(_LOW_PASS, dtype=images.dtype, device=images.device)
     x = _upsampled(x.flatten(0, 1)[:, None], taps)
@@ -88,9 +88,9 @@ def transform(images: Tensor, inverse: Tensor) -> Tensor:
     # The sampler's coordinates run from -1 to 1 across its input and its output.
     inverse = _stretch(2 / x.shape[3], 2 / x.shape[2]) @ inverse @ _stretch(columns / 2, rows / 2)
     theta = inverse[:, :2].to(device=images.device, dtype=images.dtype)
-    grid = F.affine_grid(theta, [num, channels, rows, columns], align_corners=False)
+    grid = functional.affine_grid(theta, [num, channels, rows, columns], align_corners=False)
     x = x.view(num, channels, *x.shape[2:])
-    x = F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+    x = functional.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
     x = _downsampled(x.flatten(0, 1)[:, None], taps)
     return x[:, :, _REACH:-_REACH, _REACH:-_REACH].reshape(images.shape)
 
@@ -115,14 +115,14 @@ def _margins(inverse: Tensor, height: int, width: int) -> tuple[int, int, int, i
 
 def _upsampled(x: Tensor, taps: Tensor) -> Tensor:
     """[N, 1, H, W] -> [N, 1, 2 H, 2 W]: zeros between the pixels, then the filter reversed."""
-    x = F.conv_transpose2d(x, taps.view(1, 1, 1, -1), stride=(1, 2), padding=(0, _FILTER_PADDING))
-    return F.conv_transpose2d(x, taps.view(1, 1, -1, 1), stride=(2, 1), padding=(_FILTER_PADDING, 0))
+    x = functional.conv_transpose2d(x, taps.view(1, 1, 1, -1), stride=(1, 2), padding=(0, _FILTER_PADDING))
+    return functional.conv_transpose2d(x, taps.view(1, 1, -1, 1), stride=(2, 1), padding=(_FILTER_PADDING, 0))
 
 
 def _downsampled(x: Tensor, taps: Tensor) -> Tensor:
     """[N, 1, 2 H, 2 W] -> [N, 1, H, W]: the filter, then every second pixel."""
-    x = F.conv2d(x, taps.view(1, 1, 1, -1), stride=(1, 2), padding=(0, _FILTER_PADDING))
-    return F.conv2d(x, taps.view(1, 1, -1, 1), stride=(2, 1), padding=(_FILTER_PADDING, 0))
+    x = functional.conv2d(x, taps.view(1, 1, 1, -1), stride=(1, 2), padding=(0, _FILTER_PADDING))
+    return functional.conv2d(x, taps.view(1, 1, -1, 1), stride=(2, 1), padding=(_FILTER_PADDING, 0))
 
 
 def _shift(x: float, y: float) -> Tensor:
@@ -136,4 +136,4 @@ def _stretch(x: float, y: float) -> Tensor:
 def _matrix(*entries: Tensor) -> Tensor:
     """[N, 3, 3] from the six entries of the upper two rows."""
     zero, one = torch.zeros_like(entries[0]), torch.ones_like(entries[0])
-    return torch.stack([*entries, zero, zero, one], -1).unflatten(-1, (3, 3))
+    return torch.stack([*entries, zero, zero, one], -1).reshape(-1, 3, 3)

@@ -193,5 +193,8 @@ def _within(name: str, value: object, *, above: float | None = None, below: floa
     """A number that is not negative, above one number and below another."""
     number = real_number(name, value)
     if number < 0 or (above is not None and number <= above) or (below is not None and number >= below):
-        limits = [f"above {above:g}" if above is not None else "from 0", f"below {below:g}" if below is not None else ""]
+        limits = [
+            f"above {above:g}" if above is not None else "from 0",
+            f"below {below:g}" if below is not None else "",
+        ]
         raise InvalidValueError(f"{name} is {number:g}; allowed are numbers {' and '.join(filter(None, limits))}")

@@ -31,7 +31,7 @@ from pspc_rs.training.settings import RunOptions, TrainSettings
 from pspc_rs.training.streams import Ahead, Batch, Batches, dropout_seed
 
 Progress: TypeAlias = Callable[[int, int, float | None], object]
-"""Called after every step with images seen, images in all, and the loss in the last line of the log."""
+"""Called before the first and after every step with images seen, images in all, and the last loss of the log."""
 
 NETWORK = "network.safetensors"
 """Name of the finished network's file."""
@@ -60,7 +60,7 @@ def train(
         options: how the work is done.
         resume: go on with the run in the folder, if there is one. Its losses are those of a run that was never
             stopped; on a CPU, to the last bit. ``images`` may be larger than before.
-        progress: called after every step.
+        progress: called before the first and after every step.
 
     Raises:
         OutputError: the folder holds a run that is not to be resumed, or one with other settings; or it cannot be
@@ -128,7 +128,6 @@ class Trainer:
 
     def run(self, progress: Progress | None = None) -> Path:
         """Takes all steps that are left, and saves the averaged network."""
-        total = self._settings.images
         batches = Batches(
             self._data,
             self._settings.seed,
@@ -139,15 +138,20 @@ class Trainer:
         with self._interruptions.handled(), Ahead(batches.batch) as self._ahead, self._kept_if_stopped():
             if self.state.images and not self._picture().exists():
                 self._look()
+            self._report(progress)
             self._interval = (time.perf_counter(), self.state.images)
-            while self.state.images < total:
+            while self.state.images < self._settings.images:
                 began = time.perf_counter()
                 self._step()
                 self.state.seconds += time.perf_counter() - began
-                if progress is not None:
-                    progress(min(self.state.images, total), total, self._last_loss)
                 self._between_steps()
+                self._report(progress)
             return self._finish()
+
+    def _report(self, progress: Progress | None) -> None:
+        if progress is not None:
+            total = self._settings.images
+            progress(min(self.state.images, total), total, self._last_loss)
 
     def _step(self) -> None:
         """One step of the optimiser, on parts of the batch whose gradients add up."""
@@ -182,7 +186,8 @@ class Trainer:
             told = batch.augmentation.labels.to(device)
         labels = None if batch.class_labels is None else batch.class_labels.to(device)
         with self._precision():
-            error = squared_error(self._model, images, batch.noise.to(device), sigma.float().to(device), labels, told)
+            noise, level = batch.noise.to(device), sigma.float().to(device)
+            error = squared_error(self._model, images, noise, level, class_labels=labels, augment_labels=told)
         # Processes average their gradients, so that each stands for its share of the batch.
         share = self._settings.loss_scale * self._own.count / self._settings.batch
         (share * (weight[:, None, None, None] * error).sum()).backward()  # type: ignore[no-untyped-call]
@@ -256,7 +261,7 @@ class Trainer:
             self._evaluations.write(entry)
         num = self._options.num_samples
         if num and self._data.channels in (1, 3, 4):
-            x = draw_samples(self._average, self._data.shape, num, num_steps=self._options.sample_steps)
+            x = draw_samples(self._average, num, num_steps=self._options.sample_steps)
             save_png(self._picture(), image_grid(x))
 
     def _save(self) -> None:
