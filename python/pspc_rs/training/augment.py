@@ -67,7 +67,7 @@ class AugmentPipe:
     """Draws augmentations and carries them out.
 
     Every operation happens to an image with probability ``p`` times its multiplier; one whose multiplier is 0 does
-    not exist, and has no labels. x flips happen to half of the images at any p.
+    not exist, and has no labels. x flips happen to half of the images at any p but 0.
 
     | operation | parameters | labels |
     |---|---|---|
