@@ -22,7 +22,7 @@ SMALL = ["--arch", "dit-b4", "--channels", 16, "--blocks", 1, "--heads", 2, "--p
 def data(tmp_path: Path) -> Path:
     path = tmp_path / "data.npz"
     images = stripes()
-    np.savez(path, images=images.images, labels=images.labels)
+    np.savez(path, images=images.images, labels=np.asarray(images.labels))
     return path
 
 
@@ -47,13 +47,29 @@ def test_a_preset_shrunk_to_a_minute_of_work(tmp_path: Path, data: Path) -> None
 
 
 def test_every_kind_of_network(tmp_path: Path, data: Path) -> None:
-    for arch, shape in {
+    run = [
+        "--channels",
+        16,
+        "--blocks",
+        1,
+        "--steps",
+        2,
+        "--batch",
+        4,
+        "--num-samples",
+        0,
+        "--ema",
+        100,
+        "--lr-ramp",
+        0,
+    ]
+    shapes: dict[str, list[object]] = {
         "ncsnpp": ["--channel-mult", "1,2", "--attn-resolutions", "4"],
         "adm": ["--channel-mult", "1,1", "--process", "vp", "--label-dropout", 0.1],
-    }.items():
+    }
+    for arch, shape in shapes.items():
         out = tmp_path / arch
-        run = ["--channels", 16, "--blocks", 1, "--steps", 2, "--batch", 4, "--num-samples", 0, "--ema", 100]
-        succeed("train", "--arch", arch, "--data", data, "--outdir", out, *shape, *run, "--lr-ramp", 0, "--max-size", 50)
+        succeed("train", "--arch", arch, "--data", data, "--outdir", out, "--max-size", 50, *run, *shape)
         assert len(log(out)) == 2
         read_network(out / "network.safetensors")
     assert json.loads((tmp_path / "adm" / "settings.json").read_text())["data"]["num_stored"] == 50
@@ -73,7 +89,7 @@ def test_usage_errors(tmp_path: Path, data: Path) -> None:
 def test_ctrl_c_leaves_a_checkpoint_and_code_130(tmp_path: Path, data: Path) -> None:
     out = tmp_path / "out"
     length = ["--images", 4_000_000, "--batch", 8, "--num-samples", 0, "--log-every", 8, "--lr-ramp", 64]
-    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process started in the background ignores it
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)  # one started in the background ignores it
     try:
         process = start("train", *SMALL, "--data", data, "--outdir", out, *length)
     finally:

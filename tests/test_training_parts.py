@@ -98,7 +98,11 @@ def test_the_average_moves_by_its_share() -> None:
 
 
 def test_gradients_are_made_finite_and_counted() -> None:
-    layers = [torch.zeros(3, requires_grad=True), torch.zeros(2, requires_grad=True), torch.zeros(1, requires_grad=True)]
+    layers = [
+        torch.zeros(3, requires_grad=True),
+        torch.zeros(2, requires_grad=True),
+        torch.zeros(1, requires_grad=True),
+    ]
     layers[0].grad = torch.tensor([float("nan"), float("inf"), 2.0])
     layers[1].grad = torch.tensor([-float("inf"), 1e30])
     assert int(clean_gradients(layers)) == 3

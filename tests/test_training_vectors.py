@@ -40,6 +40,7 @@ class Recorded:
         self.rows = [(name, row) for name in names for row in tensor(file[name], torch.float64).reshape(-1, num)]
 
     def _next(self, kind: str) -> torch.Tensor:
+        row: torch.Tensor
         name, row = self.rows.pop(0)
         assert name.endswith(f"_{kind}"), (name, kind)
         return row
@@ -96,7 +97,7 @@ def test_losses_and_gradients(test_data: Path, item: str) -> None:
     assert relative_error(error.detach().mean((1, 2, 3)), file[f"{item}/loss_mean_per_sample"]) < 2e-5
     assert relative_error(error.detach().flatten()[:32], file[f"{item}/loss_head"]) < 1e-4
     assert float(error.detach().mean()) == pytest.approx(about["loss_mean"], rel=1e-5)
-    (error.sum() / len(y)).backward()
+    torch.autograd.backward(error.sum() / len(y))
     compare_gradients(file, item, net)
 
 

@@ -1,5 +1,6 @@
 """The diffusion transformer of Peebles and Xie, "Scalable Diffusion Models with Transformers", 2023."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -59,7 +60,7 @@ class DiT(nn.Module):
 
     def __init__(
         self,
-        img_resolution: int | tuple[int, int] | list[int],
+        img_resolution: int | Sequence[int],
         in_channels: int,
         out_channels: int,
         label_dim: int = 0,
