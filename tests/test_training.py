@@ -53,7 +53,10 @@ def stop_at(images: int) -> Any:
 )
 def test_the_loss_falls_and_the_network_denoises_and_samples(tmp_path: Path, run: TrainSettings, factor: float) -> None:
     data = stripes()
-    options = RunOptions("cpu", log_every=run.images // 10, num_samples=4, sample_steps=4, sample_every=run.images // 2)
+    tenth, half = run.images // 10, run.images // 2
+    options = RunOptions(
+        "cpu", log_every=tenth, checkpoint_every=half, sample_every=half, num_samples=4, sample_steps=4
+    )
     path = train(data, tmp_path, run, options)
     first, *_, last = losses(tmp_path)
     assert last < factor * first
@@ -69,7 +72,7 @@ def test_the_loss_falls_and_the_network_denoises_and_samples(tmp_path: Path, run
     assert x[:, :, 0].mean() > 0.3
     assert x[:, :, -1].mean() < -0.3
     assert [path.name for path in sorted((tmp_path / "samples").iterdir())] == [
-        f"{run.images // 2:012d}.png",
+        f"{half:012d}.png",
         f"{run.images:012d}.png",
     ]
     evaluation = log(tmp_path, "evaluation.jsonl")[-1]
