@@ -106,11 +106,8 @@ class BatchRun:
         return settings if output.get("sha256") == sha256(self.output) else {}
 
     def _check_settings(self, earlier: Mapping[str, Any], where: Path) -> None:
-        differing = [name for name in {**earlier, **self.settings} if earlier.get(name) != self.settings.get(name)]
-        if differing:
-            changes = "; ".join(
-                f"{name} was {_short(earlier, name)}, is {_short(self.settings, name)}" for name in differing
-            )
+        changes = differences(earlier, self.settings)
+        if changes:
             raise OutputError(
                 f"{where} cannot be resumed, it has other settings: {changes}. Without resuming, it is replaced"
             )
@@ -121,6 +118,17 @@ class BatchRun:
                 shutil.rmtree(self.parts)
         except OSError as error:
             raise OutputError(f"{self.parts} cannot be removed: {error}") from error
+
+
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In words, which settings are others than before; empty if none is.
+
+    Example:
+        >>> differences({"seed": 0, "rank": 3}, {"seed": 5, "rank": 3})
+        'seed was 0, is 5'
+    """
+    differing = [name for name in {**earlier, **now} if earlier.get(name) != now.get(name)]
+    return "; ".join(f"{name} was {_short(earlier, name)}, is {_short(now, name)}" for name in differing)
 
 
 def _save_array(path: Path, array: NDArray[Any]) -> None:

@@ -13,9 +13,10 @@ from pspc_rs.cli.noise import noise
 from pspc_rs.cli.patch_study import patch_study
 from pspc_rs.cli.report import report
 from pspc_rs.cli.sample import sample
+from pspc_rs.cli.train import train
 
 _EXPERIMENTS = (noise, compare, patch_study, fit_schedule, figure, report)
-for command in (denoise, sample, *_EXPERIMENTS, demo, data, network, info):
+for command in (denoise, sample, *_EXPERIMENTS, network, train, demo, data, info):
     main.add_command(command)
 
 __all__ = ["main"]
