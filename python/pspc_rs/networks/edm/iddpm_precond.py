@@ -1,5 +1,6 @@
 """The preconditioner of networks with a table of noise levels."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -36,7 +37,7 @@ class IDDPMPrecond(Preconditioner):
     def __init__(
         self,
         model: nn.Module,
-        img_resolution: int,
+        img_resolution: int | Sequence[int],
         img_channels: int,
         label_dim: int = 0,
         *,
