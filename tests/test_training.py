@@ -55,7 +55,7 @@ def test_the_loss_falls_and_the_network_denoises_and_samples(tmp_path: Path, run
     data = stripes()
     tenth, half = run.images // 10, run.images // 2
     options = RunOptions(
-        "cpu", log_every=tenth, checkpoint_every=half, sample_every=half, num_samples=4, sample_steps=4
+        "cpu", None, log_every=tenth, checkpoint_every=half, sample_every=half, num_samples=4, sample_steps=4
     )
     path = train(data, tmp_path, run, options)
     first, *_, last = losses(tmp_path)
@@ -134,6 +134,7 @@ def test_two_processes_are_as_one(tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", stripes().images)
     shape = ["--channels", 32, "--blocks", 2, "--heads", 2, "--patch", 2, "--dropout", 0]
     length = ["--images", 80, "--batch", 10, "--lr", 0.002, "--lr-ramp", 16, "--log-every", 1, "--num-samples", 0]
+    length += ["--evaluate-images", 0]
     command = ["train", "--arch", "dit-s2", "--data", tmp_path / "data.npy", *shape, *length, "--device", "cpu"]
     environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     environment["MASTER_PORT"] = str(free_port())
@@ -179,8 +180,11 @@ def test_bf16_and_torch_compile_give_nearly_the_same_losses(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("process", ["vp", "ve"])
 def test_other_processes_train_too(tmp_path: Path, process: Any) -> None:
-    run = settings("SongUNet", DDPMPP, process=process, images=640, batch=32)
-    train(stripes(), tmp_path, run, RunOptions("cpu", log_every=160, num_samples=2, sample_steps=3, sample_every=640))
+    run = settings("SongUNet", DDPMPP, process=process, images=640, batch=16)
+    options = RunOptions(
+        "cpu", log_every=160, checkpoint_every=640, sample_every=640, num_samples=2, sample_steps=3, evaluate_images=8
+    )
+    train(stripes(), tmp_path, run, options)
     first, *_, last = losses(tmp_path)
     assert last < 0.8 * first
 
