@@ -21,19 +21,19 @@ Module = Callable[..., Any]
 def bp_mnist(z: Any, sigma: Any) -> Tensor:
     """A noise-predicting U-Net, discrete linear betas; good for sigma .01 to 2.5."""
     abar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
-    return _from_noise(_loaded(BpUNet, "bp_ddpm_mnist"), abar, torch.arange(1000), z, sigma)
+    return _from_noise(loaded(BpUNet, "bp_ddpm_mnist"), abar, torch.arange(1000), z, sigma)
 
 
 def yz_mnist(z: Any, sigma: Any) -> Tensor:
     """A noise-predicting network without resolution changes, trained on [-.5, .5] pixels; good for sigma .03 to 3."""
-    net = _loaded(YzNet, "yz_ddpm_mnist_starter")
+    net = loaded(YzNet, "yz_ddpm_mnist_starter")
     return 2 * _from_noise(net, net.alpha_t[1:], torch.arange(1, 1001) / 1000, _tensor(z) / 2, _tensor(sigma) / 2)
 
 
 def bfcnn_color(z: Any, sigma: Any) -> Tensor:
     """A blind residual denoiser of colour images of any size; trained for sigma up to .78."""
     y = (_tensor(z) + 1) / 2
-    noise: Tensor = _loaded(BfCnn, "bfcnn_bsd300_color")(y)
+    noise: Tensor = loaded(BfCnn, "bfcnn_bsd300_color")(y)
     return 2 * (y - noise) - 1
 
 
@@ -169,7 +169,8 @@ def weights_folder() -> Path:
 
 
 @cache
-def _loaded(kind: Callable[[], Module], name: str) -> Any:
+def loaded(kind: Callable[[], Module], name: str) -> Any:
+    """The bare network of that class with its trained weights."""
     net: Any = kind()
     net.load_state_dict(load_file(weights_folder() / f"{name}.safetensors"))
     return net.eval().requires_grad_(False)

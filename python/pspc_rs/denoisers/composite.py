@@ -26,6 +26,11 @@ class PosteriorComposite(Denoiser):
         self._bank = _core.Bank(data.images)
         self._windows: dict[Hashable, _core.Windows] = {}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The class and the fingerprint of the data."""
+        return {**super().settings, "data": self.data.fingerprint}
+
     @abstractmethod
     def _level(self, sigma: float) -> Hashable:
         """What decides the windows at this noise level."""

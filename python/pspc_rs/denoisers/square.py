@@ -65,6 +65,11 @@ class PSPCSquare(PosteriorComposite):
         for side in dict.fromkeys(self.schedule.patch_sizes):
             self._windows[side] = self._build_windows(side)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The class, the fingerprint of the data and the numbers of the schedule."""
+        return {**super().settings, "schedule": self.schedule.numbers}
+
     def _level(self, sigma: float) -> Hashable:
         return self.schedule.at(sigma)
 
