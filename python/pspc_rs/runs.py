@@ -134,7 +134,8 @@ def _save_joined(path: Path, parts: Sequence[NDArray[Any]], axis: int, reshaped:
     """Writes what ``np.save`` would write of the concatenated parts, without holding it."""
     lengths = [part.shape[axis] for part in parts]
     shape = (*parts[0].shape[:axis], sum(lengths), *parts[0].shape[axis + 1 :])
-    header = {"descr": np.lib.format.dtype_to_descr(parts[0].dtype), "fortran_order": False, "shape": tuple(reshaped or shape)}
+    descr = np.lib.format.dtype_to_descr(parts[0].dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": tuple(reshaped or shape)}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for leading in np.ndindex(shape[:axis]):

@@ -7,6 +7,7 @@ from pspc_rs.cli.denoise import denoise
 from pspc_rs.cli.figures import figure
 from pspc_rs.cli.fit_schedule import fit_schedule
 from pspc_rs.cli.front import main
+from pspc_rs.cli.heatmaps import heatmaps
 from pspc_rs.cli.info import info
 from pspc_rs.cli.network import network
 from pspc_rs.cli.noise import noise
@@ -14,7 +15,7 @@ from pspc_rs.cli.patch_study import patch_study
 from pspc_rs.cli.report import report
 from pspc_rs.cli.sample import sample
 
-_EXPERIMENTS = (noise, compare, patch_study, fit_schedule, figure, report)
+_EXPERIMENTS = (noise, compare, patch_study, fit_schedule, figure, heatmaps, report)
 for command in (denoise, sample, *_EXPERIMENTS, demo, data, network, info):
     main.add_command(command)
 

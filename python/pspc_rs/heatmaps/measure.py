@@ -81,8 +81,8 @@ def save_heatmaps(
         sigmas: the levels.
         output: the .npy file.
         pixels: output pixels as pairs (y, x); all if None.
-        raw: leave the maps as they are. Else every pixel's own entry is made the largest of its map, as PSPC-Flex needs;
-            see `own_pixel_first`.
+        raw: leave the maps as they are. Else every pixel's own entry is made the largest of its map, as PSPC-Flex
+            needs; see `own_pixel_first`.
         batch: noisy images at once.
         settings: what else decides the numbers, such as seed and data of ``noisy``.
         record: what else is recorded.
@@ -95,7 +95,7 @@ def save_heatmaps(
         OutputError: a file cannot be written, or resumed.
     """
     if len(noisy) != len(sigmas) or len(sigmas) == 0:
-        raise ShapeError(f"there are {len(noisy)} sets of noisy images for {len(sigmas)} noise levels; allowed is one each")
+        raise ShapeError(f"there are {len(noisy)} sets of noisy images for {len(sigmas)} levels; allowed is one each")
     whole_number("batch", batch)
     height, width = _image_size(denoiser, noisy[0])
     chosen = chosen_pixels(pixels, height, width)
@@ -113,11 +113,13 @@ def save_heatmaps(
         return
     rows = [chosen[start : start + width] for start in range(0, len(chosen), width)]
     num = len(rows) * len(sigmas)
+    drawn = (-1, noisy[0])
     for index in _pending(runs, num, tick):
         level, row = divmod(index, len(rows))
-        maps, errors = (one.astype(np.float32) for one in _moments(
-            denoiser, noisy[level], float(sigmas[level]), rows[row], batch
-        ))
+        if drawn[0] != level:
+            drawn = level, noisy[level]
+        found = _moments(denoiser, drawn[1], float(sigmas[level]), rows[row], batch)
+        maps, errors = (one.astype(np.float32) for one in found)
         if not raw:
             raise_own(maps.reshape(len(maps), -1), rows[row])
         runs[0].keep(index, maps)
@@ -161,7 +163,7 @@ def _maps(denoiser: object, z: NDArray[np.floating[Any]], sigma: float, pixels: 
     if isinstance(denoiser, PosteriorComposite):
         return composite_maps(denoiser, z, sigma, pixels)
     raise DTypeError(
-        f"heat maps of a {type(denoiser).__name__} are not known; allowed are Network, Gaussian and posterior composites"
+        f"heat maps of a {type(denoiser).__name__} are not known; allowed are Network, Gaussian, Empirical and PSPC ones"
     )
 
 

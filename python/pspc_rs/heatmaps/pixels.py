@@ -61,7 +61,6 @@ def own_pixel_first(heatmaps: NDArray[Any]) -> NDArray[Any]:
     """
     if heatmaps.ndim < 4 or heatmaps.shape[-4:-2] != heatmaps.shape[-2:]:
         raise ShapeError(f"heat maps have shape {list(heatmaps.shape)}; allowed is [..., H, W, H, W]")
-    pixels = heatmaps.shape[-2] * heatmaps.shape[-1]
     raised = np.array(heatmaps)
     own = np.arange(heatmaps.shape[-2] * heatmaps.shape[-1])
     for level in raised.reshape(-1, len(own), len(own)):
