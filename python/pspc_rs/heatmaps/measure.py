@@ -163,7 +163,7 @@ def _maps(denoiser: object, z: NDArray[np.floating[Any]], sigma: float, pixels: 
     if isinstance(denoiser, PosteriorComposite):
         return composite_maps(denoiser, z, sigma, pixels)
     raise DTypeError(
-        f"heat maps of a {type(denoiser).__name__} are not known; allowed are Network, Gaussian, Empirical and PSPC ones"
+        f"heat maps of a {type(denoiser).__name__} are not known; allowed are Network, Gaussian, Empirical, PSPC"
     )
 
 
