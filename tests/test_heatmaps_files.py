@@ -52,7 +52,7 @@ def test_files_have_the_published_layout_and_feed_flex(tmp_path: Path) -> None:
 def test_the_gaussian_source_is_the_closed_form(tmp_path: Path) -> None:
     G = pspc.Gaussian(DATA, cache=False)
     save_heatmaps(G, NOISY, SIGMAS, tmp_path / "maps.npy")
-    np.testing.assert_allclose(np.load(tmp_path / "maps.npy"), gaussian_heatmaps(G, SIGMAS), rtol=1e-5)
+    np.testing.assert_allclose(np.load(tmp_path / "maps.npy"), gaussian_heatmaps(G, SIGMAS), rtol=0, atol=1e-6)
 
 
 def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
