@@ -101,7 +101,9 @@ def _read_torchscript(path: Path) -> NetworkFunction:
             network = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         raise DataError(f"{path} cannot be read as TorchScript: {error}") from error
-    frozen: NetworkFunction = network.eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    frozen: NetworkFunction = network.eval()
     return frozen
 
 
