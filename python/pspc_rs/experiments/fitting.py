@@ -257,13 +257,14 @@ def fit_figure(fit: Fit) -> "Figure":
 
     figure = new_figure(6.2, 4)
     axis = log_axes(figure, "MSE against the target")
+    shown = np.where(fit.mse > 0, fit.mse, np.nan)  # an exact target leaves errors of 0
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.95, len(fit.values)))
     for index, value in enumerate(fit.values):
         label = f"{fit.family} {value:g}"
-        axis.plot(fit.sigmas, fit.mse[:, index], color=colours[index], marker=".", linewidth=1, label=label)
+        axis.plot(fit.sigmas, shown[:, index], color=colours[index], marker=".", linewidth=1, label=label)
     axis.plot(
         fit.sigmas,
-        fit.mse.min(axis=1),
+        shown.min(axis=1),
         color="crimson",
         linestyle="none",
         marker="o",
