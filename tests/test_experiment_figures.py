@@ -16,7 +16,7 @@ from pspc_rs.experiments.figure_files import save_figure, save_table
 from pspc_rs.experiments.grids import denoised_figure, denoised_grid, sample_figure
 from pspc_rs.experiments.heatmap_mass import mass_figure, mass_sides, pixel_map_figure
 from pspc_rs.experiments.similarity import similarity_figure, similarity_matrix
-from pspc_rs.experiments.trajectories import trajectories, trajectory_figure
+from pspc_rs.experiments.trajectory import trajectories, trajectory_figure
 
 
 def normals(*shape: int, seed: int = 0) -> Any:

@@ -11,7 +11,7 @@ from pspc_rs.errors import InvalidValueError, ScheduleError, ShapeError
 from pspc_rs.experiments.fit_families import Sides, Thresholds
 from pspc_rs.experiments.fitting import Fit, fit_figure, fit_schedule
 from pspc_rs.experiments.noisy import forward_noisy
-from pspc_rs.experiments.patch_study import patch_study, patch_study_figure
+from pspc_rs.experiments.patch_curves import patch_study, patch_study_figure
 
 SIGMAS = (8.0, 2.0, 1.0, 0.5, 0.2, 0.05)
 KNOWN = ("full", 9, 7, 5, 3, 3)

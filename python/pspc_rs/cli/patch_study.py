@@ -9,7 +9,7 @@ from pspc_rs.cli.noisy_source import noisy_options, split_options
 from pspc_rs.cli.options import options_for_many
 from pspc_rs.cli.progress import ticking
 from pspc_rs.data import load
-from pspc_rs.experiments import patch_study as experiment
+from pspc_rs.experiments import patch_curves as experiment
 from pspc_rs.experiments.figure_files import save_figure
 from pspc_rs.provenance import Clock, provenance, save_record
 
@@ -63,6 +63,7 @@ def patch_study(target: str, sides: list[int], max_windows: int | None, **others
             sides=sides,
             max_windows=max_windows,
             seed=options.seed,
+            batch=options.batch,
             record={"noisy": noisy.settings},
             tick=tick,
         )

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import to_numpy
 from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.experiments.drawing import check_levels, picture_table, sigma_label
+from pspc_rs.experiments.evaluate import denoised
 from pspc_rs.sigmas import check_grid
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ Tick = Callable[[str], object]
 
 
 def denoised_grid(
-    denoisers: Mapping[str, Model], z: NDArray[Any], sigmas: object, *, tick: Tick | None = None
+    denoisers: Mapping[str, Model], z: NDArray[Any], sigmas: object, *, batch: int = 50, tick: Tick | None = None
 ) -> dict[str, NDArray[np.float32]]:
     """What every denoiser makes of the same noisy images, by name, float32 [levels, N, C, H, W].
 
@@ -30,6 +30,7 @@ def denoised_grid(
         denoisers: D(z, sigma) by name, in the order of the figure's columns.
         z: noisy images [levels, N, C, H, W], a row a noise level; take few levels with ``z[[4, 8]]``.
         sigmas: the noise level of every row, descending.
+        batch: images at once.
         tick: called after every denoiser and level.
 
     Raises:
@@ -49,7 +50,8 @@ def denoised_grid(
     outputs = {name: np.empty(z.shape, np.float32) for name in denoisers}
     for name, denoiser in denoisers.items():
         for level, sigma in enumerate(grid.tolist()):
-            outputs[name][level] = to_numpy(denoiser(np.ascontiguousarray(z[level]), sigma), name)
+            noisy = np.ascontiguousarray(z[level])
+            outputs[name][level] = denoised(denoiser, noisy, sigma, batch, name=name, count=lambda images: None)
             if tick is not None:
                 tick(f"{name}, sigma {sigma:.3g}")
     return outputs

@@ -11,7 +11,7 @@ from pspc_rs.cli.models import build_model, named_options
 from pspc_rs.cli.options import Options, input_file, listed, options_for_many
 from pspc_rs.cli.progress import ticking
 from pspc_rs.data import load
-from pspc_rs.experiments import trajectories as experiment
+from pspc_rs.experiments import trajectory as experiment
 from pspc_rs.experiments.figure_files import save_figure
 from pspc_rs.experiments.noisy import DETERMINISTIC
 from pspc_rs.provenance import Clock, provenance, save_record

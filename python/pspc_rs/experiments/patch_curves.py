@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import to_numpy
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import ShapeError
 from pspc_rs.experiments.drawing import log_axes, new_figure
+from pspc_rs.experiments.evaluate import denoised
 from pspc_rs.experiments.patch_means import PatchErrors, patch_errors
 from pspc_rs.experiments.settings import data_settings, model_settings, settings_key
 from pspc_rs.experiments.table import ResultTable
@@ -69,6 +69,7 @@ def patch_study(
     sides: Sequence[int],
     max_windows: int | None = None,
     seed: int = 0,
+    batch: int = 50,
     record: Mapping[str, object] | None = None,
     tick: Tick | None = None,
 ) -> PatchStudy:
@@ -87,6 +88,7 @@ def patch_study(
         sides: sides of patches, 1 to the shorter side of the image.
         max_windows: look at no more positions a side than this, drawn once; all if None.
         seed: of that draw.
+        batch: images at once that the target is given.
         record: where the noisy images come from; part of what tells one study from another in the table.
         tick: called as ``tick(done, total, what)``, in thousandths of a level.
 
@@ -120,7 +122,7 @@ def patch_study(
         missing = [side for side in chosen if (key, side, level) not in results]
         if missing:
             z = np.ascontiguousarray(noisy[level])
-            wanted = to_numpy(target(z, sigma), "target")
+            wanted = denoised(target, z, sigma, batch, name="the target", count=lambda images: None)
             told = None if tick is None else _within(tick, level, len(grid), f"sigma {sigma:.3g}")
             found = patch_errors(data, z, sigma, wanted, missing, max_windows=max_windows, seed=seed, tick=told)
             named = {"settings": key, "level": level, "sigma": sigma, "n": len(z)}
@@ -160,7 +162,14 @@ def patch_study_figure(study: PatchStudy, title: str = "") -> "Figure":
 
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.95, len(study.sides)))
     for side, mse, colour in zip(study.sides, study.mse, colours, strict=True):
-        axis.plot(study.sigmas, np.maximum(mse, 1e-12), color=colour, marker=".", linewidth=1, label=f"{side} x {side}")
+        axis.plot(
+            study.sigmas,
+            np.where(mse > 0, mse, np.nan),
+            color=colour,
+            marker=".",
+            linewidth=1,
+            label=f"{side} x {side}",
+        )
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     axis.set_title(title, fontsize=9)
     return figure
