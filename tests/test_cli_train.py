@@ -29,6 +29,7 @@ def data(tmp_path: Path) -> Path:
 def test_a_preset_shrunk_to_a_minute_of_work(tmp_path: Path, data: Path) -> None:
     out = tmp_path / "out"
     options = ["--data", data, "--outdir", out, "--steps", 4, "--batch", 8, "--num-samples", 4, "--sample-every", 32]
+    options += ["--evaluate-images", 8]
     path = Path(succeed("train", *SMALL, *options, "--cond").strip())
     assert path == out / "network.safetensors"
     expected = ["checkpoints", "evaluation.jsonl", "log.jsonl", "network.safetensors", "samples", "settings.json"]
@@ -47,22 +48,8 @@ def test_a_preset_shrunk_to_a_minute_of_work(tmp_path: Path, data: Path) -> None
 
 
 def test_every_kind_of_network(tmp_path: Path, data: Path) -> None:
-    run = [
-        "--channels",
-        16,
-        "--blocks",
-        1,
-        "--steps",
-        2,
-        "--batch",
-        4,
-        "--num-samples",
-        0,
-        "--ema",
-        100,
-        "--lr-ramp",
-        0,
-    ]
+    run = ["--channels", 16, "--blocks", 1, "--steps", 2, "--batch", 4, "--lr-ramp", 0, "--ema", 9]
+    run += ["--num-samples", 0, "--evaluate-images", 0]
     shapes: dict[str, list[object]] = {
         "ncsnpp": ["--channel-mult", "1,2", "--attn-resolutions", "4"],
         "adm": ["--channel-mult", "1,1", "--process", "vp", "--label-dropout", 0.1],
@@ -89,6 +76,7 @@ def test_usage_errors(tmp_path: Path, data: Path) -> None:
 def test_ctrl_c_leaves_a_checkpoint_and_code_130(tmp_path: Path, data: Path) -> None:
     out = tmp_path / "out"
     length = ["--images", 4_000_000, "--batch", 8, "--num-samples", 0, "--log-every", 8, "--lr-ramp", 64]
+    length += ["--evaluate-images", 0]
     earlier = signal.signal(signal.SIGINT, signal.default_int_handler)  # one started in the background ignores it
     try:
         process = start("train", *SMALL, "--data", data, "--outdir", out, *length)

@@ -88,6 +88,18 @@ def test_long_tables_are_cut_and_say_so(run: Path) -> None:
     assert "<td>400</td>" not in text
 
 
+def test_denoisers_share_a_table_whatever_their_settings(tmp_path: Path) -> None:
+    rows = [("gaussian", "a1", 0.1), ("gaussian", "a2", 0.2), ("pspc_sq", "b1", 0.3)]
+    columns = dict(zip(("denoiser", "settings", "mse"), map(list, zip(*rows, strict=True)), strict=True))
+    save_table(tmp_path / "mse.csv", {"process": ["forward"] * 3, "sigma": [1.0] * 3, **columns})
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert text.count("<svg ") == 1
+    assert "<td>1</td><td>0.1</td><td>0.2</td><td>0.3</td>" in text
+    assert '<th scope="col">gaussian (2)</th>' in text
+    save_table(tmp_path / "mse.csv", {"settings": ["a", "b"], "side": [3, 3], "sigma": [1.0] * 2, "mse": [0.1, 0.2]})
+    assert write_report(tmp_path).read_text(encoding="utf-8").count("<svg ") == 2
+
+
 def test_results_without_anything_positive_have_no_chart(run: Path) -> None:
     save_table(run / "mse.csv", {"denoiser": ["a"], "sigma": [1.0], "mse": [0.0]})
     text = write_report(run).read_text(encoding="utf-8")

@@ -19,7 +19,7 @@ from pspc_rs.errors import DataError, InvalidValueError, OutputError
 from pspc_rs.networks import describe_network, read_metadata, read_network
 from pspc_rs.training import RunOptions, TrainSettings, loss_per_sigma, train
 from pspc_rs.training.checkpoint import checkpoints
-from training_runs import DDPMPP, log, losses, settings, stripes
+from training_runs import DDPMPP, DIT, log, losses, settings, stripes
 
 QUICK = RunOptions("cpu", log_every=1, num_samples=0, evaluate_images=0)
 
@@ -55,7 +55,7 @@ def test_the_loss_falls_and_the_network_denoises_and_samples(tmp_path: Path, run
     data = stripes()
     tenth, half = run.images // 10, run.images // 2
     options = RunOptions(
-        "cpu", log_every=tenth, checkpoint_every=half, sample_every=half, num_samples=4, sample_steps=4
+        "cpu", None, log_every=tenth, checkpoint_every=half, sample_every=half, num_samples=4, sample_steps=4
     )
     path = train(data, tmp_path, run, options)
     first, *_, last = losses(tmp_path)
@@ -134,6 +134,7 @@ def test_two_processes_are_as_one(tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", stripes().images)
     shape = ["--channels", 32, "--blocks", 2, "--heads", 2, "--patch", 2, "--dropout", 0]
     length = ["--images", 80, "--batch", 10, "--lr", 0.002, "--lr-ramp", 16, "--log-every", 1, "--num-samples", 0]
+    length += ["--evaluate-images", 0]
     command = ["train", "--arch", "dit-s2", "--data", tmp_path / "data.npy", *shape, *length, "--device", "cpu"]
     environment = {**os.environ, "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "OMP_NUM_THREADS": "1"}
     environment["MASTER_PORT"] = str(free_port())
@@ -166,11 +167,12 @@ def free_port() -> int:
 
 
 def test_bf16_and_torch_compile_give_nearly_the_same_losses(tmp_path: Path) -> None:
-    plain = settings(dropout=0, images=64)
+    still = {**DIT, "dropout": 0.0}
+    plain = settings(kwargs=still, images=64)
     train(stripes(), tmp_path / "plain", plain, QUICK)
     compiled = RunOptions("cpu", compile="eager", log_every=1, num_samples=0, evaluate_images=0)
     train(stripes(), tmp_path / "compiled", plain, compiled)
-    train(stripes(), tmp_path / "bf16", settings(dropout=0, images=64, precision="bf16"), QUICK)
+    train(stripes(), tmp_path / "bf16", settings(kwargs=still, images=64, precision="bf16"), QUICK)
     np.testing.assert_allclose(losses(tmp_path / "compiled"), losses(tmp_path / "plain"), rtol=1e-4)
     np.testing.assert_allclose(losses(tmp_path / "bf16"), losses(tmp_path / "plain"), rtol=0.03)
     assert losses(tmp_path / "bf16") != losses(tmp_path / "plain")
@@ -178,8 +180,11 @@ def test_bf16_and_torch_compile_give_nearly_the_same_losses(tmp_path: Path) -> N
 
 @pytest.mark.parametrize("process", ["vp", "ve"])
 def test_other_processes_train_too(tmp_path: Path, process: Any) -> None:
-    run = settings("SongUNet", DDPMPP, process=process, images=640, batch=32)
-    train(stripes(), tmp_path, run, RunOptions("cpu", log_every=160, num_samples=2, sample_steps=3, sample_every=640))
+    run = settings("SongUNet", DDPMPP, process=process, images=640, batch=16)
+    options = RunOptions(
+        "cpu", log_every=160, checkpoint_every=640, sample_every=640, num_samples=2, sample_steps=3, evaluate_images=8
+    )
+    train(stripes(), tmp_path, run, options)
     first, *_, last = losses(tmp_path)
     assert last < 0.8 * first
 
@@ -195,6 +200,15 @@ def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
     train(stripes(), tmp_path, settings(images=16), QUICK)
     train(stripes(), tmp_path, settings(images=32), QUICK, resume=True)
     assert [line["images"] for line in log(tmp_path)] == [8, 16, 24, 32]
+
+
+def test_a_finished_run_is_left_as_it_is_and_rubbish_of_a_killed_one_removed(tmp_path: Path) -> None:
+    path = train(stripes(), tmp_path, settings(images=16), QUICK)
+    before, rubbish = path.read_bytes(), tmp_path / "checkpoints" / ".000000000024.1.tmp"
+    rubbish.mkdir()
+    assert train(stripes(), tmp_path, settings(images=16), QUICK, resume=True) == path
+    assert path.read_bytes() == before
+    assert not rubbish.exists()
 
 
 def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings(tmp_path: Path) -> None:

@@ -77,7 +77,7 @@ class BatchRun:
         """
         _save_array(self._part(index), batch)
 
-    def finish(self, num: int, record: Mapping[str, object]) -> None:
+    def finish(self, num: int, record: Mapping[str, object], shape: Sequence[int] | None = None) -> None:
         """Joins the kept batches 0 .. num - 1 to the output, writes the record beside it and removes the batches.
 
         Batches are read by memory map, so that the output may be larger than memory.
@@ -85,11 +85,13 @@ class BatchRun:
         Args:
             num: number of batches.
             record: what is to be recorded; the settings and the output's checksum are added.
+            shape: of the output, if batches joined along the first axis are to get another one.
 
         Raises:
             OutputError: the output cannot be written.
         """
-        _save_joined(self.output, [np.load(self._part(index), mmap_mode="r") for index in range(num)], self.axis)
+        parts = [np.load(self._part(index), mmap_mode="r") for index in range(num)]
+        _save_joined(self.output, parts, self.axis, shape)
         checked = {"output": {"file": self.output.name, "sha256": sha256(self.output)}}
         save_record(self.record_path, {**record, **checked, "settings": self.settings})
         self._remove_parts()
@@ -136,11 +138,12 @@ def _save_array(path: Path, array: NDArray[Any]) -> None:
         np.save(file, array)
 
 
-def _save_joined(path: Path, parts: Sequence[NDArray[Any]], axis: int) -> None:
+def _save_joined(path: Path, parts: Sequence[NDArray[Any]], axis: int, reshaped: Sequence[int] | None = None) -> None:
     """Writes what ``np.save`` would write of the concatenated parts, without holding it."""
     lengths = [part.shape[axis] for part in parts]
     shape = (*parts[0].shape[:axis], sum(lengths), *parts[0].shape[axis + 1 :])
-    header = {"descr": np.lib.format.dtype_to_descr(parts[0].dtype), "fortran_order": False, "shape": shape}
+    descr = np.lib.format.dtype_to_descr(parts[0].dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": tuple(reshaped or shape)}
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.lib.format.write_array_header_1_0(file, header)
         for leading in np.ndindex(shape[:axis]):

@@ -42,7 +42,16 @@ _SETTINGS = {
     "cond": "conditional",
     "seed": "seed",
 }
-_RUN = ("device", "micro_batch", "tf32", "log_every", "checkpoint_every", "sample_every", "num_samples")
+_RUN = (
+    "device",
+    "micro_batch",
+    "tf32",
+    "log_every",
+    "checkpoint_every",
+    "sample_every",
+    "num_samples",
+    "evaluate_images",
+)
 
 
 def _whole_numbers(context: click.Context, option: click.Parameter, value: str | None) -> list[int] | None:
@@ -95,6 +104,7 @@ def _whole_numbers(context: click.Context, option: click.Parameter, value: str |
 @click.option("--sample-every", type=_COUNT, help="Images between pictures of samples.  [default: run / 20]")
 @click.option("--checkpoint-every", type=_COUNT, help="Images between checkpoints.  [default: run / 100]")
 @click.option("--num-samples", type=_NONE_OR_MORE, default=64, help="Samples in a picture, 0 for none.")
+@click.option("--evaluate-images", type=_NONE_OR_MORE, default=256, help="Images of an evaluation, 0 for none.")
 @click.option("--fp16-network", is_flag=True, help="Save the finished network in half precision.")
 def train(arch: str, data: str, outdir: Path, resume: bool, **options: Any) -> None:
     """Train a denoising network.

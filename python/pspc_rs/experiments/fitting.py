@@ -222,15 +222,17 @@ def _filled(
     missing = [level for level in range(len(grid)) if level not in best]
     if not missing:
         return [best[level] for level in range(len(grid))], {}
+    how: dict[str, Any] = {"sigmas": [grid[level] for level in missing]}
     if isinstance(outside, Schedule):
-        given, how = _values_of(family, grid, outside), f"schedule {outside.name!r}"
+        given = _values_of(family, grid, outside)
+        how |= {"values_from": f"schedule {outside.name!r}", "origin": dict(outside.provenance)}
     elif outside is None:
-        given, how = [_of_nearest(best, level) for level in range(len(grid))], "value of the nearest fitted level"
+        given = [_of_nearest(best, level) for level in range(len(grid))]
+        how["values_from"] = "the nearest fitted level"
     else:
-        value = max(family.values) if outside == FULL else float(outside)
-        given, how = [value] * len(grid), str(outside)
-    values = [best.get(level, given[level]) for level in range(len(grid))]
-    return values, {"sigmas": [grid[level] for level in missing], "values_from": how}
+        given = [max(family.values) if outside == FULL else float(outside)] * len(grid)
+        how["values_from"] = str(outside)
+    return [best.get(level, given[level]) for level in range(len(grid))], how
 
 
 def _of_nearest(best: dict[int, float], level: int) -> float:
@@ -257,13 +259,14 @@ def fit_figure(fit: Fit) -> "Figure":
 
     figure = new_figure(6.2, 4)
     axis = log_axes(figure, "MSE against the target")
+    shown = np.where(fit.mse > 0, fit.mse, np.nan)  # an exact target leaves errors of 0
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.95, len(fit.values)))
     for index, value in enumerate(fit.values):
         label = f"{fit.family} {value:g}"
-        axis.plot(fit.sigmas, fit.mse[:, index], color=colours[index], marker=".", linewidth=1, label=label)
+        axis.plot(fit.sigmas, shown[:, index], color=colours[index], marker=".", linewidth=1, label=label)
     axis.plot(
         fit.sigmas,
-        fit.mse.min(axis=1),
+        shown.min(axis=1),
         color="crimson",
         linestyle="none",
         marker="o",

@@ -162,7 +162,14 @@ def patch_study_figure(study: PatchStudy, title: str = "") -> "Figure":
 
     colours = mpl.colormaps["viridis"](np.linspace(0, 0.95, len(study.sides)))
     for side, mse, colour in zip(study.sides, study.mse, colours, strict=True):
-        axis.plot(study.sigmas, np.maximum(mse, 1e-12), color=colour, marker=".", linewidth=1, label=f"{side} x {side}")
+        axis.plot(
+            study.sigmas,
+            np.where(mse > 0, mse, np.nan),
+            color=colour,
+            marker=".",
+            linewidth=1,
+            label=f"{side} x {side}",
+        )
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     axis.set_title(title, fontsize=9)
     return figure

@@ -35,8 +35,10 @@ def pivots(name: str, rows: Sequence[Sequence[str]]) -> list[str]:
     series = next((column for column in _SERIES if column in header), None)
     if series is None or not set(_NEEDED) <= set(header):
         return []
-    groups: dict[tuple[str, ...], dict[str, dict[float, float]]] = {}
-    present = [column for column in _GROUPS if column in header]
+    # Where a row names its denoiser, its settings are those of that denoiser; else they tell whole tables apart.
+    by_name = series == "denoiser"
+    present = [column for column in _GROUPS if column in header and not (by_name and column == "settings")]
+    groups: dict[tuple[str, ...], dict[tuple[str, str], dict[float, float]]] = {}
     for row in rows[1:]:
         entry = dict(zip(header, row, strict=True))
         try:
@@ -44,14 +46,24 @@ def pivots(name: str, rows: Sequence[Sequence[str]]) -> list[str]:
         except ValueError:
             return []
         group = groups.setdefault(tuple(entry[column] for column in present), {})
-        group.setdefault(_label(series, entry[series]), {})[sigma] = mse
-    return [_pivot(name, _title(present, key), group) for key, group in groups.items()]
+        curve = group.setdefault((_label(series, entry[series]), entry.get("settings", "") if by_name else ""), {})
+        curve[sigma] = mse
+    return [_pivot(name, _title(present, key), _numbered(group)) for key, group in groups.items()]
 
 
 def _label(series: str, value: str) -> str:
     return (
         value if series == "denoiser" else f"{series if series != 'value' else ''} {value.removesuffix('.0')}".strip()
     )
+
+
+def _numbered(group: dict[tuple[str, str], dict[float, float]]) -> dict[str, dict[float, float]]:
+    """Curves by label; later ones of the same label, with other settings, are numbered."""
+    curves: dict[str, dict[float, float]] = {}
+    for label, _ in group:
+        number = sum(one == label or one.startswith(f"{label} (") for one in curves) + 1
+        curves[label if number == 1 else f"{label} ({number})"] = {}
+    return dict(zip(curves, group.values(), strict=True))
 
 
 def _title(columns: Sequence[str], key: Sequence[str]) -> str:

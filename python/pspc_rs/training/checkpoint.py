@@ -126,6 +126,12 @@ def save_checkpoint(folder: Path, state: TrainState, record: Mapping[str, object
     return target
 
 
+def remove_unfinished(folder: Path) -> None:
+    """Removes what a run that was killed while it wrote a checkpoint left behind."""
+    for left in folder.glob(".*.tmp"):
+        shutil.rmtree(left, ignore_errors=True)
+
+
 def checkpoints(folder: Path) -> list[Path]:
     """The complete checkpoints, the latest last."""
     if not folder.is_dir():
@@ -160,7 +166,9 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
     try:
         tensors = _safetensors("torch").load_file(checkpoint / _TENSORS)
     except (OSError, error_class) as error:
-        raise DataError(f"{checkpoint / _TENSORS} cannot be read: {error}") from error
+        raise DataError(
+            f"{checkpoint / _TENSORS} cannot be read, remove the folder to go on from an earlier one: {error}"
+        ) from error
     state.restore(tensors, record, checkpoint)
 
 

@@ -19,8 +19,16 @@ from pspc_rs.networks.registry import build_network
 from pspc_rs.networks.saved import save_network
 from pspc_rs.provenance import Clock, describe_data, plain, provenance, save_record, versions
 from pspc_rs.runs import differences
+from pspc_rs.training.arithmetic import autocast, compiled, generators_kept, rounding
 from pspc_rs.training.augment import AugmentPipe
-from pspc_rs.training.checkpoint import TrainState, checkpoints, load_checkpoint, read_record, save_checkpoint
+from pspc_rs.training.checkpoint import (
+    TrainState,
+    checkpoints,
+    load_checkpoint,
+    read_record,
+    remove_unfinished,
+    save_checkpoint,
+)
 from pspc_rs.training.evaluate import SIGMAS, draw_samples, loss_per_sigma
 from pspc_rs.training.interrupt import Interruptions
 from pspc_rs.training.losses import LOSSES, squared_error
@@ -71,11 +79,10 @@ def train(
         KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint was written, from which the run can be resumed.
     """
     options = options or RunOptions()
-    with processes(options.device) as own, torch.random.fork_rng(_seeded_devices(own.device)):
+    with processes(options.device) as own, generators_kept(own.device), rounding(options.tf32):
         trainer = Trainer(data, Path(outdir), settings, options, own)
         trainer.begin(resume)
-        with _arithmetic(options.tf32):
-            return trainer.run(progress)
+        return trainer.run(progress)
 
 
 class Trainer:
@@ -99,7 +106,7 @@ class Trainer:
         network = build_network(description).to(own.device).train()
         average = copy.deepcopy(network).eval().requires_grad_(False)
         self.state = TrainState(network, average, adam(network, settings.betas, settings.eps), LossSums(own.device))
-        self._model = own.joined(_compiled(network, options.compile))
+        self._model = own.joined(compiled(network, options.compile))
         self._average: Any = average
         self._last_loss: float | None = None
 
@@ -122,8 +129,10 @@ class Trainer:
                 raise OutputError(f"{self._outdir} cannot be resumed, it has other settings: {changes}")
             load_checkpoint(found[-1], self.state)
         if self._own.first:
+            remove_unfinished(self._outdir / "checkpoints")
             save_record(self._outdir / "settings.json", self._record())
             self._log = LineLog(self._outdir / "log.jsonl", self.state.images)
+            self._last_loss = next((line["loss"] for line in reversed(self._log.read())), None)
             self._evaluations = LineLog(self._outdir / "evaluation.jsonl", self.state.images)
 
     def run(self, progress: Progress | None = None) -> Path:
@@ -139,6 +148,7 @@ class Trainer:
             if self.state.images and not self._picture().exists():
                 self._look()
             self._report(progress)
+            self._began = self.state.images < self._settings.images
             self._interval = (time.perf_counter(), self.state.images)
             while self.state.images < self._settings.images:
                 began = time.perf_counter()
@@ -185,7 +195,7 @@ class Trainer:
             images = self._augment.apply(images, batch.augmentation)
             told = batch.augmentation.labels.to(device)
         labels = None if batch.class_labels is None else batch.class_labels.to(device)
-        with self._precision():
+        with autocast(device, self._settings.precision):
             noise, level = batch.noise.to(device), sigma.float().to(device)
             error = squared_error(self._model, images, noise, level, class_labels=labels, augment_labels=told)
         # Processes average their gradients, so that each stands for its share of the batch.
@@ -270,7 +280,7 @@ class Trainer:
 
     def _finish(self) -> Path:
         path = self._outdir / NETWORK
-        if self._own.first:
+        if self._own.first and (self._began or not path.exists()):
             record = provenance("train", {}, data=self._data, clock=self._clock, settings=self._record())
             record |= {"images": self.state.images, "seconds": round(self.state.seconds, 1), "loss": self._last_loss}
             dtype = "float16" if self._options.half_precision else "float32"
@@ -299,34 +309,7 @@ class Trainer:
         waiting: AbstractContextManager[object] = self._model.no_sync()
         return waiting
 
-    def _precision(self) -> AbstractContextManager[object]:
-        low = self._settings.precision == "bf16"
-        return torch.autocast(self._own.device.type, torch.bfloat16) if low else contextlib.nullcontext()
-
-
-def _compiled(network: nn.Module, option: bool | str) -> nn.Module:
-    if option is False:
-        return network
-    compiled: Any = torch.compile(network, backend="inductor" if option is True else option)
-    module: nn.Module = compiled
-    return module
-
 
 def _without_length(settings: dict[str, Any]) -> dict[str, Any]:
     """What must be the same to go on: all but the length of the run and the versions."""
     return {name: value for name, value in settings.items() if name not in ("images", "versions")}
-
-
-def _seeded_devices(device: torch.device) -> list[int]:
-    return [device.index or 0] if device.type == "cuda" else []
-
-
-@contextlib.contextmanager
-def _arithmetic(tf32: bool) -> Iterator[None]:
-    """Whether CUDA may round factors to 10 bits; torch would allow it for convolutions."""
-    earlier = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-    try:
-        yield
-    finally:
-        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = earlier
