@@ -46,6 +46,15 @@ class PosteriorComposite(Denoiser):
             self._windows[level] = self._build_windows(level)
         return self._windows[level]
 
+    def masks_at(self, sigma: float) -> npt.NDArray[np.bool_]:
+        """The same windows as masks, bool [windows, height, width]."""
+        return self._masks(self._level(sigma))
+
+    def _masks(self, level: Hashable) -> npt.NDArray[np.bool_]:
+        """The windows of a level as masks; the full image, unless a denoiser says otherwise."""
+        del level
+        return np.ones((1, *self.shape[1:]), np.bool_)
+
     def _denoise(
         self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None
     ) -> npt.NDArray[np.float32]:

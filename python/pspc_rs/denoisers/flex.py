@@ -125,8 +125,15 @@ class PSPCFlex(PosteriorComposite):
         _, height, width = self.shape
         if self.schedule is None or self.heatmaps is None or not isinstance(level, int):
             return _core.Windows.full(height, width)
+        return _core.Windows.masks(self._masks(level))
+
+    def _masks(self, level: Hashable) -> npt.NDArray[np.bool_]:
+        if level == "masks":
+            return self._source
+        if self.schedule is None or self.heatmaps is None or not isinstance(level, int):
+            return super()._masks(level)
         masks = masks_from_maps(self.heatmaps[level], self.schedule.thresholds[level])
-        return _core.Windows.masks(masks.reshape(-1, height, width))
+        return masks.reshape(-1, *self.shape[1:])
 
 
 def masks_from_maps(heatmaps: FloatArray, threshold: float) -> npt.NDArray[np.bool_]:

@@ -61,18 +61,19 @@ def own_pixel_first(heatmaps: NDArray[Any]) -> NDArray[Any]:
     """
     if heatmaps.ndim < 4 or heatmaps.shape[-4:-2] != heatmaps.shape[-2:]:
         raise ShapeError(f"heat maps have shape {list(heatmaps.shape)}; allowed is [..., H, W, H, W]")
-    pixels = heatmaps.shape[-2] * heatmaps.shape[-1]
     raised = np.array(heatmaps)
-    for level in raised.reshape(-1, pixels, pixels):
-        _raise_diagonal(level)
+    own = np.arange(heatmaps.shape[-2] * heatmaps.shape[-1])
+    for level in raised.reshape(-1, len(own), len(own)):
+        raise_own(level, own)
     return raised
 
 
-def _raise_diagonal(level: NDArray[Any]) -> None:
-    """The same for one level [pixels, pixels], in place."""
-    own = level.diagonal().copy()
-    np.fill_diagonal(level, 0)
-    largest = level.max(axis=1)
+def raise_own(maps: NDArray[Any], pixels: Pixels) -> None:
+    """The same for the maps [P, height * width] of some output pixels, in place."""
+    rows = np.arange(len(pixels))
+    own = maps[rows, pixels].copy()
+    maps[rows, pixels] = 0
+    largest = maps.max(axis=1)
     # A map of zeros has no mass to take a share of.
-    above = np.nextafter(np.maximum(largest, np.finfo(level.dtype).tiny * 2**20), level.dtype.type(np.inf))
-    np.fill_diagonal(level, np.where(own > largest, own, above))
+    above = np.nextafter(np.maximum(largest, np.finfo(maps.dtype).tiny * 2**20), maps.dtype.type(np.inf))
+    maps[rows, pixels] = np.where(own > largest, own, above)

@@ -26,6 +26,19 @@ def bounded(name: str, value: object, least: int, most: int) -> int:
     return number
 
 
+def image_sides(name: str, value: object, most: int) -> int | list[int]:
+    """The side of square images, or height and width of others.
+
+    Example:
+        >>> image_sides("img_resolution", (32, 32), 8192), image_sides("img_resolution", [28, 24], 8192)
+        (32, [28, 24])
+    """
+    if not isinstance(value, Sequence):
+        return bounded(name, value, 1, most)
+    height, width = whole_numbers(name, value, 1, most, (2, 2))
+    return height if height == width else [height, width]
+
+
 def flag(name: str, value: object) -> bool:
     """True or False.
 

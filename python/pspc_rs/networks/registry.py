@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 ARCHITECTURES: dict[str, str] = {
     "SongUNet": "pspc_rs.networks.edm.song:SongUNet",
     "DhariwalUNet": "pspc_rs.networks.edm.dhariwal:DhariwalUNet",
+    "DiT": "pspc_rs.networks.dit:DiT",
 }
 """Module and class of each architecture; a module is imported when a network of it is built."""
 

@@ -2,6 +2,7 @@
 
 import importlib
 import sys
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -94,10 +95,15 @@ def _read_torchscript(path: Path) -> NetworkFunction:
             "save the network with torch.jit.save, or give module:callable"
         )
     try:
-        network = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
+        with warnings.catch_warnings():
+            # That the format is deprecated concerns whoever wrote the file.
+            warnings.simplefilter("ignore", DeprecationWarning)
+            network = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         raise DataError(f"{path} cannot be read as TorchScript: {error}") from error
-    frozen: NetworkFunction = network.eval().requires_grad_(False)
+    for parameter in network.parameters():
+        parameter.requires_grad_(False)
+    frozen: NetworkFunction = network.eval()
     return frozen
 
 

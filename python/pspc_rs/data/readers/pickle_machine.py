@@ -100,15 +100,15 @@ class PickleMachine:
             self._stack.append(_EMPTY[name]())
         elif name in ("LIST", "TUPLE", "DICT"):
             items = self._pop_mark()
-            self._stack.append(items if name == "LIST" else tuple(items) if name == "TUPLE" else _as_dict(items))
+            self._stack.append(items if name == "LIST" else tuple(items) if name == "TUPLE" else self._as_dict(items))
         elif name in ("APPEND", "APPENDS"):
             items = self.pop(1) if name == "APPEND" else self._pop_mark()
             self._top(list).extend(items)
         elif name in ("SETITEM", "SETITEMS"):
             items = self.pop(2) if name == "SETITEM" else self._pop_mark()
-            self._top(dict).update(_as_dict(items))
+            self._top(dict).update(self._as_dict(items))
         elif name == "ADDITEMS":
-            self._top(set).update(hashable(self._pop_mark(), "a set"))
+            self._top(set).update(self.hashable(self._pop_mark(), "set"))
 
     def push(self, value: Any) -> None:
         """Puts a value on the stack."""
@@ -142,13 +142,11 @@ class PickleMachine:
             raise DataError(f"{self.what} is a damaged pickle: a {type(top).__name__} is used as a {kind.__name__}")
         return top
 
+    def hashable(self, items: list[Any], kind: str) -> list[Any]:
+        """The items, which must be strings or numbers: hashing a tuple of tuples that share parts can take forever."""
+        if not all(isinstance(item, str | bytes | int) for item in items):
+            raise DataError(f"{self.what}: a {kind} in the pickle has keys other than strings and numbers")
+        return items
 
-def hashable(items: list[Any], what: str) -> list[Any]:
-    """The items, which must be strings or numbers: hashing a nested tuple that shares its parts can take forever."""
-    if not all(isinstance(item, str | bytes | int) for item in items):
-        raise DataError(f"{what} in the pickle has keys other than strings and numbers")
-    return items
-
-
-def _as_dict(items: list[Any]) -> dict[Any, Any]:
-    return dict(zip(hashable(items[::2], "a dict"), items[1::2], strict=True))
+    def _as_dict(self, items: list[Any]) -> dict[Any, Any]:
+        return dict(zip(self.hashable(items[::2], "dict"), items[1::2], strict=True))

@@ -56,7 +56,7 @@ class DhariwalUNet(nn.Module):
 
     def __init__(
         self,
-        img_resolution: int,
+        img_resolution: int | Sequence[int],
         in_channels: int,
         out_channels: int,
         label_dim: int = 0,

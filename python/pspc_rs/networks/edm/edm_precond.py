@@ -1,5 +1,7 @@
 """The preconditioner of EDM."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from pspc_rs.networks.arguments import within
@@ -38,7 +40,7 @@ class EDMPrecond(Preconditioner):
     def __init__(
         self,
         model: nn.Module,
-        img_resolution: int,
+        img_resolution: int | Sequence[int],
         img_channels: int,
         label_dim: int = 0,
         *,

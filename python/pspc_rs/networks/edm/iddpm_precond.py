@@ -1,11 +1,12 @@
 """The preconditioner of networks with a table of noise levels."""
 
-import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
 
+from pspc_rs.design_space import noise_table
 from pspc_rs.networks.arguments import bounded, within
 from pspc_rs.networks.edm.preconditioner import Coefficients, Level, Preconditioner, as_levels
 
@@ -36,7 +37,7 @@ class IDDPMPrecond(Preconditioner):
     def __init__(
         self,
         model: nn.Module,
-        img_resolution: int,
+        img_resolution: int | Sequence[int],
         img_channels: int,
         label_dim: int = 0,
         *,
@@ -80,24 +81,3 @@ class IDDPMPrecond(Preconditioner):
             c_in=1 / (sigma**2 + 1).sqrt(),
             c_noise=(self.M - 1 - self.nearest(sigma)).to(sigma.dtype),
         )
-
-
-def noise_table(M: int, C_1: float, C_2: float) -> list[float]:
-    """Noise levels u_0 > ... > u_M = 0 of the cosine process.
-
-    u_{j-1} = sqrt((u_j^2 + 1) / max(a_{j-1} / a_j, C_1) - 1) with a_j = sin(pi j / (2 M (C_2 + 1)))^2; Karras et al.
-    2022, table 1.
-
-    Example:
-        >>> [round(level, 3) for level in noise_table(4, 0.001, 0.008)]
-        [83.249, 2.435, 1.012, 0.425, 0.0]
-    """
-
-    def share(j: int) -> float:
-        return math.sin(0.5 * math.pi * j / (M * (C_2 + 1))) ** 2
-
-    levels = [0.0]
-    for j in range(M, 0, -1):
-        kept = max(share(j - 1) / share(j), C_1)
-        levels.append(math.sqrt((levels[-1] ** 2 + 1) / kept - 1))
-    return levels[::-1]

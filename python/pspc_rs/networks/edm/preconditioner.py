@@ -2,6 +2,7 @@
 
 import math
 from abc import abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pspc_rs.errors import InvalidValueError, ShapeError
-from pspc_rs.networks.arguments import MAX_CHANNELS, bounded, flag, within
+from pspc_rs.networks.arguments import MAX_CHANNELS, bounded, flag, image_sides, within
 
 Level = TypeVar("Level")
 
@@ -30,7 +31,7 @@ class Preconditioner(nn.Module):
 
     Args:
         model: F, called as ``model(x, noise_labels, class_labels, augment_labels=...)``.
-        img_resolution: side of the images.
+        img_resolution: side of the images, or height and width.
         img_channels: channels of the images.
         label_dim: number of classes, 0 for none.
         use_fp16: on CUDA, run F in half precision; weights, conditioning and the coefficients stay in float32.
@@ -43,10 +44,16 @@ class Preconditioner(nn.Module):
     outputs_per_channel: ClassVar[int] = 1
 
     def __init__(
-        self, model: nn.Module, img_resolution: int, img_channels: int, label_dim: int = 0, *, use_fp16: bool = False
+        self,
+        model: nn.Module,
+        img_resolution: int | Sequence[int],
+        img_channels: int,
+        label_dim: int = 0,
+        *,
+        use_fp16: bool = False,
     ) -> None:
         super().__init__()
-        self.img_resolution = bounded("img_resolution", img_resolution, 1, 1 << 13)
+        self.img_resolution = image_sides("img_resolution", img_resolution, 1 << 13)
         self.img_channels = bounded("img_channels", img_channels, 1, MAX_CHANNELS)
         self.label_dim = bounded("label_dim", label_dim, 0, 1 << 20)
         self.use_fp16 = flag("use_fp16", use_fp16)
@@ -61,7 +68,9 @@ class Preconditioner(nn.Module):
     @property
     def shape(self) -> tuple[int, int, int]:
         """Shape of an image, (channels, height, width)."""
-        return self.img_channels, self.img_resolution, self.img_resolution
+        sides = self.img_resolution
+        height, width = (sides, sides) if isinstance(sides, int) else sides
+        return self.img_channels, height, width
 
     @property
     def sigma_min(self) -> float:

@@ -1,5 +1,7 @@
 """The preconditioner of the variance exploding process."""
 
+from collections.abc import Sequence
+
 from torch import Tensor, nn
 
 from pspc_rs.networks.edm.preconditioner import Coefficients, Preconditioner, checked_limits
@@ -23,7 +25,7 @@ class VEPrecond(Preconditioner):
     def __init__(
         self,
         model: nn.Module,
-        img_resolution: int,
+        img_resolution: int | Sequence[int],
         img_channels: int,
         label_dim: int = 0,
         *,

@@ -1,5 +1,7 @@
 """The preconditioner of the variance preserving process."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -29,7 +31,7 @@ class VPPrecond(Preconditioner):
     def __init__(
         self,
         model: nn.Module,
-        img_resolution: int,
+        img_resolution: int | Sequence[int],
         img_channels: int,
         label_dim: int = 0,
         *,

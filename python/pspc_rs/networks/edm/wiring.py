@@ -40,16 +40,18 @@ class Row(NamedTuple):
     last: bool = False
 
 
-def level_sides(img_resolution: int, levels: int) -> list[int]:
+def level_sides(img_resolution: int | Sequence[int], levels: int) -> list[int]:
     """Sides of the images at every level, halved from one to the next.
 
     Raises:
-        InvalidValueError: the side cannot be halved so often.
+        InvalidValueError: the side cannot be halved so often, or there are two.
 
     Example:
         >>> level_sides(32, 3)
         [32, 16, 8]
     """
+    if not isinstance(img_resolution, int):
+        raise InvalidValueError(f"img_resolution is {img_resolution}; U-Nets are for square images, so it must be one")
     step = 1 << (levels - 1)
     if img_resolution % step:
         raise InvalidValueError(

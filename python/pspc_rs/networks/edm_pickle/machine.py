@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from pspc_rs.data.readers.pickle_machine import PickleMachine, hashable
+from pspc_rs.data.readers.pickle_machine import PickleMachine
 from pspc_rs.errors import DataError
 from pspc_rs.networks.edm_pickle.operations import Operations
 from pspc_rs.networks.edm_pickle.storages import Storage, StoredTensor, read_storage, stored_tensor
@@ -174,7 +174,7 @@ class _EdmMachine(PickleMachine):
     def _set(self, *items: Any) -> set[Any]:
         if len(items) > 1 or not all(isinstance(item, list) for item in items):
             raise self._odd("calls", "builtins set")
-        return set(hashable(items[0], "a set")) if items else set()
+        return set(self.hashable(items[0], "set")) if items else set()
 
     def _bytes(self, text: Any, encoding: Any) -> bytes:
         if not isinstance(text, str) or encoding != "latin1":
