@@ -127,6 +127,6 @@ def _load_nvrtc() -> None:
 
 def _load(library: Path) -> Any:
     try:
-        return ctypes.CDLL(str(library), mode=getattr(ctypes, "RTLD_GLOBAL", 0))
+        return ctypes.CDLL(str(library))
     except OSError:
         return None

@@ -1,5 +1,8 @@
 //! What kernels are given, laid out as `kernels/*.cu` declare it: a field here is a field there, in the same order.
 
+use std::ffi::c_void;
+use std::marker::PhantomData;
+
 /// An address on the device; 0 is null.
 pub(super) type Address = u64;
 
@@ -155,13 +158,26 @@ impl Argument for Candidates {}
 impl Argument for Shapes {}
 impl Argument for Units {}
 
-/// Where an argument lies.
-pub(super) fn place_of<A: Argument>(argument: &A) -> *const std::ffi::c_void {
-    std::ptr::from_ref(argument).cast()
+/// Where an argument lies, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lent<'a> {
+    place: *const c_void,
+    lent: PhantomData<&'a ()>,
 }
 
-/// The places of some arguments, as `launch` takes them.
+impl<'a> Lent<'a> {
+    pub(super) fn new<A: Argument>(argument: &'a A) -> Self {
+        Self { place: std::ptr::from_ref(argument).cast(), lent: PhantomData }
+    }
+
+    /// The place, as the driver takes it. It is only read from.
+    pub(super) fn place(self) -> *mut c_void {
+        self.place.cast_mut()
+    }
+}
+
+/// Some arguments, as `launch` takes them.
 macro_rules! arguments {
-    ($($argument:expr),* $(,)?) => { &[$($crate::cuda::arguments::place_of($argument)),*] };
+    ($($argument:expr),* $(,)?) => { &[$($crate::cuda::arguments::Lent::new($argument)),*] };
 }
 pub(super) use arguments;

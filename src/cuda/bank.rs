@@ -182,7 +182,7 @@ impl DeviceBank {
             let fours = (last - first).div_ceil(GROUP) * self.image_len();
             // SAFETY: (1) from and to hold `count` images, filled up to fours.
             unsafe {
-                launch(&kernel, Grid::over(fours), stream, arguments![&staging.address(), &to, &count, &image_len])?;
+                launch(&kernel, Grid::over(fours), stream, arguments![staging.at(), &to, &count, &image_len])?;
             }
         }
         // Other streams may use the images too.

@@ -118,7 +118,7 @@ impl Batch {
         let arguments: &[_] = arguments![
             &z,
             &wide,
-            &rows.address(),
+            rows.at(),
             &count,
             &view_count,
             &image_len,
@@ -127,7 +127,7 @@ impl Batch {
             &expanded,
             &probes.values,
             &probes.exact,
-            &bad.address(),
+            bad.at(),
         ];
         // SAFETY: (1) z has the rows of all queries, by the promise of the call; the other arrays were just made so large.
         unsafe { pace.launch(&kernel, Grid::over(queries * len), arguments)? };
@@ -183,17 +183,17 @@ impl Batch {
         let (out, wide) = (call.queries.out, i32::from(call.queries.out_wide));
         let arguments: &[_] = arguments![
             &probes,
-            &self.partial.address(),
+            self.partial.at(),
             &fixed,
             &reach,
-            &call.windows.cover(),
-            &self.bad.address(),
+            call.windows.cover().at(),
+            self.bad.at(),
             &shards,
             &len,
             &plane,
             &width,
             &units,
-            &self.rows.address(),
+            self.rows.at(),
             &out,
             &wide,
         ];

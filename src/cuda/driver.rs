@@ -8,6 +8,7 @@ use std::sync::{Arc, OnceLock};
 use cudarc::driver::result::{self, DriverError};
 use cudarc::driver::sys;
 
+use super::arguments::Lent;
 use crate::error::{Error, Result};
 
 /// The oldest driver, as the CUDA version it supports: 12.0 brought what the kernels are compiled for.
@@ -289,6 +290,11 @@ impl Memory {
     pub(super) fn address(&self) -> u64 {
         self.address
     }
+
+    /// Where its address is, as an argument of a kernel.
+    pub(super) fn at(&self) -> &u64 {
+        &self.address
+    }
 }
 
 impl Drop for Memory {
@@ -389,9 +395,9 @@ impl Grid {
 /// # Safety
 /// The arguments point to values of the types of the kernel's parameters, in order, and what those refer to on the
 /// device is large enough for the grid and alive until the stream has got there.
-pub(super) unsafe fn launch(kernel: &Kernel, grid: Grid, stream: &Stream, arguments: &[*const c_void]) -> Result<()> {
+pub(super) unsafe fn launch(kernel: &Kernel, grid: Grid, stream: &Stream, arguments: &[Lent<'_>]) -> Result<()> {
     let _entered = stream.context.enter()?;
-    let mut arguments: Vec<*mut c_void> = arguments.iter().map(|argument| argument.cast_mut()).collect();
+    let mut arguments: Vec<*mut c_void> = arguments.iter().map(|argument| argument.place()).collect();
     let [x, y, z] = grid.blocks;
     // SAFETY: (29) by the caller's promise; the driver copies the arguments before it returns.
     unsafe {

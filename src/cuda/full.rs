@@ -29,7 +29,7 @@ pub(super) fn run(call: &Call<'_>, pace: &mut Pace<'_, '_>, batch: &Batch) -> Re
         let groups = (tile.images.count as usize).div_ceil(4);
         let warps = groups.min(8);
         let grid = Grid { blocks: [groups.div_ceil(warps) as u32, blocks, 1], threads: 32 * warps as u32, shared: 0 };
-        let arguments: &[_] = arguments![&tile.images, &batch.probes, &weights.address(), &images];
+        let arguments: &[_] = arguments![&tile.images, &batch.probes, weights.at(), &images];
         // SAFETY: (1) there is an energy for every probe and image.
         unsafe { pace.launch(&kernel, grid, arguments)? };
         pace.step((tile.images.count as usize * probes) as u64)?;
@@ -40,7 +40,7 @@ pub(super) fn run(call: &Call<'_>, pace: &mut Pace<'_, '_>, batch: &Batch) -> Re
     let grid = Grid { blocks: [batch.queries as u32, 1, 1], threads: 256, shared: 0 };
     // SAFETY: (2) as above; lists have room for `limit` candidates a query.
     unsafe {
-        pace.launch(&kernel, grid, arguments![&batch.probes, &weights.address(), &images, &list])?;
+        pace.launch(&kernel, grid, arguments![&batch.probes, weights.at(), &images, &list])?;
     }
     batch.weigh_candidates(call, pace)?;
 
@@ -53,8 +53,7 @@ pub(super) fn run(call: &Call<'_>, pace: &mut Pace<'_, '_>, batch: &Batch) -> Re
             threads: threads as u32,
             shared: 0,
         };
-        let arguments: &[_] =
-            arguments![&tile.images, &probes_left, &weights.address(), &images, &batch.partial.address()];
+        let arguments: &[_] = arguments![&tile.images, &probes_left, weights.at(), &images, batch.partial.at()];
         // SAFETY: (3) as above; there is a sum for every probe, shard and pixel.
         unsafe { pace.launch(&kernel, grid, arguments)? };
         let work = if batch.form.sparse { 0 } else { tile.images.count as usize * probes };

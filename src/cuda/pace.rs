@@ -2,9 +2,9 @@
 //! Ctrl-C still stops a long call. A short call never waits.
 
 use std::collections::VecDeque;
-use std::ffi::c_void;
 use std::time::{Duration, Instant};
 
+use super::arguments::Lent;
 use super::driver::{Grid, Kernel, Mark, Stream, launch};
 use crate::composite::Monitor;
 use crate::error::Result;
@@ -49,7 +49,7 @@ impl<'m, 'a> Pace<'m, 'a> {
     ///
     /// # Safety
     /// As for [`launch`].
-    pub(super) unsafe fn launch(&mut self, kernel: &Kernel, grid: Grid, arguments: &[*const c_void]) -> Result<()> {
+    pub(super) unsafe fn launch(&mut self, kernel: &Kernel, grid: Grid, arguments: &[Lent<'_>]) -> Result<()> {
         // SAFETY: (1) by the caller's promise.
         unsafe { launch(kernel, grid, &self.stream, arguments)? };
         if self.careful {

@@ -1,9 +1,8 @@
 //! Square windows and masks: the launches of both passes, which differ only in the kernels and their working space.
 
-use std::ffi::c_void;
 use std::ops::Range;
 
-use super::arguments::{Candidates, MaskSpace, Normaliser, SquareSpace, arguments, place_of};
+use super::arguments::{Address, Candidates, Lent, MaskSpace, Normaliser, SquareSpace, arguments};
 use super::batch::Batch;
 use super::call::Call;
 use super::device::Source;
@@ -53,17 +52,17 @@ pub(super) fn run(call: &Call<'_>, pace: &mut Pace<'_, '_>, batch: &Batch) -> Re
         // What an eighth of the images says bounds the candidates among all.
         let some = 0..shards.div_ceil(8);
         let (no_list, nothing) = (Candidates::NONE, 0_u64);
-        pass(call, pace, batch, Pass::Scan, some.clone(), false, arguments![&nothing, &least.address(), &no_list])?;
+        pass(call, pace, batch, Pass::Scan, some.clone(), false, arguments![&nothing, least.at(), &no_list])?;
         merge(call, pace, batch, some, &least, None, &joint, None)?;
         let list = lists.arguments();
-        pass(call, pace, batch, Pass::Scan, 0..shards, true, arguments![&joint.address(), &nothing, &list])?;
+        pass(call, pace, batch, Pass::Scan, 0..shards, true, arguments![joint.at(), &nothing, &list])?;
         batch.weigh_candidates(call, pace)?;
     }
-    let arguments: &[_] = arguments![&least.address(), &sum.address()];
+    let arguments: &[_] = arguments![least.at(), sum.at()];
     pass(call, pace, batch, Pass::Posteriors, 0..shards, counts, arguments)?;
     merge(call, pace, batch, 0..shards, &least, Some(&sum), &joint, Some(&scale))?;
     let normaliser = Normaliser { least: joint.address(), scale: scale.address() };
-    let arguments: &[_] = arguments![&normaliser, &batch.partial.address()];
+    let arguments: &[_] = arguments![&normaliser, batch.partial.at()];
     pass(call, pace, batch, Pass::Composites, 0..shards, counts, arguments)
 }
 
@@ -95,7 +94,7 @@ fn pass(
     pass: Pass,
     shards: Range<usize>,
     counts: bool,
-    rest: &[*const c_void],
+    rest: &[Lent<'_>],
 ) -> Result<()> {
     let probes = if pass == Pass::Scan { batch.probes } else { batch.dense_probes() };
     let steps = call.device_bank.steps(shards, call.images_a_step(batch.probe_count()));
@@ -107,7 +106,7 @@ fn pass(
     for step in steps {
         let tile = call.device_bank.on_device(call.bank, &pace.stream, &step)?;
         let images = tile.images;
-        let head = [place_of(&images), place_of(&probes)];
+        let head: &[_] = arguments![&images, &probes];
         match call.windows.kind {
             DeviceKind::Square(square) => {
                 let name = match pass {
@@ -127,7 +126,7 @@ fn pass(
                     threads: 32 * warps as u32,
                     shared: warps * one.shared_bytes(),
                 };
-                let arguments = [&head, arguments![&square, &space], rest].concat();
+                let arguments = [head, arguments![&square, &space], rest].concat();
                 // SAFETY: (1) the arguments are those of the three kernels; every array has room for all probes, shards and
                 // windows, and the space was laid out for this pass.
                 unsafe { pace.launch(&kernel, grid, &arguments)? };
@@ -148,7 +147,7 @@ fn pass(
                     threads: space::mask_threads(plane, count) as u32,
                     shared: one.shared_bytes(),
                 };
-                let arguments = [&head, arguments![&views, &space], rest].concat();
+                let arguments = [head, arguments![&views, &space], rest].concat();
                 // SAFETY: (2) as above.
                 unsafe { pace.launch(&kernel, grid, &arguments)? };
             }
@@ -174,24 +173,15 @@ fn merge(
     let kernel = call.kernel(Source::Posterior, "merge_shards")?;
     let (first, some, all) = (shards.start as i32, shards.len() as i32, call.device_bank.shards() as i32);
     let (count, columns) = (call.windows.count as i32, call.windows.mirror_columns as i32);
-    let address = |memory: Option<&Memory>| memory.map_or(0, Memory::address);
+    let nothing: Address = 0;
+    let [sum, scale] = [sum, scale].map(|memory| memory.map_or(&nothing, Memory::at));
     let grid = Grid {
         blocks: [call.windows.count.div_ceil(128) as u32, batch.queries as u32, 1],
         threads: call.windows.count.next_multiple_of(32).min(128) as u32,
         shared: 0,
     };
-    let arguments: &[_] = arguments![
-        &batch.probes,
-        &least.address(),
-        &address(sum),
-        &first,
-        &some,
-        &all,
-        &count,
-        &columns,
-        &joint.address(),
-        &address(scale),
-    ];
+    let arguments: &[_] =
+        arguments![&batch.probes, least.at(), sum, &first, &some, &all, &count, &columns, joint.at(), scale,];
     // SAFETY: (3) every array has room for all probes, shards and windows.
     unsafe { pace.launch(&kernel, grid, arguments) }
 }

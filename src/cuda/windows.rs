@@ -80,8 +80,8 @@ impl DeviceWindows {
     }
 
     /// Where the cover counts are.
-    pub(super) fn cover(&self) -> Address {
-        self.cover.address()
+    pub(super) fn cover(&self) -> &Memory {
+        &self.cover
     }
 }
 

@@ -151,6 +151,12 @@ extern "C" {
 
 int cuInit(unsigned) { return setting("FAKE_CUDA_DEVICES", 1) == 0 ? NO_DEVICE : SUCCESS; }
 
+// NVRTC asks for tables that are nobody else's business, and does without.
+int cuGetExportTable(const void** table, const void*) {
+    *table = nullptr;
+    return NOT_FOUND;
+}
+
 int cuDriverGetVersion(int* version) {
     *version = (int)setting("FAKE_CUDA_VERSION", 13000);
     return SUCCESS;
