@@ -386,7 +386,8 @@ pub(super) struct Grid {
 impl Grid {
     /// One thread for each of `count` things.
     pub(super) fn over(count: usize) -> Self {
-        Self { blocks: [count.div_ceil(256) as u32, 1, 1], threads: 256, shared: 0 }
+        let threads = count.next_multiple_of(32).clamp(32, 256);
+        Self { blocks: [count.div_ceil(threads) as u32, 1, 1], threads: threads as u32, shared: 0 }
     }
 }
 

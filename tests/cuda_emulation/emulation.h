@@ -19,7 +19,7 @@
 #include <ucontext.h>
 #else
 #include <atomic>
-#include <barrier>
+#include <pthread.h>
 #include <thread>
 #endif
 
@@ -56,11 +56,14 @@ class Meeting {
 #else
 class Meeting {
   public:
-    explicit Meeting(unsigned size) : barrier_(size) {}
-    void arrive_and_wait() { barrier_.arrive_and_wait(); }
+    explicit Meeting(unsigned size) { pthread_barrier_init(&barrier_, nullptr, size); }
+    Meeting(const Meeting&) = delete;
+    ~Meeting() { pthread_barrier_destroy(&barrier_); }
+    // Unlike std::barrier, this sleeps at once: there are many more threads than processors.
+    void arrive_and_wait() { pthread_barrier_wait(&barrier_); }
 
   private:
-    std::barrier<> barrier_;
+    pthread_barrier_t barrier_;
 };
 #endif
 

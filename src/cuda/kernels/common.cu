@@ -145,6 +145,7 @@ __device__ inline Four errors(const Fours* fours, const float* z, int channels, 
         add_error<EXPANDED>(centred(green), z_green, own, cross);
         add_error<EXPANDED>(centred(blue), z_blue, own, cross);
     } else {
+#pragma unroll 1
         for (int c = 0; c < channels; c++) {
             add_error<EXPANDED>(centred(fours[c * plane + pixel]), z[c * plane + pixel], own, cross);
         }

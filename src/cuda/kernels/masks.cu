@@ -68,12 +68,14 @@ __device__ void mask_energies(const Fours* fours, const float* z, int channels, 
                               Four* tables, Four* out, int valid) {
     Four* table = tables;
     Four* next = tables + plane;
+#pragma unroll 1
     for (int p = threadIdx.x; p < plane; p += blockDim.x) {
         table[p] = errors<EXPANDED>(fours, z, channels, plane, p);
     }
     for (int level = 0; level < masks.levels; level++) {
         __syncthreads();
         const int* starts = masks.starts + level * (masks.count + 1);
+#pragma unroll 1
         for (int k = threadIdx.x; k < masks.count; k += blockDim.x) {
             Four sum = level == 0 ? four(0.0f) : out[k];
             for (int piece = starts[k]; piece < starts[k + 1]; piece++) {
@@ -83,6 +85,7 @@ __device__ void mask_energies(const Fours* fours, const float* z, int channels, 
         }
         if (level + 1 < masks.levels) {
             int half = 1 << level;
+#pragma unroll 1
             for (int p = threadIdx.x; p < plane; p += blockDim.x) {
                 next[p] = p + half < plane ? table[p] + table[p + half] : table[p];
             }
@@ -120,11 +123,13 @@ extern "C" __global__ void NAMED(mask_posteriors)(Images images, Probes probes, 
     float rate = (float)probes.rates[block.query], margin = INVISIBLE / rate;
     Four* energies = block.at(space.windows);
     State state(block.at(space.state), masks.count);
+#pragma unroll 1
     for (int k = threadIdx.x; k < masks.count; k += blockDim.x) {
         state.start(k);
     }
     for (int first = block.start; first < block.end; first += 4) {
         energies_in_form(images, probes, masks, block, first, block.at(space.tables), energies);
+#pragma unroll 1
         for (int k = threadIdx.x; k < masks.count; k += blockDim.x) {
             if (least_of(energies[k]) < state.least[k] + margin) {
                 state.absorb(k, energies[k], rate);
@@ -132,6 +137,7 @@ extern "C" __global__ void NAMED(mask_posteriors)(Images images, Probes probes, 
         }
     }
     size_t out = block.row(images) * masks.count;
+#pragma unroll 1
     for (int k = threadIdx.x; k < masks.count; k += blockDim.x) {
         least[out + k] = state.least[k];
         sum[out + k] = state.sum[k] + state.rest[k];
@@ -148,11 +154,13 @@ extern "C" __global__ void NAMED(mask_scan)(Images images, Probes probes, MaskVi
     float margin = (float)(probes.cutoff / probes.rates[block.query]);
     Four* energies = block.at(space.windows);
     float* best = (float*)block.at(space.state);
+#pragma unroll 1
     for (int k = threadIdx.x; k < masks.count; k += blockDim.x) {
         best[k] = hint == nullptr ? LARGEST : hint[(size_t)block.probe * masks.count + k];
     }
     for (int first = block.start; first < block.end; first += 4) {
         energies_in_form(images, probes, masks, block, first, block.at(space.tables), energies);
+#pragma unroll 1
         for (int k = threadIdx.x; k < masks.count; k += blockDim.x) {
             best[k] = fminf(best[k], least_of(energies[k]));
             float bound = candidate_bound(best[k], margin);
@@ -162,6 +170,7 @@ extern "C" __global__ void NAMED(mask_scan)(Images images, Probes probes, MaskVi
         }
     }
     size_t out = block.row(images) * masks.count;
+#pragma unroll 1
     for (int k = threadIdx.x; k < masks.count && least != nullptr; k += blockDim.x) {
         least[out + k] = best[k];
     }
@@ -175,6 +184,7 @@ __device__ inline Four* spread(const Masks& masks, const Four* weights, Four* ta
         __syncthreads();
         const int* owners = masks.owners + level * (plane + 1);
         int half = 1 << level;
+#pragma unroll 1
         for (int p = threadIdx.x; p < plane; p += blockDim.x) {
             Four sum = four(0.0f);
             for (int owner = owners[p]; owner < owners[p + 1]; owner++) {
@@ -210,6 +220,7 @@ extern "C" __global__ void NAMED(mask_composites)(Images images, Probes probes, 
     Four* windows = block.at(space.windows);
     float* sums = (float*)block.at(space.state);
     // A thread adds to the pixels it owns and to no others.
+#pragma unroll 1
     for (int p = threadIdx.x; p < plane; p += blockDim.x) {
         for (int c = 0; c < images.channels; c++) {
             sums[c * plane + p] = 0.0f;
@@ -218,6 +229,7 @@ extern "C" __global__ void NAMED(mask_composites)(Images images, Probes probes, 
     for (int first = block.start; first < block.end; first += 4) {
         energies_in_form(images, probes, masks, block, first, block.at(space.tables), windows);
         int near = 0;
+#pragma unroll 1
         for (int k = threadIdx.x; k < masks.count; k += blockDim.x) {
             bool live = least_of(windows[k]) < least[k] + margin;
             windows[k] = live ? weights(windows[k], least[k], scale[k], rate) : four(0.0f);
@@ -228,6 +240,7 @@ extern "C" __global__ void NAMED(mask_composites)(Images images, Probes probes, 
         }
         const Fours* fours = (const Fours*)images.pixels + first / 4 * (size_t)image_len;
         const Four* coefficients = spread(masks, windows, block.at(space.tables), plane);
+#pragma unroll 1
         for (int p = threadIdx.x; p < plane; p += blockDim.x) {
             for (int c = 0; c < images.channels; c++) {
                 sums[c * plane + p] += weighted(coefficients[p], centred(fours[c * plane + p]));
@@ -237,6 +250,7 @@ extern "C" __global__ void NAMED(mask_composites)(Images images, Probes probes, 
         __syncthreads();
     }
     size_t out = block.row(images) * image_len;
+#pragma unroll 1
     for (int p = threadIdx.x; p < plane; p += blockDim.x) {
         for (int c = 0; c < images.channels; c++) {
             partial[out + c * plane + p] = sums[c * plane + p];

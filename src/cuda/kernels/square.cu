@@ -59,6 +59,7 @@ struct Down {
             return seen < side ? sum : ring[(slot + 1) * width + x] + sum;
         }
         Four tail = value;
+#pragma unroll 1
         for (int row = side - 2; row >= 0; row--) {
             tail = tail + ring[row * width + x];
             ring[row * width + x] = tail;
@@ -101,6 +102,7 @@ struct Across {
         if (NARROW) {
             Four all = four(0.0f);
             int offset = 0;
+#pragma unroll 1
             for (int bit = 1; bit <= side; bit <<= 1) {
                 if (side & bit) {
                     all = all + shifted(kept, offset, lane);
@@ -115,9 +117,11 @@ struct Across {
         }
         __syncwarp();
         int offset = 0;
+#pragma unroll 1
         for (int bit = 1; bit <= side; bit <<= 1) {
             bool first = offset == 0;
             if (side & bit) {
+#pragma unroll 1
                 for (int x = lane; x < width; x += LANES) {
                     Four part = read(row, x + STEP * offset);
                     total[x] = first ? part : total[x] + part;
@@ -125,6 +129,7 @@ struct Across {
                 offset += bit;
             }
             if (2 * bit <= side) {
+#pragma unroll 1
                 for (int x = lane; x < width; x += LANES) {
                     other[x] = row[x] + read(row, x + STEP * bit);
                 }
@@ -209,6 +214,7 @@ __device__ void walk(const Images& images, const Probes& probes, const Square& s
         down.restart();
         for (int y = 0; y < height; y++) {
             bool complete = y + 1 >= square.side;
+#pragma unroll 1
             for (int x = warp.lane; x < padded; x += LANES) {
                 Four sum = four(0.0f);
                 if (x < width) {
@@ -246,12 +252,14 @@ struct Posteriors {
     template <typename Row>
     __device__ void row(int y, const Row& sums) {
         bool near = false;
+#pragma unroll 1
         for (int x = warp.lane; x < columns; x += LANES) {
             near |= least_of(only_images(sums.get(x), valid)) < state.least[y * columns + x] + margin;
         }
         if (!__any_sync(EVERY_LANE, near)) {
             return;
         }
+#pragma unroll 1
         for (int x = warp.lane; x < columns; x += LANES) {
             state.absorb(y * columns + x, only_images(sums.get(x), valid), rate);
         }
@@ -280,6 +288,7 @@ struct Scan {
 
     template <typename Row>
     __device__ void row(int y, const Row& sums) {
+#pragma unroll 1
         for (int x = warp.lane; x < columns; x += LANES) {
             int k = y * columns + x;
             Four energies = only_images(sums.get(x), valid);
@@ -321,6 +330,7 @@ struct Composite {
     template <typename Row>
     __device__ void row(int y, const Row& energies) {
         bool near = false;
+#pragma unroll 1
         for (int x = warp.lane; x < square.columns; x += LANES) {
             near |= least_of(only_images(energies.get(x), valid)) < least[y * square.columns + x] + margin;
         }
@@ -330,6 +340,7 @@ struct Composite {
         }
         dead = 0;
         int padded = NARROW ? LANES : images.width;
+#pragma unroll 1
         for (int x = warp.lane; x < padded; x += LANES) {
             Four weight = four(0.0f);
             if (x < square.columns) {
@@ -350,6 +361,7 @@ struct Composite {
             return;
         }
         int plane = images.height * images.width;
+#pragma unroll 1
         for (int x = warp.lane; x < images.width; x += LANES) {
             Four coefficients = down.push(x, live ? across.get(x) : four(0.0f));
             int pixel = y * images.width + x;
@@ -388,6 +400,7 @@ extern "C" __global__ void NAMED(square_posteriors)(Images images, Probes probes
     int count = square.rows * square.columns;
     float rate = (float)probes.rates[warp.query];
     State state(warp.at(space.state), count);
+#pragma unroll 1
     for (int k = warp.lane; k < count; k += LANES) {
         state.start(k);
     }
@@ -396,6 +409,7 @@ extern "C" __global__ void NAMED(square_posteriors)(Images images, Probes probes
     walk_in_form(images, probes, square, warp, space, sink);
     __syncwarp();
     size_t out = warp.row(images) * count;
+#pragma unroll 1
     for (int k = warp.lane; k < count; k += LANES) {
         least[out + k] = state.least[k];
         sum[out + k] = state.sum[k] + state.rest[k];
@@ -413,6 +427,7 @@ extern "C" __global__ void NAMED(square_scan)(Images images, Probes probes, Squa
     }
     int count = square.rows * square.columns;
     float* best = (float*)warp.at(space.state);
+#pragma unroll 1
     for (int k = warp.lane; k < count; k += LANES) {
         best[k] = hint == nullptr ? LARGEST : hint[(size_t)warp.probe * count + k];
     }
@@ -422,6 +437,7 @@ extern "C" __global__ void NAMED(square_scan)(Images images, Probes probes, Squa
     walk_in_form(images, probes, square, warp, space, sink);
     __syncwarp();
     size_t out = warp.row(images) * count;
+#pragma unroll 1
     for (int k = warp.lane; k < count && least != nullptr; k += LANES) {
         least[out + k] = best[k];
     }
@@ -438,6 +454,7 @@ extern "C" __global__ void NAMED(square_composites)(Images images, Probes probes
     int image_len = images.channels * images.height * images.width;
     float rate = (float)probes.rates[warp.query];
     float* sums = (float*)warp.at(space.state);
+#pragma unroll 1
     for (int i = warp.lane; i < image_len; i += LANES) {
         sums[i] = 0.0f;
     }
@@ -461,6 +478,7 @@ extern "C" __global__ void NAMED(square_composites)(Images images, Probes probes
     walk_in_form(images, probes, square, warp, space, sink);
     __syncwarp();
     size_t out = warp.row(images) * image_len;
+#pragma unroll 1
     for (int i = warp.lane; i < image_len; i += LANES) {
         partial[out + i] = sums[i];
     }
