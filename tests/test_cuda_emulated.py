@@ -64,9 +64,7 @@ def test_little_memory_of_either_kind_changes_nothing(
 
 
 @pytest.mark.parametrize("sanitizer", list(cuda_emulation.SANITIZERS))
-def test_kernels_are_clean_under_a_sanitizer(
-    sanitizer: str, driver: Path, cache: Path, tmp_path: Path
-) -> None:
+def test_kernels_are_clean_under_a_sanitizer(sanitizer: str, driver: Path, cache: Path, tmp_path: Path) -> None:
     watched = cuda_emulation.build(tmp_path / "driver", sanitizer)
     program = [str(HERE / "cuda_emulation" / "shapes.py"), "cuda", str(tmp_path / "few.npz"), "few"]
     # The compiler of kernels is not what is looked at: a run before this one fills the cache.

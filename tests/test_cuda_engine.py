@@ -55,7 +55,11 @@ def test_masks_are_the_oracle(problem: Problem, data: st.DataObject) -> None:
     masks = rng.random((data.draw(st.integers(1, 12)), height, width)) < data.draw(st.floats(0.1, 0.9))
     masks[0] |= ~masks.any(axis=0)
     masks = masks[masks.any(axis=(1, 2))]
-    close(problem, torch.from_numpy(masks), pspc.PSPCFlex(problem.data, masks=masks, device="cuda")(problem.z, problem.sigma))
+    close(
+        problem,
+        torch.from_numpy(masks),
+        pspc.PSPCFlex(problem.data, masks=masks, device="cuda")(problem.z, problem.sigma),
+    )
 
 
 @pytest.mark.parametrize("xflip", [False, True])
@@ -81,9 +85,9 @@ def smooth(shape: tuple[int, int, int, int], seed: int = 0) -> pspc.ImageSet:
     return pspc.ImageSet(noisy.clip(0, 255).astype(np.uint8), xflip=True)
 
 
-def noisy(data: pspc.ImageSet, sigma: Array, seed: int = 1) -> Array:
+def noisy(data: pspc.ImageSet, sigma: Array, seed: int = 1) -> npt.NDArray[np.float64]:
     rng = np.random.default_rng(seed)
-    clean = data.batch(rng.integers(0, len(data), len(sigma)))
+    clean = data.batch(rng.integers(0, len(data), len(sigma))).astype(np.float64)
     return clean + sigma[:, None, None, None] * rng.standard_normal(clean.shape)
 
 
@@ -122,7 +126,7 @@ def test_progress_counts_up_to_the_whole() -> None:
     data, sigma = smooth((150, 1, 8, 9)), np.array([8.0, 0.2, 0.01])
     for D in every_denoiser(data, "cuda"):
         calls: list[tuple[int, int]] = []
-        D(noisy(data, sigma), sigma, progress=lambda done, total, calls=calls: calls.append((done, total)))
+        D(noisy(data, sigma), sigma, progress=lambda *call: calls.append(call))  # noqa: B023
         done = [one for one, _ in calls]
         assert done == sorted(done) and calls[-1][0] == calls[-1][1] and len({total for _, total in calls}) == 1
 
@@ -150,14 +154,14 @@ def test_queries_by_address_are_as_by_value_and_bad_ones_become_nan(wide: bool) 
     data, sigma = smooth((150, 1, 8, 9)), np.array([8.0, 0.8, 0.2, 0.01])
     z = noisy(data, sigma).astype(np.float64 if wide else np.float32)
     for D in every_denoiser(data, "cuda"):
-        expected = D(z, sigma)
+        expected: Array = D(z, sigma)
         given, out = z.copy(), np.zeros_like(z)
         given[2, 0, 0, 0] = np.inf
         bank, windows = D._on_device(0), D.windows_at(1.0)
         bank.composite_at(windows, given.ctypes.data, wide, sigma.tolist(), True, out.ctypes.data, wide, 0)
         good = [0, 1, 3]
         assert np.isnan(out[2]).all()
-        np.testing.assert_allclose(out[good], expected[good], rtol=0, atol=1e-7)
+        np.testing.assert_allclose(out[good], np.asarray(expected[good], np.float64), rtol=0, atol=1e-7)
 
 
 @pytest.mark.skipif(EMULATED or NO_GPU is not None, reason="torch has no emulated GPU")
@@ -166,7 +170,7 @@ def test_tensors_on_the_gpu_are_denoised_there(dtype: torch.dtype) -> None:
     data, sigma = smooth((150, 1, 8, 9)), np.array([8.0, 0.8, 0.2, 0.01])
     z = torch.from_numpy(noisy(data, sigma)).to("cuda", dtype).requires_grad_()
     for D, processor in zip(every_denoiser(data, "cpu"), every_denoiser(data, "cpu"), strict=True):
-        for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):
+        for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 denoised = D(z, torch.from_numpy(sigma))

@@ -86,10 +86,10 @@ def check_dtype(x: object, name: str = "z") -> None:
         DTypeError: another type of numbers.
 
     Example:
-        >>> check_dtype(np.zeros(2, int))
+        >>> check_dtype(np.zeros(2, int))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
         ...
-        pspc_rs.errors.DTypeError: z has dtype int64; allowed are float16, bfloat16, float32, float64: convert to float32
+        pspc_rs.errors.DTypeError: z has dtype int64; allowed are float16, bfloat16, float32, float64: convert to ...
     """
     dtype = _dtype_name(x)
     if dtype not in _FLOATS:

@@ -15,7 +15,7 @@ const WARP: usize = 40 << 10;
 const MASKS: usize = 110 << 10;
 
 /// Most warps in a block.
-const WARPS: usize = 4;
+pub(super) const WARPS: usize = 4;
 
 /// Up to this side a sliding sum needs no place for the sum of its block.
 const SHORT_SIDE: usize = 4;

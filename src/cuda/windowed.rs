@@ -100,8 +100,8 @@ fn pass(
     let steps = call.device_bank.steps(shards, call.images_a_step(batch.probe_count()));
     let most = steps.iter().map(Range::len).max().unwrap_or(1);
     let limit = call.device_bank.device.info().shared;
-    // A probe beyond the last in a block's warps has a slab too.
-    let padded = batch.probe_count().next_multiple_of(4);
+    // The warps of the last block that have no probe count too.
+    let padded = batch.probe_count() + space::WARPS - 1;
     let slabs = Memory::new(&pace.stream, padded * most * slab_bytes(call, pass), "working space")?;
     for step in steps {
         let tile = call.device_bank.on_device(call.bank, &pace.stream, &step)?;

@@ -30,13 +30,10 @@ def compiler() -> str:
 def build(folder: Path, sanitizer: str | None = None) -> Path:
     """Builds the emulated driver into a folder: with fibers, or with threads for a sanitizer to look at."""
     folder.mkdir(parents=True, exist_ok=True)
-    flags = ("-DEMULATE_FIBERS", "-O1") if sanitizer is None else ("-O1", "-g1", *SANITIZERS[sanitizer])
-    subprocess.run(
-        [compiler(), "-std=c++20", "-fPIC", "-shared", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
-        + [*flags, f"-I{KERNELS}", str(HERE / "fake_driver.cpp"), "-o", str(folder / "libcuda.so.1"), "-pthread"],
-        check=True,
-        timeout=600,
-    )
+    own = ["-DEMULATE_FIBERS", "-O1"] if sanitizer is None else ["-O1", "-g1", *SANITIZERS[sanitizer]]
+    general = ["-std=c++20", "-fPIC", "-shared", "-pthread", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+    files = [f"-I{KERNELS}", str(HERE / "fake_driver.cpp"), "-o", str(folder / "libcuda.so.1")]
+    subprocess.run([compiler(), *general, *own, *files], check=True, timeout=600)
     return folder
 
 

@@ -4,6 +4,7 @@ The same numbers come out wherever it runs, so that a GPU, emulated or not, can 
 """
 
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -51,4 +52,5 @@ def denoised(device: str, few: bool) -> dict[str, np.ndarray]:
 
 
 if __name__ == "__main__":
-    np.savez(sys.argv[2], **denoised(sys.argv[1], sys.argv[3:] == ["few"]))
+    results: dict[str, Any] = denoised(sys.argv[1], sys.argv[3:] == ["few"])
+    np.savez(sys.argv[2], **results)
