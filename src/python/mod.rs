@@ -2,6 +2,8 @@
 
 mod bank;
 mod call;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod errors;
 mod windows;
 
@@ -14,6 +16,9 @@ mod _core {
     use super::bank::Bank;
     #[pymodule_export]
     use super::call::composite;
+    #[cfg(feature = "cuda")]
+    #[pymodule_export]
+    use super::cuda::{CudaBank, cuda_devices, cuda_sources, cuda_state};
     #[pymodule_export]
     use super::windows::Windows;
     #[pymodule_export]
@@ -44,6 +49,6 @@ fn build_info() -> Vec<(&'static str, String)> {
         ("target", format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)),
         ("isa", Isa::best().name().to_owned()),
         ("isa_available", names.join(", ")),
-        ("cuda", "not part of this build".to_owned()),
+        ("cuda", if cfg!(feature = "cuda") { "part of this build" } else { "not part of this build" }.to_owned()),
     ]
 }
