@@ -84,9 +84,9 @@ fn scan_item<P: Pixel>(job: &Job<'_, P>, item: &Item, hints: &[Vec<f32>], group:
     let mut found: Vec<_> = item.probes.clone().map(|p| Candidates::new(hints[p].clone(), limit)).collect();
     for first in group.firsts(&item.images) {
         group.load(job, first, &item.images);
-        for pair in job.pairs(item.probes.clone()) {
-            group.energies(job, pair.clone());
-            for (which, probe) in pair.enumerate() {
+        for block in job.blocks(item.probes.clone()) {
+            group.energies(job, block.clone());
+            for (which, probe) in block.enumerate() {
                 let margin = job.margin(&job.probes[probe]);
                 let energies = group.energies_of(job, which);
                 collect(job.isa, energies, margin, first, &mut found[probe - item.probes.start]);

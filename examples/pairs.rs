@@ -7,7 +7,7 @@
 //! `disc=R` takes discs of radius R around every pixel in place of squares; `masks=FILE` masks from a file of
 //! `[component, row, column]` bytes; `data=FILE` images from a file of `[image, 3, 32, 32]` bytes in place of waves.
 
-#[path = "support/mod.rs"]
+#[path = "../benches/support/mod.rs"]
 mod support;
 
 use std::error::Error;
