@@ -10,6 +10,7 @@ use pspc_rs::cpu::energy::{EnergySpace, energies};
 use pspc_rs::cpu::gather::gather;
 use pspc_rs::cpu::isa::Isa;
 use pspc_rs::cpu::probe::Probe;
+use pspc_rs::cpu::rate::chains;
 use pspc_rs::cpu::simd::{LANES, Lanes};
 use pspc_rs::cpu::spread::{SpreadSpace, spread};
 use pspc_rs::cpu::tile::Tile;
@@ -22,7 +23,7 @@ const LEVELS: [(&str, usize, f64); 6] =
     [("full", 32, 20.0), ("23", 23, 5.3), ("15", 15, 3.3), ("7", 7, 1.1), ("3", 3, 0.3), ("3 small sigma", 3, 0.02)];
 
 fn stages(criterion: &mut Criterion) {
-    let isa = Isa::best();
+    let isa = Isa::best().expect("a set this processor has");
     let images = waves(LANES);
     let pixels = images.as_slice().expect("contiguous");
     let bank = Bank::from_u8(images.view()).expect("valid");
@@ -96,5 +97,14 @@ fn end_to_end(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, stages, end_to_end);
+/// The processor's peak, for comparison: elements are fused multiply-adds of one thread.
+fn peak(criterion: &mut Criterion) {
+    let isa = Isa::best().expect("a set this processor has");
+    let mut group = criterion.benchmark_group("peak");
+    group.throughput(Throughput::Elements((1000 * 7 * LANES) as u64));
+    group.bench_function("fused multiply-adds", |b| b.iter(|| chains(isa, 1000, &Lanes::splat(0.5))));
+    group.finish();
+}
+
+criterion_group!(benches, peak, stages, end_to_end);
 criterion_main!(benches);

@@ -210,12 +210,19 @@ fn masks_body<V: Vector, P: Pixel>(
             V::load(&lower[p]).add(V::load(&lower[p + half])).store(&mut upper[p]);
         }
     }
+    let tables = &space.tables[..runs.levels() * plane];
     for (k, energy) in out[..runs.count()].iter_mut().enumerate() {
-        let mut sum = V::splat(0.0);
-        for piece in runs.pieces(k) {
-            sum = sum.add(V::load(&space.tables[piece.level as usize * plane + piece.at as usize]));
+        // Two sums, so that one addition need not wait for the other.
+        let (mut sum, mut other) = (V::splat(0.0), V::splat(0.0));
+        let (twos, rest) = runs.pieces(k).as_chunks::<2>();
+        for [a, b] in twos {
+            sum = sum.add(V::load(&tables[a.place as usize]));
+            other = other.add(V::load(&tables[b.place as usize]));
         }
-        sum.store(energy);
+        for a in rest {
+            sum = sum.add(V::load(&tables[a.place as usize]));
+        }
+        sum.add(other).store(energy);
     }
 }
 

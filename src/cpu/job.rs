@@ -9,6 +9,7 @@ use super::probe::Probe;
 use super::simd::{LANES, Lanes};
 use super::tile::{Pixel, Tile};
 use crate::bank::Bank;
+use crate::error::Result;
 use crate::windows::{Kind, Windows};
 
 /// Tiles a group where windows are many: lanes are summed over tiles before the costly sum across lanes, but the
@@ -23,8 +24,8 @@ pub(super) struct Job<'a, P> {
     pub(super) views: &'a [Windows; 2],
     pub(super) probes: &'a [Probe],
     pub(super) isa: Isa,
-    /// Weights below `2^-cutoff` of a window's largest are left out: together at the very worst `2^-20` of its sum, and
-    /// as a rule below `2^-30`, because few images lie just there.
+    /// Weights below `2^-cutoff` of a window's sum are left out: together at the very worst `2^-20` of it, and as a rule
+    /// below `2^-30`, because few images lie just there.
     pub(super) cutoff: f64,
 }
 
@@ -38,9 +39,14 @@ pub(super) struct Group<P: Pixel> {
 
 impl<'a, P: Pixel> Job<'a, P> {
     /// A job over all of `bank`, whose pixels are `pixels`.
-    pub(super) fn new(bank: &'a Bank<'a>, pixels: &'a [P], views: &'a [Windows; 2], probes: &'a [Probe]) -> Self {
+    pub(super) fn new(
+        bank: &'a Bank<'a>,
+        pixels: &'a [P],
+        views: &'a [Windows; 2],
+        probes: &'a [Probe],
+    ) -> Result<Self> {
         let cutoff = 20.0 + (2.0 * bank.len() as f64).log2();
-        Self { bank, pixels, views, probes, isa: Isa::best(), cutoff }
+        Ok(Self { bank, pixels, views, probes, isa: Isa::best()?, cutoff })
     }
 
     /// The same job for other probes.

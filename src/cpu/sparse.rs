@@ -26,6 +26,9 @@ const AT_ONCE: usize = 8;
 /// Most candidates kept for a probe: bounds the memory of all lists in flight.
 const LONGEST: usize = 1 << 18;
 
+/// Bytes of the longest list.
+pub(super) const LARGEST_LIST: usize = LONGEST * size_of::<Candidate>();
+
 /// The sums of a query and of its mirror image; none where lists did not pay.
 pub(super) type Sums = Option<[Array3<f64>; 2]>;
 

@@ -184,21 +184,24 @@ fn masks_body<V: Vector>(weights: &[Lanes], live: &[bool], runs: &Runs, space: &
     let plane = out.len();
     space.tables.clear();
     space.tables.resize(runs.levels() * plane, Lanes::ZERO);
+    let tables = &mut space.tables[..];
     for k in (0..runs.count()).filter(|&k| live[k]) {
+        let weight = V::load(&weights[k]);
         for piece in runs.pieces(k) {
-            let coefficient = &mut space.tables[piece.level as usize * plane + piece.at as usize];
-            V::load(coefficient).add(V::load(&weights[k])).store(coefficient);
+            let coefficient = &mut tables[piece.place as usize];
+            V::load(coefficient).add(weight).store(coefficient);
         }
     }
     for level in (1..runs.levels()).rev() {
-        let (lower, upper) = space.tables.split_at_mut(level * plane);
+        let (lower, upper) = tables.split_at_mut(level * plane);
+        let (lower, upper) = (&mut lower[(level - 1) * plane..], &upper[..plane]);
         let half = 1 << (level - 1);
-        let lower = &mut lower[(level - 1) * plane..];
-        for p in 0..plane - half {
-            let both = V::load(&upper[p]);
-            both.add(V::load(&lower[p])).store(&mut lower[p]);
-            both.add(V::load(&lower[p + half])).store(&mut lower[p + half]);
+        for p in 0..half.min(plane) {
+            V::load(&lower[p]).add(V::load(&upper[p])).store(&mut lower[p]);
+        }
+        for p in half..plane {
+            V::load(&lower[p]).add(V::load(&upper[p])).add(V::load(&upper[p - half])).store(&mut lower[p]);
         }
     }
-    out.copy_from_slice(&space.tables[..plane]);
+    out.copy_from_slice(&tables[..plane]);
 }

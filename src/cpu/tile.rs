@@ -199,7 +199,7 @@ mod tests {
     fn float_tiles_load_too() {
         let images: Vec<f32> = (0..5_u8).map(f32::from).collect();
         let mut tile = Tile::new(1);
-        tile.load(Isa::best(), &images);
+        tile.load(Isa::best().unwrap(), &images);
         assert_eq!(tile.pixels[0].0[..6], [0.0, 1.0, 2.0, 3.0, 4.0, 0.0]);
     }
 }

@@ -6,8 +6,8 @@ use super::simd::{Lanes, Vector};
 /// Beyond this many powers of two below the running best, an image cannot change a float32 sum that is at least 1.
 const INVISIBLE: f32 = 25.0;
 
-/// An image better than the shift by this many powers of two moves the shift; sums stay far below the largest float.
-const FAR_BETTER: f32 = 60.0;
+/// An image better than the shift by this many powers of two moves the shift: rows far from the best stay visibly far.
+const FAR_BETTER: f32 = 8.0;
 
 /// Weights are taken to be no smaller than this power of two, so that no product with them is subnormal.
 const SMALLEST: f32 = -100.0;
