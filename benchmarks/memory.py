@@ -5,13 +5,12 @@
 The target: at most the images + 25 % + 300 MB. Resident pages of the mapped file count as images; they belong to the
 system's cache and are given up when memory is short. The last case shows that: more data than the process may hold. An
 address-space limit (``ulimit -v``) cannot show it, because it counts a mapping whether or not its pages are resident;
-where the control groups of Linux are writable, the case runs in one whose memory.max is a fifth of the data, and
+where the control groups of Linux are writable, the case runs in one that may hold a fifth of the data, and
 otherwise under a limit on everything but mapped files (RLIMIT_DATA) of that size.
 """
 
 import argparse
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -64,13 +63,15 @@ def run(path: Path, case: tuple[int, float, int], before: str = "") -> dict[str,
 
 def limited(size: int) -> tuple[str, str]:
     """Statements that keep a process from holding ``size`` bytes, and what they use."""
-    group = Path("/sys/fs/cgroup/pspc-memory")
-    try:
-        group.mkdir(exist_ok=True)
-        (group / "memory.max").write_text(str(size))
-    except OSError:
-        return f"import resource; resource.setrlimit(resource.RLIMIT_DATA, ({size}, {size}))\n", "RLIMIT_DATA"
-    return f"import os; open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n", "memory.max"
+    for root, setting in (("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")):
+        group = Path(root, "pspc-memory")
+        try:
+            group.mkdir(exist_ok=True)
+            (group / setting).write_text(str(size))
+        except OSError:
+            continue
+        return f"import os; open({str(group / 'cgroup.procs')!r}, 'w').write(str(os.getpid()))\n", setting
+    return f"import resource; resource.setrlimit(resource.RLIMIT_DATA, ({size}, {size}))\n", "RLIMIT_DATA"
 
 
 def main() -> None:
@@ -85,7 +86,7 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "images.npy"
         write_waves(path, args.images)
-        size = os.path.getsize(path) // 2**20
+        size = path.stat().st_size // 2**20
         print(f"{args.images} images, {size} MB, flips counted; at most {size * 5 // 4 + 300} MB wanted")
         print("| case | peak MB | of it not of the file, at the end |\n|---|---|---|")
         for name, case in CASES.items():
