@@ -93,6 +93,34 @@ def gaussian(images: Tensor, z: Any, sigma: float, rank: int | None = None) -> T
     return shrunk.reshape(z.shape)
 
 
+def cfdm(images: Tensor, noises: Any, smoothing: float, z: Any, sigma: float) -> Tensor:
+    """Mean over noises eps of the empirical denoiser at z + smoothing (1 + sigma) eps, float64 [B, C, H, W]."""
+    z = torch.as_tensor(z).double()
+    window = full_window(*z.shape[-2:])
+    moved = [z + smoothing * (1 + sigma) * torch.as_tensor(noise).double() for noise in noises]
+    return torch.stack([composite(images, window, one, sigma) for one in moved]).mean(0)
+
+
+def snis(images: Tensor, z: Any, sigma: float, neighbors: int, uniforms: Any) -> Tensor:
+    """Self-normalised importance sampling from nearest neighbours, float64 [B, C, H, W].
+
+    The proposal q gives the nearest images, nearest first, their posterior weight and each of the others, in the order
+    of the data, the smallest weight among the nearest. Image l is the first whose cumulative q exceeds uniforms[b, l].
+    """
+    z = torch.as_tensor(z).double()
+    denoised = torch.zeros_like(z)
+    for b in range(len(z)):
+        logits = -((z[b] - images) ** 2).sum((1, 2, 3)) / (2 * sigma**2)
+        order = torch.argsort(logits, descending=True, stable=True)
+        near, far = order[:neighbors], order[neighbors:].sort().values
+        order = torch.cat([near, far])
+        proposal = torch.cat([logits[near], logits[near[-1]].expand(len(far))])
+        drawn = torch.searchsorted(torch.softmax(proposal, 0).cumsum(0), torch.as_tensor(uniforms[b]), right=True)
+        ratios = torch.softmax(logits[order[drawn]] - proposal[drawn], 0)
+        denoised[b] = torch.einsum("l,lchw->chw", ratios, images[order[drawn]])
+    return denoised
+
+
 def euler(denoise: Denoiser, z: Any, sigmas: Any) -> Tensor:
     """Euler's method from sigmas[0] to sigmas[-1], float64."""
     state: Tensor = torch.as_tensor(z).double()

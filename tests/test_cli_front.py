@@ -133,12 +133,10 @@ def test_the_demo_without_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyP
 
 
 def test_masks_of_the_demo_hold_their_own_pixel() -> None:
-    from pspc_rs.demo import gaussian_heatmaps
-
     images = np.random.default_rng(0).integers(0, 256, (30, 1, 5, 6), dtype=np.uint8)
     images[:, :, 2, 3] = 17  # never varies
     schedule = pspc.ThresholdSchedule((1.0, 0.2), sigmas=(10.0, 0.3), image_size=(5, 6))
-    maps = gaussian_heatmaps(pspc.Gaussian(ImageSet(images), cache=False), schedule)
+    maps = pspc.gaussian_heatmaps(pspc.Gaussian(ImageSet(images), cache=False), schedule)
     flat = maps[1].reshape(30, 30)
     assert (flat.argmax(axis=1) == np.arange(30)).all()
     assert (flat >= 0).all()

@@ -12,8 +12,9 @@ from pspc_rs import data, denoisers, errors, samplers, schedules, sigmas
 from pspc_rs._core import build_info as _build_info
 from pspc_rs._core import num_threads, set_num_threads
 from pspc_rs.data import ImageSet, load, save_edm_zip
-from pspc_rs.denoisers import Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
+from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
 from pspc_rs.errors import PspcError
+from pspc_rs.heatmaps import gaussian_heatmaps
 from pspc_rs.samplers import sample
 from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, patch_schedule, threshold_schedule
 from pspc_rs.sigmas import edm_sigmas
@@ -21,6 +22,8 @@ from pspc_rs.sigmas import edm_sigmas
 __version__ = dict(_build_info())["version"]
 
 __all__ = [
+    "CFDM",
+    "SNIS",
     "Denoiser",
     "Empirical",
     "Gaussian",
@@ -35,6 +38,7 @@ __all__ = [
     "denoisers",
     "edm_sigmas",
     "errors",
+    "gaussian_heatmaps",
     "load",
     "num_threads",
     "patch_schedule",

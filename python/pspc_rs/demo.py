@@ -17,10 +17,11 @@ from pspc_rs.data import ImageSet, load
 from pspc_rs.denoisers import Denoiser, Empirical, Gaussian, PSPCFlex, PSPCSquare
 from pspc_rs.errors import MissingDependencyError
 from pspc_rs.files import replacing
+from pspc_rs.heatmaps import gaussian_heatmaps
 from pspc_rs.images import image_grid
 from pspc_rs.provenance import Clock, provenance, save_record
 from pspc_rs.samplers import initial_noise, noise_source, sample_heun
-from pspc_rs.schedules import ThresholdSchedule, resolve_patch_schedule, resolve_threshold_schedule
+from pspc_rs.schedules import resolve_patch_schedule, resolve_threshold_schedule
 from pspc_rs.sigmas import edm_sigmas
 
 if TYPE_CHECKING:
@@ -94,30 +95,6 @@ def make_demo(outdir: Path, *, quick: bool = False) -> list[Path]:
     record = provenance("demo", {"quick": quick}, clock=clock, noise=f"{noise_source()} generator", results=results)
     save_record(outdir / "summary.json", record)
     return [*written, outdir / "summary.json"]
-
-
-def gaussian_heatmaps(gaussian: Gaussian, schedule: ThresholdSchedule) -> NDArray[np.float32]:
-    """Heat maps for PSPC-Flex that need no network, float32 [levels, H, W, H, W].
-
-    G(p)(q) = sum_c |W[cp, cq]|, the absolute derivative of output pixel p by input pixel q, of the Gaussian denoiser
-    with W = U diag(S / (S + sigma^2)) U^T in place of a network's (Niedoba et al. 2025, eq. 8). W does not depend on z,
-    so there is no mean to take.
-
-    Args:
-        gaussian: the Gaussian denoiser.
-        schedule: its levels; the maps of levels whose threshold is 1 are not needed and stay 0.
-    """
-    channels, height, width = gaussian.shape
-    axes = gaussian.axes.reshape(channels, height * width, -1).astype(np.float32)
-    maps = np.zeros((len(schedule.sigmas), height * width, height * width), np.float32)
-    for level, sigma in enumerate(schedule.sigmas):
-        if schedule.thresholds[level] < 1:
-            gain = (gaussian.variances / (gaussian.variances + sigma**2)).astype(np.float32)
-            for rows in axes:
-                maps[level] += np.abs((rows * gain) @ rows.T)
-            # Every pixel comes first in its own mask, even one that never varies and so depends on none.
-            np.fill_diagonal(maps[level], np.nextafter(maps[level].max(axis=1).clip(min=1e-9), np.float32(np.inf)))
-    return maps.reshape(-1, height, width, height, width)
 
 
 def _present(subject: Subject, outdir: Path, tick: Tick) -> dict[str, Any]:

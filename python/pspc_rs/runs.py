@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ _SETTINGS_FILE = "settings.json"
 
 
 class BatchRun:
-    """An output `.npy` file that is computed batch by batch along its first axis.
+    """An output `.npy` file that is computed batch by batch along one of its axes.
 
     Every finished batch is kept in the hidden folder ``.{name}.parts`` beside the output, together with the settings.
     A later run with the same settings and `resume` takes the kept batches as they are, so that its output has the same
@@ -27,6 +27,7 @@ class BatchRun:
     Args:
         output: the `.npy` file.
         settings: everything that decides the numbers in it, of types that JSON holds.
+        axis: the axis along which batches are joined.
         resume: go on with the batches that an earlier run kept; without it they are removed.
 
     Raises:
@@ -44,8 +45,9 @@ class BatchRun:
         array([0, 0, 0, 1, 1, 1])
     """
 
-    def __init__(self, output: Path, settings: Mapping[str, object], *, resume: bool = False) -> None:
+    def __init__(self, output: Path, settings: Mapping[str, object], *, axis: int = 0, resume: bool = False) -> None:
         self.output = output
+        self.axis = axis
         self.settings: dict[str, Any] = plain(settings)
         self.parts = output.with_name(f".{output.name}.parts")
         begun = _read_json(self.parts / _SETTINGS_FILE)
@@ -75,17 +77,21 @@ class BatchRun:
         """
         _save_array(self._part(index), batch)
 
-    def finish(self, num: int, record: Mapping[str, object]) -> None:
+    def finish(self, num: int, record: Mapping[str, object], shape: Sequence[int] | None = None) -> None:
         """Joins the kept batches 0 .. num - 1 to the output, writes the record beside it and removes the batches.
+
+        Batches are read by memory map, so that the output may be larger than memory.
 
         Args:
             num: number of batches.
             record: what is to be recorded; the settings and the output's checksum are added.
+            shape: of the output, if batches joined along the first axis are to get another one.
 
         Raises:
             OutputError: the output cannot be written.
         """
-        _save_array(self.output, np.concatenate([np.load(self._part(index)) for index in range(num)]))
+        parts = [np.load(self._part(index), mmap_mode="r") for index in range(num)]
+        _save_joined(self.output, parts, self.axis, shape)
         checked = {"output": {"file": self.output.name, "sha256": sha256(self.output)}}
         save_record(self.record_path, {**record, **checked, "settings": self.settings})
         self._remove_parts()
@@ -102,11 +108,8 @@ class BatchRun:
         return settings if output.get("sha256") == sha256(self.output) else {}
 
     def _check_settings(self, earlier: Mapping[str, Any], where: Path) -> None:
-        differing = [name for name in {**earlier, **self.settings} if earlier.get(name) != self.settings.get(name)]
-        if differing:
-            changes = "; ".join(
-                f"{name} was {_short(earlier, name)}, is {_short(self.settings, name)}" for name in differing
-            )
+        changes = differences(earlier, self.settings)
+        if changes:
             raise OutputError(
                 f"{where} cannot be resumed, it has other settings: {changes}. Without resuming, it is replaced"
             )
@@ -119,9 +122,33 @@ class BatchRun:
             raise OutputError(f"{self.parts} cannot be removed: {error}") from error
 
 
+def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """In words, which settings are others than before; empty if none is.
+
+    Example:
+        >>> differences({"seed": 0, "rank": 3}, {"seed": 5, "rank": 3})
+        'seed was 0, is 5'
+    """
+    differing = [name for name in {**earlier, **now} if earlier.get(name) != now.get(name)]
+    return "; ".join(f"{name} was {_short(earlier, name)}, is {_short(now, name)}" for name in differing)
+
+
 def _save_array(path: Path, array: NDArray[Any]) -> None:
     with replacing(path) as temporary, temporary.open("wb") as file:
         np.save(file, array)
+
+
+def _save_joined(path: Path, parts: Sequence[NDArray[Any]], axis: int, reshaped: Sequence[int] | None = None) -> None:
+    """Writes what ``np.save`` would write of the concatenated parts, without holding it."""
+    lengths = [part.shape[axis] for part in parts]
+    shape = (*parts[0].shape[:axis], sum(lengths), *parts[0].shape[axis + 1 :])
+    descr = np.lib.format.dtype_to_descr(parts[0].dtype)
+    header = {"descr": descr, "fortran_order": False, "shape": tuple(reshaped or shape)}
+    with replacing(path) as temporary, temporary.open("wb") as file:
+        np.lib.format.write_array_header_1_0(file, header)
+        for leading in np.ndindex(shape[:axis]):
+            for part in parts:
+                file.write(np.ascontiguousarray(part[leading]).data)
 
 
 def _is_array(path: Path) -> bool:

@@ -8,7 +8,9 @@ from typing import Any, cast
 import numpy as np
 
 from pspc_rs.arrays import Array, import_torch, is_torch, real_number, to_numpy, whole_number
+from pspc_rs.churn import checked_churn
 from pspc_rs.errors import InvalidValueError, ShapeError
+from pspc_rs.general_sampler import sample_general
 from pspc_rs.noise import Generator, Noise, image_shape, initial_noise, noise_like, noise_source
 from pspc_rs.sigmas import edm_sigmas
 from pspc_rs.solver_run import Callback, Denoise, Model, Progress, Run, Step
@@ -21,6 +23,7 @@ __all__ = [
     "sample_dpmpp_2m",
     "sample_edm",
     "sample_euler",
+    "sample_general",
     "sample_heun",
 ]
 
@@ -147,16 +150,15 @@ def sample_edm(
         array([[[[0.5, 0.5]]]])
     """
     run = Run(model, x, sigmas, extra_args, float64_state)
-    churn, strength = _not_negative("S_churn", S_churn), _not_negative("S_noise", S_noise)
-    lowest, highest = _churn_range(S_min, S_max)
-    growth = min(churn / run.steps, math.sqrt(2) - 1)
+    churn = checked_churn(run.steps, S_churn, S_min, S_max, S_noise)
     draw = noise_like(noise, run.start)
 
     def step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
-        if growth == 0 or not lowest <= sigma <= highest:
+        growth = churn.at(sigma)
+        if growth == 0:
             return _heun_step(denoise, x, sigma, sigma_next)
         sigma_hat = (1 + growth) * sigma
-        x_hat = x + strength * math.sqrt(sigma_hat**2 - sigma**2) * draw(x)
+        x_hat = x + churn.strength * math.sqrt(sigma_hat**2 - sigma**2) * draw(x)
         return _heun_step(denoise, x_hat, sigma_hat, sigma_next)
 
     return cast(Array, run.integrate(step, callback, progress, trajectory))
@@ -297,21 +299,6 @@ def _heun_step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Ste
     x_next = x + (sigma_next - sigma) * slope
     slope_next = (x_next - denoise(x_next, sigma_next)) / sigma_next
     return Step(x + (sigma_next - sigma) * ((slope + slope_next) / 2), x, sigma, denoised)
-
-
-def _not_negative(name: str, value: object) -> float:
-    number = real_number(name, value)
-    if number < 0:
-        raise InvalidValueError(f"{name} is {number:g}; allowed are numbers from 0 up")
-    return number
-
-
-def _churn_range(S_min: float, S_max: float) -> tuple[float, float]:
-    lowest = _not_negative("S_min", S_min)
-    highest = math.inf if S_max == math.inf else _not_negative("S_max", S_max)
-    if highest < lowest:
-        raise InvalidValueError(f"S_max is {highest:g}, below S_min, which is {lowest:g}; it must not be")
-    return lowest, highest
 
 
 def _clipped_range(D: object, sigma_min: float, sigma_max: float) -> tuple[float, float]:

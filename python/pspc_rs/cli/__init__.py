@@ -1,13 +1,23 @@
 """The command line, `pspc-rs`: one file a command, each thin over the Python API."""
 
+from pspc_rs.cli.compare import compare
 from pspc_rs.cli.data import data
 from pspc_rs.cli.demo import demo
 from pspc_rs.cli.denoise import denoise
+from pspc_rs.cli.figures import figure
+from pspc_rs.cli.fit_schedule import fit_schedule
 from pspc_rs.cli.front import main
+from pspc_rs.cli.heatmaps import heatmaps
 from pspc_rs.cli.info import info
+from pspc_rs.cli.network import network
+from pspc_rs.cli.noise import noise
+from pspc_rs.cli.patch_study import patch_study
+from pspc_rs.cli.report import report
 from pspc_rs.cli.sample import sample
+from pspc_rs.cli.train import train
 
-for command in (denoise, sample, demo, data, info):
+_EXPERIMENTS = (noise, heatmaps, compare, patch_study, fit_schedule, figure, report)
+for command in (denoise, sample, *_EXPERIMENTS, network, train, demo, data, info):
     main.add_command(command)
 
 __all__ = ["main"]

@@ -1,4 +1,4 @@
-"""The noisy images a command works on: read from a file, or drawn."""
+"""The noisy images a command works on, read from a file."""
 
 from pathlib import Path
 from typing import Any
@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import DataError, InvalidValueError, ShapeError
-from pspc_rs.samplers import initial_noise
 
 
 def read_noisy(path: Path, num: int, data: ImageSet, *, row: int | None = None, rows: int = 0) -> NDArray[Any]:
@@ -41,15 +40,3 @@ def read_noisy(path: Path, num: int, data: ImageSet, *, row: int | None = None, 
     if num > len(images):
         raise InvalidValueError(f"--n-samples is {num}, but {path} holds {len(images)} images")
     return np.array(images[:num])
-
-
-def draw_noisy(data: ImageSet, num: int, sigma: float, seed: int) -> NDArray[np.float32]:
-    """Noisy images z = x + sigma n of the forward process, float32 [num, C, H, W].
-
-    As the published scripts draw them: every image's index by numpy's legacy ``RandomState(seed).randint(N)``, flips
-    counted in N, and one torch batch of normal numbers from a generator with the same seed. Without torch the normal
-    numbers come from ``numpy.random.default_rng(seed)``.
-    """
-    random = np.random.RandomState(seed)
-    indices = [int(random.randint(len(data))) for _ in range(num)]
-    return data.batch(indices) + initial_noise(num, data.shape, sigma, seed)

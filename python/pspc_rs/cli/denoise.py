@@ -7,14 +7,15 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.cli.arrays import draw_noisy, read_noisy
-from pspc_rs.cli.models import Model, build_model, check_options, checksums, schedule_of
+from pspc_rs.cli.arrays import read_noisy
+from pspc_rs.cli.models import Model, build_model, check_options, checksums, network_of, schedule_of
 from pspc_rs.cli.options import Options, input_file, shared_options
 from pspc_rs.cli.progress import progress_bar
 from pspc_rs.data import load
 from pspc_rs.denoisers import Denoiser
 from pspc_rs.denoisers.base import Progress
 from pspc_rs.errors import InvalidValueError
+from pspc_rs.experiments.noisy import forward_noisy
 from pspc_rs.files import replacing
 from pspc_rs.provenance import Clock, provenance, save_record
 from pspc_rs.samplers import noise_source
@@ -37,7 +38,7 @@ def denoise(t_idx: int, z: Path | None, **shared: Any) -> None:
     sigma = _level(options, t_idx)
     data = load(options.data, xflip=options.xflip)
     if z is None:
-        noisy = draw_noisy(data, options.n_samples, sigma, options.seed)
+        noisy = forward_noisy(data, options.n_samples, sigma, options.seed)
         drawn = {"indices": "numpy RandomState(seed).randint", "noise": f"{noise_source()} generator"}
     else:
         noisy = read_noisy(z, options.n_samples, data, row=t_idx, rows=options.n_steps)
@@ -56,9 +57,10 @@ def denoise(t_idx: int, z: Path | None, **shared: Any) -> None:
         clock=clock,
         sigma=sigma,
         schedule=schedule,
+        network=network_of(model),
         schedule_value=None if schedule is None else schedule.at(sigma),
         drawn_by=drawn,
-        inputs_sha256=checksums(z=z, heatmaps=options.heatmaps),
+        inputs_sha256=checksums(z=z, heatmaps=options.heatmaps, network_pkl=options.network_pkl),
     )
     save_record(output.with_suffix(".json"), record)
     click.echo(output)

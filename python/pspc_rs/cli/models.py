@@ -1,17 +1,18 @@
 """From options to a denoiser."""
 
-import importlib
-import sys
-from collections.abc import Callable
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import click
 
-from pspc_rs.cli.options import Options
+from pspc_rs.cli.options import DENOISERS, Options
 from pspc_rs.data import ImageSet
-from pspc_rs.denoisers import Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
-from pspc_rs.errors import ScheduleError
+from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
+from pspc_rs.errors import MissingFileError, ScheduleError
+from pspc_rs.heatmaps import gaussian_heatmaps
+from pspc_rs.networks.opening import open_network
 from pspc_rs.provenance import sha256
 from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, resolve_patch_schedule, resolve_threshold_schedule
 
@@ -25,19 +26,18 @@ def check_options(options: Options) -> None:
     """Refuses what can be refused before any data are read.
 
     Raises:
-        click.UsageError: a network that cannot be loaded, or heat maps that are missing.
+        click.UsageError: a network or heat maps that are missing.
         InvalidValueError: the noise grid is not one.
     """
     options.sigmas()
-    if options.network_pkl is not None:
-        raise click.UsageError(
-            f"--network-pkl {options.network_pkl}: reading a pickle would execute the code in it, so it is not read; "
-            "give --network module:callable instead, the import path of a function D(z, sigma)"
-        )
-    if options.denoiser == "network" and options.network is None:
-        raise click.UsageError("--denoiser network needs --network module:callable")
+    if options.network is not None and options.network_pkl is not None:
+        raise click.UsageError("--network and --network-pkl name a network each; give one of them")
+    if options.denoiser == "network" and options.network is None and options.network_pkl is None:
+        raise click.UsageError("--denoiser network needs --network, a file, a folder or module:callable")
     if options.denoiser == "pspc_flex" and options.heatmaps is None:
-        raise click.UsageError("--denoiser pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W]")
+        raise click.UsageError(
+            "--denoiser pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W], or --heatmaps gaussian"
+        )
 
 
 def build_model(options: Options, data: ImageSet) -> Model:
@@ -45,7 +45,6 @@ def build_model(options: Options, data: ImageSet) -> Model:
 
     Raises:
         PspcError: the options do not fit the data.
-        click.UsageError: a network that cannot be imported.
     """
     match options.denoiser:
         case "gaussian":
@@ -53,11 +52,77 @@ def build_model(options: Options, data: ImageSet) -> Model:
         case "pspc_sq":
             return PSPCSquare(data, _patch_schedule(options, data))
         case "pspc_flex":
-            return PSPCFlex(data, heatmaps=options.heatmaps, thresholds=_threshold_schedule(options, data))
+            return _flex(options, data)
+        case "cfdm" | "snis":
+            return _sampled_baseline(options, data)
         case "network":
-            return Network(_imported(str(options.network)), shape=data.shape, max_batch=options.batch)
+            return _network(options, data)
         case _:
             return Empirical(data)
+
+
+def _network(options: Options, data: ImageSet) -> Network:
+    if options.network_pkl is not None and not options.network_pkl.is_file():
+        raise MissingFileError(f"there is no file {options.network_pkl}")
+    return open_network(
+        options.network or options.network_pkl,
+        shape=data.shape,
+        max_batch=options.batch,
+        device=None if options.device == "cpu" else options.device,
+        dtype=options.network_dtype,
+    )
+
+
+def _flex(options: Options, data: ImageSet) -> PSPCFlex:
+    thresholds = _threshold_schedule(options, data)
+    if options.heatmaps == "gaussian":
+        return PSPCFlex(data, heatmaps=gaussian_heatmaps(Gaussian(data), thresholds), thresholds=thresholds)
+    return PSPCFlex(data, heatmaps=options.heatmaps, thresholds=thresholds)
+
+
+def _sampled_baseline(options: Options, data: ImageSet) -> Model:
+    if options.denoiser == "cfdm":
+        return CFDM(data, options.smoothing, options.num_noises, options.seed)
+    return SNIS(data, options.num_neighbors, options.num_draws, options.seed)
+
+
+def named_options(specs: Sequence[str], options: Options) -> dict[str, Options]:
+    """The options of several denoisers and networks by name, refused where `check_options` refuses them.
+
+    Args:
+        specs: each one of `DENOISERS`, or a network, with an optional name before it: "net=unet.json".
+        options: what they have in common.
+
+    Raises:
+        click.UsageError: something that is neither, two of one name, or what `check_options` raises.
+    """
+    named: dict[str, Options] = {}
+    for spec in specs:
+        given, equals, rest = spec.partition("=")
+        what = rest if equals else spec
+        own = _options_of(what, options)
+        check_options(own)
+        name = given if equals else own.denoiser if own.network is None else _short_name(what)
+        if not name or name in named:
+            raise click.UsageError(f"{spec}: the name {name!r} is empty or taken; write NAME={what} with another one")
+        named[name] = own
+    return named
+
+
+def _options_of(what: str, options: Options) -> Options:
+    denoiser = what.replace("-", "_").lower()
+    if denoiser in DENOISERS and denoiser != "network":
+        return replace(options, denoiser=denoiser)
+    if ":" not in what and not Path(what).exists():
+        known = ", ".join(one for one in DENOISERS if one != "network")
+        raise click.UsageError(
+            f"{what!r} is no denoiser; allowed are {known}, and networks: files, folders, module:callable"
+        )
+    return replace(options, denoiser="network", network=what)
+
+
+def _short_name(network: str) -> str:
+    return network.rpartition(":")[2] if ":" in network else Path(network).stem
 
 
 def schedule_of(model: Model) -> PatchSchedule | ThresholdSchedule | None:
@@ -65,9 +130,14 @@ def schedule_of(model: Model) -> PatchSchedule | ThresholdSchedule | None:
     return model.schedule if isinstance(model, PSPCSquare | PSPCFlex) else None
 
 
-def checksums(**files: Path | None) -> dict[str, str]:
-    """The SHA-256 of every input file that was given."""
-    return {name: sha256(path) for name, path in files.items() if path is not None}
+def network_of(model: Model) -> dict[str, Any] | None:
+    """What identifies a network, None for other denoisers."""
+    return model.settings if isinstance(model, Network) else None
+
+
+def checksums(**files: Path | str | None) -> dict[str, str]:
+    """The SHA-256 of every input file that was given; a word in place of a file has none."""
+    return {name: sha256(path) for name, path in files.items() if isinstance(path, Path)}
 
 
 def _patch_schedule(options: Options, data: ImageSet) -> PatchSchedule:
@@ -98,23 +168,3 @@ def _or_default(spec: object, option: str, options: Options, data: ImageSet) -> 
 def _own_grid(spec: object, options: Options) -> object:
     """A list has a noise grid of its own length; names and files bring theirs."""
     return options.sigmas(len(spec)) if isinstance(spec, list) else None
-
-
-def _imported(path: str) -> Callable[..., Any]:
-    """The callable behind an import path; modules in the current folder are found too."""
-    module_name, _, name = path.partition(":")
-    if not module_name or not name:
-        raise click.UsageError(f"--network {path}: allowed is module:callable")
-    sys.path.insert(0, str(Path.cwd()))
-    try:
-        found: Any = importlib.import_module(module_name)
-        for part in name.split("."):
-            found = getattr(found, part)
-    except (ImportError, AttributeError) as error:
-        raise click.UsageError(f"--network {path} cannot be imported: {error}") from error
-    finally:
-        sys.path.remove(str(Path.cwd()))
-    if not callable(found):
-        raise click.UsageError(f"--network {path} is a {type(found).__name__}; allowed is a function D(z, sigma)")
-    network: Callable[..., Any] = found
-    return network

@@ -1,6 +1,6 @@
 """The options that denoise and sample share."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeVar
@@ -14,23 +14,24 @@ from pspc_rs.sigmas import edm_sigmas
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-DENOISERS = ("empirical", "network", "gaussian", "pspc_sq", "pspc_flex")
+DENOISERS = ("empirical", "network", "gaussian", "pspc_sq", "pspc_flex", "cfdm", "snis")
 
 _MAX_SEED = 2**32 - 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Options:
     """What the user asked for, or its default; names are those of the options.
 
     Attributes:
+        heatmaps: a file, or "gaussian" for those of the Gaussian denoiser.
         patch_sizes: a side, a list of sides, or the name or file of a schedule.
         thresholds: a number, a list of numbers, or the name or file of a schedule.
     """
 
     outdir: Path
     data: str
-    denoiser: str
+    denoiser: str = "empirical"
     xflip: bool
     n_samples: int
     batch: int
@@ -39,13 +40,18 @@ class Options:
     t_max: float
     t_min: float
     rho: float
-    patch_sizes: int | str | list[int | str] | None
-    scale_to: int | None
-    heatmaps: Path | None
-    thresholds: float | str | list[float] | None
-    rank: int | None
-    network: str | None
-    network_pkl: str | None
+    patch_sizes: int | str | list[int | str] | None = None
+    scale_to: int | None = None
+    heatmaps: Path | str | None = None
+    thresholds: float | str | list[float] | None = None
+    rank: int | None = None
+    smoothing: float = 0.7
+    num_noises: int = 8
+    num_neighbors: int = 2048
+    num_draws: int = 256
+    network: str | None = None
+    network_pkl: Path | None = None
+    network_dtype: str = "float32"
     device: str
 
     def sigmas(self, num_steps: int | None = None, *, include_zero: bool = False) -> NDArray[np.float64]:
@@ -68,9 +74,34 @@ def input_file() -> click.Path:
     return click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
+def listed(context: click.Context, option: click.Parameter, value: Sequence[str] | str | None) -> list[str]:
+    """The entries of comma lists, of which there may be several or none."""
+    texts = [value] if isinstance(value, str) else value or []
+    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
+
+
 def shared_options(command: Command) -> Command:
     """Adds the options of `Options` to a command, which receives them as keyword arguments."""
-    for option in reversed((*_RUN, *_DATA, *_DENOISER)):
+    return _with((*_RUN, *_CHOICE, *_GRID, *_DATA, *_DENOISER, *_NETWORK), command)
+
+
+def options_for_many(command: Command) -> Command:
+    """Adds the options of `Options` to a command for several denoisers, but for those that choose one or count."""
+    return _with((*_RUN, *_GRID, *_DATA, *_DENOISER), command)
+
+
+def data_options(command: Command) -> Command:
+    """Adds the options of `Options` that have to do with data and noise alone."""
+    return _with((*_RUN, *_GRID, *_DATA), command)
+
+
+def network_options(command: Command) -> Command:
+    """Adds the options of `Options` that have to do with data, noise and a network."""
+    return _with((*_RUN, *_GRID, *_DATA, *_NETWORK), command)
+
+
+def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
+    for option in reversed(options):
         command = option(command)
     return command
 
@@ -102,6 +133,11 @@ def _shares(context: click.Context, option: click.Parameter, value: str | None) 
     return thresholds if len(thresholds) > 1 else thresholds[0]
 
 
+def _heatmaps(context: click.Context, option: click.Parameter, value: str | None) -> Path | str | None:
+    """A file that exists, or the word for heat maps that need none."""
+    return value if value in (None, "gaussian") else Path(str(input_file().convert(value, option, context)))
+
+
 _COUNT = click.IntRange(min=1)
 
 _RUN = (
@@ -111,6 +147,9 @@ _RUN = (
         required=True,
         help="Folder for the outputs; made if it is not there.",
     ),
+)
+
+_CHOICE = (
     click.option(
         "--denoiser",
         type=click.Choice(DENOISERS),
@@ -119,6 +158,9 @@ _RUN = (
         help="Which denoiser.",
     ),
     click.option("--n-samples", type=_COUNT, default=50, help="How many images."),
+)
+
+_GRID = (
     click.option("--batch", type=_COUNT, default=50, help="How many images at once."),
     click.option("--seed", type=click.IntRange(0, _MAX_SEED), default=0, help="Seed of what is drawn."),
     click.option("--n-steps", type=_COUNT, default=18, help="Length of the noise grid."),
@@ -146,7 +188,12 @@ _DENOISER = (
     click.option(
         "--scale-to", type=_COUNT, metavar="SIDE", help="Scale a schedule made for other images to this image side."
     ),
-    click.option("--heatmaps", type=input_file(), help="pspc_flex: heat maps, .npy [levels, H, W, H, W]."),
+    click.option(
+        "--heatmaps",
+        metavar="FILE|gaussian",
+        callback=_heatmaps,
+        help="pspc_flex: heat maps, .npy [levels, H, W, H, W], or those of the Gaussian denoiser.",
+    ),
     click.option(
         "--thresholds",
         metavar="LIST|NAME|FILE",
@@ -155,10 +202,24 @@ _DENOISER = (
         "one. [default: cifar10, for 32 x 32 images]",
     ),
     click.option("--rank", type=_COUNT, help="gaussian: directions to keep.  [default: all]"),
+    click.option("--smoothing", type=click.FloatRange(min=0), default=0.7, help="cfdm: strength of the perturbations."),
+    click.option("--num-noises", type=_COUNT, default=8, help="cfdm: number of perturbations."),
+    click.option("--num-neighbors", type=_COUNT, default=2048, help="snis: images with their exact weight."),
+    click.option("--num-draws", type=_COUNT, default=256, help="snis: images drawn for a query."),
+)
+
+_NETWORK = (
     click.option(
         "--network",
-        metavar="MODULE:CALLABLE",
-        help="network: import path of a function D(z, sigma), or of a torch module.",
+        metavar="FILE|FOLDER|MODULE:CALLABLE",
+        help="network: a network file (safetensors, TorchScript, EDM pickle, or .json that describes one), a folder of "
+        "diffusers, or the import path of a function D(z, sigma) or torch module.",
     ),
-    click.option("--network-pkl", metavar="FILE", help="network: refused, because reading a pickle runs code in it."),
+    click.option("--network-pkl", type=input_file(), help="network: a pickle of EDM, of which nothing is executed."),
+    click.option(
+        "--network-dtype",
+        type=click.Choice(["float32", "bfloat16", "float16"]),
+        default="float32",
+        help="network: precision in which it computes.",
+    ),
 )

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pspc_rs.cli.arrays import read_noisy
 from pspc_rs.cli.front import Interrupted
-from pspc_rs.cli.models import Model, build_model, check_options, checksums, schedule_of
+from pspc_rs.cli.models import Model, build_model, check_options, checksums, network_of, schedule_of
 from pspc_rs.cli.options import Options, input_file, shared_options
 from pspc_rs.cli.progress import progress_bar
 from pspc_rs.data import ImageSet, load
@@ -21,7 +21,7 @@ from pspc_rs.samplers import SAMPLERS, initial_noise, noise_source
 _HISTORICAL = {"huen": "heun"}
 _CHURN = ("S_churn", "S_min", "S_max", "S_noise")
 # Where files lie decides no number, and schedules, heat maps and data count by what is in them.
-_NOT_SETTINGS = ("outdir", "device", "data", "heatmaps", "patch_sizes", "thresholds", "scale_to")
+_NOT_SETTINGS = ("outdir", "device", "data", "heatmaps", "patch_sizes", "thresholds", "scale_to", "network_pkl")
 
 
 @click.command()
@@ -58,7 +58,8 @@ def sample(sampler: str, z_init: Path | None, save_images: bool, resume: bool, *
     model = build_model(options, data)
     facts: dict[str, Any] = {
         "schedule": schedule_of(model),
-        "inputs_sha256": checksums(z_init=z_init, heatmaps=options.heatmaps),
+        "network": network_of(model),
+        "inputs_sha256": checksums(z_init=z_init, heatmaps=options.heatmaps, network_pkl=options.network_pkl),
         "initial_noise": f"{noise_source()} generator" if z_init is None else "file",
         "solver": solver,
     }

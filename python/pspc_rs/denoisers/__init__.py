@@ -1,13 +1,17 @@
 """Denoisers D(z, sigma): the paper's own, its baselines, and any network."""
 
 from pspc_rs.denoisers.base import Denoiser
+from pspc_rs.denoisers.cfdm import CFDM
 from pspc_rs.denoisers.composite import Empirical, PosteriorComposite
 from pspc_rs.denoisers.flex import PSPCFlex, masks_from_maps
 from pspc_rs.denoisers.gaussian import Gaussian
 from pspc_rs.denoisers.network import Network
+from pspc_rs.denoisers.snis import SNIS
 from pspc_rs.denoisers.square import PSPCSquare
 
 __all__ = [
+    "CFDM",
+    "SNIS",
     "Denoiser",
     "Empirical",
     "Gaussian",

@@ -41,6 +41,11 @@ class Denoiser(ABC):
         _, height, width = self.shape
         return height if height == width else (height, width)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What decides the numbers: the class, its parameters and the fingerprint of the data, for records."""
+        return {"denoiser": type(self).__name__}
+
     def round_sigma(self, sigma: Array) -> Array:
         """Sigma itself: every noise level is accepted as it is, none is rounded to a grid."""
         return sigma

@@ -26,6 +26,11 @@ class PosteriorComposite(Denoiser):
         self._bank = _core.Bank(data.images)
         self._windows: dict[Hashable, _core.Windows] = {}
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The class and the fingerprint of the data."""
+        return {**super().settings, "data": self.data.fingerprint}
+
     @abstractmethod
     def _level(self, sigma: float) -> Hashable:
         """What decides the windows at this noise level."""
@@ -40,6 +45,15 @@ class PosteriorComposite(Denoiser):
         if level not in self._windows:
             self._windows[level] = self._build_windows(level)
         return self._windows[level]
+
+    def masks_at(self, sigma: float) -> npt.NDArray[np.bool_]:
+        """The same windows as masks, bool [windows, height, width]."""
+        return self._masks(self._level(sigma))
+
+    def _masks(self, level: Hashable) -> npt.NDArray[np.bool_]:
+        """The windows of a level as masks; the full image, unless a denoiser says otherwise."""
+        del level
+        return np.ones((1, *self.shape[1:]), np.bool_)
 
     def _denoise(
         self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None

@@ -1,6 +1,8 @@
 """PSPC-Flex: posterior composites over one mask per output pixel, cut from heat maps or given."""
 
+import hashlib
 from collections.abc import Hashable, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -63,10 +65,12 @@ class PSPCFlex(PosteriorComposite):
         super().__init__(data)
         self.schedule: ThresholdSchedule | None = None
         self.heatmaps: FloatArray | None = None
+        self._source: npt.NDArray[Any]
         if (masks is None) == (heatmaps is None):
             raise ScheduleError("PSPCFlex needs either heatmaps= with thresholds=, or masks=")
         if masks is not None:
-            self._windows["masks"] = _core.Windows.masks(self._checked_masks(masks))
+            self._source = self._checked_masks(masks)
+            self._windows["masks"] = _core.Windows.masks(self._source)
             return
         if thresholds is None:
             raise ScheduleError("PSPCFlex needs thresholds= with its heat maps: a name, a number or one a level")
@@ -77,6 +81,20 @@ class PSPCFlex(PosteriorComposite):
             thresholds, image_size=(data.height, data.width), sigmas=sigmas, nearest=nearest
         )
         self.heatmaps = self._checked_maps(maps, self.schedule)
+        self._source = self.heatmaps
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The class, the fingerprint of the data, the schedule's numbers, and a checksum of the heat maps or masks."""
+        schedule = None if self.schedule is None else self.schedule.numbers
+        return {**super().settings, "schedule": schedule, "maps_sha256": self._checksum}
+
+    @cached_property
+    def _checksum(self) -> str:
+        digest = hashlib.sha256(f"{self._source.shape} {self._source.dtype}".encode())
+        for part in self._source:
+            digest.update(np.ascontiguousarray(part).data)
+        return digest.hexdigest()
 
     def _checked_masks(self, masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
         masks = np.asarray(masks)
@@ -107,8 +125,15 @@ class PSPCFlex(PosteriorComposite):
         _, height, width = self.shape
         if self.schedule is None or self.heatmaps is None or not isinstance(level, int):
             return _core.Windows.full(height, width)
+        return _core.Windows.masks(self._masks(level))
+
+    def _masks(self, level: Hashable) -> npt.NDArray[np.bool_]:
+        if level == "masks":
+            return self._source
+        if self.schedule is None or self.heatmaps is None or not isinstance(level, int):
+            return super()._masks(level)
         masks = masks_from_maps(self.heatmaps[level], self.schedule.thresholds[level])
-        return _core.Windows.masks(masks.reshape(-1, height, width))
+        return masks.reshape(-1, *self.shape[1:])
 
 
 def masks_from_maps(heatmaps: FloatArray, threshold: float) -> npt.NDArray[np.bool_]:

@@ -68,6 +68,11 @@ class Gaussian(Denoiser):
         self.axes = statistics.axes[:, : self.rank]
         self.variances = statistics.variances[: self.rank]
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The class, the fingerprint of the data and the rank."""
+        return {**super().settings, "data": self.data.fingerprint, "rank": self.rank}
+
     def _denoise(
         self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None
     ) -> Float64:

@@ -1,34 +1,46 @@
 """Any callable as a denoiser: a network, a closure, somebody else's model."""
 
 import contextlib
+import hashlib
+import math
 import sys
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
+import numpy.typing as npt
 
-from pspc_rs.arrays import Array, is_torch, like, sigma_vector
+from pspc_rs.arrays import Array, import_torch, is_torch, like, numpy_view, sigma_vector
+from pspc_rs.denoisers.batches import in_parts
 from pspc_rs.errors import InvalidValueError, ShapeError
+
+_DTYPES = ("float32", "bfloat16", "float16")
+# Levels at the ends of a range may come rounded to float32.
+_SLACK = 1e-6
 
 
 class Network:
     """A callable ``net(x, sigma)`` or ``net(x, sigma, class_labels)`` that returns the denoised images, as a denoiser.
 
-    The callable sees what the caller passes: numpy arrays or torch tensors, with sigma as a vector [batch] of the same
-    kind. A torch module that is given numpy arrays gets float32 tensors on its own device, and the result comes
-    back as numpy. Torch runs without gradients.
+    A torch module gets tensors on its own device, float32 unless its weights are float64, with sigma as a vector
+    [batch] of the same kind. Any other callable sees what the caller passes, numpy arrays or torch tensors. The result
+    is like z. Torch runs without gradients. Batches that do not fit into memory are split.
 
     Args:
         net: the callable.
-        shape: ``(channels, height, width)`` of its images, if samplers are to know it.
+        shape: ``(channels, height, width)`` of its images, if samplers are to know it; its own ``shape`` if None.
         max_batch: largest batch given to the callable at once; larger ones are split.
-        sigma_min: smallest noise level it is good for.
-        sigma_max: largest noise level it is good for.
-        label_dim: number of classes of a conditional network.
+        sigma_min: smallest noise level it is good for; its own ``sigma_min`` if None.
+        sigma_max: largest noise level it is good for; its own ``sigma_max`` if None.
+        label_dim: number of classes of a conditional network; its own ``label_dim`` if None.
+        device: where it computes, such as "cuda"; where it is if None.
+        dtype: "float32", or "bfloat16" or "float16" for torch's autocast to it.
 
     Raises:
-        InvalidValueError: sigma is not a positive number, or ``max_batch`` is below 1.
-        ShapeError: the callable returned another shape than it was given.
+        InvalidValueError: sigma is not a positive number, or outside the range that the network is good for; or an
+            argument is out of range, or there is no such device.
+        ShapeError: z has another shape than the network's images, or the callable returned another one than it was
+            given.
 
     Example:
         >>> import numpy as np, pspc_rs as pspc
@@ -43,18 +55,25 @@ class Network:
         *,
         shape: tuple[int, int, int] | None = None,
         max_batch: int | None = None,
-        sigma_min: float = 0.0,
-        sigma_max: float = float("inf"),
-        label_dim: int = 0,
+        sigma_min: float | None = None,
+        sigma_max: float | None = None,
+        label_dim: int | None = None,
+        device: str | None = None,
+        dtype: str = "float32",
     ) -> None:
         if max_batch is not None and max_batch < 1:
             raise InvalidValueError(f"max_batch is {max_batch}, allowed are whole numbers from 1 up, or None")
-        self.net = net
-        self.shape = shape
+        if dtype not in _DTYPES:
+            raise InvalidValueError(f"dtype is {dtype!r:.80}; allowed are {', '.join(_DTYPES)}")
+        self.device = None if device is None else _checked_device(device)
+        self.net = net if self.device is None or not _is_module(net) else cast(Any, net).to(self.device)
+        self.dtype = dtype
+        self.shape = getattr(net, "shape", None) if shape is None else shape
         self.max_batch = max_batch
-        self.sigma_min = sigma_min
-        self.sigma_max = sigma_max
-        self.label_dim = label_dim
+        self.sigma_min: float = getattr(net, "sigma_min", 0.0) if sigma_min is None else sigma_min
+        self.sigma_max: float = getattr(net, "sigma_max", math.inf) if sigma_max is None else sigma_max
+        self.label_dim: int = getattr(net, "label_dim", 0) if label_dim is None else label_dim
+        self._largest: int | None = None
 
     @property
     def img_channels(self) -> int | None:
@@ -69,6 +88,18 @@ class Network:
         _, height, width = self.shape
         return height if height == width else (height, width)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The class, the callable's name and settings, and a checksum of the weights where it is a torch module."""
+        named = self.net if hasattr(self.net, "__qualname__") else type(self.net)
+        settings = {"denoiser": type(self).__name__, "net": f"{named.__module__}.{named.__qualname__}"}
+        settings |= getattr(self.net, "settings", {})
+        if self.dtype != "float32":
+            settings["dtype"] = self.dtype
+        if hasattr(self.net, "state_dict"):
+            settings["weights_sha256"] = _weights_checksum(self.net)
+        return settings
+
     def round_sigma(self, sigma: Array) -> Array:
         """The noise levels the network itself would round to, if it says so."""
         rounding = getattr(self.net, "round_sigma", None)
@@ -78,36 +109,84 @@ class Network:
     def __call__(self, z: Array, sigma: Any, class_labels: Any = None) -> Array:
         """The network's estimate of the clean images; see `Denoiser.__call__` for shapes and units."""
         x: Any = z
-        if len(x.shape) != 4:
-            raise ShapeError(f"z has shape {list(x.shape)}, expected [batch, channels, height, width]")
+        self._check_shape(tuple(x.shape))
         sigmas = sigma_vector(sigma, x.shape[0])
+        self.check_sigmas(sigmas)
         with _no_grad():
-            given = self._as_input(x)
-            levels = like(sigmas, given)
-            step = self.max_batch or len(x)
-            parts = [
-                self._part(given[i : i + step], levels[i : i + step], _rows(class_labels, i, step))
-                for i in range(0, len(x), step)
-            ]
-            denoised = parts[0] if len(parts) == 1 else _concatenate(parts)
-        if is_torch(z) == is_torch(denoised):
-            same: Array = denoised
-            return same
-        return like(denoised.detach().cpu().numpy() if is_torch(denoised) else np.asarray(denoised), z)
+            given = self.as_input(x)
+            levels, labels = like(sigmas, given), _on_the_side_of(given, class_labels)
+            largest = min(self.max_batch or len(x), self._largest or len(x))
+            parts, size = in_parts(
+                lambda part: self.evaluate(given[part], levels[part], None if labels is None else labels[part]),
+                len(x),
+                max(largest, 1),
+            )
+            if size < largest:
+                self._largest = size
+            denoised = _joined(parts, given)
+        if is_torch(z) and is_torch(denoised):
+            return cast(Array, denoised.to(device=z.device, dtype=z.dtype))
+        return like(numpy_view(denoised), z)
 
-    def _part(self, x: Any, sigma: Any, class_labels: Any) -> Any:
-        denoised = self.net(x, sigma) if class_labels is None else self.net(x, sigma, class_labels)
+    def evaluate(self, x: Any, sigma: Any, class_labels: Any = None) -> Any:
+        """What the callable returns for an input of `as_input`: not split, and with gradients where torch records them.
+
+        Raises:
+            ShapeError: the callable returned another shape than that of x.
+        """
+        with self._precision(x):
+            denoised = self.net(x, sigma) if class_labels is None else self.net(x, sigma, class_labels)
         found = tuple(getattr(denoised, "shape", ()))
         if found != tuple(x.shape):
             raise ShapeError(f"the network returned shape {list(found)} for an input of shape {list(x.shape)}")
         return denoised
 
-    def _as_input(self, x: Any) -> Any:
-        torch = sys.modules.get("torch")
-        if is_torch(x) or torch is None or not isinstance(self.net, torch.nn.Module):
-            return x
-        weight = next(self.net.parameters(), torch.zeros(()))
-        return torch.from_numpy(np.ascontiguousarray(x, np.float32)).to(weight.device)
+    def as_input(self, x: Any) -> Any:
+        """The numbers of x as the callable is given them."""
+        if not _is_module(self.net):
+            return x if self.device is None else self._as_tensor(x)
+        weights = [one for one in cast(Any, self.net).parameters() if one.is_floating_point()]
+        wide = any(str(one.dtype) == "torch.float64" for one in weights)
+        tensor = self._as_tensor(x).to(weights[0].device if weights else None)
+        return tensor.double() if wide else tensor.float()
+
+    def check_sigmas(self, sigmas: npt.NDArray[np.float64]) -> None:
+        """Refuses noise levels outside the range that the network is good for.
+
+        Raises:
+            InvalidValueError: one is; the message names it and the range.
+        """
+        bad = (sigmas < self.sigma_min * (1 - _SLACK)) | (sigmas > self.sigma_max * (1 + _SLACK))
+        if bad.any():
+            raise InvalidValueError(
+                f"sigma is {sigmas[bad][0]:g}; this network is good for {self.sigma_min:g} to {self.sigma_max:g}"
+            )
+
+    def _check_shape(self, found: tuple[int, ...]) -> None:
+        if len(found) != 4 or found[1:] != tuple(self.shape or found[1:]):
+            expected = "channels, height, width" if self.shape is None else ", ".join(map(str, self.shape))
+            raise ShapeError(f"z has shape {list(found)}, expected [batch, {expected}]")
+
+    def _as_tensor(self, x: Any) -> Any:
+        torch = sys.modules["torch"]
+        tensor = x if is_torch(x) else torch.from_numpy(np.ascontiguousarray(x))
+        return tensor if self.device is None else tensor.to(self.device)
+
+    def _precision(self, x: Any) -> contextlib.AbstractContextManager[Any]:
+        if self.dtype == "float32" or not is_torch(x):
+            return contextlib.nullcontext()
+        torch = sys.modules["torch"]
+        autocast: contextlib.AbstractContextManager[Any] = torch.autocast(x.device.type, getattr(torch, self.dtype))
+        return autocast
+
+
+def _weights_checksum(module: Any) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in module.state_dict().items():
+        weights = numpy_view(tensor.detach())
+        digest.update(f"{name} {tensor.dtype} {weights.shape}".encode())
+        digest.update(np.ascontiguousarray(weights).tobytes())
+    return digest.hexdigest()
 
 
 def _no_grad() -> contextlib.AbstractContextManager[None]:
@@ -115,9 +194,29 @@ def _no_grad() -> contextlib.AbstractContextManager[None]:
     return contextlib.nullcontext() if torch is None else torch.no_grad()
 
 
-def _rows(labels: Any, start: int, step: int) -> Any:
-    return None if labels is None else labels[start : start + step]
+def _is_module(net: object) -> bool:
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(net, torch.nn.Module)
 
 
-def _concatenate(parts: list[Any]) -> Any:
+def _checked_device(device: str) -> Any:
+    torch = import_torch("a device")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidValueError(f"device is {device!r:.80}, which cannot be used: {reason}") from error
+    return torch.device(device)
+
+
+def _on_the_side_of(given: Any, labels: Any) -> Any:
+    """Labels as tensors where the images are tensors."""
+    if labels is None or not is_torch(given):
+        return labels
+    return sys.modules["torch"].as_tensor(labels, device=given.device)
+
+
+def _joined(parts: list[Any], given: Any) -> Any:
+    if len(parts) < 2:
+        return parts[0] if parts else given
     return sys.modules["torch"].cat(parts) if is_torch(parts[0]) else np.concatenate(parts)

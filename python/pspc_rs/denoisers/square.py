@@ -4,6 +4,9 @@ from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from pspc_rs import _core
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.composite import PosteriorComposite
@@ -65,6 +68,11 @@ class PSPCSquare(PosteriorComposite):
         for side in dict.fromkeys(self.schedule.patch_sizes):
             self._windows[side] = self._build_windows(side)
 
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The class, the fingerprint of the data and the numbers of the schedule."""
+        return {**super().settings, "schedule": self.schedule.numbers}
+
     def _level(self, sigma: float) -> Hashable:
         return self.schedule.at(sigma)
 
@@ -73,3 +81,13 @@ class PSPCSquare(PosteriorComposite):
         if isinstance(level, int):
             return _core.Windows.square(height, width, level)
         return _core.Windows.full(height, width)
+
+    def _masks(self, level: Hashable) -> npt.NDArray[np.bool_]:
+        if not isinstance(level, int):
+            return super()._masks(level)
+        _, height, width = self.shape
+        corners = list(np.ndindex(height - level + 1, width - level + 1))
+        masks = np.zeros((len(corners), height, width), np.bool_)
+        for mask, (top, left) in zip(masks, corners, strict=True):
+            mask[top : top + level, left : left + level] = True
+        return masks

@@ -1,0 +1,193 @@
+"""`pspc-rs fit-schedule`: the schedule, or the baseline's settings, that come closest to a target."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+import numpy as np
+
+from pspc_rs.cli.models import build_model, named_options
+from pspc_rs.cli.noisy_source import NoisySource, noisy_options, split_options
+from pspc_rs.cli.options import Options, options_for_many
+from pspc_rs.cli.progress import ticking
+from pspc_rs.data import ImageSet, load
+from pspc_rs.errors import MissingDependencyError
+from pspc_rs.experiments.figure_files import save_figure, save_table
+from pspc_rs.experiments.fit_families import Family, Sides, Thresholds
+from pspc_rs.experiments.fitting import Fit, Outside, fit_figure
+from pspc_rs.experiments.fitting import fit_schedule as fit
+from pspc_rs.experiments.tuning import Tuned, tune_cfdm, tune_snis
+from pspc_rs.provenance import Clock, provenance, save_record
+from pspc_rs.schedules import resolve_patch_schedule, resolve_threshold_schedule
+
+_CLEAN = "clean"
+_SMOOTHINGS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
+_NEIGHBORS = (16, 64, 256, 1024)
+
+
+def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> list[float | str] | None:
+    if value is None:
+        return None
+    try:
+        return [word.strip() if word.strip() == "full" else float(word) for word in value.split(",")]
+    except ValueError as error:
+        raise click.BadParameter(f"{value!r} is no comma list of numbers, such as 3,5,7,full") from error
+
+
+@click.command("fit-schedule")
+@options_for_many
+@noisy_options
+@click.option(
+    "--target",
+    required=True,
+    metavar="NETWORK|clean",
+    help="What to come close to: a network, module:callable of the form D(z, sigma), a denoiser's name, or the clean "
+    "images behind held-out z (--noise-data).",
+)
+@click.option(
+    "--fit",
+    "family",
+    type=click.Choice(["pspc_sq", "pspc_flex", "cfdm", "snis"]),
+    default="pspc_sq",
+    help="Sides of windows, thresholds of --heatmaps, or one setting of a baseline for all levels.",
+)
+@click.option(
+    "--candidates",
+    metavar="LIST",
+    callback=_numbers,
+    help="Sides, thresholds, smoothings or numbers of neighbours to try.  [default: a few]",
+)
+@click.option(
+    "--outside",
+    default="nearest",
+    metavar="nearest|full|SIDE|NAME|FILE",
+    help="What levels out of range get: the nearest fitted value, one value, or those of another schedule.",
+)
+@click.option("--name", default="fitted", help="Name of the schedule and its files.")
+def fit_schedule(
+    target: str, family: str, candidates: list[float | str] | None, outside: str, name: str, **others: Any
+) -> None:
+    """Fit a schedule to a target: the value of least mean squared error at every noise level.
+
+    Writes NAME.json, a schedule as --patch-sizes and --thresholds take it, with its origin and curves; fit.csv, the
+    error of every candidate at every level; and NAME_curves.png, .pdf, .npz and .csv. Every error is kept: after an
+    interruption the same command goes on. For cfdm and snis, NAME.json holds the settings and NAME.csv the errors.
+    """
+    clock, (options, source) = Clock(), split_options(others)
+    chosen = None if target == _CLEAN else next(iter(named_options([target], options).values()))
+    if family == "pspc_flex" and options.heatmaps is None:
+        raise click.UsageError("--fit pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W]")
+    data = load(options.data, xflip=options.xflip)
+    model = None if chosen is None else build_model(chosen, data)
+    wanted = source.clean(options, data) if model is None else model
+    with ticking("step", "fitting") as tick:
+        noisy = source.levels(options, data, model, lambda done, total: tick(done, total, "trajectories"))
+        used = {**options.as_dict(), **vars(source), "target": target, "fit": family, "candidates": candidates}
+        origin: dict[str, Any] = {
+            "noisy": noisy.settings,
+            "noisy_data": source.images(options, data).name,
+            "target_spec": target,
+        }
+        if family in ("cfdm", "snis"):
+            if model is None:
+                raise click.UsageError(f"--fit {family} needs a network or denoiser as its --target")
+            tuned = _tune(
+                family, candidates, data=data, model=model, noisy=noisy, options=options, source=source, tick=tick
+            )
+            _save_tuned(
+                options.outdir / name, family, tuned, provenance("fit-schedule", used, data=data, clock=clock, **origin)
+            )
+            return
+        values = _family(family, candidates, options, data)
+        fitted = fit(
+            values,
+            wanted,
+            noisy,
+            options.sigmas(),
+            options.outdir / "fit.csv",
+            name=name,
+            fit_range=source.limits,
+            outside=_outside(outside, family, options, data),
+            batch=options.batch,
+            record=origin,
+            tick=tick,
+        )
+    _save(options.outdir / name, fitted)
+    save_record(options.outdir / f"{name}_run.json", provenance("fit-schedule", used, data=data, clock=clock, **origin))
+
+
+def _family(family: str, candidates: list[Any] | None, options: Options, data: ImageSet) -> Family:
+    if family == "pspc_sq":
+        return Sides(data, None if candidates is None else [_whole(one) for one in candidates])
+    heatmaps = np.load(Path(str(options.heatmaps)), mmap_mode="r", allow_pickle=False)
+    return Thresholds(data, heatmaps, options.sigmas().tolist(), candidates)
+
+
+def _whole(value: float | str) -> Any:
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+def _outside(outside: str, family: str, options: Options, data: ImageSet) -> Outside:
+    if outside in ("nearest", "full"):
+        return None if outside == "nearest" else outside
+    try:
+        return float(outside)
+    except ValueError:
+        size = (data.height, data.width)
+        resolve: Callable[..., Any] = resolve_patch_schedule if family == "pspc_sq" else resolve_threshold_schedule
+        schedule: Outside = resolve(outside, size, scale_to=options.scale_to)
+        return schedule
+
+
+def _tune(
+    family: str,
+    candidates: list[Any] | None,
+    *,
+    data: ImageSet,
+    model: Any,
+    noisy: Any,
+    options: Options,
+    source: NoisySource,
+    tick: Callable[[int, int, str], object],
+) -> Tuned:
+    low, high = source.limits
+    levels = [(level, sigma) for level, sigma in enumerate(options.sigmas().tolist()) if low <= sigma <= high]
+    z, sigmas = [noisy[level] for level, _ in levels], [sigma for _, sigma in levels]
+    shared: Any = {"seed": options.seed, "batch": options.batch, "tick": tick}
+    if family == "cfdm":
+        smoothings = candidates or _SMOOTHINGS
+        return tune_cfdm(data, model, z, sigmas, smoothings, num_noises=options.num_noises, **shared)
+    neighbors = [_whole(one) for one in candidates or _NEIGHBORS]
+    return tune_snis(data, model, z, sigmas, neighbors, num_draws=options.num_draws, **shared)
+
+
+def _save_tuned(stem: Path, family: str, tuned: Tuned, record: dict[str, Any]) -> None:
+    save_table(stem.with_name(f"{stem.name}.csv"), tuned.columns)
+    path = stem.with_name(f"{stem.name}.json")
+    save_record(path, {"denoiser": family, **tuned.best, **record})
+    click.echo(" ".join(f"--{option.replace('_', '-')} {value:g}" for option, value in tuned.best.items()))
+    click.echo(path)
+
+
+def _save(stem: Path, fitted: Fit) -> None:
+    path = stem.with_name(f"{stem.name}.json")
+    fitted.schedule.save(path)
+    best = fitted.mse.argmin(axis=1)
+    for level, sigma in enumerate(fitted.sigmas):
+        click.echo(
+            f"{sigma:9.4g}  {fitted.family} {fitted.schedule.at(sigma)!s:>4}  mse {fitted.mse[level, best[level]]:.4g}"
+        )
+    click.echo(path)
+    table = {"sigma": list(fitted.sigmas)} | {
+        f"mse_{value:g}": fitted.mse[:, index].tolist() for index, value in enumerate(fitted.values)
+    }
+    numbers = {name: getattr(fitted, name) for name in ("sigmas", "values", "mse", "standard_error")}
+    try:
+        figure = fit_figure(fitted)
+    except MissingDependencyError as error:
+        click.echo(f"No figure is drawn: {error}", err=True)
+        save_table(stem.with_name(f"{stem.name}_curves.csv"), table)
+        return
+    for written in save_figure(stem.with_name(f"{stem.name}_curves"), figure, numbers, table):
+        click.echo(written)

@@ -1,0 +1,125 @@
+"""Where the noisy images of an experiment come from: options, and the images."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import click
+import numpy as np
+from numpy.typing import NDArray
+
+from pspc_rs.cli.options import Options, input_file
+from pspc_rs.data import ImageSet, load
+from pspc_rs.errors import ShapeError
+from pspc_rs.experiments.noisy import Start, Tick, drawn_images
+from pspc_rs.experiments.noisy_levels import NoisyLevels, file_levels, forward_levels, reverse_levels
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+_OPTIONS = (
+    click.option("--n-samples", "--n", type=click.IntRange(min=2), default=64, help="Noisy images a noise level."),
+    click.option(
+        "--process",
+        type=click.Choice(["forward", "reverse"]),
+        default="forward",
+        help="Noisy images of the data, or images on the target's own trajectories.",
+    ),
+    click.option(
+        "--start",
+        type=click.Choice(["noise", "data"]),
+        default="noise",
+        help="Where trajectories start: at noise at t_max, or at noisy images at the highest level in range.",
+    ),
+    click.option(
+        "--noise-data", metavar="PATH|NAME", help="Images to add noise to, held-out ones say.  [default: --data]"
+    ),
+    click.option("--noise-split", type=click.Choice(["train", "test"]), default="train", help="Which part of them."),
+    click.option("--z", type=input_file(), help="Noisy images from a file of pspc-rs noise, [n_steps, N, C, H, W]."),
+    click.option("--sigma-from", type=float, default=0.0, help="Lowest noise level in range."),
+    click.option("--sigma-to", type=float, help="Highest noise level in range.  [default: no limit]"),
+)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoisySource:
+    """What the user asked for; names are those of the options."""
+
+    process: str
+    start: str
+    noise_data: str | None
+    noise_split: str
+    z: Path | None
+    sigma_from: float
+    sigma_to: float | None
+
+    @property
+    def limits(self) -> tuple[float, float]:
+        """Lowest and highest noise level."""
+        return self.sigma_from, float("inf") if self.sigma_to is None else self.sigma_to
+
+    def images(self, options: Options, data: ImageSet) -> ImageSet:
+        """The images that noise is added to.
+
+        Raises:
+            ShapeError: they have another shape than the data.
+        """
+        if self.noise_data is None and self.noise_split == "train":
+            return data
+        images = load(self.noise_data or options.data, split=self.noise_split)
+        if images.shape != data.shape:
+            raise ShapeError(
+                f"--noise-data has images of shape {list(images.shape)}; those of --data are {list(data.shape)}"
+            )
+        return images
+
+    def levels(self, options: Options, data: ImageSet, target: Any, tick: Tick | None = None) -> NoisyLevels:
+        """The noisy images of every level of the grid.
+
+        Args:
+            options: of the run.
+            data: the training images.
+            target: the network that trajectories are of.
+            tick: called while trajectories are computed.
+        """
+        sigmas = options.sigmas().tolist()
+        if self.z is not None:
+            return file_levels(self.z, data.shape, len(sigmas), options.n_samples)
+        if self.process == "forward":
+            return forward_levels(self.images(options, data), sigmas, options.n_samples, options.seed)
+        return reverse_levels(
+            options.outdir,
+            target,
+            self.images(options, data),
+            sigmas,
+            options.n_samples,
+            seed=options.seed,
+            start=cast(Start, self.start),
+            limits=self.limits,
+            batch=options.batch,
+            tick=tick,
+        )
+
+    def clean(self, options: Options, data: ImageSet) -> list[NDArray[np.float32]]:
+        """The images behind the forward process, once a level.
+
+        Raises:
+            click.UsageError: the noisy images are of another process or from a file.
+        """
+        if self.process != "forward" or self.z is not None:
+            raise click.UsageError("--target clean needs --process forward, and no --z: other z have no clean images")
+        clean = drawn_images(self.images(options, data), options.n_samples, options.seed)
+        return [clean] * len(options.sigmas())
+
+
+def noisy_options(command: Command) -> Command:
+    """Adds the options of `NoisySource`, and the number of images, to a command."""
+    for option in reversed(_OPTIONS):
+        command = option(command)
+    return command
+
+
+def split_options(given: dict[str, Any]) -> tuple[Options, NoisySource]:
+    """The keyword arguments of a command with both kinds of options, apart."""
+    own = {name: given.pop(name) for name in NoisySource.__dataclass_fields__}
+    return Options(**given), NoisySource(**own)

@@ -1,0 +1,135 @@
+"""SNIS: the posterior mean over whole images, estimated from draws that favour the nearest ones."""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pspc_rs.arrays import whole_number
+from pspc_rs.data import ImageSet
+from pspc_rs.denoisers.base import Denoiser, Progress
+
+Float64 = npt.NDArray[np.float64]
+
+_GROUP = 64
+_CHUNK_NUMBERS = 2**18  # images that stay in a core's cache while every query of a group meets them
+
+
+class SNIS(Denoiser):
+    """The empirical denoiser as a self-normalised importance-sampling estimate from nearest neighbours.
+
+    With w_n = exp(-|z - x_n|^2 / (2 sigma^2)) as in the empirical denoiser, images are drawn from q, where the k
+    nearest images have q_n in proportion to w_n and every other one to the smallest w among the k. With L draws
+    n_1 .. n_L, with replacement, D = sum_l r_l x_(n_l) / sum_l r_l, r_l = w_(n_l) / q_(n_l): Niedoba et al., "Nearest
+    Neighbour Score Estimators for Diffusion Generative Models", 2024 (arXiv 2402.08018). Here the k nearest are exact.
+
+    The draws for a query are decided by the seed and the query alone; other queries of its batch do not change them.
+
+    Args:
+        data: the training images.
+        num_neighbors: k; from the number of images on (flips counted), all of them are neighbours and every draw counts
+            the same.
+        num_draws: L.
+        seed: seed of the draws, 0 or more.
+
+    Raises:
+        InvalidValueError: an argument is below 1, or the seed below 0.
+        DTypeError: an argument is not a whole number.
+
+    Example:
+        >>> import numpy as np, pspc_rs as pspc
+        >>> data = pspc.ImageSet(np.array([[[[0, 255]]], [[[255, 0]]]], np.uint8))
+        >>> D = pspc.SNIS(data, num_neighbors=1)
+        >>> D(np.array([[[[-0.8, 0.9]]]]), sigma=0.3)
+        array([[[[-1.,  1.]]]])
+    """
+
+    def __init__(self, data: ImageSet, num_neighbors: int = 2048, num_draws: int = 256, seed: int = 0) -> None:
+        super().__init__(data.shape)
+        self.data = data
+        self.num_neighbors = whole_number("num_neighbors", num_neighbors)
+        self.num_draws = whole_number("num_draws", num_draws)
+        self.seed = whole_number("seed", seed, least=0)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The class, the fingerprint of the data, numbers of neighbours and draws, and the seed."""
+        parameters = {name: getattr(self, name) for name in ("num_neighbors", "num_draws", "seed")}
+        return {**super().settings, "data": self.data.fingerprint, **parameters}
+
+    def _denoise(
+        self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None
+    ) -> Float64:
+        denoised = np.empty(z.shape)
+        for start in range(0, len(z), _GROUP):
+            group = z[start : start + _GROUP].astype(np.float64)
+            energies = self._energies(group, progress, start, len(z))
+            for query, energy in enumerate(energies):
+                denoised[start + query] = self._estimate(group[query], energy, sigmas[start + query])
+        return denoised
+
+    def _energies(self, z: Float64, progress: Progress | None, before: int, batch: int) -> Float64:
+        """|x_n|^2 - 2 z x_n, the squared distances less |z|^2, [queries, images], flips after the stored images."""
+        stored = self.data.num_stored
+        energies = np.empty((len(z), len(self.data)))
+        chunk = max(1, _CHUNK_NUMBERS // z[0].size)
+        flat = z.reshape(len(z), -1)
+        mirrored = np.ascontiguousarray(z[..., ::-1]).reshape(len(z), -1)
+        for start in range(0, stored, chunk):
+            stop = min(start + chunk, stored)
+            x = self.data.batch(range(start, stop)).reshape(stop - start, -1).astype(np.float64)
+            squares = np.einsum("nd,nd->n", x, x)
+            # One query at a time: a product of matrices would round each by how many others there are.
+            for query in range(len(z)):
+                energies[query, start:stop] = squares - 2 * (x @ flat[query])
+                if self.data.xflip:
+                    energies[query, stored + start : stored + stop] = squares - 2 * (x @ mirrored[query])
+            if progress is not None:
+                progress(before * stored + len(z) * stop, batch * stored)
+        return energies
+
+    def _estimate(self, z: Float64, energies: Float64, sigma: float) -> Float64:
+        order, logits = _proposal(energies, self.num_neighbors, sigma)
+        ranks = self._ranks(z, np.exp(logits), len(energies))
+        # w / q is the same for every neighbour, and less for an image further away than the last of them.
+        behind = energies[order[ranks]] - energies[order[len(logits) - 1]]
+        logs = np.where(ranks < len(logits), 0, -behind / (2 * sigma**2))
+        ratios = np.exp(logs - logs.max())
+        images, where = np.unique(order[ranks], return_inverse=True)
+        shares = np.bincount(where, weights=ratios) / ratios.sum()
+        x = self.data.batch(images).reshape(len(images), -1).astype(np.float64)
+        estimate: Float64 = (shares @ x).reshape(self.shape)
+        return estimate
+
+    def _ranks(self, z: Float64, weights: Float64, num_images: int) -> npt.NDArray[np.int64]:
+        """What is drawn for a query, as positions in the order of the proposal: its distribution function inverted."""
+        near, each = np.cumsum(weights), weights[-1]
+        total = near[-1] + (num_images - len(near)) * each
+        drawn = np.minimum(self._uniforms(z) * total, np.nextafter(total, 0))
+        ranks: npt.NDArray[np.int64] = np.searchsorted(near, drawn, side="right").astype(np.int64)
+        far = ranks == len(near)
+        beyond = np.floor((drawn[far] - near[-1]) / each).astype(np.int64) if far.any() else 0
+        ranks[far] = np.minimum(len(near) + beyond, num_images - 1)
+        return ranks
+
+    def _uniforms(self, z: Float64) -> Float64:
+        """Numbers in [0, 1) that the seed and the query decide."""
+        digest = hashlib.sha256(f"{self.seed} {z.shape}".encode() + np.ascontiguousarray(z).tobytes()).digest()
+        return np.random.default_rng(int.from_bytes(digest, "little")).random(self.num_draws)
+
+
+def _proposal(energies: Float64, num_neighbors: int, sigma: float) -> tuple[npt.NDArray[np.int64], Float64]:
+    """The images' indices, the nearest first by distance and the rest by index, and log w of the nearest.
+
+    Logits are relative to the nearest image. Of images at equal distances, the first is the nearer.
+    """
+    num = min(num_neighbors, len(energies))
+    limit = np.partition(energies, num - 1)[num - 1]
+    closer, level = np.flatnonzero(energies < limit), np.flatnonzero(energies == limit)
+    chosen = np.concatenate([closer, level[: num - len(closer)]])
+    chosen = chosen[np.lexsort((chosen, energies[chosen]))]
+    rest = np.ones(len(energies), bool)
+    rest[chosen] = False
+    logits: Float64 = -(energies[chosen] - energies[chosen[0]]) / (2 * sigma**2)
+    return np.concatenate([chosen, np.flatnonzero(rest)]), logits

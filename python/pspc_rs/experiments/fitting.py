@@ -1,0 +1,277 @@
+"""Fitting a schedule: at every noise level, the candidate whose composite is nearest to a target denoiser."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pspc_rs.arrays import check_finite, whole_number
+from pspc_rs.errors import InvalidValueError, ScheduleError, ShapeError
+from pspc_rs.experiments.drawing import log_axes, new_figure
+from pspc_rs.experiments.evaluate import denoised, mean_squared_error
+from pspc_rs.experiments.fit_families import Family
+from pspc_rs.experiments.settings import model_settings, settings_key
+from pspc_rs.experiments.table import ResultTable
+from pspc_rs.provenance import versions
+from pspc_rs.schedules import FULL, PatchSchedule, Schedule, ThresholdSchedule
+from pspc_rs.sigmas import check_grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+Target = Callable[..., Any] | Sequence[NDArray[Any]]
+"""A denoiser D(z, sigma), or its outputs, [levels, n, C, H, W]: such as the clean images behind z."""
+
+Outside = Schedule[Any] | float | str | None
+"""What levels that are not fitted get: another schedule's values, one value, or the nearest fitted level's."""
+
+_COLUMNS: Mapping[str, type] = {
+    "settings": str,
+    "level": int,
+    "sigma": float,
+    "family": str,
+    "value": float,
+    "mse": float,
+    "standard_error": float,
+    "n": int,
+}
+_KEY = ("settings", "level", "family", "value")
+# Composites that agree to float32 rounding differ by less than this share of their error.
+_TIE = 1e-5
+
+Tick = Callable[[int, int, str], object]
+"""Called as ``tick(done, total, what)``."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    """A fitted schedule and the curves that it follows.
+
+    Attributes:
+        family: "side" or "threshold".
+        sigmas: the levels that were fitted, descending.
+        values: candidates, ascending.
+        mse: mean squared error against the target, [levels, candidates].
+        standard_error: of that mean over images, [levels, candidates].
+        schedule: the candidate of least error at every level of the whole grid.
+    """
+
+    family: str
+    sigmas: tuple[float, ...]
+    values: tuple[float, ...]
+    mse: NDArray[np.float64]
+    standard_error: NDArray[np.float64]
+    schedule: PatchSchedule | ThresholdSchedule
+
+
+def fit_schedule(
+    family: Family,
+    target: Target,
+    noisy: Sequence[NDArray[Any]],
+    sigmas: object,
+    table: Path,
+    *,
+    name: str = "fitted",
+    fit_range: tuple[float, float] = (0.0, math.inf),
+    outside: Outside = None,
+    batch: int = 50,
+    record: Mapping[str, object] | None = None,
+    tick: Tick | None = None,
+) -> Fit:
+    """The schedule whose composite denoiser is nearest to a target at every noise level.
+
+    At each level the mean squared error mean |D_v(z, sigma) - target(z, sigma)|^2 of every candidate v over the noisy
+    images and their pixels; the least wins. Errors that agree to 1 part in 10^5, as at tiny sigma where every
+    composite returns z's own image, count as equal: then the smallest side or threshold wins. Every error is a row of
+    a CSV table, written when it is known: a later call with the same table and settings takes it from there.
+
+    Args:
+        family: the candidates, `Sides` or `Thresholds`.
+        target: D(z, sigma), or outputs [levels, n, C, H, W] to compare with, such as clean images.
+        noisy: noisy images [levels, n, C, H, W] of the whole grid, n at least 2: an array, memory map or sequence.
+        sigmas: descending noise levels; a final 0 plays no part.
+        table: the CSV file; made, or gone on with.
+        name: of the schedule.
+        fit_range: (lowest, highest) noise level to fit, those that the target is good for.
+        outside: what the other levels get; see `Outside`.
+        batch: images at once.
+        record: where the noisy images and the target come from; kept with the schedule, and part of what tells one fit
+            from another in the table.
+        tick: called after every candidate.
+
+    Raises:
+        InvalidValueError: no level in the range, outputs that are not finite, or fewer than two noisy images.
+        ShapeError: noisy images or target outputs of another shape.
+        ScheduleError: ``outside`` is for other images or of another kind.
+        DataError: the table is no table of fits.
+
+    Example:
+        >>> import tempfile, pspc_rs as pspc
+        >>> from pspc_rs.experiments.fit_families import Sides
+        >>> data = pspc.ImageSet(np.random.default_rng(0).integers(0, 256, (50, 1, 8, 8), dtype=np.uint8))
+        >>> known = pspc.PSPCSquare(data, patch_sizes=[7, 3], sigmas=[2.0, 0.5])
+        >>> z = np.random.default_rng(1).normal(size=(2, 4, 1, 8, 8)).astype(np.float32)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     fit_schedule(Sides(data), known, z, [2.0, 0.5], Path(folder, "fit.csv")).schedule.patch_sizes
+        (7, 3)
+    """
+    grid = [level for level in check_grid(sigmas).tolist() if level > 0]
+    if len(noisy) != len(grid):
+        raise ShapeError(f"there are noisy images of {len(noisy)} levels for {len(grid)} sigmas above 0")
+    levels = _levels_in(grid, fit_range)
+    settings = {**family.settings, "target": _target_settings(target), **dict(record or {})}
+    results = ResultTable(table, _COLUMNS, _KEY)
+    walk = _Walk(family, target, noisy, grid, results, settings_key(settings), whole_number("batch", batch))
+    walk.run(levels, tick)
+    mse, errors = walk.curves(levels)
+    best = [family.values[index] for index in _least(mse)]
+    everywhere, how = _filled(family, grid, dict(zip(levels, best, strict=True)), outside)
+    provenance = {
+        "fitted": {**settings, "candidates": list(family.values), "fit_range": [grid[levels[-1]], grid[levels[0]]]},
+        "outside": how,
+        "made_with": versions(),
+        "curves": {"sigma": [grid[level] for level in levels], "mse": mse.tolist(), "standard_error": errors.tolist()},
+    }
+    schedule = family.schedule(everywhere, grid, name, provenance)
+    return Fit(family.name, tuple(grid[level] for level in levels), family.values, mse, errors, schedule)
+
+
+def _levels_in(grid: list[float], fit_range: tuple[float, float]) -> list[int]:
+    low, high = fit_range
+    levels = [level for level, sigma in enumerate(grid) if low <= sigma <= high]
+    if not levels:
+        raise InvalidValueError(f"no noise level lies in {low:g} to {high:g}; they are {grid[-1]:g} to {grid[0]:g}")
+    return levels
+
+
+def _target_settings(target: Target) -> object:
+    return model_settings(target) if callable(target) else "given outputs"
+
+
+def _least(mse: NDArray[np.float64]) -> list[int]:
+    """The first candidate of least error at every level."""
+    least = mse.min(axis=1, keepdims=True)
+    return [int(index) for index in (mse <= least * (1 + _TIE)).argmax(axis=1)]
+
+
+@dataclass(frozen=True)
+class _Walk:
+    """The errors of every candidate at every level; noisy images and targets are made where a row is missing."""
+
+    family: Family
+    target: Target
+    noisy: Sequence[NDArray[Any]]
+    grid: list[float]
+    results: ResultTable
+    settings: str
+    batch: int
+
+    def key(self, level: int, value: float) -> tuple[str, int, str, float]:
+        return self.settings, level, self.family.name, value
+
+    def run(self, levels: list[int], tick: Tick | None) -> None:
+        done, total = 0, len(levels) * len(self.family.values)
+        for level in levels:
+            missing = [value for value in self.family.values if self.key(level, value) not in self.results]
+            done += len(self.family.values) - len(missing)
+            wanted = self._target(level) if missing else None
+            for value in missing:
+                self.results.add(self._row(level, value, wanted))
+                done += 1
+                if tick is not None:
+                    tick(done, total, f"{self.family.name} {value:g}, sigma {self.grid[level]:.3g}")
+
+    def curves(self, levels: list[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Errors and their standard errors, [levels, candidates]."""
+        rows = {tuple(row[name] for name in _KEY): row for row in self.results}
+        table = [[rows[self.key(level, value)] for value in self.family.values] for level in levels]
+        mse, errors = (np.array([[row[name] for row in line] for line in table]) for name in ("mse", "standard_error"))
+        return mse.astype(np.float64), errors.astype(np.float64)
+
+    def _target(self, level: int) -> NDArray[np.float32]:
+        z, sigma = self.noisy[level], self.grid[level]
+        if callable(self.target):
+            return denoised(self.target, z, sigma, self.batch, name="the target", count=_ignore)
+        wanted = np.asarray(self.target[level], np.float32)
+        if wanted.shape != z.shape:
+            raise ShapeError(f"the target has shape {list(wanted.shape)} at sigma {sigma:g}; needed is {list(z.shape)}")
+        check_finite("the target", wanted)
+        return wanted
+
+    def _row(self, level: int, value: float, wanted: Any) -> dict[str, Any]:
+        z, sigma = self.noisy[level], self.grid[level]
+        ours = denoised(lambda part, _: self.family.denoise(value, part, sigma), z, sigma, self.batch, count=_ignore)
+        error = mean_squared_error(ours, wanted)
+        numbers = {"mse": error.mean, "standard_error": error.standard_error, "n": len(z)}
+        named = {"settings": self.settings, "level": level, "sigma": sigma, "family": self.family.name, "value": value}
+        return {**named, **numbers}
+
+
+def _ignore(images: float) -> None:
+    """Candidates are ticked one by one; what happens within one is not told."""
+
+
+def _filled(
+    family: Family, grid: list[float], best: dict[int, float], outside: Outside
+) -> tuple[list[float], dict[str, Any]]:
+    """One value a level of the whole grid, and how those that were not fitted came about."""
+    missing = [level for level in range(len(grid)) if level not in best]
+    if not missing:
+        return [best[level] for level in range(len(grid))], {}
+    how: dict[str, Any] = {"sigmas": [grid[level] for level in missing]}
+    if isinstance(outside, Schedule):
+        given = _values_of(family, grid, outside)
+        how |= {"values_from": f"schedule {outside.name!r}", "origin": dict(outside.provenance)}
+    elif outside is None:
+        given = [_of_nearest(best, level) for level in range(len(grid))]
+        how["values_from"] = "the nearest fitted level"
+    else:
+        given = [max(family.values) if outside == FULL else float(outside)] * len(grid)
+        how["values_from"] = str(outside)
+    return [best.get(level, given[level]) for level in range(len(grid))], how
+
+
+def _of_nearest(best: dict[int, float], level: int) -> float:
+    return best[min(best, key=lambda one: abs(one - level))]
+
+
+def _values_of(family: Family, grid: list[float], schedule: Schedule[Any]) -> list[float]:
+    size = family.schedule([family.values[0]] * len(grid), grid, "size", {}).image_size
+    if schedule.kind != {"side": "patch", "threshold": "threshold"}[family.name] or schedule.image_size != size:
+        raise ScheduleError(
+            f"schedule {schedule.name!r} is of kind {schedule.kind!r} for images of {schedule.image_size}; needed is "
+            f"one of {family.name}s for {size}"
+        )
+    return [float(max(size)) if value == FULL else float(value) for value in schedule.at(grid)]
+
+
+def fit_figure(fit: Fit) -> "Figure":
+    """The curves of a fit: error of every candidate over the noise level, with the least of each level marked.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    import matplotlib as mpl
+
+    figure = new_figure(6.2, 4)
+    axis = log_axes(figure, "MSE against the target")
+    shown = np.where(fit.mse > 0, fit.mse, np.nan)  # an exact target leaves errors of 0
+    colours = mpl.colormaps["viridis"](np.linspace(0, 0.95, len(fit.values)))
+    for index, value in enumerate(fit.values):
+        label = f"{fit.family} {value:g}"
+        axis.plot(fit.sigmas, shown[:, index], color=colours[index], marker=".", linewidth=1, label=label)
+    axis.plot(
+        fit.sigmas,
+        shown.min(axis=1),
+        color="crimson",
+        linestyle="none",
+        marker="o",
+        markerfacecolor="none",
+        label="least",
+    )
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure

@@ -1,0 +1,162 @@
+"""How local a network is: how much of its heat maps lies in a square round each output pixel (Figures 3 and 6)."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pspc_rs.errors import InvalidValueError, ShapeError
+from pspc_rs.experiments.drawing import check_levels, evenly, log_axes, new_figure, sigma_label
+from pspc_rs.sigmas import check_grid
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SHARES = (0.5, 0.75, 0.95)
+"""The shares of the mass that the paper's figure shows."""
+
+_MAX_MAPS = 8
+
+
+@dataclass(frozen=True)
+class MassSides:
+    """Sides of the centred squares that hold given shares of the heat maps' mass.
+
+    Attributes:
+        sigmas: noise levels, descending, [levels].
+        shares: shares of the mass, [shares].
+        sides: side in pixels of the smallest square centred on each output pixel that holds the share, odd numbers,
+            int64 [levels, shares, H, W]; squares are cut at the image's border and may be larger than the image.
+    """
+
+    sigmas: NDArray[np.float64]
+    shares: tuple[float, ...]
+    sides: NDArray[np.int64]
+
+    @property
+    def mean(self) -> NDArray[np.float64]:
+        """Mean side over output pixels, [levels, shares]."""
+        mean: NDArray[np.float64] = self.sides.mean(axis=(2, 3))
+        return mean
+
+    def table(self) -> dict[str, list[Any]]:
+        """The curves as columns: sigma, and for every share the mean side and its 10th and 90th percentile."""
+        columns: dict[str, list[Any]] = {"sigma": self.sigmas.tolist()}
+        low, high = np.percentile(self.sides, [10, 90], axis=(2, 3))
+        for index, share in enumerate(self.shares):
+            for name, values in (("mean", self.mean), ("p10", low), ("p90", high)):
+                columns[f"side_{share:g}_{name}"] = values[:, index].tolist()
+        return columns
+
+
+def mass_sides(heatmaps: NDArray[Any], sigmas: object, shares: Sequence[float] = SHARES) -> MassSides:
+    """For every level and output pixel, the side of the centred square that holds a share of the heat map.
+
+    Niedoba et al. 2025, Figure 3. Of output pixel (y, x), the square of side 2 r + 1 holds the input pixels (v, u) with
+    max(|v - y|, |u - x|) <= r; the smallest r is taken at which the sum inside is at least the share of the whole sum.
+
+    Args:
+        heatmaps: non-negative numbers [levels, H, W, H, W], indexed [level, y, x]; one level at a time is read.
+        sigmas: noise level of each, descending.
+        shares: numbers above 0 and below 1.
+
+    Raises:
+        ShapeError: the maps have other axes, or another number of levels than sigmas.
+        InvalidValueError: a share is out of range, or a map is negative, NaN or zero everywhere.
+
+    Example:
+        >>> maps = np.ones((1, 3, 3, 3, 3))
+        >>> mass_sides(maps, [1.0], [0.2]).sides[0, 0]
+        array([[3, 3, 3],
+               [3, 3, 3],
+               [3, 3, 3]])
+    """
+    grid = _checked(heatmaps, sigmas)
+    wanted = np.array([float(share) for share in shares])
+    if wanted.size == 0 or not ((wanted > 0) & (wanted < 1)).all():
+        raise InvalidValueError(f"shares are {wanted.tolist()}; allowed are numbers above 0 and below 1")
+    sides = np.stack([_level_sides(np.asarray(level, np.float64), wanted) for level in heatmaps])
+    return MassSides(grid, tuple(wanted.tolist()), sides)
+
+
+def _checked(heatmaps: NDArray[Any], sigmas: object) -> NDArray[np.float64]:
+    shape = heatmaps.shape
+    if len(shape) != 5 or shape[1:3] != shape[3:]:
+        raise ShapeError(f"heat maps have shape {list(shape)}; needed is [levels, H, W, H, W]")
+    grid = check_grid(sigmas)
+    grid = grid[grid > 0]
+    if len(grid) != len(heatmaps):
+        raise ShapeError(f"there are heat maps of {len(heatmaps)} levels for {len(grid)} sigmas above 0")
+    return grid
+
+
+def _level_sides(maps: NDArray[np.float64], shares: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Sides [shares, H, W] of one level's maps [H, W, H, W]."""
+    height, width = maps.shape[:2]
+    totals = maps.sum(axis=(2, 3))
+    if not np.isfinite(totals).all() or maps.min() < 0 or totals.min() <= 0:
+        raise InvalidValueError("heat maps must be finite and non-negative, each with a positive sum")
+    rows, columns = np.arange(height), np.arange(width)
+    across = np.abs(columns[:, None] - columns)  # [x, u]
+    reach = max(height, width)
+    sides = np.empty((len(shares), height, width), np.int64)
+    for y in range(height):
+        distance = np.maximum(np.abs(rows - y)[None, :, None], across[:, None, :])  # [x, v, u]
+        bins = distance + reach * columns[:, None, None]
+        mass = np.bincount(bins.ravel(), maps[y].ravel(), minlength=width * reach).reshape(width, reach)
+        inside = mass.cumsum(axis=1)
+        # Relative to the running sum's own end, so that rounding cannot leave a share unreached.
+        radius = (inside[None] < shares[:, None, None] * inside[None, :, -1:]).sum(axis=2)
+        sides[:, y] = 2 * radius + 1
+    return sides
+
+
+def mass_figure(sides: MassSides) -> "Figure":
+    """The curves of `mass_sides`: mean side over output pixels by noise level, with the 10th to 90th percentile.
+
+    Raises:
+        MissingDependencyError: matplotlib is not installed.
+    """
+    figure = new_figure(5, 3.4)
+    axis = log_axes(figure, "side of the square (pixels)", logarithmic_y=False)
+    low, high = np.percentile(sides.sides, [10, 90], axis=(2, 3))
+    for index, share in enumerate(sides.shares):
+        axis.plot(sides.sigmas, sides.mean[:, index], marker="o", markersize=3, label=f"{100 * share:g} % of the mass")
+        axis.fill_between(sides.sigmas, low[:, index], high[:, index], alpha=0.15, linewidth=0)
+    axis.set_ylim(bottom=0)
+    axis.legend(fontsize=8)
+    return figure
+
+
+def pixel_map_figure(
+    heatmaps: NDArray[Any], sigmas: object, pixel: tuple[int, int] | None = None, levels: Sequence[int] | None = None
+) -> "Figure":
+    """The heat maps of one output pixel at several noise levels, each scaled to its own largest value (Figure 6).
+
+    Args:
+        heatmaps: non-negative numbers [levels, H, W, H, W].
+        sigmas: noise level of each, descending.
+        pixel: (y, x); the centre if not given.
+        levels: indices of the levels to show; up to eight, evenly spread, if not given.
+
+    Raises:
+        ShapeError: the maps have other axes, or another number of levels than sigmas.
+        InvalidValueError: a pixel outside the image, or a level that is not there.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    grid = _checked(heatmaps, sigmas)
+    height, width = heatmaps.shape[1:3]
+    y, x = (height // 2, width // 2) if pixel is None else pixel
+    if not (0 <= y < height and 0 <= x < width):
+        raise InvalidValueError(f"pixel is ({y}, {x}); allowed are (0, 0) to ({height - 1}, {width - 1})")
+    chosen = check_levels("levels", evenly(len(grid), _MAX_MAPS) if levels is None else levels, len(grid))
+    figure = new_figure(1.3 * len(chosen), 1.7)
+    axes = figure.subplots(1, len(chosen), squeeze=False)[0]
+    for axis, level in zip(axes, chosen, strict=True):
+        axis.imshow(np.asarray(heatmaps[level, y, x], np.float64), cmap="magma", vmin=0, interpolation="nearest")
+        axis.plot(x, y, marker="+", color="white", markersize=5, markeredgewidth=0.8)
+        axis.set(xticks=[], yticks=[])
+        axis.set_title(sigma_label(float(grid[level])), fontsize=8)
+    return figure

@@ -1,0 +1,81 @@
+"""The figure of MSE curves over the noise level."""
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from pspc_rs.errors import InvalidValueError
+from pspc_rs.experiments.drawing import new_figure
+from pspc_rs.experiments.table import Row
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_COLORS = ("#4269d0", "#ff725c", "#3ca951", "#a463f2", "#9c6b4e", "#efb118", "#ff8ab7", "#6cc5b0", "#97bbf5", "#9498a0")
+_LINES = ("-", "--", ":", "-.")
+
+
+def mse_figure(rows: Sequence[Row]) -> "Figure":
+    """A figure with one panel a process and target, one curve a denoiser, both axes logarithmic.
+
+    Bands are one standard error to each side. A denoiser that is there with several settings has several curves. An
+    MSE of 0, of a network compared with itself, cannot be shown.
+
+    Args:
+        rows: rows of the table that `compare` writes.
+
+    Raises:
+        InvalidValueError: there are no rows.
+        MissingDependencyError: matplotlib is not installed.
+
+    Example:
+        >>> row = {"process": "forward", "target": "net", "denoiser": "empirical", "settings": "0f", "level": 0}
+        >>> figure = mse_figure([{**row, "sigma": 1.0, "n": 2, "mse": 0.1, "standard_error": 0.01}])
+        >>> figure.axes[0].get_title()
+        'forward, against net'
+    """
+    if not rows:
+        raise InvalidValueError("there are no rows to draw")
+    panels = list(dict.fromkeys((str(row["process"]), str(row["target"])) for row in rows))
+    columns = min(len(panels), 2)
+    lines = -(-len(panels) // columns)
+    figure = new_figure(4.2 * columns + 1.2, 3.4 * lines)
+    axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    names = list(dict.fromkeys(str(row["denoiser"]) for row in rows))
+    colors = {name: _COLORS[index % len(_COLORS)] for index, name in enumerate(names)}
+    handles: dict[str, Any] = {}
+    for axis, panel in zip(axes, panels, strict=False):
+        for label, variant, curve in _curves([row for row in rows if (row["process"], row["target"]) == panel]):
+            style = {"color": colors[str(curve[0]["denoiser"])], "linestyle": _LINES[variant % len(_LINES)]}
+            handles.setdefault(label, _draw(axis, curve, style))
+        axis.set(title=f"{panel[0]}, against {panel[1]}", xscale="log", yscale="log", xlabel=r"noise level $\sigma$")
+        axis.grid(alpha=0.3)
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    axes[0].set_ylabel("MSE per pixel, [-1, 1] units")
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
+    return figure
+
+
+def _draw(axis: Any, curve: Sequence[Row], style: dict[str, Any]) -> Any:
+    sigma, mse, error = (np.array([row[name] for row in curve], float) for name in ("sigma", "mse", "standard_error"))
+    mse = np.where(mse > 0, mse, np.nan)
+    axis.fill_between(sigma, np.fmax(mse - error, mse / 100), mse + error, color=style["color"], alpha=0.2, linewidth=0)
+    (line,) = axis.plot(sigma, mse, marker=".", **style)
+    return line
+
+
+def _curves(rows: Sequence[Row]) -> list[tuple[str, int, list[Row]]]:
+    """Label, number among those of the same denoiser, and rows of every curve; the later ones are numbered."""
+    curves: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        curves.setdefault((str(row["denoiser"]), str(row["settings"])), []).append(row)
+    earlier: Counter[str] = Counter()
+    found = []
+    for (denoiser, _), curve in curves.items():
+        variant = earlier[denoiser]
+        found.append((denoiser if variant == 0 else f"{denoiser} ({variant + 1})", variant, curve))
+        earlier[denoiser] += 1
+    return found

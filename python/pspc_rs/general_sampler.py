@@ -1,0 +1,145 @@
+"""One sampler for every schedule and scaling: EDM's, Song et al.'s and Nichol and Dhariwal's are cases of it."""
+
+import math
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from pspc_rs.arrays import Array, real_number
+from pspc_rs.churn import checked_churn
+from pspc_rs.design_space import EPSILON_S, Schedule, find_schedule
+from pspc_rs.errors import DTypeError, InvalidValueError
+from pspc_rs.noise import Noise, noise_like
+from pspc_rs.sigmas import check_grid
+from pspc_rs.solver_run import Callback, Denoise, Model, Progress, Run, Step
+
+_SOLVERS = ("euler", "heun")
+_SCALINGS = ("none", "vp")
+
+
+def sample_general(
+    model: Model,
+    x: Array,
+    sigmas: object,
+    *,
+    schedule: str | Schedule = "linear",
+    scaling: str = "none",
+    solver: str = "heun",
+    alpha: float = 1.0,
+    epsilon_s: float = EPSILON_S,
+    round_sigma: Callable[[float], float] | None = None,
+    S_churn: float = 0.0,
+    S_min: float = 0.0,
+    S_max: float = math.inf,
+    S_noise: float = 1.0,
+    noise: Noise = 0,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callback | None = None,
+    progress: Progress = False,
+    float64_state: bool = False,
+    trajectory: bool = False,
+) -> Array:
+    """Samples along any schedule sigma(t) and scaling s(t) by Euler's method or a second-order one.
+
+    The images y = s(t) z follow dy/dt = (sigma'/sigma + s'/s) y - (sigma' s / sigma) D(y / s, sigma). From t to t + h
+    and with the slope d at t, Euler's method takes y + h d. The second-order ones take the slope d' at
+    y + alpha h d and y + h ((1 - 1 / (2 alpha)) d + d' / (2 alpha)): alpha = 1 is Heun's method, 1/2 the midpoint's,
+    2/3 Ralston's. Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, algorithms
+    1 to 3. With the defaults this is ``sample_edm``.
+
+    Arguments, result and errors are those of ``sample_edm``, whose noise is added here, too, and:
+
+    Args:
+        model: see ``sample_euler``.
+        x: see ``sample_euler``; it is not scaled by s.
+        sigmas: see ``sample_euler``; ``design_space`` has the discretisations of earlier samplers.
+        schedule: "linear", "ve", "vp", or an object like those of ``design_space``. "vp" is made to pass through the
+            first and the last noise level above 0.
+        scaling: "none", or "vp" for s = 1 / sqrt(1 + sigma^2).
+        solver: "heun" for the second-order methods, or "euler".
+        alpha: above 0 and at most 1: where the second slope is taken.
+        epsilon_s: time of the last noise level above 0 of the schedule "vp".
+        round_sigma: levels that the model knows, for the levels that noise is added up to.
+        S_churn: see ``sample_edm``.
+        S_min: see ``sample_edm``.
+        S_max: see ``sample_edm``.
+        S_noise: see ``sample_edm``.
+        noise: see ``sample_edm``.
+        extra_args: see ``sample_euler``.
+        callback: see ``sample_euler``; ``x`` is the state after noise was added.
+        progress: see ``sample_euler``.
+        float64_state: see ``sample_euler``.
+        trajectory: see ``sample_euler``; states are not scaled by s.
+
+    Example:
+        >>> import numpy as np
+        >>> from pspc_rs.design_space import vp_sigmas
+        >>> x = np.array([[[[80.0, -80.0]]]])  # of data that are normal with variance 1
+        >>> def D(x, sigma):
+        ...     return x / (1 + sigma**2)
+        >>> sample_general(D, x, vp_sigmas(50, 0.002, 80.0), schedule="vp", scaling="vp").round(2)
+        array([[[[ 1., -1.]]]])
+    """
+    run = Run(model, x, sigmas, extra_args, float64_state)
+    levels = check_grid(sigmas)
+    levels = levels[levels > 0]
+    path = _Path(_schedule(schedule, float(levels[-1]), float(levels[0]), epsilon_s), _one_of(_SCALINGS, scaling))
+    second_order = _one_of(_SOLVERS, solver) == "heun"
+    reach = real_number("alpha", alpha)
+    if not 0 < reach <= 1:
+        raise InvalidValueError(f"alpha is {reach:g}; allowed are numbers above 0 and up to 1")
+    churn = checked_churn(run.steps, S_churn, S_min, S_max, S_noise)
+    draw = noise_like(noise, run.start)
+    rounded = (lambda sigma: sigma) if round_sigma is None else round_sigma
+
+    def step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
+        growth = churn.at(sigma)
+        if growth:
+            raised = float(rounded(sigma * (1 + growth)))
+            x = x + churn.strength * math.sqrt(max(raised**2 - sigma**2, 0.0)) * draw(x)
+            sigma = raised
+        denoised = denoise(x, sigma)
+        t, t_next = path.time(sigma), path.time(sigma_next)
+        h = t_next - t
+        y = path.scale(t) * x
+        slope = path.slope(t, y, denoised)
+        if second_order and sigma_next > 0:
+            t_mid = t + reach * h
+            y_mid = y + reach * h * slope
+            denoised_mid = denoise(y_mid / path.scale(t_mid), path.sigma(t_mid))
+            slope_mid = path.slope(t_mid, y_mid, denoised_mid)
+            slope = (1 - 1 / (2 * reach)) * slope + slope_mid / (2 * reach)
+        return Step((y + h * slope) / path.scale(t_next), x, sigma, denoised)
+
+    return cast(Array, run.integrate(step, callback, progress, trajectory))
+
+
+class _Path:
+    """Noise level and scale as functions of time, and the slope of what follows them."""
+
+    def __init__(self, schedule: Schedule, scaling: str) -> None:
+        self.sigma = schedule.sigma
+        self.time = schedule.time
+        self._sigma_slope = schedule.slope
+        self._scaled = scaling == "vp"
+
+    def scale(self, t: float) -> float:
+        return 1 / math.sqrt(1 + self.sigma(t) ** 2) if self._scaled else 1.0
+
+    def slope(self, t: float, y: Any, denoised: Any) -> Any:
+        sigma, scale, sigma_slope = self.sigma(t), self.scale(t), self._sigma_slope(t)
+        scale_slope = -sigma * sigma_slope * scale**3 if self._scaled else 0.0
+        return (sigma_slope / sigma + scale_slope / scale) * y - (sigma_slope * scale / sigma) * denoised
+
+
+def _schedule(schedule: str | Schedule, sigma_min: float, sigma_max: float, epsilon_s: object) -> Schedule:
+    if isinstance(schedule, str):
+        return find_schedule(schedule, sigma_min, sigma_max, real_number("epsilon_s", epsilon_s))
+    if not all(callable(getattr(schedule, name, None)) for name in ("sigma", "slope", "time")):
+        raise DTypeError(f"schedule is a {type(schedule).__name__}; allowed are names, and objects like VPSchedule()")
+    return schedule
+
+
+def _one_of(allowed: tuple[str, ...], name: object) -> str:
+    if not isinstance(name, str) or name not in allowed:
+        raise InvalidValueError(f"{name!r:.80} is none of {', '.join(allowed)}")
+    return name

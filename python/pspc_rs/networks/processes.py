@@ -1,0 +1,302 @@
+"""Noise processes: at which scale and at which time a network sees a noise level.
+
+Networks are trained on x_t = alpha_t x + s_t n, at times of many kinds. With sigma = s_t / alpha_t that is
+x_t = alpha_t (x + sigma n), so all that sets a process apart, once noise is counted in sigma, are alpha and t as
+functions of sigma. Tensors of noise levels are float64 here, of any shape.
+"""
+
+import hashlib
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, cast
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pspc_rs.arrays import real_array, real_number
+from pspc_rs.errors import InvalidValueError
+from pspc_rs.networks.arguments import bounded, choice, within
+
+
+class NoiseProcess(ABC):
+    """The scale alpha(sigma) and the time t(sigma) of a network's input alpha (x + sigma n)."""
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        """The noise levels at which the network would be called."""
+        return sigma
+
+    @abstractmethod
+    def scale(self, sigma: Tensor) -> Tensor:
+        """Alpha at noise levels of ``round_sigma``."""
+
+    @abstractmethod
+    def time(self, sigma: Tensor) -> Tensor:
+        """What the network is told of noise levels of ``round_sigma``; int64 where it counts steps."""
+
+    def limits(self) -> tuple[float, float]:
+        """Smallest and largest noise level of the process."""
+        return 0.0, math.inf
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The name of the class and its arguments, for records."""
+        arguments = {one.name: getattr(self, one.name) for one in fields(cast(Any, self)) if one.init}
+        return {"name": type(self).__name__, **arguments}
+
+
+@dataclass(frozen=True)
+class VarianceExploding(NoiseProcess):
+    """x_t = x + sigma n: alpha = 1, and the time is sigma or log sigma (Song et al. 2021, Karras et al. 2022).
+
+    Args:
+        time_of: "sigma" or "log_sigma". With an `Adapter`'s ``time_scale`` and ``time_offset``, log sigma / 4 and
+            log(sigma / 2) are had too.
+
+    Example:
+        >>> VarianceExploding("log_sigma").time(torch.ones(1, dtype=torch.float64))
+        tensor([0.], dtype=torch.float64)
+    """
+
+    time_of: str = "sigma"
+
+    def __post_init__(self) -> None:
+        choice("time_of", self.time_of, ("sigma", "log_sigma"))
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        """1 everywhere."""
+        return torch.ones_like(sigma)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """Sigma, or its logarithm."""
+        return sigma.log() if self.time_of == "log_sigma" else sigma
+
+
+@dataclass(frozen=True)
+class Edm(NoiseProcess):
+    """The input scaling of EDM: alpha = 1 / sqrt(sigma^2 + sigma_data^2), t = log(sigma) / 4.
+
+    Karras et al. 2022, table 1: c_in and c_noise. For raw networks F without the preconditioner around them.
+
+    Args:
+        sigma_data: standard deviation of the data that the network was made for.
+    """
+
+    sigma_data: float = 0.5
+
+    def __post_init__(self) -> None:
+        within("sigma_data", self.sigma_data, 0.0, 1e9, excluded=0.0)
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        """c_in."""
+        return (sigma**2 + self.sigma_data**2).rsqrt()
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """c_noise."""
+        return sigma.log() / 4
+
+
+@dataclass(frozen=True)
+class DiscreteVP(NoiseProcess):
+    """x_t = sqrt(abar_t) x + sqrt(1 - abar_t) n at steps t = 0 .. T - 1 (Ho et al. 2020).
+
+    sigma_t = sqrt((1 - abar_t) / abar_t). The step is the one nearest in log sigma, and alpha = sqrt(abar_t); or, for
+    networks that take real times, t is interpolated linearly in log sigma, and alpha = 1 / sqrt(1 + sigma^2).
+
+    Args:
+        alphas_cumprod: abar, falling, [T]; entries of 1 and 0 (no noise, nothing but noise) are never chosen.
+        rounding: "nearest" or "interpolate".
+
+    Raises:
+        InvalidValueError: abar does not fall, or leaves 0 .. 1.
+
+    Example:
+        >>> process = DiscreteVP.linear()
+        >>> [round(level, 4) for level in process.limits()]
+        [0.01, 157.4073]
+    """
+
+    alphas_cumprod: Sequence[float]
+    rounding: str = "nearest"
+    _levels: Tensor = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        choice("rounding", self.rounding, ("nearest", "interpolate"))
+        abar = torch.from_numpy(real_array("alphas_cumprod", self.alphas_cumprod).reshape(-1))
+        falls = bool((abar.diff() < 0).all()) and bool(((abar >= 0) & (abar <= 1)).all())
+        if not falls or not bool(((abar > 0) & (abar < 1)).any()):
+            raise InvalidValueError(
+                "alphas_cumprod are no table of falling numbers from 1 to 0, some of them between the two"
+            )
+        object.__setattr__(self, "alphas_cumprod", tuple(abar.tolist()))
+        object.__setattr__(self, "_levels", ((1 - abar) / abar).sqrt())
+
+    @classmethod
+    def of_betas(cls, betas: Any, rounding: str = "nearest") -> "DiscreteVP":
+        """The process with abar_t = product of 1 - beta_i over i <= t."""
+        table = torch.from_numpy(real_array("betas", betas).reshape(-1))
+        if not bool(((table > 0) & (table <= 1)).all()):
+            raise InvalidValueError("betas hold numbers that are not above 0 and up to 1")
+        return cls((1 - table).cumprod(0).tolist(), rounding)
+
+    @classmethod
+    def linear(
+        cls, num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, rounding: str = "nearest"
+    ) -> "DiscreteVP":
+        """Betas evenly spaced from beta_start to beta_end (Ho et al. 2020)."""
+        steps = bounded("num_steps", num_steps, 2, 1 << 20)
+        start, end = _betas(beta_start, beta_end)
+        return cls.of_betas(torch.linspace(start, end, steps, dtype=torch.float64), rounding)
+
+    @classmethod
+    def scaled_linear(
+        cls, num_steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012, rounding: str = "nearest"
+    ) -> "DiscreteVP":
+        """Square roots of the betas evenly spaced (Rombach et al. 2022)."""
+        steps = bounded("num_steps", num_steps, 2, 1 << 20)
+        start, end = _betas(beta_start, beta_end)
+        roots = torch.linspace(math.sqrt(start), math.sqrt(end), steps, dtype=torch.float64)
+        return cls.of_betas(roots**2, rounding)
+
+    @classmethod
+    def cosine(
+        cls, num_steps: int = 1000, offset: float = 0.008, max_beta: float = 0.999, rounding: str = "nearest"
+    ) -> "DiscreteVP":
+        """beta_t = min(1 - f(t + 1) / f(t), max_beta), f(t) = cos^2(pi/2 (t/T + offset) / (1 + offset)).
+
+        Nichol & Dhariwal 2021.
+        """
+        steps = bounded("num_steps", num_steps, 2, 1 << 20)
+        shift = within("offset", offset, 0.0, 1.0)
+        most = within("max_beta", max_beta, 0.0, 1.0, excluded=0.0)
+        times = torch.arange(steps + 1, dtype=torch.float64) / steps
+        f = torch.cos(math.pi / 2 * (times + shift) / (1 + shift)) ** 2
+        return cls.of_betas((1 - f[1:] / f[:-1]).clamp(max=most), rounding)
+
+    def round_sigma(self, sigma: Tensor) -> Tensor:
+        """The nearest levels of the table; sigma itself where times are interpolated."""
+        return sigma if self.rounding == "interpolate" else self._levels.to(sigma.device)[self._nearest(sigma)]
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        """sqrt(abar) = 1 / sqrt(1 + sigma^2)."""
+        return (1 + sigma**2).rsqrt()
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """The nearest step, int64, or the interpolated one."""
+        return self._interpolated(sigma) if self.rounding == "interpolate" else self._nearest(sigma)
+
+    def limits(self) -> tuple[float, float]:
+        """The smallest and largest level of the table that is neither 0 nor infinite."""
+        first, levels = self._usable()
+        del first
+        return float(levels[0]), float(levels[-1])
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The name of the class, the rounding, and a checksum of the table."""
+        table = hashlib.sha256(np.array(self.alphas_cumprod).tobytes()).hexdigest()
+        return {"name": type(self).__name__, "rounding": self.rounding, "alphas_cumprod_sha256": table}
+
+    def _usable(self) -> tuple[int, Tensor]:
+        """The levels between 0 and infinity, ascending, and the step of the first."""
+        first = int((self._levels == 0).sum())
+        levels = self._levels[first:]
+        return first, levels[levels.isfinite()]
+
+    def _nearest(self, sigma: Tensor) -> Tensor:
+        first, levels = self._usable()
+        distances = (sigma.log()[..., None] - levels.to(sigma.device).log()).abs()
+        return distances.argmin(-1) + first
+
+    def _interpolated(self, sigma: Tensor) -> Tensor:
+        first, levels = self._usable()
+        logs = levels.to(sigma.device).log()
+        wanted = sigma.log()
+        if len(logs) == 1:
+            return torch.full_like(wanted, first)
+        above = torch.searchsorted(logs, wanted.contiguous()).clamp(1, len(logs) - 1)
+        share = (wanted - logs[above - 1]) / (logs[above] - logs[above - 1])
+        return first + above - 1 + share.clamp(0, 1)
+
+
+@dataclass(frozen=True)
+class ContinuousVP(NoiseProcess):
+    """The variance preserving SDE with linear beta(t), t from 0 to 1 (Song et al. 2021).
+
+    alpha = 1 / sqrt(1 + sigma^2), sigma(t)^2 = exp(beta_d t^2 / 2 + beta_min t) - 1 with beta_d = beta_max - beta_min,
+    so t = (sqrt(beta_min^2 + 2 beta_d log(1 + sigma^2)) - beta_min) / beta_d. Networks that were trained on times up to
+    999 want an `Adapter` with ``time_scale=999``.
+
+    Args:
+        beta_min: beta at time 0.
+        beta_max: beta at time 1.
+        epsilon_t: smallest time that the network was trained on.
+    """
+
+    beta_min: float = 0.1
+    beta_max: float = 20.0
+    epsilon_t: float = 1e-5
+
+    def __post_init__(self) -> None:
+        low = within("beta_min", self.beta_min, 0.0, 80.0, excluded=0.0)
+        if not low < within("beta_max", self.beta_max, 0.0, 180.0):
+            raise InvalidValueError(f"beta_max is {self.beta_max:g}; allowed are numbers above beta_min, {low:g}")
+        within("epsilon_t", self.epsilon_t, 0.0, 1.0, excluded=1.0)
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        """1 / sqrt(1 + sigma^2)."""
+        return (1 + sigma**2).rsqrt()
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """The time at which the noise level is sigma."""
+        growth = self.beta_max - self.beta_min
+        return ((self.beta_min**2 + 2 * growth * torch.log1p(sigma**2)).sqrt() - self.beta_min) / growth
+
+    def limits(self) -> tuple[float, float]:
+        """The levels at the times epsilon_t and 1."""
+        return self._level(self.epsilon_t), self._level(1.0)
+
+    def _level(self, t: float) -> float:
+        return math.sqrt(math.expm1((self.beta_max - self.beta_min) * t**2 / 2 + self.beta_min * t))
+
+
+@dataclass(frozen=True)
+class CosineVP(NoiseProcess):
+    """x_t = cos(pi t / 2) x + sin(pi t / 2) n, t from 0 to 1 (Salimans & Ho 2022).
+
+    alpha = 1 / sqrt(1 + sigma^2), t = 2 / pi arctan(sigma).
+    """
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        """1 / sqrt(1 + sigma^2)."""
+        return (1 + sigma**2).rsqrt()
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """2 / pi arctan(sigma)."""
+        return sigma.atan() * (2 / math.pi)
+
+
+@dataclass(frozen=True)
+class FlowMatching(NoiseProcess):
+    """x_t = (1 - t) x + t n, t from 0 to 1 (Lipman et al. 2023, Liu et al. 2023): sigma = t / (1 - t).
+
+    alpha = 1 / (1 + sigma), t = sigma / (1 + sigma). Where time runs from noise to data, an `Adapter` has
+    ``time_scale=-1, time_offset=1``.
+    """
+
+    def scale(self, sigma: Tensor) -> Tensor:
+        """1 / (1 + sigma)."""
+        return 1 / (1 + sigma)
+
+    def time(self, sigma: Tensor) -> Tensor:
+        """Sigma / (1 + sigma)."""
+        return sigma / (1 + sigma)
+
+
+def _betas(beta_start: object, beta_end: object) -> tuple[float, float]:
+    start, end = real_number("beta_start", beta_start), real_number("beta_end", beta_end)
+    if not 0 < start < end < 1:
+        raise InvalidValueError(f"betas go from {start:g} to {end:g}; allowed are numbers that grow between 0 and 1")
+    return start, end

@@ -1,0 +1,82 @@
+"""Learning rate, averaged weights and gradients of a training step, as functions of the images seen before it."""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+_LARGEST_GRADIENT = 1e5
+
+
+def learning_rate(peak: float, images: int, ramp: int) -> float:
+    """Peak min(images / ramp, 1), so 0 at the very first step.
+
+    Example:
+        >>> learning_rate(1e-3, 512, 10_000_000)
+        5.12e-08
+    """
+    return peak * min(images / ramp, 1.0) if ramp > 0 else peak
+
+
+def ema_beta(images: int, batch: int, half_life: float, ramp: float | None) -> float:
+    """The share of the old average that is kept after a step, 0.5^(batch / half-life).
+
+    Args:
+        images: images seen before the step.
+        batch: images of the step.
+        half_life: in images.
+        ramp: the half-life is at most ``ramp`` times the images seen; None for no such limit.
+
+    Example:
+        >>> round(ema_beta(5_120_000, 512, 500_000, 0.05), 9)
+        0.998614666
+        >>> ema_beta(0, 512, 500_000, 0.05)
+        0.0
+    """
+    if ramp is not None:
+        half_life = min(half_life, images * ramp)
+    return float(0.5 ** (batch / max(half_life, 1e-8)))
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, network: nn.Module, beta: float) -> None:
+    """Average <- beta average + (1 - beta) network for every parameter; buffers do not change in training.
+
+    Example:
+        >>> a, b = nn.Linear(1, 1), nn.Linear(1, 1)
+        >>> update_average(a, b, 0.0)
+        >>> bool(a.weight == b.weight)
+        True
+    """
+    old: list[Tensor] = list(average.parameters())
+    new: list[Tensor] = list(network.parameters())
+    if beta == 0:
+        torch._foreach_copy_(old, new)
+    else:
+        torch._foreach_lerp_(old, new, 1 - beta)
+
+
+@torch.no_grad()
+def clean_gradients(parameters: Iterable[Tensor]) -> Tensor:
+    """Replaces NaN in gradients by 0 and infinities by +-1e5.
+
+    Returns:
+        How many there were, a scalar on the device of the gradients, which is not waited for.
+
+    Example:
+        >>> w = torch.zeros(3, requires_grad=True)
+        >>> w.grad = torch.tensor([1.0, float("nan"), -float("inf")])
+        >>> clean_gradients([w]), w.grad
+        (tensor(2), tensor([ 1.0000e+00,  0.0000e+00, -1.0000e+05]))
+    """
+    found = torch.zeros((), dtype=torch.int64)
+    for parameter in parameters:
+        if parameter.grad is not None:
+            found = found.to(parameter.grad.device) + (~parameter.grad.isfinite()).sum()
+            parameter.grad.nan_to_num_(nan=0.0, posinf=_LARGEST_GRADIENT, neginf=-_LARGEST_GRADIENT)
+    return found
+
+
+def adam(network: nn.Module, betas: tuple[float, float], eps: float) -> torch.optim.Adam:
+    """Adam over all parameters, with the learning rate to be set before every step."""
+    return torch.optim.Adam(network.parameters(), lr=0.0, betas=betas, eps=eps)

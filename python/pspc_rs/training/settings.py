@@ -1,0 +1,200 @@
+"""What a training run is: everything that decides its numbers, and what does not."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from typing import Any, Literal, TypeAlias
+
+from pspc_rs.arrays import real_number, whole_number
+from pspc_rs.data import ImageSet
+from pspc_rs.errors import DataError, DTypeError, InvalidValueError
+
+Process: TypeAlias = Literal["edm", "vp", "ve"]
+"""The preconditioner and the loss that goes with it."""
+
+Precision: TypeAlias = Literal["fp32", "bf16"]
+"""What the network computes in; weights, loss and optimiser are float32 in either case."""
+
+PRECONDITIONERS: dict[str, str] = {"edm": "EDMPrecond", "vp": "VPPrecond", "ve": "VEPrecond"}
+"""The preconditioner of every process."""
+
+_MAX_SEED = 2**64 - 1
+_LONGEST_RAMP = 10_000_000
+_RAMP_SHARE = 20
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Everything that decides the numbers of a run, besides the data. The defaults are EDM's for CIFAR-10.
+
+    Counts are of training images, however often each is seen, so that they do not depend on the batch.
+
+    Attributes:
+        architecture: name of the network, see ``pspc_rs.networks.registry``.
+        architecture_kwargs: its arguments, without ``augment_dim``.
+        process: "edm", "vp" or "ve".
+        conditional: tell the network the classes of the images.
+        images: length of the run.
+        batch: images of a step, over all processes.
+        learning_rate: of Adam, once it has ramped up.
+        betas: of Adam.
+        eps: of Adam.
+        learning_rate_ramp: images over which the learning rate grows from 0; None for a twentieth of the run, at most
+            ten million.
+        ema_half_life: images in which the averaged weights forget half of what they were.
+        ema_ramp: the half-life is at most this share of the images seen; None for no such limit.
+        augment: probability of every augmentation, 0 for none, see ``AugmentPipe``.
+        loss_scale: factor of the loss; it plays a part only beside Adam's ``eps``.
+        precision: "fp32" or "bf16".
+        seed: of weights, order, noise, augmentation and dropout.
+
+    Raises:
+        InvalidValueError: a value is out of range.
+        DTypeError: a value has the wrong type.
+
+    Example:
+        >>> TrainSettings(images=1_000_000).ramp
+        50000
+    """
+
+    architecture: str = "SongUNet"
+    architecture_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    process: Process = "edm"
+    conditional: bool = False
+    images: int = 200_000_000
+    batch: int = 512
+    learning_rate: float = 1e-3
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    learning_rate_ramp: int | None = None
+    ema_half_life: float = 500_000
+    ema_ramp: float | None = 0.05
+    augment: float = 0.12
+    loss_scale: float = 1.0
+    precision: Precision = "fp32"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _one_of("process", self.process, tuple(PRECONDITIONERS))
+        _one_of("precision", self.precision, ("fp32", "bf16"))
+        for name in ("images", "batch"):
+            whole_number(name, getattr(self, name))
+        if whole_number("seed", self.seed, least=0) > _MAX_SEED:
+            raise InvalidValueError(f"seed is {self.seed}; allowed are 0 to {_MAX_SEED}")
+        if self.learning_rate_ramp is not None:
+            whole_number("learning_rate_ramp", self.learning_rate_ramp, least=0)
+        for name in ("learning_rate", "eps", "loss_scale"):
+            _within(name, getattr(self, name), above=0.0)
+        for name, beta in zip(("beta1", "beta2"), self.betas, strict=True):
+            _within(name, beta, below=1.0)
+        _within("ema_half_life", self.ema_half_life)
+        if self.ema_ramp is not None:
+            _within("ema_ramp", self.ema_ramp, above=0.0)
+        if real_number("augment", self.augment) > 1 or self.augment < 0:
+            raise InvalidValueError(f"augment is {self.augment}; allowed are probabilities, 0 to 1")
+
+    @property
+    def ramp(self) -> int:
+        """Images over which the learning rate grows."""
+        if self.learning_rate_ramp is not None:
+            return self.learning_rate_ramp
+        return min(_LONGEST_RAMP, self.images // _RAMP_SHARE)
+
+    @property
+    def num_steps(self) -> int:
+        """Steps of the run; the last one ends at ``images`` or beyond."""
+        return -(-self.images // self.batch)
+
+    def label_dim(self, data: ImageSet) -> int:
+        """Number of classes that the network is told, 0 for none.
+
+        Raises:
+            DataError: there are none to tell.
+        """
+        if not self.conditional:
+            return 0
+        if data.labels is None or int(data.labels.min()) < 0:
+            raise DataError(f"{data.name} has no labels 0, 1, ..., which a conditional network is to be trained with")
+        return int(data.labels.max()) + 1
+
+    def description(self, data: ImageSet, augment_dim: int) -> dict[str, Any]:
+        """The network for the data, as ``pspc_rs.networks.build_network`` takes it.
+
+        Args:
+            data: what it is to be trained on.
+            augment_dim: number of augmentation labels.
+        """
+        square = data.height == data.width
+        return {
+            "preconditioner": PRECONDITIONERS[self.process],
+            "preconditioner_kwargs": {
+                "img_resolution": data.height if square else [data.height, data.width],
+                "img_channels": data.channels,
+                "label_dim": self.label_dim(data),
+            },
+            "architecture": self.architecture,
+            "architecture_kwargs": {**self.architecture_kwargs, "augment_dim": augment_dim},
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """Every setting by name, the ramp as it will be."""
+        return {one.name: getattr(self, one.name) for one in fields(self)} | {"learning_rate_ramp": self.ramp}
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is carried out; it may be resumed with others.
+
+    None stands for a share of the run: a thousandth for the log, a hundredth for checkpoints, a twentieth for samples.
+
+    Attributes:
+        device: "auto" (CUDA if there is any), "cpu", "cuda" or "cuda:0".
+        micro_batch: most images a process computes at once; None for its share of the batch. Gradients of the
+            parts are added up.
+        compile: pass the network through ``torch.compile``; a string names the backend.
+        tf32: allow CUDA to round the factors of float32 products to 10 bits.
+        log_every: images between lines of the log.
+        checkpoint_every: images between checkpoints.
+        sample_every: images between pictures of samples and evaluations.
+        num_samples: samples in a picture, 0 for no pictures.
+        sample_steps: steps of Heun's method.
+        evaluate_images: images of an evaluation of the averaged network, 0 for none.
+        half_precision: save the finished network in float16.
+    """
+
+    device: str = "auto"
+    micro_batch: int | None = None
+    compile: bool | str = False
+    tf32: bool = False
+    log_every: int | None = None
+    checkpoint_every: int | None = None
+    sample_every: int | None = None
+    num_samples: int = 64
+    sample_steps: int = 18
+    evaluate_images: int = 256
+    half_precision: bool = False
+
+    def __post_init__(self) -> None:
+        for name in ("micro_batch", "log_every", "checkpoint_every", "sample_every"):
+            if getattr(self, name) is not None:
+                whole_number(name, getattr(self, name))
+        whole_number("num_samples", self.num_samples, least=0)
+        whole_number("evaluate_images", self.evaluate_images, least=0)
+        whole_number("sample_steps", self.sample_steps)
+
+
+def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
+    if not isinstance(value, str):
+        raise DTypeError(f"{name} is {value!r:.80}; allowed are {', '.join(allowed)}")
+    if value not in allowed:
+        raise InvalidValueError(f"{name} is {value!r:.80}; allowed are {', '.join(allowed)}")
+
+
+def _within(name: str, value: object, *, above: float | None = None, below: float | None = None) -> None:
+    """A number that is not negative, above one number and below another."""
+    number = real_number(name, value)
+    if number < 0 or (above is not None and number <= above) or (below is not None and number >= below):
+        limits = [
+            f"above {above:g}" if above is not None else "from 0",
+            f"below {below:g}" if below is not None else "",
+        ]
+        raise InvalidValueError(f"{name} is {number:g}; allowed are numbers {' and '.join(filter(None, limits))}")

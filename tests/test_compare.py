@@ -1,0 +1,365 @@
+"""MSE curves: numbers, keys, runs that are killed and resumed, the command."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import pspc_rs as pspc
+from command_line import fail, names, random_data, start, succeed
+from pspc_rs import errors
+from pspc_rs.experiments import cfdm_mse, compare, forward_noisy, mse_figure, reverse_noisy
+from pspc_rs.experiments.table import Row
+
+DATA = pspc.ImageSet(np.random.default_rng(0).integers(0, 256, (40, 1, 6, 6), dtype=np.uint8), xflip=True)
+SIGMAS = [8.0, 1.0, 0.4]
+
+
+def shrink(z: Any, sigma: Any) -> Any:
+    return z / (1 + np.asarray(sigma).reshape(-1, 1, 1, 1) ** 2)
+
+
+def zero(z: Any, sigma: Any) -> Any:
+    return 0 * z
+
+
+def family() -> dict[str, Any]:
+    return {
+        "empirical": pspc.Empirical(DATA),
+        "pspc_sq": pspc.PSPCSquare(DATA, patch_sizes=3),
+        "gaussian": pspc.Gaussian(DATA, cache=False),
+    }
+
+
+def run(outdir: Path, denoisers: Any = None, targets: Any = None, **options: Any) -> list[Row]:
+    """`compare` with little work, unless told otherwise."""
+    chosen = {"sigmas": SIGMAS, "n": 5, "batch": 3, **options}
+    return compare(DATA, targets or {"net": shrink}, denoisers or family(), outdir, **chosen)
+
+
+def table_bytes(outdir: Path) -> bytes:
+    return (outdir / "mse.csv").read_bytes()
+
+
+def test_rows_are_the_mse_and_its_standard_error(tmp_path: Path) -> None:
+    rows = run(tmp_path, seed=3)
+    assert len(rows) == 2 * 3 * 3
+    start = pspc.samplers.initial_noise(5, DATA.shape, SIGMAS[0], seed=3)
+    reverse = reverse_noisy(shrink, start, SIGMAS)
+    for row in rows:
+        level = int(row["level"])
+        assert row["sigma"] == SIGMAS[level] and row["n"] == 5 and row["target"] == "net"
+        z = forward_noisy(DATA, 5, SIGMAS[level], seed=3) if row["process"] == "forward" else reverse[level]
+        D = family()[str(row["denoiser"])]
+        each = np.square(np.asarray(D(z, SIGMAS[level]), float) - shrink(z, SIGMAS[level])).mean(axis=(1, 2, 3))
+        assert row["mse"] == pytest.approx(each.mean(), rel=1e-5)
+        assert row["standard_error"] == pytest.approx(each.std(ddof=1) / 5**0.5, rel=1e-4)
+    assert [row["process"] for row in rows] == ["forward"] * 9 + ["reverse"] * 9
+
+
+def test_files_of_a_run_and_what_they_tell(tmp_path: Path) -> None:
+    rows = run(tmp_path)
+    assert names(tmp_path) == ["mse.csv", "noisy", "settings.json", "times.csv"]
+    behind = json.loads((tmp_path / "settings.json").read_text())
+    assert set(behind) == {row["settings"] for row in rows}
+    one = behind[next(row["settings"] for row in rows if row["denoiser"] == "pspc_sq" and row["process"] == "reverse")]
+    assert one["denoiser"]["schedule"]["patch_sizes"] == [3]
+    assert one["sampler"] == "heun" and one["n"] == 5 and one["sigmas"] == SIGMAS
+    assert one["target"]["denoiser"].endswith("test_compare.shrink")
+    assert one["data"]["fingerprint"] == DATA.fingerprint
+    assert one["made_with"]["versions"]["numpy"] == np.__version__
+    lines = (tmp_path / "times.csv").read_text().splitlines()
+    assert lines[0] == "process,target,denoiser,settings,level,seconds" and len(lines) == 19
+
+
+def test_a_second_run_adds_rows_and_computes_only_them(tmp_path: Path) -> None:
+    asked: list[float] = []
+
+    def counting(z: Any, sigma: Any) -> Any:
+        asked.append(sigma[0])
+        return zero(z, sigma)
+
+    few = {"empirical": pspc.Empirical(DATA)}
+    run(tmp_path, few, {"net": counting}, processes=["forward"])
+    assert sorted(set(asked)) == sorted(SIGMAS)
+    asked.clear()
+    run(tmp_path, few, {"net": counting}, processes=["forward"])
+    assert asked == []
+    both = run(tmp_path, {**few, "cfdm": pspc.CFDM(DATA, 0.2, 2)}, {"net": counting}, processes=["forward"])
+    assert [row["denoiser"] for row in both] == ["cfdm"] * 3 + ["empirical"] * 3
+    for other in ({"n": 6}, {"seed": 1}, {"sigmas": SIGMAS[1:]}):
+        assert len(run(tmp_path, few, {"net": counting}, processes=["forward"], **other)) in (2, 3)
+    assert len(table_bytes(tmp_path).splitlines()) == 1 + 6 + 3 + 3 + 2
+    assert len(run(tmp_path, {"cfdm": pspc.CFDM(DATA, 0.3, 2)}, {"net": counting}, processes=["forward"])) == 3
+    renamed = run(tmp_path, {"optimal": few["empirical"]}, {"net": counting}, processes=["forward"])
+    assert [row["denoiser"] for row in renamed] == ["optimal"] * 3
+
+
+def test_targets_share_forward_images_and_have_their_own_trajectories(tmp_path: Path) -> None:
+    calls: list[int] = []
+
+    class Counting(pspc.Empirical):
+        def _denoise(self, *arguments: Any) -> Any:
+            calls.append(1)
+            return super()._denoise(*arguments)
+
+    targets = {"shrink": shrink, "zero": zero}
+    rows = run(tmp_path, {"own": Counting(DATA)}, targets, batch=5)
+    assert len(calls) == 3 * (1 + 2)
+    assert len(rows) == 3 * 2 * 2
+    assert len(list((tmp_path / "noisy").glob("*.npy"))) == 2
+    alone = run(tmp_path / "alone", {"own": pspc.Empirical(DATA)}, {"zero": zero}, batch=5)
+    assert [row["mse"] for row in rows if row["target"] == "zero"] == [row["mse"] for row in alone]
+
+
+def test_a_network_compared_with_itself_is_0_away(tmp_path: Path) -> None:
+    rows = run(tmp_path, {"net": shrink, "other": zero}, {"net": shrink})
+    assert all((row["mse"] == 0) == (row["denoiser"] == "net") for row in rows)
+    mse_figure(rows)
+    with pytest.raises(errors.InvalidValueError, match="'net' names both"):
+        run(tmp_path, {"net": zero}, {"net": shrink})
+
+
+def test_the_closer_denoiser_has_the_smaller_error(tmp_path: Path) -> None:
+    target = {"pspc3": pspc.PSPCSquare(DATA, patch_sizes=3)}
+    denoisers = {f"side{side}": pspc.PSPCSquare(DATA, patch_sizes=side) for side in (3, 4, 5)}
+    rows = run(tmp_path, {**denoisers, "empirical": pspc.Empirical(DATA)}, target, n=8, sigmas=[2.0, 0.5])
+    for process in ("forward", "reverse"):
+        for level in (0, 1):
+            mse = {r["denoiser"]: float(r["mse"]) for r in rows if (r["process"], r["level"]) == (process, level)}
+            assert mse["side3"] == 0 < mse["side4"] < mse["side5"] < mse["empirical"]
+
+
+def test_levels_outside_the_range_are_left_out(tmp_path: Path) -> None:
+    rows = run(tmp_path / "noise", sigma_range=(0.5, 2.0))
+    assert {row["level"] for row in rows} == {1}
+    z = reverse_noisy(shrink, pspc.samplers.initial_noise(5, DATA.shape, 8.0), SIGMAS)
+    (stored,) = (tmp_path / "noise" / "noisy").glob("*.npy")
+    assert np.array_equal(np.load(stored), z[:2])
+    run(tmp_path / "data", sigma_range=(0.0, 2.0), start="data")
+    (stored,) = (tmp_path / "data" / "noisy").glob("*.npy")
+    assert np.array_equal(np.load(stored)[0], forward_noisy(DATA, 5, 1.0))
+    whole = run(tmp_path / "noise")
+    assert len(whole) == 18 and [row for row in whole if row["level"] == 1] == rows
+
+
+class StoppedError(Exception):
+    """What ends a run in these tests."""
+
+
+@settings(max_examples=8)
+@given(st.lists(st.integers(1, 25), min_size=1, max_size=6))
+def test_however_often_a_run_is_stopped_the_table_is_the_same(
+    tmp_path_factory: pytest.TempPathFactory, undisturbed: bytes, stops: list[int]
+) -> None:
+    outdir = tmp_path_factory.mktemp("stopped")
+    stopped = False
+    for stop in stops:
+        left = [stop]
+
+        def report(done: float, total: float, what: str, left: list[int] = left) -> None:
+            left[0] -= 1
+            if left[0] == 0:
+                raise StoppedError
+
+        try:
+            run(outdir, report=report)
+        except StoppedError:
+            stopped = True
+    assert stopped or max(stops) > 20
+    run(outdir)
+    assert table_bytes(outdir) == undisturbed
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    outdir = tmp_path_factory.mktemp("undisturbed")
+    run(outdir)
+    return table_bytes(outdir)
+
+
+def test_progress_ends_at_its_total(tmp_path: Path) -> None:
+    told: list[tuple[float, float]] = []
+    run(tmp_path, report=lambda done, total, what: told.append((done, total)))
+    done, total = told[-1]
+    assert done == total == 5 * 2 * 3 * 4
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n": 1}, "n is 1"),
+        ({"batch": 0}, "batch is 0"),
+        ({"seed": -1}, "seed is -1"),
+        ({"seed": 2**32}, "seed is 4294967296"),
+        ({"processes": ["sideways"]}, "processes are"),
+        ({"processes": []}, "processes are"),
+        ({"processes": "forward"}, "processes are"),
+        ({"sampler": "edm"}, "sampler is 'edm'"),
+        ({"start": "nowhere"}, "start is 'nowhere'"),
+        ({"sigma_range": (2.0, 5.0)}, "no level of the grid lies in the range 2 to 5"),
+        ({"sigmas": [1.0, 2.0]}, "sigmas are"),
+    ],
+)
+def test_bad_arguments_are_refused_and_nothing_is_written(
+    tmp_path: Path, options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(errors.InvalidValueError, match=message):
+        run(tmp_path / "run", **options)
+    assert not (tmp_path / "run").exists()
+
+
+def test_bad_models_are_refused(tmp_path: Path) -> None:
+    for models in ({"denoisers": {"bad": lambda z, s: z * np.nan}}, {"targets": {"bad": lambda z, s: z * np.inf}}):
+        with pytest.raises(errors.InvalidValueError, match="the output of bad at sigma 8 holds"):
+            run(tmp_path, processes=["forward"], **models)
+    with pytest.raises(errors.ShapeError, match=r"bad returned shape \[3, 1, 6, 5\]"):
+        run(tmp_path, {"bad": lambda z, s: z[..., 1:]}, processes=["forward"])
+    with pytest.raises(errors.InvalidValueError, match="no denoisers"):
+        compare(DATA, {"net": zero}, {}, tmp_path)
+
+
+def test_a_folder_with_another_table_is_refused_and_left_alone(tmp_path: Path) -> None:
+    (tmp_path / "mse.csv").write_text("my,own,table\n1,2,3\n")
+    with pytest.raises(errors.DataError, match="has the columns my, own, table"):
+        run(tmp_path)
+    assert names(tmp_path) == ["mse.csv"]
+
+
+def test_cfdm_errors_are_those_of_cfdm(tmp_path: Path) -> None:
+    z = [forward_noisy(DATA, 4, sigma) for sigma in (1.0, 0.3)]
+    target = pspc.CFDM(DATA, 0.4, 3, seed=2)
+    errors_ = cfdm_mse(DATA, target, z, [1.0, 0.3], smoothings=[0.0, 0.4], num_noises=[1, 3], seed=2, batch=3)
+    assert errors_.best == (0.4, 3)
+    assert (errors_.mse[1, 1] < 1e-12).all()
+    same = {"sigmas": [1.0, 0.3], "n": 4, "processes": ["forward"]}
+    rows = run(tmp_path, {"cfdm": pspc.CFDM(DATA, 0.4, 1, 2)}, {"target": target}, **same)
+    np.testing.assert_allclose(errors_.mse[1, 0], [float(row["mse"]) for row in rows], rtol=1e-5)
+    np.testing.assert_allclose(errors_.standard_error[1, 0], [float(row["standard_error"]) for row in rows], rtol=1e-4)
+    with pytest.raises(errors.InvalidValueError, match="1 sets of z, 2 levels"):
+        cfdm_mse(DATA, target, z[:1], [1.0, 0.3], smoothings=[0.1])
+
+
+NETWORK = """
+def half(z, sigma):
+    return z / (1 + sigma.reshape(-1, 1, 1, 1) ** 2)
+
+def zero(z, sigma):
+    return 0 * z
+"""
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[object]:
+    """A comparison with two networks in the current folder."""
+    (tmp_path / "compare_networks.py").write_text(NETWORK)
+    monkeypatch.chdir(tmp_path)
+    data = random_data(tmp_path / "data.npy", 30, 1, 8, 8)
+    return ["compare", "--data", data, "--n-steps", 4, "--n", 4, "--batch", 3]
+
+
+def test_the_command_writes_table_figure_and_record(tmp_path: Path, command: list[object]) -> None:
+    out = tmp_path / "out"
+    sides = ["--patch-sizes", "8,5,3,3", "--smoothing", 0.2, "--num-noises", 2, "--num-draws", 8]
+    targets = ["--target", "compare_networks:half,compare_networks:zero"]
+    printed = succeed(
+        *command, *targets, "--denoisers", "empirical,cfdm,snis", "--denoisers", "sq=pspc-sq", *sides, "--outdir", out
+    )
+    assert names(out) == ["compare.json", "mse.csv", "mse.pdf", "mse.png", "noisy", "settings.json", "times.csv"]
+    lines = (out / "mse.csv").read_text().splitlines()
+    assert len(lines) == 1 + 2 * 2 * 4 * 4
+    assert printed.splitlines()[-3:] == [str(out / name) for name in ("mse.csv", "mse.png", "mse.pdf")]
+    assert "reverse, against zero" in printed and "sq" in printed
+    data = pspc.load(tmp_path / "data.npy", xflip=True)
+    expected = compare(
+        data,
+        {"half": __import__("compare_networks").half},
+        {"sq": pspc.PSPCSquare(data, patch_sizes=[8, 5, 3, 3])},
+        tmp_path / "api",
+        sigmas=pspc.edm_sigmas(4),
+        n=4,
+        batch=3,
+    )
+    rows = [line.split(",") for line in lines[1:] if ",half,sq," in line]
+    assert [(row[0], row[4]) for row in rows] == [(row["process"], str(row["level"])) for row in expected]
+    assert [float(row[7]) for row in rows] == pytest.approx([float(row["mse"]) for row in expected], rel=1e-5)
+    record = json.loads((out / "compare.json").read_text())
+    assert record["options"]["denoisers"] == ["empirical", "cfdm", "snis", "sq=pspc-sq"]
+    assert record["data"]["fingerprint"] == data.fingerprint
+
+
+def test_the_command_keeps_to_a_range_and_a_process(tmp_path: Path, command: list[object]) -> None:
+    options = ["--target", "n=compare_networks:half", "--process", "forward", "--sigma-to", 15, "--sigma-from", 0.01]
+    succeed(*command, *options, "--denoisers", "gaussian", "--outdir", tmp_path / "out")
+    rows = [line.split(",") for line in (tmp_path / "out" / "mse.csv").read_text().splitlines()[1:]]
+    assert [(row[0], row[1], row[4]) for row in rows] == [("forward", "n", "1"), ("forward", "n", "2")]
+    assert not (tmp_path / "out" / "noisy").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--target", "compare_networks:half", "--denoisers", "pspc"], "'pspc' is no denoiser; allowed are empirical"),
+        (["--target", "compare_networks:none"], "cannot be imported"),
+        (["--target", "compare_networks:half", "--denoisers", "empirical,empirical"], "is empty or taken"),
+        (["--target", "compare_networks:half", "--denoisers", "pspc_flex"], "needs --heatmaps"),
+        (["--target", "compare_networks:half", "--process", "sideways"], "allowed are forward, reverse"),
+        (["--target", "compare_networks:half", "--denoisers", "pspc_sq"], "give --patch-sizes"),
+        ([], "Missing option"),
+    ],
+)
+def test_bad_options_end_in_one_line(tmp_path: Path, command: list[object], options: list[str], message: str) -> None:
+    code = 1 if "patch-sizes" in message or "imported" in message else 2
+    assert message in fail(code, *command, "--outdir", tmp_path / "out", *options)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_a_killed_command_goes_on_to_the_same_table(tmp_path: Path, command: list[object]) -> None:
+    chosen = ["--denoisers", "empirical,pspc_sq,cfdm", "--patch-sizes", 3, "--target", "compare_networks:half"]
+    slow = [*command, *chosen, "--n", 30]
+    slow[2] = random_data(tmp_path / "large.npy", 1500, 3, 12, 12)
+    with start(*slow, "--outdir", tmp_path / "killed") as process:
+        wait_for_rows(tmp_path / "killed" / "mse.csv", process, random.Random(time.time()).randint(1, 20))
+        process.kill()
+    assert process.returncode == -signal.SIGKILL
+    printed = succeed(*slow, "--outdir", tmp_path / "killed")
+    succeed(*slow, "--outdir", tmp_path / "undisturbed")
+    assert "reverse" in printed
+    assert table_bytes(tmp_path / "killed") == table_bytes(tmp_path / "undisturbed")
+    assert names(tmp_path / "killed") == names(tmp_path / "undisturbed")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
+def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(tmp_path: Path, command: list[object]) -> None:
+    slow = [*command, "--denoisers", "empirical", "--target", "compare_networks:half", "--n", 4000]
+    slow[2] = random_data(tmp_path / "large.npy", 2000, 3, 12, 12)
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = start(*slow, "--outdir", tmp_path / "out")
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+    with process:
+        wait_for_rows(tmp_path / "out" / "mse.csv", process, 1)
+        process.send_signal(signal.SIGINT)
+        _, stderr = process.communicate(timeout=10)
+    assert process.returncode == 130
+    assert stderr.strip().splitlines()[-1] == "Interrupted; finished levels are kept, the same command goes on"
+
+
+def wait_for_rows(table: Path, process: "subprocess.Popen[str]", count: int) -> None:
+    end = time.monotonic() + 60
+    while not table.exists() or len(table.read_bytes().splitlines()) <= count:
+        assert process.poll() is None, "the run ended before it could be disturbed"
+        assert time.monotonic() < end
+        time.sleep(0.005)
