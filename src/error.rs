@@ -105,6 +105,14 @@ pub enum Error {
         /// What the driver or the compiler said.
         reason: String,
     },
+    /// The environment asks for an instruction set that is none of this processor's.
+    #[error("PSPC_ISA is {value:?}, allowed on this processor are {allowed}")]
+    IsaVariable {
+        /// What the variable holds.
+        value: String,
+        /// The names it may hold.
+        allowed: String,
+    },
     /// The result is not finite: the images changed under a running call.
     #[error("the result is not finite: the images were changed while they were in use, or hold NaN or infinite pixels")]
     NotFinite,

@@ -24,7 +24,9 @@ impl From<Error> for PyErr {
                 InvalidValueError::new_err(text)
             }
             Error::Uncovered { .. } => CoverageError::new_err(text),
-            Error::Threads { .. } | Error::ThreadsVariable { .. } => InvalidValueError::new_err(text),
+            Error::Threads { .. } | Error::ThreadsVariable { .. } | Error::IsaVariable { .. } => {
+                InvalidValueError::new_err(text)
+            }
             Error::CudaUnavailable { .. } | Error::Cuda { .. } => CudaError::new_err(text),
             Error::CudaCompilerMissing { .. } => MissingDependencyError::new_err(text),
             Error::NotFinite | Error::Stopped => PspcError::new_err(text),
