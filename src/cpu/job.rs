@@ -150,10 +150,7 @@ impl<P: Pixel> Group<P> {
     }
 
     /// The tiles with their energies of the last block, which was a single probe.
-    pub(super) fn tiles_and_energies(
-        &mut self,
-        job: &Job<'_, P>,
-    ) -> impl Iterator<Item = (&Tile<P>, &mut [Lanes])> {
+    pub(super) fn tiles_and_energies(&mut self, job: &Job<'_, P>) -> impl Iterator<Item = (&Tile<P>, &mut [Lanes])> {
         let count = job.views[0].count();
         self.tiles[..self.filled].iter().zip(self.energies.chunks_exact_mut(count))
     }

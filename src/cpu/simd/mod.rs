@@ -164,16 +164,8 @@ mod tests {
         let mut halves = Halves::ZERO;
         V::load_bytes(bytes).sub(V::splat(127.5)).store_halves(&mut halves);
         let from_halves = V::load_halves(&halves);
-        let all = [
-            x.add(y),
-            x.sub(y),
-            x.mul(y),
-            x.min(y),
-            x.max(y),
-            V::load_bytes(bytes),
-            from_halves,
-            V::splat(a.0[3]),
-        ];
+        let all =
+            [x.add(y), x.sub(y), x.mul(y), x.min(y), x.max(y), V::load_bytes(bytes), from_halves, V::splat(a.0[3])];
         let stored = all.iter().map(|v| {
             let mut out = Lanes::ZERO;
             v.store(&mut out);
