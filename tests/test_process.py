@@ -131,6 +131,11 @@ def test_a_bad_number_of_threads_in_the_environment_is_named() -> None:
 
 
 def test_a_bad_instruction_set_in_the_environment_is_named() -> None:
-    code = "import numpy as np, pspc_rs as p; p.Empirical(p.ImageSet(np.zeros((1, 1, 2, 2), np.uint8)))(np.zeros((1, 1, 2, 2)), 1.0)"
-    done = run(code, PSPC_ISA="sse9")
+    done = run(
+        """
+        import numpy as np, pspc_rs as pspc
+        pspc.Empirical(pspc.ImageSet(np.zeros((1, 1, 2, 2), np.uint8)))(np.zeros((1, 1, 2, 2)), 1.0)
+        """,
+        PSPC_ISA="sse9",
+    )
     assert 'InvalidValueError: PSPC_ISA is "sse9", allowed on this processor are portable' in done.stderr
