@@ -44,12 +44,14 @@ def compare(out: Path, few: bool) -> None:
 
 def test_the_engine_tests_pass_on_an_emulated_gpu(driver: Path, cache: Path) -> None:
     profile = {"HYPOTHESIS_PROFILE": os.environ.get("HYPOTHESIS_PROFILE", "few")}
-    done = cuda_emulation.run(["-m", "pytest", "-q", str(HERE / "test_cuda_engine.py")], driver, cache, **profile)
+    done = cuda_emulation.run(
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "test_cuda_engine.py")], driver, cache, **profile
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout
 
 
-@pytest.mark.parametrize("settings", [{"FAKE_CUDA_MEMORY": "800000"}, {"FAKE_CUDA_SHARED": "1500"}])
+@pytest.mark.parametrize("settings", [{"FAKE_CUDA_FREE": "3000"}, {"FAKE_CUDA_SHARED": "1500"}])
 def test_little_memory_of_either_kind_changes_nothing(
     settings: dict[str, str], driver: Path, cache: Path, tmp_path: Path
 ) -> None:
@@ -61,6 +63,12 @@ def test_little_memory_of_either_kind_changes_nothing(
     with np.load(tmp_path / "plenty.npz") as plenty, np.load(tmp_path / "little.npz") as little:
         for name in plenty:
             np.testing.assert_array_equal(little[name], plenty[name], err_msg=name)
+
+
+def test_a_set_that_does_not_fit_is_taken_in_tiles(driver: Path, cache: Path) -> None:
+    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "test_cuda_engine.py"), "-k", "tiles"]
+    done = cuda_emulation.run(tests, driver, cache, FAKE_CUDA_FREE="40000")
+    assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("sanitizer", list(cuda_emulation.SANITIZERS))

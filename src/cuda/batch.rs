@@ -74,7 +74,8 @@ impl Lists {
 impl Batch {
     /// Most candidates listed for a query: more would cost more than the dense passes.
     pub(super) fn limit(call: &Call<'_>) -> usize {
-        ((1 << 24) / call.windows.pixels).clamp(1 << 10, 1 << 18)
+        let all = call.device_bank.len().saturating_mul(call.views() * call.windows.count);
+        ((1 << 24) / call.windows.pixels).clamp(1 << 10, 1 << 18).min(all)
     }
 
     /// Bytes of device memory a query needs whatever its windows are.
@@ -205,8 +206,7 @@ impl Batch {
     pub(super) fn weigh_candidates(&self, call: &Call<'_>, pace: &mut Pace<'_, '_>) -> Result<()> {
         let Some(lists) = &self.lists else { return Ok(()) };
         let list = lists.arguments();
-        let most = call.device_bank.len().saturating_mul(call.views() * call.windows.count);
-        let blocks = Self::limit(call).min(most).div_ceil(256).clamp(1, 64) as u32;
+        let blocks = Self::limit(call).div_ceil(256).clamp(1, 64) as u32;
         let grid = Grid { blocks: [blocks, self.queries as u32, 1], threads: 128, shared: 0 };
         let (shapes, count) = (call.windows.shapes, call.windows.count as i32);
         let (best, sums) = (lists.best.address(), lists.sums.address());

@@ -1,7 +1,7 @@
 // A libcuda that runs the kernels on the processor: the driver calls that the engine makes, with memory that is malloc's
 // and streams that are always done. So everything but the GPU itself is tested: arguments, grids, plans, errors.
 //
-// FAKE_CUDA_MEMORY: bytes of device memory; FAKE_CUDA_SHARED: bytes of shared memory a block may have;
+// FAKE_CUDA_MEMORY: bytes of device memory; FAKE_CUDA_FREE: bytes of it that are said to be free; FAKE_CUDA_SHARED: bytes of shared memory a block may have;
 // FAKE_CUDA_VERSION: what the driver supports; FAKE_CUDA_DEVICES: how many devices; FAKE_CUDA_FAIL: a kernel whose
 // launch fails.
 
@@ -209,7 +209,7 @@ int cuCtxGetCurrent(void** context) {
 int cuMemGetInfo_v2(size_t* free, size_t* total) {
     std::lock_guard<std::mutex> guard(lock);
     *total = setting("FAKE_CUDA_MEMORY", 1 << 30);
-    *free = *total - used;
+    *free = setting("FAKE_CUDA_FREE", *total - used);
     return SUCCESS;
 }
 
