@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= out
-RUST   := Cargo.toml Cargo.lock $(shell find src -name '*.rs')
+RUST   := Cargo.toml Cargo.lock $(shell find src -name '*.rs' -o -name '*.cu')
 
 .PHONY: demo test lint bench doc clean
 
@@ -26,12 +26,15 @@ demo: $(VENV)/.demo
 
 test: $(VENV)/.dev
 	cargo test --quiet
+	cargo test --quiet --features cuda cuda
 	$(BIN)/python -m pytest
 
 lint: $(VENV)/.dev
 	cargo fmt --check
 	cargo clippy --quiet --all-targets -- -D warnings
 	cargo clippy --quiet --features python -- -D warnings
+	cargo clippy --quiet --features python,cuda -- -D warnings
+	cargo clippy --quiet --features cuda --all-targets -- -D warnings
 	RUSTDOCFLAGS="-D warnings" cargo doc --quiet --no-deps
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .

@@ -1,36 +1,38 @@
 """This engine beside PyTorch, in one run, on the same data: microseconds a pair (one query, one training image).
 
-    python benchmarks/compare.py --out out/bench [--data FILE_OR_NAME] [--images 10000] [--queries 8]
+    python benchmarks/compare.py --out out/bench [--data FILE_OR_NAME] [--images 10000] [--queries 8] [--sample]
 
-Contestants, each doing both passes of a posterior composite:
+Contestants, each doing both passes of a posterior composite (programs in contestants.py):
 
 - ``pspc_rs``: this engine, every thread it is given;
-- ``windows``: PyTorch, window by window through unfold, 100 images a chunk: the style of the published scripts;
-- ``box sums``: the best PyTorch found: box sums by avg_pool2d, composites by einsum, the fastest of a few chunk sizes;
+- ``windows``: PyTorch, window by window (mask by mask), 100 images a chunk: the style of the published scripts;
+- ``box sums``: the best PyTorch found: box sums by avg_pool2d, composites by einsum, the fastest of a few chunk sizes,
+  with ``--compile`` also through torch.compile;
 - ``gemm``: for the full window, the distance as a matrix product.
 
 The PyTorch contestants run on fewer images where they are slow; their cost is linear in the number of images. Every
-result is checked against this engine's before its time counts.
+result is checked against this engine's before its time counts. Memory is the rise of the process's resident memory
+during a call. The fraction of peak compares the operations of a level (measure.py) with the fused multiply-adds that
+all threads do in registers, measured in the same run.
 """
 
 import argparse
 import json
 import platform
-import resource
 import time
-from collections.abc import Callable
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-import torch.nn.functional as F  # noqa: N812
+from contestants import Contestant, box_sums, gemm, masks_style, windows_style
+from measure import best_time, operations, peak_memory, resident
 
 import pspc_rs as pspc
 from pspc_rs import _core
+from pspc_rs.denoisers.flex import masks_from_maps
 
-LEVELS = [
+SQUARES = [
     (32, 20.0),
     (23, 5.315),
     (15, 3.257),
@@ -42,115 +44,161 @@ LEVELS = [
     (3, 0.05995),
     (3, 0.002),
 ]
-Contestant = Callable[[torch.Tensor, torch.Tensor, int, float], torch.Tensor]
+# Level of the published schedule: sigma, threshold, and the decay length at which exp(-r / length) has masks as large
+# as the published heat maps have (175, 59, 33, 19 and 9 pixels on average); and one of much larger masks.
+MASKS = [
+    (5.315, 0.7, 3.7),
+    (1.923, 0.5, 2.8),
+    (1.088, 0.4, 2.5),
+    (0.2964, 0.4, 1.8),
+    (0.05995, 0.3, 1.5),
+    (1.088, 0.5, 9.0),
+]
+BATCHES = (1, 8, 64, 256, 1024)
 
 
-def windows_style(z: torch.Tensor, x: torch.Tensor, side: int, sigma: float) -> torch.Tensor:
-    """Window by window: unfolded patches, 100 images a chunk, query by query."""
-    height, width = z.shape[2:]
-    ones = F.fold(F.unfold(torch.ones_like(z[:1]), side), (height, width), side)
-    out = torch.empty_like(z)
-    for i, query in enumerate(z):
-        patch = F.unfold(query[None], side)[0]
-        best = torch.full((1, patch.shape[1]), -torch.inf)
-        total, mean = torch.zeros_like(best), torch.zeros_like(patch)
-        for chunk in torch.split(x, 100):
-            patches = F.unfold(chunk, side)
-            logits = -(patches - patch).square().sum(dim=1) / (2 * sigma**2)
-            new = torch.maximum(best, logits.amax(dim=0, keepdim=True))
-            weights = (logits - new).exp()
-            fade = (best - new).exp()
-            total = total * fade + weights.sum(dim=0, keepdim=True)
-            mean = mean * fade + torch.einsum("nl,ncl->cl", weights, patches)
-            best = new
-        out[i] = (F.fold((mean / total)[None], (height, width), side) / ones)[0]
-    return out
+def decay_masks(length: float, threshold: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    """Masks cut from heat maps exp(-r / length) around every pixel, clipped by the border of the image."""
+    y, x = np.mgrid[:32, :32]
+    far = np.hypot(y[:, :, None, None] - y, x[:, :, None, None] - x)
+    return masks_from_maps(np.exp(-far / length), threshold).reshape(-1, 32, 32)
 
 
-def box_sums(chunk: int) -> Contestant:
-    """Two passes with box sums: the engine's algorithm in plain PyTorch."""
-
-    def run(z: torch.Tensor, x: torch.Tensor, side: int, sigma: float) -> torch.Tensor:
-        def logits(part: torch.Tensor) -> torch.Tensor:
-            errors = (z[:, None] - part[None]).square_().sum(dim=2)
-            return pooled(errors, side).mul_(-1 / (2 * sigma**2))
-
-        total = torch.tensor(-torch.inf)
-        for part in torch.split(x, chunk):
-            total = torch.logaddexp(total, torch.logsumexp(logits(part), dim=1, keepdim=True))
-        out = torch.zeros_like(z)
-        for part in torch.split(x, chunk):
-            weights = (logits(part) - total).exp_()
-            spread = pooled(F.pad(weights, (side - 1,) * 4), side)
-            out += torch.einsum("bnhw,nchw->bchw", spread, part)
-        ones = torch.ones(1, 1, z.shape[2] - side + 1, z.shape[3] - side + 1)
-        return out / pooled(F.pad(ones, (side - 1,) * 4), side)
-
-    return run
-
-
-def pooled(planes: torch.Tensor, side: int) -> torch.Tensor:
-    """Box sums, down and then across: faster than one square pooling from side 5 on."""
-    return F.avg_pool2d(F.avg_pool2d(planes, (side, 1), stride=1), (1, side), stride=1) * side**2
-
-
-def gemm(z: torch.Tensor, x: torch.Tensor, side: int, sigma: float) -> torch.Tensor:
-    """The empirical denoiser by matrix products."""
-    flat, queries = x.flatten(1), z.flatten(1)
-    logits = (queries @ flat.T - flat.square().sum(dim=1) / 2) / sigma**2
-    return (logits.softmax(dim=1) @ flat).view_as(z)
-
-
-def best_time(run: Callable[[], Any], repeats: int) -> tuple[float, Any]:
-    """Median seconds of a few runs after one to warm up, and the last result."""
-    result = run()
-    times = []
-    for _ in range(repeats):
-        start = time.perf_counter()
-        result = run()
-        times.append(time.perf_counter() - start)
-    return median(times), result
-
-
-def level_row(data: pspc.ImageSet, side: int, sigma: float, queries: int, seed: int) -> dict[str, Any]:
-    """All contestants at one level."""
+def noisy(data: pspc.ImageSet, queries: int, sigma: float, seed: int) -> torch.Tensor:
+    """Images of the data set plus noise."""
     rng = np.random.default_rng(seed)
     clean = data.batch(rng.integers(0, len(data), queries))
-    z = torch.from_numpy((clean + sigma * rng.standard_normal(clean.shape)).astype(np.float32))
-    row: dict[str, Any] = {"side": side, "sigma": sigma}
-    D = pspc.PSPCSquare(data, patch_sizes=side)
-    seconds, _ = best_time(lambda: D(z, sigma), 3)
-    row["pspc_rs"] = 1e6 * seconds / (queries * len(data))
+    return torch.from_numpy((clean + sigma * rng.standard_normal(clean.shape)).astype(np.float32))
 
-    contestants: dict[str, tuple[Contestant, int, int]] = {"windows": (windows_style, 200, 1)}
-    for chunk in (16, 64, 256):
-        contestants[f"box sums {chunk}"] = (box_sums(chunk), 1000, queries)
-    if side == data.height:
-        contestants["gemm"] = (gemm, len(data), queries)
-    for name, (contestant, images, count) in contestants.items():
+
+def engine_time(D: Any, z: torch.Tensor, sigma: float, images: int, repeats: int = 3) -> float:
+    """Microseconds a pair of this engine."""
+    seconds, _ = best_time(lambda: D(z, sigma), repeats)
+    return 1e6 * seconds / (len(z) * images)
+
+
+def level_row(data: pspc.ImageSet, denoiser: Any, z: torch.Tensor, sigma: float, others: Any) -> dict[str, Any]:
+    """All contestants at one level; ``denoiser`` makes the engine's for a data set."""
+    D = denoiser(data)
+    row: dict[str, Any] = {"pspc_rs": engine_time(D, z, sigma, len(data)), "MB": {}}
+    row["MB"]["pspc_rs"] = peak_memory(lambda: D(z, sigma))
+    for name, (contestant, images, count) in others.items():
         part = data.select(max_size=min(images, len(data)))
         x = torch.from_numpy(part.batch(range(len(part))))
-        expected = pspc.PSPCSquare(part, patch_sizes=side)(z[:count], sigma)
-        seconds, got = best_time(lambda: contestant(z[:count], x, side, sigma), 1)  # noqa: B023
-        if not torch.allclose(got, expected, rtol=0, atol=5e-3):
-            raise SystemExit(f"{name} disagrees with the engine at side {side}, sigma {sigma}")
+        run = contestant(x) if name == "gemm" else contestant
+        check(name, run(z[:count], x, sigma), denoiser(part)(z[:count], sigma))
+        seconds, _ = best_time(lambda: run(z[:count], x, sigma), 1)  # noqa: B023
         row[name] = 1e6 * seconds / (count * len(part))
-    row["box sums"] = min(value for key, value in row.items() if key.startswith("box sums"))
+        row["MB"][name] = peak_memory(lambda: run(z[:count], x, sigma))  # noqa: B023
+    best = [name for name in row if name.startswith("box sums")]
+    if best:
+        row["box sums"] = min(row[name] for name in best)
+        row["MB"]["box sums"] = min(row["MB"][name] for name in best)
     return row
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """The rows as Markdown."""
+def check(name: str, got: torch.Tensor, expected: torch.Tensor) -> None:
+    """Stops if a contestant computes something else than the engine."""
+    if not torch.allclose(got, expected, rtol=0, atol=5e-3):
+        raise SystemExit(f"{name} disagrees with the engine by {(got - expected).abs().max():.2g}")
+
+
+def square_rows(data: pspc.ImageSet, queries: int, compiled: bool) -> list[dict[str, Any]]:
+    """Every level of squares."""
+    rows = []
+    for seed, (side, sigma) in enumerate(SQUARES):
+        others: dict[str, tuple[Any, int, int]] = {"windows": (windows_style(side), 200, 1)}
+        for chunk in (16, 64):
+            others[f"box sums {chunk}"] = (box_sums(side, chunk), 500, queries)
+        if compiled:
+            others["box sums compiled"] = (torch.compile(box_sums(side, 50)), 500, queries)
+        if side == data.height:
+            others["gemm"] = (lambda x: gemm(x.flatten(1).square().sum(dim=1) / 2), len(data), queries)
+        z = noisy(data, queries, sigma, seed)
+        row = level_row(data, lambda part: pspc.PSPCSquare(part, patch_sizes=side), z, sigma, others)  # noqa: B023
+        rows.append({"level": f"s = {side}", "sigma": sigma, "operations": operations(side, sigma), **row})
+    return rows
+
+
+def mask_rows(data: pspc.ImageSet, queries: int) -> list[dict[str, Any]]:
+    """Levels of masks."""
+    rows = []
+    for seed, (sigma, threshold, length) in enumerate(MASKS):
+        masks = decay_masks(length, threshold)
+        z = noisy(data, queries, sigma, seed)
+        contestant: Contestant = masks_style(torch.from_numpy(masks))
+        row = level_row(
+            data,
+            lambda part: pspc.PSPCFlex(part, masks=masks),  # noqa: B023
+            z,
+            sigma,
+            {"windows": (contestant, 200, 1)},
+        )
+        name = f"masks of {masks.sum(axis=(1, 2)).mean():.0f} pixels"
+        rows.append({"level": name, "sigma": sigma, "operations": operations(0, sigma, masks), **row})
+    return rows
+
+
+def batch_rows(data: pspc.ImageSet) -> list[dict[str, Any]]:
+    """The full window beside matrix products at several batch sizes."""
+    D, rows = pspc.Empirical(data), []
+    x = torch.from_numpy(data.batch(range(len(data))))
+    product = gemm(x.flatten(1).square().sum(dim=1) / 2)
+    for batch in BATCHES:
+        z = noisy(data, batch, 20.0, batch)
+        repeats = 1 if batch > 100 else 5
+        ours = engine_time(D, z, 20.0, len(data), repeats)
+        seconds, _ = best_time(lambda: product(z, x, 20.0), repeats)  # noqa: B023
+        rows.append({"batch": batch, "pspc_rs": ours, "gemm": 1e6 * seconds / (batch * len(data))})
+    return rows
+
+
+def scaling(data: pspc.ImageSet) -> dict[str, float]:
+    """Microseconds a pair with one thread and two, of halves of the data, and of more queries: all should be flat."""
+    D, z = pspc.PSPCSquare(data, patch_sizes=7), noisy(data, 16, 1.0, 0)
+    halved = data.select(max_size=len(data) // 2)
+    threads = pspc.num_threads()
+    found = {}
+    for count in (1, 2):
+        pspc.set_num_threads(count)
+        found[f"{count} thread{'s' * (count > 1)}"] = engine_time(D, z[:8], 1.0, len(data))
+    pspc.set_num_threads(threads)
+    found["half of the images"] = engine_time(pspc.PSPCSquare(halved, patch_sizes=7), z[:8], 1.0, len(halved))
+    found["4 queries"] = engine_time(D, z[:4], 1.0, len(data))
+    found["16 queries"] = engine_time(D, z, 1.0, len(data))
+    return found
+
+
+def end_to_end(data: str) -> dict[str, Any]:
+    """Sixteen samples of 18 Euler steps on all images and their flips."""
+    D = pspc.PSPCSquare(pspc.load(data, xflip=True), patch_sizes="cifar10")
+    start = time.perf_counter()
+    pspc.sample(D, 16, num_steps=18, seed=0)
+    return {"data": repr(D.data), "seconds a sample": (time.perf_counter() - start) / 16}
+
+
+def table(rows: list[dict[str, Any]], rate: float) -> str:
+    """The rows as Markdown; ``rate`` is the peak in operations a second."""
     lines = [
-        "| side | sigma | pspc_rs | PyTorch, windows | PyTorch, box sums | ratio | ratio | PyTorch, GEMM |",
-        "|---" * 8 + "|",
+        "| level | sigma | pspc_rs | of peak | PyTorch, windows | PyTorch, box sums | ratio | ratio | PyTorch, GEMM "
+        "| MB: pspc_rs, windows, box sums |",
+        "|---" * 10 + "|",
     ]
     for row in rows:
-        product = f"{row['gemm']:.2f}" if "gemm" in row else ""
-        lines.append(
-            f"| {row['side']} | {row['sigma']:g} | {row['pspc_rs']:.3f} | {row['windows']:.0f} | {row['box sums']:.1f} "
-            f"| {row['windows'] / row['pspc_rs']:,.0f}x | {row['box sums'] / row['pspc_rs']:,.0f}x | {product} |"
-        )
+        boxes = row.get("box sums")
+        cells = [
+            row["level"],
+            f"{row['sigma']:g}",
+            f"{row['pspc_rs']:.3f}",
+            f"{row['operations'] / (row['pspc_rs'] * 1e-6 * rate):.0%}",
+            f"{row['windows']:.0f}",
+            f"{boxes:.1f}" if boxes else "",
+            f"{row['windows'] / row['pspc_rs']:,.0f}x",
+            f"{boxes / row['pspc_rs']:,.0f}x" if boxes else "",
+            f"{row['gemm']:.2f}" if "gemm" in row else "",
+            ", ".join(f"{row['MB'][name]:.0f}" for name in ("pspc_rs", "windows", "box sums") if name in row["MB"]),
+        ]
+        lines.append("| " + " | ".join(cells) + " |")
     return "\n".join(lines)
 
 
@@ -158,31 +206,46 @@ def main() -> None:
     """Runs every level and writes the table and its numbers."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=Path("out/bench"))
-    parser.add_argument("--data", default=None, help="file or name of 32 x 32 images; 'photos' if not given")
+    parser.add_argument("--data", default="photos", help="file or name of 32 x 32 colour images")
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--queries", type=int, default=8)
+    parser.add_argument("--compile", action="store_true", help="also time box sums through torch.compile")
+    parser.add_argument("--sample", action="store_true", help="also draw 16 samples from all of the data, with flips")
     args = parser.parse_args()
 
-    data = pspc.load(args.data or "photos", max_size=args.images)
-    rows = [level_row(data, side, sigma, args.queries, seed) for seed, (side, sigma) in enumerate(LEVELS)]
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    machine = {
-        "processor": platform.processor() or platform.machine(),
-        "threads": pspc.num_threads(),
-        "torch": torch.__version__,
-    }
+    data = pspc.load(args.data, max_size=args.images)
+    rate = _core.vector_rate()
+    rows = square_rows(data, args.queries, args.compile) + mask_rows(data, args.queries)
+    batches, scale = batch_rows(data), scaling(data)
+    sampled = end_to_end(args.data) if args.sample else {}
     report = {
         "data": repr(data),
         "queries": args.queries,
-        **machine,
+        "processor": platform.processor() or platform.machine(),
+        "threads": pspc.num_threads(),
+        "torch": torch.__version__,
         **dict(_core.build_info()),
-        "peak_kib": peak,
+        "fused_multiply_adds_a_second": [rate, _core.vector_rate()],
+        "peak_MB": resident("VmHWM"),
         "rows": rows,
+        "batches": batches,
+        "scaling": scale,
+        "end_to_end": sampled,
     }
+    text = "\n\n".join(
+        [
+            f"{data!r}, {args.queries} queries, {report['threads']} threads, {report['isa']}, microseconds a pair; "
+            f"peak {rate / 1e9:.0f} G fused multiply-adds a second",
+            table(rows, rate),
+            "Full window, sigma 20, by batch (pspc_rs / GEMM): "
+            + ", ".join(f"{row['batch']}: {row['pspc_rs']:.3f} / {row['gemm']:.3f}" for row in batches),
+            "Side 7, sigma 1: " + ", ".join(f"{name} {value:.3f}" for name, value in scale.items()),
+            *(f"{name}: {value}" for name, value in sampled.items()),
+        ]
+    )
     args.out.mkdir(parents=True, exist_ok=True)
     (args.out / "compare.json").write_text(json.dumps(report, indent=2))
-    text = f"{data!r}, {args.queries} queries, {machine['threads']} threads, microseconds a pair\n\n{table(rows)}\n"
-    (args.out / "compare.md").write_text(text)
+    (args.out / "compare.md").write_text(text + "\n")
     print(text)
 
 

@@ -30,21 +30,20 @@ pub fn composite<T: Copy + Into<f64> + Send + Sync>(
     flips: bool,
     monitor: &mut Monitor<'_>,
 ) -> Result<Array4<f32>> {
-    check_shapes(bank, windows, &z, sigma)?;
-    check_values(&z, sigma)?;
+    check_z_shape(bank, &z, sigma)?;
+    check_window_shape(bank, windows.height(), windows.width())?;
+    check_sigma(sigma)?;
+    check_z(&z)?;
     let denoised = cpu::composite(bank, windows, z, sigma, flips, monitor)?;
     if denoised.iter().all(|v| v.is_finite()) { Ok(denoised) } else { Err(Error::NotFinite) }
 }
 
-fn check_shapes<T>(bank: &Bank<'_>, windows: &Windows, z: &ArrayView4<'_, T>, sigma: &[f64]) -> Result<()> {
+/// Refuses z of another shape than the images, and a number of noise levels that is not that of the queries.
+pub(crate) fn check_z_shape<T>(bank: &Bank<'_>, z: &ArrayView4<'_, T>, sigma: &[f64]) -> Result<()> {
     let [channels, height, width] = bank.image_shape();
     if z.shape()[1..] != [channels, height, width] {
         let expected = format!("[batch, {channels}, {height}, {width}], as the images of the data set");
         return Err(Error::Shape { what: "z", found: z.shape().to_vec(), expected });
-    }
-    if (windows.height(), windows.width()) != (height, width) {
-        let found = vec![windows.height(), windows.width()];
-        return Err(Error::Shape { what: "the windows' image", found, expected: format!("[{height}, {width}]") });
     }
     if sigma.len() != z.shape()[0] {
         let expected = format!("[{}], one sigma a query", z.shape()[0]);
@@ -53,11 +52,27 @@ fn check_shapes<T>(bank: &Bank<'_>, windows: &Windows, z: &ArrayView4<'_, T>, si
     Ok(())
 }
 
-fn check_values<T: Copy + Into<f64>>(z: &ArrayView4<'_, T>, sigma: &[f64]) -> Result<()> {
-    let (min, max) = SIGMA_RANGE;
-    if let Some(&value) = sigma.iter().find(|s| !(min..=max).contains(*s)) {
-        return Err(Error::Sigma { value, min, max });
+/// Refuses windows of images of another size.
+pub(crate) fn check_window_shape(bank: &Bank<'_>, rows: usize, columns: usize) -> Result<()> {
+    let [_, height, width] = bank.image_shape();
+    if (rows, columns) == (height, width) {
+        return Ok(());
     }
+    let expected = format!("[{height}, {width}]");
+    Err(Error::Shape { what: "the windows' image", found: vec![rows, columns], expected })
+}
+
+/// Refuses noise levels out of range.
+pub(crate) fn check_sigma(sigma: &[f64]) -> Result<()> {
+    let (min, max) = SIGMA_RANGE;
+    match sigma.iter().find(|s| !(min..=max).contains(*s)) {
+        Some(&value) => Err(Error::Sigma { value, min, max }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses noisy pixels that are not finite or too large.
+pub(crate) fn check_z<T: Copy + Into<f64>>(z: &ArrayView4<'_, T>) -> Result<()> {
     let wrong = |&v: &T| {
         let v: f64 = v.into();
         !v.is_finite() || v.abs() > MAX_Z

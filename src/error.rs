@@ -83,6 +83,36 @@ pub enum Error {
         /// What the variable holds.
         value: String,
     },
+    /// A GPU was asked for and cannot be used on this machine.
+    #[error("CUDA cannot be used: {reason}")]
+    CudaUnavailable {
+        /// What is missing or too old, and what to do about it.
+        reason: String,
+    },
+    /// The run-time compiler of CUDA is not installed.
+    #[error("CUDA cannot be used: {reason}")]
+    CudaCompilerMissing {
+        /// What is missing, and what to install.
+        reason: String,
+    },
+    /// Something failed on the GPU.
+    #[error("{what} failed on GPU {device}: {reason}")]
+    Cuda {
+        /// The kernel or the step.
+        what: String,
+        /// Number of the device.
+        device: usize,
+        /// What the driver or the compiler said.
+        reason: String,
+    },
+    /// The environment asks for an instruction set that is none of this processor's.
+    #[error("PSPC_ISA is {value:?}, allowed on this processor are {allowed}")]
+    IsaVariable {
+        /// What the variable holds.
+        value: String,
+        /// The names it may hold.
+        allowed: String,
+    },
     /// The result is not finite: the images changed under a running call.
     #[error("the result is not finite: the images were changed while they were in use, or hold NaN or infinite pixels")]
     NotFinite,

@@ -18,6 +18,7 @@
 //! | [`posterior`] | the (least energy, sum) state of a softmax and its merge |
 //! | [`composite`](mod@composite) | the one entry and its checks |
 //! | [`cpu`] | both passes on CPU: tiles, energies, weights, spread, gather, instruction sets |
+//! | `cuda` | both passes on NVIDIA GPUs, with the feature of that name |
 //! | [`threads`] | the thread pool |
 //! | [`error`](mod@error) | the one error type |
 //!
@@ -45,6 +46,8 @@
 pub mod bank;
 pub mod composite;
 pub mod cpu;
+#[cfg(feature = "cuda")]
+pub mod cuda;
 pub mod error;
 pub mod posterior;
 #[cfg(feature = "python")]

@@ -14,6 +14,8 @@ pub struct Piece {
     pub level: u32,
     /// Flat position of the first pixel.
     pub at: u32,
+    /// Its place in the tables, laid one after the other.
+    pub place: u32,
 }
 
 /// The pieces of every mask.
@@ -23,13 +25,15 @@ pub struct Runs {
     /// `pieces[starts[k]..starts[k + 1]]` belong to mask `k`.
     starts: Vec<usize>,
     levels: u32,
+    /// Pixels of an image.
+    plane: usize,
 }
 
 impl Runs {
     /// Cuts masks of `[components, height, width]`; an empty mask is an error.
     pub fn new(masks: ArrayView3<'_, bool>) -> Result<Self> {
-        let width = masks.dim().2;
-        let mut runs = Self { pieces: Vec::new(), starts: vec![0], levels: 1 };
+        let (_, height, width) = masks.dim();
+        let mut runs = Self { pieces: Vec::new(), starts: vec![0], levels: 1, plane: height * width };
         for (index, mask) in masks.outer_iter().enumerate() {
             for (y, row) in mask.outer_iter().enumerate() {
                 let mut x = 0;
@@ -51,7 +55,7 @@ impl Runs {
         while len > 0 {
             let level = len.ilog2();
             self.levels = self.levels.max(level + 1);
-            self.pieces.push(Piece { level, at: at as u32 });
+            self.pieces.push(piece(level, at, self.plane));
             at += 1 << level;
             len -= 1 << level;
         }
@@ -91,10 +95,14 @@ impl Runs {
     pub fn mirrored(&self, width: usize) -> Self {
         let flip = |piece: &Piece| {
             let (y, x) = (piece.at as usize / width, piece.at as usize % width);
-            Piece { level: piece.level, at: (y * width + width - x - (1 << piece.level)) as u32 }
+            self::piece(piece.level, y * width + width - x - (1 << piece.level), self.plane)
         };
-        Self { pieces: self.pieces.iter().map(flip).collect(), starts: self.starts.clone(), levels: self.levels }
+        Self { pieces: self.pieces.iter().map(flip).collect(), starts: self.starts.clone(), ..*self }
     }
+}
+
+fn piece(level: u32, at: usize, plane: usize) -> Piece {
+    Piece { level, at: at as u32, place: (level as usize * plane + at) as u32 }
 }
 
 #[cfg(test)]

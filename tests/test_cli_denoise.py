@@ -285,7 +285,7 @@ def test_gaussian_rank_counts(tmp_path: Path, grey: Path) -> None:
         (["--t-idx", 0, "--n-steps", 0], 2, "0 is not in the range"),
         (["--t-idx", 0, "--t-min", 90], 1, "sigma_max is 80, below sigma_min, which is 90"),
         (["--t-idx", 0, "--rho", 0], 1, "rho is 0"),
-        (["--t-idx", 0, "--device", "cuda"], 2, "'cuda' cannot be used"),
+        (["--t-idx", 0, "--device", "gpu"], 2, "device is 'gpu'"),
         (["--t-idx", 0, "--denoiser", "magic"], 2, "'magic' is not one of"),
         (["--t-idx", 0, "--seed", -1], 2, "-1 is not in the range"),
         (["--t-idx", 0, "--denoiser", "pspc_sq", "--patch-sizes", "ffhq"], 1, "'ffhq'"),

@@ -102,10 +102,20 @@ def test_the_patch_study_compares_with_the_optimal_denoiser(tmp_path: Path, data
     succeed(*study, "--max-windows", 9)
     with (tmp_path / "out" / "patch_study.csv").open() as file:
         rows = list(csv.DictReader(file))
-    assert [(row["side"], row["level"]) for row in rows] == [(side, str(i)) for side in ("3", "8") for i in range(3)]
+    sigmas = pspc.edm_sigmas(4, 0.05, 8.0)[2::-1].tolist()
+    assert [(row["side"], float(row["sigma"])) for row in rows] == [(side, one) for side in "38" for one in sigmas]
     assert all(float(row["mse"]) < 1e-9 for row in rows[3:])
     assert rows[0]["windows"] == "9"
     assert rows[0]["of_windows"] == "36"
+
+
+def test_rows_of_another_range_are_other_rows(tmp_path: Path, data: Path) -> None:
+    study = ["patch-study", "--data", data, *GRID, "--sides", "3"]
+    succeed(*study, "--outdir", tmp_path / "a")
+    succeed(*study, "--outdir", tmp_path / "b", "--sigma-to", 3)
+    succeed(*study, "--outdir", tmp_path / "b")
+    a, b = (np.load(tmp_path / name / "patch_study.npz")["mse"] for name in "ab")
+    assert np.array_equal(a, b)
 
 
 def test_z_of_a_file_are_those_of_the_process(tmp_path: Path, data: Path) -> None:

@@ -479,10 +479,10 @@ def _cuts(data: bytes, number: int) -> list[int]:
 
 def test_a_file_cut_anywhere_is_refused(tmp_path: Path) -> None:
     for protocol in (2, 4):
-        for place in _cuts(SMALL[protocol], 100):
+        for place in _cuts(SMALL[protocol], 40):
             with pytest.raises(DataError):
                 read_objects(memoryview(SMALL[protocol])[:place], WORDS)
-        for place in _cuts(SMALL[protocol], 10):
+        for place in _cuts(SMALL[protocol], 6):
             refused(tmp_path, SMALL[protocol][:place], ".")
 
 

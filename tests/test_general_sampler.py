@@ -67,8 +67,7 @@ def test_every_run_is_known(test_data: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ITEMS)
-@pytest.mark.parametrize("wide", [False, True])
-@pytest.mark.parametrize("general", [False, True])
+@pytest.mark.parametrize(("wide", "general"), [(False, False), (False, True), (True, False)])
 def test_published_runs(test_data: Path, name: str, wide: bool, general: bool) -> None:
     """``wide``: the network, too, computes in float64."""
     item = next(item for item in meta(test_data, "sampler")["items"] if item["name"] == name)
@@ -135,13 +134,13 @@ def test_every_case_converges_to_the_exact_solution(
 ) -> None:
     """For standard normal data, z / sqrt(1 + sigma^2) does not change."""
     errors = []
-    for steps in (40, 80):
+    for steps in (20, 40):
         grid = edm_sigmas(steps, 0.01, 20.0, 3.0)[:-1]
         x = start(20.0)
         exact = x * math.sqrt((1 + 0.01**2) / (1 + 20.0**2))
         found = sample_general(normal_data, x, grid, schedule=schedule, scaling=scaling, solver=solver, alpha=alpha)
         errors.append(np.abs(found - exact).max() / np.abs(exact).max())
-    assert errors[1] < (0.2 if solver == "euler" else 0.02)
+    assert errors[1] < (0.4 if solver == "euler" else 0.05)
     # Once halved steps, errors fall by two or four; scaled images of normal data may have none at all.
     assert errors[1] < errors[0] / (1.5 if solver == "euler" else 2.5) or errors[1] < 1e-6
 

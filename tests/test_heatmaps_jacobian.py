@@ -1,6 +1,7 @@
 """Heat maps from Jacobians: composites against autograd through the oracle, networks against their matrix."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ from torch import Tensor
 
 import pspc_rs as pspc
 import reference
+import trained_networks
 from pspc_rs import errors
 from pspc_rs.heatmaps.composite import composite_maps
 from pspc_rs.heatmaps.network import network_maps
@@ -122,3 +124,16 @@ def test_networks_without_gradients_are_refused() -> None:
     bounded = pspc.Network(lambda x, sigma: x, sigma_max=2.0)
     with pytest.raises(errors.InvalidValueError, match="good for"):
         network_maps(bounded, np.zeros((1, 1, 2, 2), np.float32), 3.0, np.array([0]))
+
+
+def test_maps_of_a_trained_network_are_those_of_plain_backward_passes(test_data: Path) -> None:
+    with np.load(test_data / "mnist-28x28.npz") as stored:
+        x = stored["x_test"][:2, None].astype(np.float32) / 127.5 - 1
+    z = x + 0.3 * np.random.default_rng(0).standard_normal(x.shape).astype(np.float32)
+    found = network_maps(pspc.Network(trained_networks.bp_mnist), z, 0.3, np.array([14 * 28 + 14, 5]))
+    noisy = torch.from_numpy(z).requires_grad_()
+    trained_networks.bp_mnist(noisy, 0.3)[:, 0, 14, 14].sum().backward()  # type: ignore[no-untyped-call]
+    assert noisy.grad is not None
+    np.testing.assert_allclose(found[:, 0], noisy.grad[:, 0].abs().numpy(), rtol=0, atol=1e-6)
+    mean = found[:, 0].mean(axis=0)
+    assert mean[14, 14] == mean.max() > 0

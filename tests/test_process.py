@@ -128,3 +128,9 @@ def test_thread_numbers() -> None:
 def test_a_bad_number_of_threads_in_the_environment_is_named() -> None:
     done = run("import pspc_rs; pspc_rs.num_threads()", PSPC_NUM_THREADS="many")
     assert 'InvalidValueError: PSPC_NUM_THREADS is "many", allowed are whole numbers from 1 up' in done.stderr
+
+
+def test_a_bad_instruction_set_in_the_environment_is_named() -> None:
+    code = "import numpy as np, pspc_rs as p; p.Empirical(p.ImageSet(np.zeros((1, 1, 2, 2), np.uint8)))(np.zeros((1, 1, 2, 2)), 1.0)"
+    done = run(code, PSPC_ISA="sse9")
+    assert 'InvalidValueError: PSPC_ISA is "sse9", allowed on this processor are portable' in done.stderr

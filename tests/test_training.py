@@ -46,7 +46,7 @@ def stop_at(images: int) -> Any:
 @pytest.mark.parametrize(
     ("run", "factor"),
     [
-        (settings(images=4800, batch=16, learning_rate=4e-3), 0.75),
+        (settings(images=3200, batch=16, learning_rate=4e-3), 0.75),
         (settings("SongUNet", DDPMPP, images=3200, batch=16, learning_rate=4e-3), 0.7),
     ],
     ids=["dit", "ddpmpp"],

@@ -75,10 +75,25 @@ def to_numpy(x: object, name: str = "z") -> NDArray[np.floating[Any]]:
     """
     if isinstance(x, np.ma.MaskedArray) or not (isinstance(x, np.ndarray) or is_torch(x)):
         raise DTypeError(f"{name} is a {type(x).__name__}; allowed are numpy arrays and torch tensors")
+    check_dtype(x, name)
+    return numpy_view(x)
+
+
+def check_dtype(x: object, name: str = "z") -> None:
+    """Refuses an array or tensor whose numbers are not floats.
+
+    Raises:
+        DTypeError: another type of numbers.
+
+    Example:
+        >>> check_dtype(np.zeros(2, int))  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        pspc_rs.errors.DTypeError: z has dtype int64; allowed are float16, bfloat16, float32, float64: convert to ...
+    """
     dtype = _dtype_name(x)
     if dtype not in _FLOATS:
         raise DTypeError(f"{name} has dtype {dtype}; allowed are {', '.join(_FLOATS)}: convert to float32")
-    return numpy_view(x)
 
 
 def _dtype_name(x: Any) -> str:

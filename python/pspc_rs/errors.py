@@ -7,6 +7,7 @@ given, and what is allowed.
 
 __all__ = [
     "CoverageError",
+    "CudaError",
     "DTypeError",
     "DataError",
     "DownloadError",
@@ -58,6 +59,10 @@ class OutputError(PspcError, OSError):
 
 class DownloadError(PspcError, OSError):
     """A data set could not be downloaded or failed its checksum."""
+
+
+class CudaError(PspcError, RuntimeError):
+    """A GPU was asked for and cannot be used, or something failed on it."""
 
 
 class MissingDependencyError(PspcError, ImportError):

@@ -137,7 +137,7 @@ mod tests {
     #[test]
     fn a_full_list_says_so() {
         let mut found = Candidates::new(vec![f32::MAX], 10);
-        collect(Isa::best(), &[Lanes::ZERO; 2], 1.0, 0, &mut found);
+        collect(Isa::best().unwrap(), &[Lanes::ZERO; 2], 1.0, 0, &mut found);
         assert!(found.overflowed());
         assert_eq!(found.list.len(), 11);
     }

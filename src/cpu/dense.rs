@@ -14,11 +14,11 @@ use crate::posterior::Posterior;
 
 /// What pass 1 finds on one shard.
 struct ShardPosterior {
-    least: Vec<f32>,
+    shift: Vec<f32>,
     sum: Vec<f32>,
 }
 
-/// Per window the least energy and the reciprocal of the sum of weights.
+/// Per window the shift and the scale of its weights.
 type Normaliser = (Vec<f32>, Vec<f32>);
 
 /// Working space of one thread.
@@ -35,12 +35,12 @@ struct Space<P: Pixel> {
 pub(super) fn passes<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<Array3<f64>>> {
     let windows = &job.views[0];
     let count = windows.count();
-    let mut posteriors: Vec<_> = job.probes.iter().map(|probe| Posterior::empty(count, probe.rate)).collect();
+    let mut posteriors: Vec<_> = job.probes.iter().map(|_| Posterior::empty(count)).collect();
     rounds.run(
         job,
         || space(job),
         |item, space| posteriors_of(job, item, space),
-        |probe, shard| posteriors[probe].merge(&shard.least, &shard.sum),
+        |probe, shard| posteriors[probe].merge(&shard.shift, &shard.sum),
     )?;
 
     let forward = job.probes.iter().filter(|probe| !probe.flipped).count();
@@ -84,21 +84,18 @@ fn posteriors_of<P: Pixel>(job: &Job<'_, P>, item: &Item, space: &mut Space<P>) 
     space.states.iter_mut().for_each(|state| state.start(count));
     for first in space.group.firsts(&item.images) {
         space.group.load(job, first, &item.images);
-        for pair in job.pairs(item.probes.clone()) {
-            space.group.energies(job, pair.clone());
-            for (which, probe) in pair.enumerate() {
-                let state = &mut space.states[probe - item.probes.start];
-                let rate = job.probes[probe].rate as f32;
-                absorb(job.isa, space.group.energies_of(job, which), rate, columns, state);
-            }
+        for (probe, state) in item.probes.clone().zip(&mut space.states) {
+            space.group.energies(job, probe..probe + 1);
+            let rate = job.probes[probe].rate as f32;
+            absorb(job.isa, space.group.energies_of(job, 0), rate, columns, state);
         }
     }
-    let fold = |(probe, state): (usize, &LaneState)| {
-        let mut part = ShardPosterior { least: vec![0.0; count], sum: vec![0.0; count] };
-        fold_lanes(job.isa, state, job.probes[probe].rate as f32, &mut part.least, &mut part.sum);
+    let fold = |state: &LaneState| {
+        let mut part = ShardPosterior { shift: vec![0.0; count], sum: vec![0.0; count] };
+        fold_lanes(job.isa, state, &mut part.shift, &mut part.sum);
         part
     };
-    item.probes.clone().zip(&space.states).map(fold).collect()
+    space.states.iter().map(fold).collect()
 }
 
 /// Pass 2 on one item: for each of its probes the weighted sum of the shard's centred pixels, `[channel][pixel]`.
@@ -111,11 +108,9 @@ fn composites_of<P: Pixel>(
     let mut sums = vec![vec![0.0; job.bank.image_len()]; item.probes.len()];
     for first in space.group.firsts(&item.images) {
         space.group.load(job, first, &item.images);
-        for pair in job.pairs(item.probes.clone()) {
-            space.group.energies(job, pair.clone());
-            for (which, probe) in pair.enumerate() {
-                composite_group(job, probe, which, &normalisers[probe], space, &mut sums[probe - item.probes.start]);
-            }
+        for (probe, sums) in item.probes.clone().zip(&mut sums) {
+            space.group.energies(job, probe..probe + 1);
+            composite_group(job, probe, &normalisers[probe], space, sums);
         }
     }
     sums
@@ -125,8 +120,7 @@ fn composites_of<P: Pixel>(
 fn composite_group<P: Pixel>(
     job: &Job<'_, P>,
     probe: usize,
-    which: usize,
-    (least, scale): &Normaliser,
+    (shift, scale): &Normaliser,
     space: &mut Space<P>,
     sums: &mut [f32],
 ) {
@@ -136,8 +130,8 @@ fn composite_group<P: Pixel>(
     let (rate, cutoff) = (probe.rate as f32, job.cutoff as f32);
     let coefficients = space.coefficients.chunks_exact_mut(job.plane());
     let mut terms = Vec::with_capacity(TILES);
-    for ((tile, weights), coefficients) in space.group.tiles_and_energies(job, which).zip(coefficients) {
-        if weigh(job.isa, weights, least, scale, rate, cutoff, columns, &mut space.live) {
+    for ((tile, weights), coefficients) in space.group.tiles_and_energies(job).zip(coefficients) {
+        if weigh(job.isa, weights, shift, scale, rate, cutoff, columns, &mut space.live) {
             spread(job.isa, windows, weights, &space.live, &mut space.spread, coefficients);
             terms.push((tile, &*coefficients));
         }

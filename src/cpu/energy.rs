@@ -1,5 +1,6 @@
-//! Energies: the squared distance of probes to sixteen images on every window (less a constant in the expanded form).
+//! Energies: the squared distance of a probe to sixteen images on every window (less a constant in the expanded form).
 
+use super::full;
 use super::isa::{Isa, dispatched};
 use super::probe::Probe;
 use super::simd::{LANES, Lanes, Vector};
@@ -8,14 +9,11 @@ use super::tile::{Pixel, Tile};
 use crate::runs::Runs;
 use crate::windows::{Kind, Windows};
 
-/// Most probes a kernel takes at once: they share the conversion of the pixels.
-pub const PROBES: usize = 2;
-
 /// Working space of the energy kernels; grows to what a call needs and is kept between calls.
 #[derive(Debug, Default)]
 pub struct EnergySpace {
-    sliders: [RowSlider; PROBES],
-    /// A row of errors for each probe, and the tails of a row's blocks.
+    slider: RowSlider,
+    /// A row of errors and the tails of its blocks, or the row sums above the current one.
     rows: Vec<Lanes>,
     /// Doubling tables of the mask kernels.
     tables: Vec<Lanes>,
@@ -23,325 +21,272 @@ pub struct EnergySpace {
 
 /// The size of the images.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
-    channels: usize,
+struct Shape {
     height: usize,
     width: usize,
 }
 
-/// Writes for one or two probes of one form the energy of every window to `out[probe][window]`; lanes without an image
-/// get `f32::MAX`.
+/// Writes the energy of every window to `out`; lanes without an image get `f32::MAX`. The expanded form needs the tile's
+/// squares.
 pub fn energies<P: Pixel>(
     isa: Isa,
     windows: &Windows,
     tile: &Tile<P>,
-    probes: &[&Probe],
+    probe: &Probe,
     space: &mut EnergySpace,
-    out: &mut [&mut [Lanes]],
+    out: &mut [Lanes],
 ) {
-    let (height, width) = (windows.height(), windows.width());
-    let shape = Shape { channels: tile.pixels.len() / (height * width), height, width };
+    let shape = Shape { height: windows.height(), width: windows.width() };
     match windows.kind() {
-        Kind::Full => full(isa, tile, probes, shape, out),
-        Kind::Square { side } => square(isa, tile, probes, shape, *side, space, out),
-        Kind::Masks(runs) => masks(isa, tile, probes, shape, runs, space, out),
+        Kind::Full => full::energies(isa, std::slice::from_ref(tile), std::slice::from_ref(probe), 1, out),
+        Kind::Square { side } => square(isa, tile, probe, shape, *side, space, out),
+        Kind::Masks(runs) => masks(isa, tile, probe, shape, runs, space, out),
     }
-    if tile.valid < LANES {
-        for energy in out.iter_mut().flat_map(|out| out.iter_mut()) {
-            energy.0[tile.valid..].fill(f32::MAX);
-        }
-    }
+    mark_missing(tile, out);
 }
 
-dispatched! {
-    fn full<P: Pixel>(tile: &Tile<P>, probes: &[&Probe], shape: Shape, out: &mut [&mut [Lanes]]) = full_body
+/// Gives lanes without an image the largest energy.
+pub(super) fn mark_missing<P: Pixel>(tile: &Tile<P>, energies: &mut [Lanes]) {
+    for energy in if tile.valid < LANES { energies } else { &mut [] } {
+        energy.0[tile.valid..].fill(f32::MAX);
+    }
 }
 
 dispatched! {
     fn square<P: Pixel>(
         tile: &Tile<P>,
-        probes: &[&Probe],
+        probe: &Probe,
         shape: Shape,
         side: usize,
         space: &mut EnergySpace,
-        out: &mut [&mut [Lanes]],
+        out: &mut [Lanes],
     ) = square_body
 }
 
 dispatched! {
     fn masks<P: Pixel>(
         tile: &Tile<P>,
-        probes: &[&Probe],
+        probe: &Probe,
         shape: Shape,
         runs: &Runs,
         space: &mut EnergySpace,
-        out: &mut [&mut [Lanes]],
+        out: &mut [Lanes],
     ) = masks_body
-}
-
-/// What becomes of the errors of a row's pixels. A trait and not a closure: a method that must be inlined always is,
-/// and only then are its vector instructions not calls.
-trait Sink<V, const Q: usize> {
-    fn put(&mut self, x: usize, errors: [V; Q]);
-}
-
-/// Adds all errors up.
-struct Total<V, const Q: usize>([V; Q]);
-
-impl<V: Vector, const Q: usize> Sink<V, Q> for Total<V, Q> {
-    #[inline(always)]
-    fn put(&mut self, _x: usize, errors: [V; Q]) {
-        for q in 0..Q {
-            self.0[q] = self.0[q].add(errors[q]);
-        }
-    }
-}
-
-/// Writes the errors of each probe to a row.
-struct Rows<'a, const Q: usize>([&'a mut [Lanes]; Q]);
-
-impl<V: Vector, const Q: usize> Sink<V, Q> for Rows<'_, Q> {
-    #[inline(always)]
-    fn put(&mut self, x: usize, errors: [V; Q]) {
-        for q in 0..Q {
-            errors[q].store(&mut self.0[q][x]);
-        }
-    }
-}
-
-/// Writes sums of `SIDE` neighbouring errors to rows, without a detour through memory.
-struct ShortSums<'a, V, const Q: usize, const SIDE: usize>([Roll<V, SIDE>; Q], [&'a mut [Lanes]; Q]);
-
-impl<V: Vector, const Q: usize, const SIDE: usize> Sink<V, Q> for ShortSums<'_, V, Q, SIDE> {
-    #[inline(always)]
-    fn put(&mut self, x: usize, errors: [V; Q]) {
-        for q in 0..Q {
-            let sum = self.0[q].push(errors[q]);
-            if x + 1 >= SIDE {
-                sum.store(&mut self.1[q][x + 1 - SIDE]);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn full_body<V: Vector, P: Pixel>(tile: &Tile<P>, probes: &[&Probe], shape: Shape, out: &mut [&mut [Lanes]]) {
-    match (probes, out) {
-        ([a, b], [first, second]) => {
-            let [x, y] = full_of::<V, P, 2>(tile, [a, b], shape);
-            x.store(&mut first[0]);
-            y.store(&mut second[0]);
-        }
-        (probes, out) => {
-            for (probe, out) in probes.iter().zip(out) {
-                full_of::<V, P, 1>(tile, [probe], shape)[0].store(&mut out[0]);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn full_of<V: Vector, P: Pixel, const Q: usize>(tile: &Tile<P>, probes: [&Probe; Q], shape: Shape) -> [V; Q] {
-    // Rows are summed apart so that rounding grows with the root of the row length and not of the image.
-    let mut total = Total([V::splat(0.0); Q]);
-    for y in 0..shape.height {
-        let mut row = Total([V::splat(0.0); Q]);
-        errors_of_row::<V, P, Q>(tile, probes, shape, y, &mut row);
-        total.put(0, row.0);
-    }
-    total.0
 }
 
 #[inline(always)]
 fn square_body<V: Vector, P: Pixel>(
     tile: &Tile<P>,
-    probes: &[&Probe],
+    probe: &Probe,
     shape: Shape,
     side: usize,
     space: &mut EnergySpace,
-    out: &mut [&mut [Lanes]],
+    out: &mut [Lanes],
 ) {
-    match (probes, out) {
-        ([a, b], [first, second]) => square_of::<V, P, 2>(tile, [a, b], shape, side, space, [first, second]),
-        (probes, out) => {
-            for (probe, out) in probes.iter().zip(out) {
-                square_of::<V, P, 1>(tile, [probe], shape, side, space, [out]);
-            }
-        }
-    }
-}
-
-#[inline(always)]
-fn square_of<V: Vector, P: Pixel, const Q: usize>(
-    tile: &Tile<P>,
-    probes: [&Probe; Q],
-    shape: Shape,
-    side: usize,
-    space: &mut EnergySpace,
-    mut out: [&mut [Lanes]; Q],
-) {
-    let (width, columns) = (shape.width, shape.width - side + 1);
-    space.rows.resize(space.rows.len().max((Q + 1) * width), Lanes::ZERO);
-    let (tails, errors) = space.rows.split_at_mut(width);
-    for slider in &mut space.sliders {
-        slider.start(side, columns);
-    }
-    let mut done = 0;
-    for y in 0..shape.height {
-        let mut sliders = space.sliders.iter_mut();
-        let sums: [&mut [Lanes]; Q] = std::array::from_fn(|_| sliders.next().map_or(&mut [][..], RowSlider::slot));
-        match side {
-            1 => short_sums::<V, P, Q, 1>(tile, probes, shape, y, sums),
-            2 => short_sums::<V, P, Q, 2>(tile, probes, shape, y, sums),
-            3 => short_sums::<V, P, Q, 3>(tile, probes, shape, y, sums),
-            4 => short_sums::<V, P, Q, 4>(tile, probes, shape, y, sums),
-            _ => {
-                let mut rows = errors.chunks_exact_mut(width);
-                let rows: [&mut [Lanes]; Q] = std::array::from_fn(|_| rows.next().unwrap_or_default());
-                let mut rows = Rows(rows);
-                errors_of_row::<V, P, Q>(tile, probes, shape, y, &mut rows);
-                for (row, sums) in rows.0.iter().zip(sums) {
-                    slide_row::<V>(row, side, tails, sums);
-                }
-            }
-        }
-        let complete = y + 1 >= side;
-        for (slider, out) in space.sliders.iter_mut().zip(&mut out) {
-            slider.advance::<V>(&mut out[done..]);
-        }
-        done += if complete { columns } else { 0 };
-    }
-}
-
-#[inline(always)]
-fn short_sums<V: Vector, P: Pixel, const Q: usize, const SIDE: usize>(
-    tile: &Tile<P>,
-    probes: [&Probe; Q],
-    shape: Shape,
-    y: usize,
-    sums: [&mut [Lanes]; Q],
-) {
-    let mut sink = ShortSums([Roll::<V, SIDE>::start(); Q], sums);
-    errors_of_row::<V, P, Q>(tile, probes, shape, y, &mut sink);
-}
-
-#[inline(always)]
-fn masks_body<V: Vector, P: Pixel>(
-    tile: &Tile<P>,
-    probes: &[&Probe],
-    shape: Shape,
-    runs: &Runs,
-    space: &mut EnergySpace,
-    out: &mut [&mut [Lanes]],
-) {
-    let plane = shape.height * shape.width;
-    space.tables.resize(space.tables.len().max(runs.levels() * plane), Lanes::ZERO);
-    for (probe, out) in probes.iter().zip(out) {
-        for (y, row) in space.tables[..plane].chunks_exact_mut(shape.width).enumerate() {
-            errors_of_row::<V, P, 1>(tile, [probe], shape, y, &mut Rows([row]));
-        }
-        for level in 1..runs.levels() {
-            let (lower, upper) = space.tables.split_at_mut(level * plane);
-            let half = 1 << (level - 1);
-            let lower = &lower[(level - 1) * plane..];
-            for p in 0..plane - half {
-                V::load(&lower[p]).add(V::load(&lower[p + half])).store(&mut upper[p]);
-            }
-        }
-        for (k, energy) in out[..runs.count()].iter_mut().enumerate() {
-            let mut sum = V::splat(0.0);
-            for piece in runs.pieces(k) {
-                sum = sum.add(V::load(&space.tables[piece.level as usize * plane + piece.at as usize]));
-            }
-            sum.store(energy);
-        }
-    }
-}
-
-/// Hands the squared errors of every pixel of row `y`, summed over channels, to `sink`.
-#[inline(always)]
-fn errors_of_row<V: Vector, P: Pixel, const Q: usize>(
-    tile: &Tile<P>,
-    probes: [&Probe; Q],
-    shape: Shape,
-    y: usize,
-    sink: &mut impl Sink<V, Q>,
-) {
-    match (probes[0].expanded, shape.channels) {
-        (true, 1) => errors_of::<V, P, Q, true, 1>(tile, probes, shape, y, sink),
-        (true, 3) => errors_of::<V, P, Q, true, 3>(tile, probes, shape, y, sink),
-        (true, _) => errors_of::<V, P, Q, true, 0>(tile, probes, shape, y, sink),
-        (false, 1) => errors_of::<V, P, Q, false, 1>(tile, probes, shape, y, sink),
-        (false, 3) => errors_of::<V, P, Q, false, 3>(tile, probes, shape, y, sink),
-        (false, _) => errors_of::<V, P, Q, false, 0>(tile, probes, shape, y, sink),
+    let channels = tile.pixels.len() / (shape.height * shape.width);
+    match (probe.expanded, channels) {
+        (true, 1) => square_of::<V, P, true, 1>(tile, probe, shape, side, space, out),
+        (true, 3) => square_of::<V, P, true, 3>(tile, probe, shape, side, space, out),
+        (true, _) => square_of::<V, P, true, 0>(tile, probe, shape, side, space, out),
+        (false, 1) => square_of::<V, P, false, 1>(tile, probe, shape, side, space, out),
+        (false, 3) => square_of::<V, P, false, 3>(tile, probe, shape, side, space, out),
+        (false, _) => square_of::<V, P, false, 0>(tile, probe, shape, side, space, out),
     }
 }
 
 /// `CHANNELS` is the number of channels, or 0 where it is only known at run time.
 #[inline(always)]
-fn errors_of<V: Vector, P: Pixel, const Q: usize, const EXPANDED: bool, const CHANNELS: usize>(
+fn square_of<V: Vector, P: Pixel, const EXPANDED: bool, const CHANNELS: usize>(
     tile: &Tile<P>,
-    probes: [&Probe; Q],
+    probe: &Probe,
     shape: Shape,
-    y: usize,
-    sink: &mut impl Sink<V, Q>,
+    side: usize,
+    space: &mut EnergySpace,
+    out: &mut [Lanes],
+) {
+    match side {
+        1 => short::<V, P, EXPANDED, CHANNELS, 0>(tile, probe, shape, space, out),
+        2 => short::<V, P, EXPANDED, CHANNELS, 1>(tile, probe, shape, space, out),
+        3 => short::<V, P, EXPANDED, CHANNELS, 2>(tile, probe, shape, space, out),
+        4 => short::<V, P, EXPANDED, CHANNELS, 3>(tile, probe, shape, space, out),
+        _ => long::<V, P, EXPANDED, CHANNELS>(tile, probe, shape, side, space, out),
+    }
+}
+
+/// Windows of `BEFORE + 1` pixels a side: values are simply added, across in registers, down from the last rows of sums.
+#[inline(always)]
+fn short<V: Vector, P: Pixel, const EXPANDED: bool, const CHANNELS: usize, const BEFORE: usize>(
+    tile: &Tile<P>,
+    probe: &Probe,
+    shape: Shape,
+    space: &mut EnergySpace,
+    out: &mut [Lanes],
+) {
+    let columns = shape.width - BEFORE;
+    space.rows.resize(space.rows.len().max(BEFORE.max(1) * columns), Lanes::ZERO);
+    let mut above = space.rows.chunks_exact_mut(columns);
+    let mut above: [&mut [Lanes]; BEFORE] = std::array::from_fn(|_| above.next().unwrap_or_default());
+    let mut out = out.chunks_exact_mut(columns);
+    for y in 0..shape.height {
+        let errors = Errors::<P, EXPANDED, CHANNELS>::of_row(tile, probe, shape, y);
+        let mut roll = Roll::<V, BEFORE>::start();
+        for x in 0..BEFORE {
+            roll.skip(errors.at(x));
+        }
+        if y < BEFORE {
+            for (x, sum) in above[y].iter_mut().enumerate() {
+                roll.push(errors.at(x + BEFORE)).store(sum);
+            }
+            continue;
+        }
+        let Some(out) = out.next() else { break };
+        for x in 0..columns {
+            let across = roll.push(errors.at(x + BEFORE));
+            let mut sum = across;
+            for rows in (0..BEFORE).rev() {
+                sum = sum.add(V::load(&above[rows][x]));
+            }
+            sum.store(&mut out[x]);
+            if BEFORE > 0 {
+                across.store(&mut above[0][x]);
+            }
+        }
+        if BEFORE > 1 {
+            above.rotate_left(1);
+        }
+    }
+}
+
+#[inline(always)]
+fn long<V: Vector, P: Pixel, const EXPANDED: bool, const CHANNELS: usize>(
+    tile: &Tile<P>,
+    probe: &Probe,
+    shape: Shape,
+    side: usize,
+    space: &mut EnergySpace,
+    out: &mut [Lanes],
+) {
+    let (width, columns) = (shape.width, shape.width - side + 1);
+    space.rows.resize(space.rows.len().max(2 * width), Lanes::ZERO);
+    let (row, tails) = space.rows.split_at_mut(width);
+    space.slider.start(side, columns);
+    let mut done = 0;
+    for y in 0..shape.height {
+        let errors = Errors::<P, EXPANDED, CHANNELS>::of_row(tile, probe, shape, y);
+        for (x, error) in row.iter_mut().enumerate() {
+            errors.at::<V>(x).store(error);
+        }
+        slide_row::<V>(row, side, tails, space.slider.slot());
+        if space.slider.advance::<V>(&mut out[done..]) {
+            done += columns;
+        }
+    }
+}
+
+#[inline(always)]
+fn masks_body<V: Vector, P: Pixel>(
+    tile: &Tile<P>,
+    probe: &Probe,
+    shape: Shape,
+    runs: &Runs,
+    space: &mut EnergySpace,
+    out: &mut [Lanes],
 ) {
     let plane = shape.height * shape.width;
-    let row = |c: usize| c * plane + y * shape.width..c * plane + (y + 1) * shape.width;
-    // Rows cut to one length, so that no access in the loop needs a check of its bounds.
-    let pixels: [&[P::Lanes]; CHANNELS] = std::array::from_fn(|c| &tile.pixels[row(c)]);
-    let values: [[&[f32]; CHANNELS]; Q] = probes.map(|probe| std::array::from_fn(|c| &probe.values[row(c)]));
-    for x in 0..shape.width {
-        let mut sums = Sums::<V, Q, EXPANDED>::start();
+    space.tables.resize(space.tables.len().max(runs.levels() * plane), Lanes::ZERO);
+    for (y, row) in space.tables[..plane].chunks_exact_mut(shape.width).enumerate() {
+        match (probe.expanded, tile.pixels.len() / plane) {
+            (true, 3) => row_of::<V, P, true, 3>(tile, probe, shape, y, row),
+            (true, _) => row_of::<V, P, true, 0>(tile, probe, shape, y, row),
+            (false, 3) => row_of::<V, P, false, 3>(tile, probe, shape, y, row),
+            (false, _) => row_of::<V, P, false, 0>(tile, probe, shape, y, row),
+        }
+    }
+    for level in 1..runs.levels() {
+        let (lower, upper) = space.tables.split_at_mut(level * plane);
+        let half = 1 << (level - 1);
+        let lower = &lower[(level - 1) * plane..];
+        for p in 0..plane - half {
+            V::load(&lower[p]).add(V::load(&lower[p + half])).store(&mut upper[p]);
+        }
+    }
+    let tables = &space.tables[..runs.levels() * plane];
+    for (k, energy) in out[..runs.count()].iter_mut().enumerate() {
+        // Two sums, so that one addition need not wait for the other.
+        let (mut sum, mut other) = (V::splat(0.0), V::splat(0.0));
+        let (twos, rest) = runs.pieces(k).as_chunks::<2>();
+        for [a, b] in twos {
+            sum = sum.add(V::load(&tables[a.place as usize]));
+            other = other.add(V::load(&tables[b.place as usize]));
+        }
+        for a in rest {
+            sum = sum.add(V::load(&tables[a.place as usize]));
+        }
+        sum.add(other).store(energy);
+    }
+}
+
+#[inline(always)]
+fn row_of<V: Vector, P: Pixel, const EXPANDED: bool, const CHANNELS: usize>(
+    tile: &Tile<P>,
+    probe: &Probe,
+    shape: Shape,
+    y: usize,
+    row: &mut [Lanes],
+) {
+    let errors = Errors::<P, EXPANDED, CHANNELS>::of_row(tile, probe, shape, y);
+    for (x, error) in row.iter_mut().enumerate() {
+        errors.at::<V>(x).store(error);
+    }
+}
+
+/// The squared errors of the pixels of a row, summed over channels. Rows are cut to one length, so that no access in a
+/// loop over columns needs a check of its bounds.
+struct Errors<'a, P: Pixel, const EXPANDED: bool, const CHANNELS: usize> {
+    pixels: [&'a [P::Lanes]; CHANNELS],
+    values: [&'a [f32]; CHANNELS],
+    squares: &'a [Lanes],
+    /// All pixels and values from the row on, where the number of channels is not known.
+    rest: (&'a [P::Lanes], &'a [f32]),
+    plane: usize,
+}
+
+impl<'a, P: Pixel, const EXPANDED: bool, const CHANNELS: usize> Errors<'a, P, EXPANDED, CHANNELS> {
+    #[inline(always)]
+    fn of_row(tile: &'a Tile<P>, probe: &'a Probe, shape: Shape, y: usize) -> Self {
+        let (plane, start) = (shape.height * shape.width, y * shape.width);
+        Self {
+            pixels: std::array::from_fn(|c| &tile.pixels[c * plane + start..][..shape.width]),
+            values: std::array::from_fn(|c| &probe.values[c * plane + start..][..shape.width]),
+            squares: if EXPANDED { &tile.squares[start..][..shape.width] } else { &[] },
+            rest: (&tile.pixels[start..], &probe.values[start..]),
+            plane,
+        }
+    }
+
+    #[inline(always)]
+    fn at<V: Vector>(&self, x: usize) -> V {
+        let mut sum = if EXPANDED { V::load(&self.squares[x]) } else { V::splat(0.0) };
         for c in 0..CHANNELS {
-            sums.add(P::centred(&pixels[c][x]), std::array::from_fn(|q| values[q][c][x]));
+            sum = Self::add(sum, P::centred(&self.pixels[c][x]), self.values[c][x]);
         }
         if CHANNELS == 0 {
-            for p in (0..shape.channels).map(|c| c * plane + y * shape.width + x) {
-                sums.add(P::centred(&tile.pixels[p]), std::array::from_fn(|q| probes[q].values[p]));
+            let (pixels, values) = self.rest;
+            for (pixel, &value) in pixels[x..].iter().step_by(self.plane).zip(values[x..].iter().step_by(self.plane)) {
+                sum = Self::add(sum, P::centred(pixel), value);
             }
         }
-        sink.put(x, sums.errors());
-    }
-}
-
-/// The errors of one pixel, summed over channels.
-struct Sums<V, const Q: usize, const EXPANDED: bool> {
-    /// The part that depends on the probe.
-    cross: [V; Q],
-    /// `a^2`, the part of the expanded form that does not.
-    own: V,
-}
-
-impl<V: Vector, const Q: usize, const EXPANDED: bool> Sums<V, Q, EXPANDED> {
-    #[inline(always)]
-    fn start() -> Self {
-        Self { cross: [V::splat(0.0); Q], own: V::splat(0.0) }
+        sum
     }
 
     #[inline(always)]
-    fn add(&mut self, a: V, values: [f32; Q]) {
+    fn add<V: Vector>(sum: V, a: V, value: f32) -> V {
+        let z = V::splat(value);
         if EXPANDED {
-            self.own = a.mul_add(a, self.own);
+            a.mul_add(z, sum)
+        } else {
+            let t = a.sub(z);
+            t.mul_add(t, sum)
         }
-        for q in 0..Q {
-            let z = V::splat(values[q]);
-            self.cross[q] = if EXPANDED {
-                a.mul_add(z, self.cross[q])
-            } else {
-                let t = a.sub(z);
-                t.mul_add(t, self.cross[q])
-            };
-        }
-    }
-
-    #[inline(always)]
-    fn errors(mut self) -> [V; Q] {
-        if EXPANDED {
-            for q in 0..Q {
-                self.cross[q] = self.cross[q].add(self.own);
-            }
-        }
-        self.cross
     }
 }

@@ -3,18 +3,21 @@
 use ndarray::Array3;
 use rayon::prelude::*;
 
-use super::isa::dispatched;
+use super::energy::mark_missing;
+use super::isa::{Isa, dispatched};
 use super::job::{Group, Job};
+use super::probe::Probe;
 use super::rounds::{Item, Rounds};
 use super::simd::{LANES, Lanes, Vector};
-use super::tile::{Pixel, Tile};
+use super::tile::{Pixel, RUN, Tile};
 use crate::error::Result;
 
 /// Tiles a group: with one window their energies take no room, and the more tiles, the fewer sums across lanes.
 const TILES: usize = 8;
 
-/// Probes whose means share the pixels of a tile.
-const TOGETHER: usize = 4;
+/// Probes that share the pixels of a tile: with two registers a probe, eight sums hide the latency of the fused
+/// multiply-add, and one read of the pixels serves eight of them.
+pub(super) const TOGETHER: usize = 4;
 
 /// Working space of one thread.
 struct Space<P: Pixel> {
@@ -49,9 +52,9 @@ fn energies_of<P: Pixel>(job: &Job<'_, P>, item: &Item, group: &mut Group<P>) ->
     let mut found = vec![Vec::with_capacity(item.images.len() + LANES); item.probes.len()];
     for first in group.firsts(&item.images) {
         group.load(job, first, &item.images);
-        for pair in job.pairs(item.probes.clone()) {
-            group.energies(job, pair.clone());
-            for (which, probe) in pair.enumerate() {
+        for block in job.blocks(item.probes.clone()) {
+            group.energies(job, block.clone());
+            for (which, probe) in block.enumerate() {
                 let lanes = group.energies_of(job, which).iter().flat_map(|tile| tile.0);
                 found[probe - item.probes.start].extend(lanes);
             }
@@ -97,73 +100,188 @@ fn means_of<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[Vec<f32>], space
             continue;
         }
         space.group.load(job, first, &item.images);
+        // Tiles without images keep old ones, with weights of zero.
         space.weights.clear();
         space.weights.resize(weights.len() * TILES, Lanes::ZERO);
         for (lanes, weights) in space.weights.chunks_exact_mut(TILES).zip(weights) {
             let lanes = lanes.iter_mut().flat_map(|lanes| &mut lanes.0);
             lanes.zip(&weights[images.clone()]).for_each(|(lane, &weight)| *lane = weight);
         }
-        add_means(job.isa, space.group.tiles(), &space.weights, &mut sums);
+        add_means(job.isa, space.group.all_tiles(), &space.weights, &mut sums);
     }
     sums
 }
 
+/// Writes the energies of up to [`TOGETHER`] probes of one form on tiles to `out[probe * stride + tile]`.
+pub(super) fn energies<P: Pixel>(isa: Isa, tiles: &[Tile<P>], probes: &[Probe], stride: usize, out: &mut [Lanes]) {
+    energies_together(isa, tiles, probes, stride, out);
+    for out in out.chunks_mut(stride).take(probes.len()) {
+        for (tile, energy) in tiles.iter().zip(out) {
+            mark_missing(tile, std::slice::from_mut(energy));
+        }
+    }
+}
+
 dispatched! {
-    /// Adds to `sums` `[probe][channel, pixel]` the images of a group's tiles times their weights `[probe][tile]`, of
-    /// which there are [`TILES`] a probe.
+    fn energies_together<P: Pixel>(tiles: &[Tile<P>], probes: &[Probe], stride: usize, out: &mut [Lanes]) = energies_body
+}
+
+/// Eight sums are in flight whatever the number of probes: few probes take several tiles at once.
+#[inline(always)]
+fn energies_body<V: Vector, P: Pixel>(tiles: &[Tile<P>], probes: &[Probe], stride: usize, out: &mut [Lanes]) {
+    match probes {
+        [a, b, c, d] => on_tiles::<V, P, 4, 1>(tiles, [a, b, c, d], stride, out),
+        [a, b, c] => on_tiles::<V, P, 3, 1>(tiles, [a, b, c], stride, out),
+        [a, b] => on_tiles::<V, P, 2, 2>(tiles, [a, b], stride, out),
+        probes => {
+            for (i, a) in probes.iter().enumerate() {
+                on_tiles::<V, P, 1, 4>(tiles, [a], stride, &mut out[i * stride..]);
+            }
+        }
+    }
+}
+
+#[inline(always)]
+fn on_tiles<V: Vector, P: Pixel, const Q: usize, const T: usize>(
+    tiles: &[Tile<P>],
+    probes: [&Probe; Q],
+    stride: usize,
+    out: &mut [Lanes],
+) {
+    let (some, rest) = tiles.as_chunks::<T>();
+    let mut put = |t: usize, q: usize, energy: V| energy.store(&mut out[q * stride + t]);
+    for (i, tiles) in some.iter().enumerate() {
+        let energies = energies_of_tiles::<V, P, Q, T>(std::array::from_fn(|t| &tiles[t]), probes);
+        for t in 0..T {
+            for q in 0..Q {
+                put(i * T + t, q, energies[t][q]);
+            }
+        }
+    }
+    for (i, tile) in rest.iter().enumerate() {
+        let [energies] = energies_of_tiles::<V, P, Q, 1>([tile], probes);
+        for q in 0..Q {
+            put(some.len() * T + i, q, energies[q]);
+        }
+    }
+}
+
+#[inline(always)]
+fn energies_of_tiles<V: Vector, P: Pixel, const Q: usize, const T: usize>(
+    tiles: [&Tile<P>; T],
+    probes: [&Probe; Q],
+) -> [[V; Q]; T] {
+    if probes[0].expanded {
+        runs_of::<V, P, Q, T, true>(tiles, probes)
+    } else {
+        runs_of::<V, P, Q, T, false>(tiles, probes)
+    }
+}
+
+#[inline(always)]
+fn runs_of<V: Vector, P: Pixel, const Q: usize, const T: usize, const EXPANDED: bool>(
+    tiles: [&Tile<P>; T],
+    probes: [&Probe; Q],
+) -> [[V; Q]; T] {
+    let mut total = [[V::splat(0.0); Q]; T];
+    for start in (0..tiles[0].pixels.len()).step_by(RUN) {
+        let end = tiles[0].pixels.len().min(start + RUN);
+        let pixels: [&[P::Lanes]; T] = tiles.map(|tile| &tile.pixels[start..end]);
+        let values: [&[f32]; Q] = probes.map(|probe| &probe.values[start..end]);
+        let mut run = [[V::splat(0.0); Q]; T];
+        if EXPANDED {
+            for t in 0..T {
+                run[t] = [V::load(&tiles[t].run_squares[start / RUN]); Q];
+            }
+        }
+        for x in 0..end - start {
+            for t in 0..T {
+                let a: V = P::centred(&pixels[t][x]);
+                for q in 0..Q {
+                    let z = V::splat(values[q][x]);
+                    let (factor, other) = if EXPANDED { (a, z) } else { (a.sub(z), a.sub(z)) };
+                    run[t][q] = factor.mul_add(other, run[t][q]);
+                }
+            }
+        }
+        for t in 0..T {
+            for q in 0..Q {
+                total[t][q] = total[t][q].add(run[t][q]);
+            }
+        }
+    }
+    total
+}
+
+dispatched! {
+    /// Adds to `sums` `[probe][channel, pixel]` the images of all of a group's tiles times their weights `[probe][tile]`.
     fn add_means<P: Pixel>(tiles: &[Tile<P>], weights: &[Lanes], sums: &mut [Vec<f32>]) = add_means_body
 }
 
 #[inline(always)]
 fn add_means_body<V: Vector, P: Pixel>(tiles: &[Tile<P>], weights: &[Lanes], sums: &mut [Vec<f32>]) {
-    for (weights, sums) in weights.chunks(TOGETHER * TILES).zip(sums.chunks_mut(TOGETHER)) {
-        match sums.len() {
-            4 => add_means_of::<V, P, 4>(tiles, weights, sums),
-            3 => add_means_of::<V, P, 3>(tiles, weights, sums),
-            2 => add_means_of::<V, P, 2>(tiles, weights, sums),
-            _ => add_means_of::<V, P, 1>(tiles, weights, sums),
-        }
-    }
-}
-
-#[inline(always)]
-fn add_means_of<V: Vector, P: Pixel, const Q: usize>(tiles: &[Tile<P>], weights: &[Lanes], sums: &mut [Vec<f32>]) {
     let image_len = tiles[0].pixels.len();
-    let whole = image_len - image_len % 4;
-    for p in (0..whole).step_by(4) {
-        // Four sums across lanes share most of their shuffles.
-        let lanes = lanes_of::<V, P, Q, 4>(tiles, weights, p);
-        for q in 0..Q {
-            let totals = V::sums(lanes[q]);
-            for i in 0..4 {
-                sums[q][p + i] += totals[i];
+    let pixels: [&[P::Lanes]; TILES] = std::array::from_fn(|t| &tiles[t].pixels[..image_len]);
+    let (weights, _) = weights.as_chunks::<TILES>();
+    for (weights, sums) in weights.chunks(TOGETHER).zip(sums.chunks_mut(TOGETHER)) {
+        match (weights, sums) {
+            ([a, b, c, d], [e, f, g, h]) => add_means_together::<V, P>(pixels, [a, b, c, d], [e, f, g, h]),
+            (weights, sums) => {
+                for (weights, sums) in weights.iter().zip(sums) {
+                    add_mean::<V, P>(pixels, weights, sums);
+                }
             }
-        }
-    }
-    for p in whole..image_len {
-        let lanes = lanes_of::<V, P, Q, 1>(tiles, weights, p);
-        for q in 0..Q {
-            sums[q][p] += lanes[q][0].sum();
         }
     }
 }
 
-/// The weighted sums over tiles of `N` pixels from `p` on, lane by lane.
+/// Four sums across lanes share most of their shuffles: here those of four probes.
 #[inline(always)]
-fn lanes_of<V: Vector, P: Pixel, const Q: usize, const N: usize>(
-    tiles: &[Tile<P>],
-    weights: &[Lanes],
-    p: usize,
-) -> [[V; N]; Q] {
-    let mut lanes = [[V::splat(0.0); N]; Q];
-    for (t, tile) in tiles.iter().enumerate() {
-        let pixels = &tile.pixels[p..p + N];
-        for i in 0..N {
-            let a: V = P::centred(&pixels[i]);
-            for q in 0..Q {
-                lanes[q][i] = a.mul_add(V::load(&weights[q * TILES + t]), lanes[q][i]);
+fn add_means_together<V: Vector, P: Pixel>(
+    pixels: [&[P::Lanes]; TILES],
+    weights: [&[Lanes; TILES]; TOGETHER],
+    sums: [&mut [f32]; TOGETHER],
+) {
+    let image_len = pixels[0].len();
+    let sums = sums.map(|sums| &mut sums[..image_len]);
+    for p in 0..image_len {
+        let mut lanes = [V::splat(0.0); TOGETHER];
+        for t in 0..TILES {
+            let a: V = P::centred(&pixels[t][p]);
+            for q in 0..TOGETHER {
+                lanes[q] = a.mul_add(V::load(&weights[q][t]), lanes[q]);
             }
         }
+        let totals = V::sums(lanes);
+        for q in 0..TOGETHER {
+            sums[q][p] += totals[q];
+        }
     }
-    lanes
+}
+
+/// And here those of four pixels.
+#[inline(always)]
+fn add_mean<V: Vector, P: Pixel>(pixels: [&[P::Lanes]; TILES], weights: &[Lanes; TILES], sums: &mut [f32]) {
+    let (fours, rest) = sums.as_chunks_mut::<4>();
+    let done = 4 * fours.len();
+    for (i, four) in fours.iter_mut().enumerate() {
+        let mut lanes = [V::splat(0.0); 4];
+        for t in 0..TILES {
+            let (weight, pixels) = (V::load(&weights[t]), &pixels[t][4 * i..4 * i + 4]);
+            for j in 0..4 {
+                lanes[j] = P::centred::<V>(&pixels[j]).mul_add(weight, lanes[j]);
+            }
+        }
+        let totals = V::sums(lanes);
+        for j in 0..4 {
+            four[j] += totals[j];
+        }
+    }
+    for (i, sum) in rest.iter_mut().enumerate() {
+        let mut lanes = [V::splat(0.0); 4];
+        for t in 0..TILES {
+            lanes[0] = P::centred::<V>(&pixels[t][done + i]).mul_add(V::load(&weights[t]), lanes[0]);
+        }
+        *sum += V::sums(lanes)[0];
+    }
 }

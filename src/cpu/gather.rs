@@ -14,34 +14,44 @@ dispatched! {
 
 #[inline(always)]
 fn gather_body<V: Vector, P: Pixel>(terms: &[Term<'_, P>], sums: &mut [f32]) {
-    let Some((_, first)) = terms.first() else { return };
-    for (channel, sums) in sums.chunks_exact_mut(first.len()).enumerate() {
-        let start = channel * sums.len();
+    let (twos, rest) = terms.as_chunks::<2>();
+    for two in twos {
+        gather_of::<V, P, 2>(two, sums);
+    }
+    for one in rest {
+        gather_of::<V, P, 1>(std::array::from_ref(one), sums);
+    }
+}
+
+#[inline(always)]
+fn gather_of<V: Vector, P: Pixel, const T: usize>(terms: &[Term<'_, P>; T], sums: &mut [f32]) {
+    let plane = terms[0].1.len();
+    for (channel, sums) in sums.chunks_exact_mut(plane).enumerate() {
+        let pixels: [&[P::Lanes]; T] = std::array::from_fn(|t| &terms[t].0.pixels[channel * plane..][..plane]);
+        let coefficients: [&[Lanes]; T] = std::array::from_fn(|t| &terms[t].1[..plane]);
         // Four sums across lanes share most of their shuffles.
         let (fours, rest) = sums.as_chunks_mut::<4>();
         let done = 4 * fours.len();
         for (i, four) in fours.iter_mut().enumerate() {
-            let p = 4 * i;
-            let totals = V::sums([
-                lanes_at(terms, start, p),
-                lanes_at(terms, start, p + 1),
-                lanes_at(terms, start, p + 2),
-                lanes_at(terms, start, p + 3),
-            ]);
-            four.iter_mut().zip(totals).for_each(|(sum, total)| *sum += total);
+            let mut lanes = [V::splat(0.0); 4];
+            for t in 0..T {
+                let (pixels, coefficients) = (&pixels[t][4 * i..4 * i + 4], &coefficients[t][4 * i..4 * i + 4]);
+                for j in 0..4 {
+                    lanes[j] = P::centred::<V>(&pixels[j]).mul_add(V::load(&coefficients[j]), lanes[j]);
+                }
+            }
+            let totals = V::sums(lanes);
+            for j in 0..4 {
+                four[j] += totals[j];
+            }
         }
         for (i, sum) in rest.iter_mut().enumerate() {
-            *sum += lanes_at::<V, P>(terms, start, done + i).sum();
+            let mut lanes = V::splat(0.0);
+            for t in 0..T {
+                let p = done + i;
+                lanes = P::centred::<V>(&pixels[t][p]).mul_add(V::load(&coefficients[t][p]), lanes);
+            }
+            *sum += lanes.sum();
         }
     }
-}
-
-/// The sum over terms at pixel `p` of the channel that starts at `start`, lane by lane.
-#[inline(always)]
-fn lanes_at<V: Vector, P: Pixel>(terms: &[Term<'_, P>], start: usize, p: usize) -> V {
-    let mut lanes = V::splat(0.0);
-    for (tile, coefficients) in terms {
-        lanes = P::centred::<V>(&tile.pixels[start + p]).mul_add(V::load(&coefficients[p]), lanes);
-    }
-    lanes
 }

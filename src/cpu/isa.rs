@@ -6,6 +6,8 @@
 
 use std::sync::OnceLock;
 
+use crate::error::{Error, Result};
+
 /// A set of vector instructions. Values above the portable one exist only where this processor has them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Isa(Level);
@@ -22,15 +24,22 @@ pub(super) enum Level {
 }
 
 impl Isa {
-    /// The best instruction set of this processor, or the one named by `PSPC_ISA` if the processor has it.
-    #[must_use]
-    pub fn best() -> Self {
-        static BEST: OnceLock<Isa> = OnceLock::new();
-        *BEST.get_or_init(|| {
-            let wanted = std::env::var("PSPC_ISA").ok();
-            let all = Self::available();
-            let named = all.iter().find(|isa| Some(isa.name()) == wanted.as_deref());
-            *named.or(all.last()).unwrap_or(&Self(Level::Portable))
+    /// The best instruction set of this processor, or the one named by `PSPC_ISA`; a name that is none of
+    /// [`Isa::available`] is an error.
+    pub fn best() -> Result<Self> {
+        static BEST: OnceLock<Result<Isa>> = OnceLock::new();
+        BEST.get_or_init(|| match std::env::var_os("PSPC_ISA") {
+            None => Ok(*Self::available().last().unwrap_or(&Self(Level::Portable))),
+            Some(wanted) => Self::named(&wanted.to_string_lossy()),
+        })
+        .clone()
+    }
+
+    fn named(wanted: &str) -> Result<Self> {
+        let all = Self::available();
+        all.iter().find(|isa| isa.name() == wanted).copied().ok_or_else(|| Error::IsaVariable {
+            value: wanted.to_owned(),
+            allowed: all.iter().map(|isa| isa.name()).collect::<Vec<_>>().join(", "),
         })
     }
 
@@ -108,3 +117,17 @@ macro_rules! dispatched {
     };
 }
 pub(super) use dispatched;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sets_are_found_by_name_and_others_refused() {
+        for isa in Isa::available() {
+            assert_eq!(Isa::named(isa.name()), Ok(isa));
+        }
+        let error = Isa::named("sse9").unwrap_err().to_string();
+        assert!(error.starts_with("PSPC_ISA is \"sse9\", allowed on this processor are portable"), "{error}");
+    }
+}

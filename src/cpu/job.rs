@@ -2,13 +2,15 @@
 
 use std::ops::Range;
 
-use super::energy::{EnergySpace, PROBES, energies};
+use super::energy::{EnergySpace, energies};
+use super::full;
 use super::isa::Isa;
 use super::probe::Probe;
 use super::simd::{LANES, Lanes};
 use super::tile::{Pixel, Tile};
 use crate::bank::Bank;
-use crate::windows::Windows;
+use crate::error::Result;
+use crate::windows::{Kind, Windows};
 
 /// Tiles a group where windows are many: lanes are summed over tiles before the costly sum across lanes, but the
 /// energies of a group have to stay in the second-level cache.
@@ -22,12 +24,12 @@ pub(super) struct Job<'a, P> {
     pub(super) views: &'a [Windows; 2],
     pub(super) probes: &'a [Probe],
     pub(super) isa: Isa,
-    /// Weights below `2^-cutoff` of a window's largest are left out: together at the very worst `2^-20` of its sum, and
-    /// as a rule below `2^-30`, because few images lie just there.
+    /// Weights below `2^-cutoff` of a window's sum are left out: together at the very worst `2^-20` of it, and as a rule
+    /// below `2^-30`, because few images lie just there.
     pub(super) cutoff: f64,
 }
 
-/// A group of tiles and the energies of a few probes on it; working space of one thread.
+/// A group of tiles and the energies of a block of probes on it; working space of one thread.
 pub(super) struct Group<P: Pixel> {
     tiles: Vec<Tile<P>>,
     filled: usize,
@@ -37,9 +39,14 @@ pub(super) struct Group<P: Pixel> {
 
 impl<'a, P: Pixel> Job<'a, P> {
     /// A job over all of `bank`, whose pixels are `pixels`.
-    pub(super) fn new(bank: &'a Bank<'a>, pixels: &'a [P], views: &'a [Windows; 2], probes: &'a [Probe]) -> Self {
+    pub(super) fn new(
+        bank: &'a Bank<'a>,
+        pixels: &'a [P],
+        views: &'a [Windows; 2],
+        probes: &'a [Probe],
+    ) -> Result<Self> {
         let cutoff = 20.0 + (2.0 * bank.len() as f64).log2();
-        Self { bank, pixels, views, probes, isa: Isa::best(), cutoff }
+        Ok(Self { bank, pixels, views, probes, isa: Isa::best()?, cutoff })
     }
 
     /// The same job for other probes.
@@ -68,13 +75,18 @@ impl<'a, P: Pixel> Job<'a, P> {
         &self.views[usize::from(probe.flipped)]
     }
 
-    /// Probes in ones and twos that a kernel can take together.
-    pub(super) fn pairs(&self, probes: Range<usize>) -> impl Iterator<Item = Range<usize>> {
+    /// Most probes a kernel takes at once: with the full window they share the pixels.
+    pub(super) fn together(&self) -> usize {
+        if matches!(self.views[0].kind(), Kind::Full) { full::TOGETHER } else { 1 }
+    }
+
+    /// Probes in blocks that a kernel can take together.
+    pub(super) fn blocks(&self, probes: Range<usize>) -> impl Iterator<Item = Range<usize>> {
         let mut next = probes.start;
         std::iter::from_fn(move || {
             let first = self.probes[next..probes.end].first()?;
             let alike = |p: &&Probe| (p.expanded, p.flipped) == (first.expanded, first.flipped);
-            let count = self.probes[next..probes.end].iter().take(PROBES).take_while(alike).count();
+            let count = self.probes[next..probes.end].iter().take(self.together()).take_while(alike).count();
             next += count;
             Some(next - count..next)
         })
@@ -87,7 +99,7 @@ impl<P: Pixel> Group<P> {
         Self {
             tiles: (0..tiles).map(|_| Tile::new(job.bank.image_len())).collect(),
             filled: 0,
-            energies: vec![Lanes::ZERO; PROBES * tiles * job.views[0].count()],
+            energies: vec![Lanes::ZERO; job.together() * tiles * job.views[0].count()],
             space: EnergySpace::default(),
         }
     }
@@ -98,7 +110,13 @@ impl<P: Pixel> Group<P> {
         let last = shard.end.min(first + self.tiles.len() * LANES);
         let parts = job.pixels[first * image_len..last * image_len].chunks(LANES * image_len);
         self.filled = parts.len();
-        self.tiles.iter_mut().zip(parts).for_each(|(tile, part)| tile.load(part));
+        let expanded = job.probes.iter().any(|probe| probe.expanded);
+        for (tile, part) in self.tiles.iter_mut().zip(parts) {
+            tile.load(job.isa, part);
+            if expanded {
+                tile.square(job.isa, job.plane());
+            }
+        }
     }
 
     /// The first images of the groups of a shard.
@@ -106,38 +124,34 @@ impl<P: Pixel> Group<P> {
         shard.clone().step_by(self.tiles.len() * LANES)
     }
 
-    /// The tiles that hold images.
-    pub(super) fn tiles(&self) -> &[Tile<P>] {
-        &self.tiles[..self.filled]
+    /// All tiles, with images or without.
+    pub(super) fn all_tiles(&self) -> &[Tile<P>] {
+        &self.tiles
     }
 
-    /// Computes the energies of one or two probes on the whole group.
+    /// Computes the energies of a block of probes on the whole group.
     pub(super) fn energies(&mut self, job: &Job<'_, P>, probes: Range<usize>) {
-        let count = job.views[0].count();
-        let both: Vec<&Probe> = job.probes[probes].iter().collect();
-        let windows = job.view(both[0]);
-        let (first, second) = self.energies.split_at_mut(self.tiles.len() * count);
-        let outs = first.chunks_exact_mut(count).zip(second.chunks_exact_mut(count));
-        for (tile, (first, second)) in self.tiles[..self.filled].iter().zip(outs) {
-            let mut outs = [first, second];
-            energies(job.isa, windows, tile, &both, &mut self.space, &mut outs[..both.len()]);
+        let probes = &job.probes[probes];
+        let windows = job.view(&probes[0]);
+        let (count, tiles) = (windows.count(), &self.tiles[..self.filled]);
+        if let Kind::Full = windows.kind() {
+            full::energies(job.isa, tiles, probes, self.tiles.len(), &mut self.energies);
+            return;
+        }
+        for (tile, out) in tiles.iter().zip(self.energies.chunks_exact_mut(count)) {
+            energies(job.isa, windows, tile, &probes[0], &mut self.space, out);
         }
     }
 
-    /// The energies `[tile][window]` of the first or second probe of the last call.
+    /// The energies `[tile][window]` of a probe of the last block.
     pub(super) fn energies_of(&mut self, job: &Job<'_, P>, which: usize) -> &mut [Lanes] {
         let count = job.views[0].count();
         &mut self.energies[which * self.tiles.len() * count..][..self.filled * count]
     }
 
-    /// The tiles with the energies of the first or second probe of the last call, tile by tile.
-    pub(super) fn tiles_and_energies(
-        &mut self,
-        job: &Job<'_, P>,
-        which: usize,
-    ) -> impl Iterator<Item = (&Tile<P>, &mut [Lanes])> {
+    /// The tiles with their energies of the last block, which was a single probe.
+    pub(super) fn tiles_and_energies(&mut self, job: &Job<'_, P>) -> impl Iterator<Item = (&Tile<P>, &mut [Lanes])> {
         let count = job.views[0].count();
-        let energies = self.energies[which * self.tiles.len() * count..].chunks_exact_mut(count);
-        self.tiles[..self.filled].iter().zip(energies)
+        self.tiles[..self.filled].iter().zip(self.energies.chunks_exact_mut(count))
     }
 }

@@ -17,6 +17,7 @@ pub mod gather;
 pub mod isa;
 mod job;
 pub mod probe;
+pub mod rate;
 mod rounds;
 pub mod simd;
 pub mod slide;
@@ -36,11 +37,11 @@ use probe::Probe;
 use rounds::Rounds;
 use tile::Pixel;
 
-/// Queries in flight at once; bounds the memory of states and sums whatever the batch.
+/// Most queries in flight at once.
 const QUERIES: usize = 32;
 
-/// Most energies kept at once for full windows, 4 bytes each.
-const KEPT: usize = 1 << 24;
+/// Bytes that queries in flight may take.
+const BYTES: usize = 1 << 27;
 
 /// See [`crate::composite()`]; arguments have been checked.
 pub fn composite<T: Copy + Into<f64> + Send + Sync>(
@@ -55,12 +56,9 @@ pub fn composite<T: Copy + Into<f64> + Send + Sync>(
     let cover = windows.cover();
     // Two passes over every image for every probe.
     let work = 2 * bank.len() * sigma.len() * if flips { 2 } else { 1 };
-    let mut rounds = Rounds::new(work as u64, monitor)?;
+    let mut rounds = Rounds::new(work as u64, bank.image_len(), monitor)?;
     let mut denoised = Array4::zeros(z.raw_dim());
-    let at_once = match windows.kind() {
-        Kind::Full => (KEPT / (2 * bank.len())).clamp(1, QUERIES),
-        Kind::Square { .. } | Kind::Masks(_) => QUERIES,
-    };
+    let at_once = queries_at_once(bank, windows, sigma);
     for start in (0..sigma.len()).step_by(at_once) {
         let queries = start..sigma.len().min(start + at_once);
         let probes = |flipped| queries.clone().map(move |q| (q, flipped));
@@ -69,14 +67,26 @@ pub fn composite<T: Copy + Into<f64> + Send + Sync>(
             .map(|(q, flipped)| Probe::new(bank, z.slice(s![q, .., .., ..]), sigma[q], q, flipped))
             .collect();
         let sums = match bank.pixels() {
-            Pixels::U8(pixels) => sums_of(&Job::new(bank, pixels, &views, &probes), &mut rounds)?,
-            Pixels::F32(pixels) => sums_of(&Job::new(bank, pixels, &views, &probes), &mut rounds)?,
+            Pixels::U8(pixels) => sums_of(&Job::new(bank, pixels, &views, &probes)?, &mut rounds)?,
+            Pixels::F32(pixels) => sums_of(&Job::new(bank, pixels, &views, &probes)?, &mut rounds)?,
         };
         for (q, sums) in sums {
             finish(bank, &cover, &sums, denoised.slice_mut(s![q, .., .., ..]));
         }
     }
     Ok(denoised)
+}
+
+/// How many queries to hold at once, in whole items where there is room. A query and its mirror image hold z, sums,
+/// results that wait for their merge, and between the passes all energies, lists of candidates or posteriors.
+fn queries_at_once(bank: &Bank<'_>, windows: &Windows, sigma: &[f64]) -> usize {
+    let between = match windows.kind() {
+        _ if sigma.iter().any(|&sigma| Probe::is_sparse(bank, sigma)) => sparse::LARGEST_LIST,
+        Kind::Full => 4 * bank.len(),
+        Kind::Square { .. } | Kind::Masks(_) => 20 * windows.count(),
+    };
+    let room = BYTES / (2 * (32 * bank.image_len() + between));
+    if room < rounds::PROBES { room.max(1) } else { (room - room % rounds::PROBES).min(QUERIES) }
 }
 
 /// A query's index and the weighted sums of centred stored pixels, of the query and of its mirror image.

@@ -53,10 +53,15 @@ impl Probe {
             values: z.iter().map(|z| (factor * z) as f32).collect(),
             z,
             expanded,
-            sparse: sigma < SPARSE_BELOW * bank.reach(),
+            sparse: Self::is_sparse(bank, sigma),
             rate: std::f64::consts::LOG2_E / (2.0 * (sigma * unit).powi(2)),
             query,
             flipped,
         }
+    }
+
+    /// Whether a query at `sigma` looks for the few images that carry weight first.
+    pub(super) fn is_sparse(bank: &Bank<'_>, sigma: f64) -> bool {
+        sigma < SPARSE_BELOW * bank.reach()
     }
 }

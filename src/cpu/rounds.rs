@@ -14,13 +14,16 @@ use crate::error::Result;
 use crate::threads;
 
 /// Probes that share the tiles of an item.
-const PROBES: usize = 8;
+pub(super) const PROBES: usize = 8;
 
 /// A round should take about this long: short enough for Ctrl-C, long enough to keep every thread busy.
 const ROUND: Duration = Duration::from_millis(100);
 
 /// Most items whose results wait for their merge at once.
 const WAITING: usize = 64;
+
+/// Most bytes of results that wait, as far as one item a thread allows.
+const WAITING_BYTES: usize = 1 << 24;
 
 /// One shard of the bank for a few probes.
 #[derive(Debug, Clone)]
@@ -37,16 +40,19 @@ pub(super) struct Rounds<'m, 'a> {
     monitor: &'m mut Monitor<'a>,
     /// Items of the next round.
     items: usize,
+    /// Most items of a round.
+    most: usize,
     done: u64,
     total: u64,
 }
 
 impl<'m, 'a> Rounds<'m, 'a> {
-    /// Ready to do `total` work, reported to `monitor`.
-    pub(super) fn new(total: u64, monitor: &'m mut Monitor<'a>) -> Result<Self> {
+    /// Ready to do `total` work on images of `image_len` values, reported to `monitor`.
+    pub(super) fn new(total: u64, image_len: usize, monitor: &'m mut Monitor<'a>) -> Result<Self> {
         let pool = threads::pool()?;
         let items = pool.current_num_threads();
-        Ok(Self { pool, monitor, items, done: 0, total })
+        let most = (WAITING_BYTES / (4 * PROBES * image_len)).min(WAITING).max(items);
+        Ok(Self { pool, monitor, items, most, done: 0, total })
     }
 
     /// Runs `work` on every item of `job`, which returns one result a probe, and hands the results to `merge` with the
@@ -108,7 +114,7 @@ impl<'m, 'a> Rounds<'m, 'a> {
     fn adapt(&mut self, elapsed: Duration) {
         let threads = self.pool.current_num_threads();
         if elapsed < ROUND / 2 {
-            self.items = (2 * self.items).min(WAITING.max(threads));
+            self.items = (2 * self.items).min(self.most);
         } else if elapsed > 2 * ROUND {
             self.items = (self.items / 2).max(threads);
         }

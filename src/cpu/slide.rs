@@ -6,33 +6,47 @@
 
 use super::simd::{Lanes, Vector};
 
-/// Up to this side a window's values are simply added.
-pub const SHORT: usize = 4;
-
-/// The last `SIDE` values of a line, in registers.
+/// The last `BEFORE` values of a line, in registers.
 #[derive(Clone, Copy)]
-pub struct Roll<V, const SIDE: usize>([V; SIDE]);
+pub struct Roll<V, const BEFORE: usize>([V; BEFORE]);
 
-impl<V: Vector, const SIDE: usize> Roll<V, SIDE> {
+impl<V: Vector, const BEFORE: usize> Roll<V, BEFORE> {
     /// Before the first value; missing values count as zero.
     #[inline(always)]
     #[must_use]
     pub fn start() -> Self {
-        Self([V::splat(0.0); SIDE])
+        Self([V::splat(0.0); BEFORE])
     }
 
-    /// Takes the next value and returns the sum of the last `SIDE`.
+    /// Takes the next value and returns its sum with the `BEFORE` values before it.
     #[inline(always)]
     pub fn push(&mut self, value: V) -> V {
-        for i in 1..SIDE {
+        let sum = self.sum(value);
+        self.skip(value);
+        sum
+    }
+
+    /// Takes the next value where no sum is wanted.
+    #[inline(always)]
+    pub fn skip(&mut self, value: V) {
+        for i in 1..BEFORE {
             self.0[i - 1] = self.0[i];
         }
-        self.0[SIDE - 1] = value;
+        if BEFORE > 0 {
+            self.0[BEFORE - 1] = value;
+        }
+    }
+
+    #[inline(always)]
+    fn sum(&self, value: V) -> V {
+        if BEFORE == 0 {
+            return value;
+        }
         let mut sum = self.0[0];
-        for i in 1..SIDE {
+        for i in 1..BEFORE {
             sum = sum.add(self.0[i]);
         }
-        sum
+        sum.add(value)
     }
 }
 
@@ -89,39 +103,56 @@ impl RowSlider {
     /// Counts the row in the slot; once `side` rows were seen, writes the sum of the last `side` rows.
     #[inline(always)]
     pub fn advance<V: Vector>(&mut self, out: &mut [Lanes]) -> bool {
-        let (side, slot) = (self.side, self.seen % self.side);
-        self.seen += 1;
-        let complete = self.seen >= side;
-        let out = &mut out[..if complete { self.columns } else { 0 }];
-        if side <= SHORT {
-            self.sum_of_ring::<V>(out);
-        } else {
-            self.head_and_tail::<V>(slot, out);
-        }
+        let complete = self.seen + 1 >= self.side;
+        self.add_to_head::<V>();
+        self.finish::<V>(&mut out[..if complete { self.columns } else { 0 }]);
         complete
     }
 
+    /// Counts the row in the slot and writes the sum of the last `side` rows, or of all where there are fewer.
     #[inline(always)]
-    fn sum_of_ring<V: Vector>(&self, out: &mut [Lanes]) {
-        let columns = self.columns;
-        for (x, o) in out.iter_mut().enumerate() {
-            let mut sum = V::load(&self.ring[x]);
-            for row in 1..self.side {
-                sum = sum.add(V::load(&self.ring[row * columns + x]));
-            }
-            sum.store(o);
+    pub fn advance_partly<V: Vector>(&mut self, out: &mut [Lanes]) {
+        self.add_to_head::<V>();
+        if self.seen + 1 < self.side {
+            out.copy_from_slice(&self.head[..self.columns]);
+            self.finish::<V>(&mut []);
+        } else {
+            self.finish::<V>(out);
         }
     }
 
+    /// The same for a row of zeros.
     #[inline(always)]
-    fn head_and_tail<V: Vector>(&mut self, slot: usize, out: &mut [Lanes]) {
-        let (side, columns) = (self.side, self.columns);
+    pub fn advance_empty<V: Vector>(&mut self, out: &mut [Lanes]) {
+        self.slot().fill(Lanes::ZERO);
+        if self.seen % self.side == 0 {
+            self.head[..self.columns].fill(Lanes::ZERO);
+        }
+        if self.seen + 1 < self.side {
+            out.copy_from_slice(&self.head[..self.columns]);
+            self.finish::<V>(&mut []);
+        } else {
+            self.finish::<V>(out);
+        }
+    }
+
+    /// Adds the row in the slot to the sum of its block.
+    #[inline(always)]
+    fn add_to_head<V: Vector>(&mut self) {
+        let (slot, columns) = (self.seen % self.side, self.columns);
         let row = &self.ring[slot * columns..(slot + 1) * columns];
         if slot == 0 {
             self.head[..columns].copy_from_slice(row);
         } else {
             add_row::<V>(&mut self.head, row);
         }
+    }
+
+    /// Writes head plus tail; at the end of a block its rows become tails.
+    #[inline(always)]
+    fn finish<V: Vector>(&mut self, out: &mut [Lanes]) {
+        let (side, columns, slot) = (self.side, self.columns, self.seen % self.side);
+        self.seen += 1;
         if slot + 1 == side {
             out.copy_from_slice(&self.head[..out.len()]);
             for slot in (0..side - 1).rev() {
@@ -163,7 +194,7 @@ mod tests {
             let values: Vec<f32> = values.iter().map(|&v| f32::from(v)).collect();
             let (mut tails, mut out) = (lanes(&values), lanes(&values));
             slide_row::<Portable<false>>(&lanes(&values), side, &mut tails, &mut out);
-            let mut roll = Roll::<Portable<false>, 3>::start();
+            let mut roll = Roll::<Portable<false>, 2>::start();
             for (i, window) in values.windows(side).enumerate() {
                 prop_assert_eq!(out[i].0[5], window.iter().sum::<f32>());
                 let mut rolled = Lanes::ZERO;
@@ -190,6 +221,28 @@ mod tests {
                             prop_assert_eq!(out[x].0[9], exact);
                         }
                     }
+                }
+            }
+        }
+
+        #[test]
+        fn columns_slide_over_the_border(
+            rows in proptest::collection::vec(proptest::option::of(proptest::array::uniform2(-8_i8..8)), 1..40),
+            side in 1_usize..30,
+        ) {
+            let (mut slider, mut out) = (RowSlider::default(), vec![Lanes::ZERO; 2]);
+            slider.start(side, 2);
+            for y in 0..rows.len() {
+                match rows[y] {
+                    None => slider.advance_empty::<Portable<false>>(&mut out),
+                    Some(row) => {
+                        slider.slot().copy_from_slice(&lanes(&row.map(f32::from)));
+                        slider.advance_partly::<Portable<false>>(&mut out);
+                    }
+                }
+                for x in 0..2 {
+                    let last = rows[(y + 1).saturating_sub(side)..=y].iter().flatten();
+                    prop_assert_eq!(out[x].0[3], last.map(|r| f32::from(r[x])).sum::<f32>());
                 }
             }
         }

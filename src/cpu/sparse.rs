@@ -26,6 +26,9 @@ const AT_ONCE: usize = 8;
 /// Most candidates kept for a probe: bounds the memory of all lists in flight.
 const LONGEST: usize = 1 << 18;
 
+/// Bytes of the longest list.
+pub(super) const LARGEST_LIST: usize = LONGEST * size_of::<Candidate>();
+
 /// The sums of a query and of its mirror image; none where lists did not pay.
 pub(super) type Sums = Option<[Array3<f64>; 2]>;
 
@@ -84,9 +87,9 @@ fn scan_item<P: Pixel>(job: &Job<'_, P>, item: &Item, hints: &[Vec<f32>], group:
     let mut found: Vec<_> = item.probes.clone().map(|p| Candidates::new(hints[p].clone(), limit)).collect();
     for first in group.firsts(&item.images) {
         group.load(job, first, &item.images);
-        for pair in job.pairs(item.probes.clone()) {
-            group.energies(job, pair.clone());
-            for (which, probe) in pair.enumerate() {
+        for block in job.blocks(item.probes.clone()) {
+            group.energies(job, block.clone());
+            for (which, probe) in block.enumerate() {
                 let margin = job.margin(&job.probes[probe]);
                 let energies = group.energies_of(job, which);
                 collect(job.isa, energies, margin, first, &mut found[probe - item.probes.start]);

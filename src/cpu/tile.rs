@@ -1,57 +1,72 @@
 //! `Tile`: sixteen images transposed so that every pixel holds its sixteen values side by side.
 
-use super::simd::{LANES, Lanes, Vector};
+use super::isa::{Isa, dispatched};
+use super::simd::{Halves, LANES, Lanes, Vector, transpose_bytes};
 
 /// A stored pixel.
 pub trait Pixel: Copy + Send + Sync + 'static {
-    /// The same pixel of sixteen images, in memory.
+    /// The same pixel of sixteen images, in memory, less the centre of its range.
     type Lanes: Copy + Send + Sync;
 
     /// Zero in every lane.
     const ZERO: Self::Lanes;
 
-    /// The stored values as numbers, less the centre of their range.
+    /// The values as numbers, less the centre of their range.
     fn centred<V: Vector>(lanes: &Self::Lanes) -> V;
 
     /// Its value less the centre of the range.
     fn number(self) -> f64;
 
-    /// The value of one lane.
-    fn lane(lanes: &mut Self::Lanes, lane: usize) -> &mut Self;
+    /// Writes its value less the centre of the range to one lane.
+    fn put(self, lanes: &mut Self::Lanes, lane: usize);
 
     /// Copies the leading pixels of sixteen images to `[pixel][lane]`, in blocks, and returns how many it copied.
-    fn transpose_blocks(_images: &[&[Self]; LANES], _pixels: &mut [Self::Lanes]) -> usize {
+    fn transpose_blocks(_isa: Isa, _images: &[&[Self]; LANES], _pixels: &mut [Self::Lanes]) -> usize {
         0
     }
 }
 
+/// Half the range of a byte. `u - 127.5` has eight significant bits, so that [`Halves`] hold it exactly.
+const CENTRE: f32 = 127.5;
+
 impl Pixel for u8 {
-    type Lanes = [u8; LANES];
-    const ZERO: Self::Lanes = [0; LANES];
+    type Lanes = Halves;
+    const ZERO: Self::Lanes = Halves::ZERO;
 
     #[inline(always)]
     fn centred<V: Vector>(lanes: &Self::Lanes) -> V {
-        V::load_bytes(lanes).sub(V::splat(127.5))
+        V::load_halves(lanes)
     }
 
     fn number(self) -> f64 {
-        f64::from(self) - 127.5
+        f64::from(self) - f64::from(CENTRE)
     }
 
-    #[inline(always)]
-    fn lane(lanes: &mut Self::Lanes, lane: usize) -> &mut Self {
-        &mut lanes[lane]
+    fn put(self, lanes: &mut Self::Lanes, lane: usize) {
+        lanes.set(lane, f32::from(self) - CENTRE);
     }
 
-    #[cfg(target_arch = "x86_64")]
-    fn transpose_blocks(images: &[&[Self]; LANES], pixels: &mut [Self::Lanes]) -> usize {
-        let (blocks, _) = images[0].as_chunks::<LANES>();
-        for (block, columns) in (0..blocks.len()).zip(pixels.chunks_exact_mut(LANES)) {
-            let rows = images.map(|image| &image.as_chunks::<LANES>().0[block]);
-            super::simd::transpose_bytes(rows, columns);
+    fn transpose_blocks(isa: Isa, images: &[&[Self]; LANES], pixels: &mut [Self::Lanes]) -> usize {
+        transpose_byte_blocks(isa, images, pixels)
+    }
+}
+
+dispatched! {
+    fn transpose_byte_blocks(images: &[&[u8]; LANES], pixels: &mut [Halves]) -> usize = transpose_byte_blocks_body
+}
+
+#[inline(always)]
+fn transpose_byte_blocks_body<V: Vector>(images: &[&[u8]; LANES], pixels: &mut [Halves]) -> usize {
+    let blocks = pixels.len() / LANES;
+    for (block, pixels) in pixels.chunks_exact_mut(LANES).enumerate() {
+        let rows = std::array::from_fn(|i| &images[i].as_chunks::<LANES>().0[block]);
+        let mut columns = [[0; LANES]; LANES];
+        transpose_bytes(rows, &mut columns);
+        for (pixel, bytes) in pixels.iter_mut().zip(&columns) {
+            V::load_bytes(bytes).sub(V::splat(CENTRE)).store_halves(pixel);
         }
-        blocks.len() * LANES
     }
+    blocks * LANES
 }
 
 impl Pixel for f32 {
@@ -67,17 +82,23 @@ impl Pixel for f32 {
         f64::from(self)
     }
 
-    #[inline(always)]
-    fn lane(lanes: &mut Self::Lanes, lane: usize) -> &mut Self {
-        &mut lanes.0[lane]
+    fn put(self, lanes: &mut Self::Lanes, lane: usize) {
+        lanes.0[lane] = self;
     }
 }
+
+/// Full windows sum this many pixels apart, so that rounding grows with the root of this length and not of the image's.
+pub const RUN: usize = 64;
 
 /// Sixteen images, `[channel][row][column][lane]`; lanes beyond `valid` hold zeros.
 #[derive(Debug)]
 pub struct Tile<P: Pixel> {
-    /// The pixels.
+    /// The pixels, less the centre of their range.
     pub pixels: Vec<P::Lanes>,
+    /// Their squares summed over channels, `[row][column][lane]`, once [`Tile::square`] was asked for them.
+    pub squares: Vec<Lanes>,
+    /// The squares of every [`RUN`] consecutive pixels, over the borders of rows and channels, summed up.
+    pub run_squares: Vec<Lanes>,
     /// Number of lanes that hold an image.
     pub valid: usize,
 }
@@ -86,43 +107,90 @@ impl<P: Pixel> Tile<P> {
     /// An empty tile for images of `image_len` values.
     #[must_use]
     pub fn new(image_len: usize) -> Self {
-        Self { pixels: vec![P::ZERO; image_len], valid: 0 }
+        Self { pixels: vec![P::ZERO; image_len], squares: Vec::new(), run_squares: Vec::new(), valid: 0 }
     }
 
     /// Fills the tile with up to sixteen images laid one after the other.
-    pub fn load(&mut self, images: &[P]) {
+    pub fn load(&mut self, isa: Isa, images: &[P]) {
         let image_len = self.pixels.len();
         self.valid = images.len() / image_len;
         let mut start = 0;
         if self.valid == LANES {
             let lanes = std::array::from_fn(|lane| &images[lane * image_len..(lane + 1) * image_len]);
-            start = P::transpose_blocks(&lanes, &mut self.pixels);
+            start = P::transpose_blocks(isa, &lanes, &mut self.pixels);
         } else {
             self.pixels.fill(P::ZERO);
         }
         for (lane, image) in images.chunks_exact(image_len).enumerate() {
             for (pixel, &value) in self.pixels[start..].iter_mut().zip(&image[start..]) {
-                *P::lane(pixel, lane) = value;
+                value.put(pixel, lane);
             }
         }
+    }
+
+    /// Fills in the squares, which the expanded form of the energies shares among all probes.
+    pub fn square(&mut self, isa: Isa, plane: usize) {
+        self.squares.resize(plane, Lanes::ZERO);
+        self.run_squares.resize(self.pixels.len().div_ceil(RUN), Lanes::ZERO);
+        square(isa, self);
+    }
+}
+
+dispatched! {
+    fn square<P: Pixel>(tile: &mut Tile<P>) = square_body
+}
+
+#[inline(always)]
+fn square_body<V: Vector, P: Pixel>(tile: &mut Tile<P>) {
+    let Tile { pixels, squares, run_squares, .. } = tile;
+    let plane = squares.len();
+    for (p, square) in squares.iter_mut().enumerate() {
+        let mut sum = V::splat(0.0);
+        for channel in pixels.chunks_exact(plane) {
+            let a: V = P::centred(&channel[p]);
+            sum = a.mul_add(a, sum);
+        }
+        sum.store(square);
+    }
+    for (run, square) in pixels.chunks(RUN).zip(run_squares) {
+        let mut sum = V::splat(0.0);
+        for pixel in run {
+            let a: V = P::centred(pixel);
+            sum = a.mul_add(a, sum);
+        }
+        sum.store(square);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::simd::Portable;
+
+    fn lanes<P: Pixel>(pixel: &P::Lanes) -> [f32; LANES] {
+        let mut out = Lanes::ZERO;
+        P::centred::<Portable<false>>(pixel).store(&mut out);
+        out.0
+    }
 
     #[test]
     fn lanes_hold_images_and_the_rest_is_zero() {
         // 70 pixels: four blocks and a rest.
         let images: Vec<u8> = (0..16 * 70_u32).map(|i| (i * 37 % 251) as u8).collect();
-        let mut tile = Tile::new(70);
-        for valid in [16, 3] {
-            tile.load(&images[..valid * 70]);
-            assert_eq!(tile.valid, valid);
-            for (p, lanes) in tile.pixels.iter().enumerate() {
-                let expected = std::array::from_fn(|lane| if lane < valid { images[lane * 70 + p] } else { 0 });
-                assert_eq!(*lanes, expected);
+        for isa in Isa::available() {
+            let mut tile = Tile::new(70);
+            for valid in [16, 3] {
+                tile.load(isa, &images[..valid * 70]);
+                tile.square(isa, 70);
+                assert_eq!(tile.valid, valid);
+                for (p, pixel) in tile.pixels.iter().enumerate() {
+                    let value = |lane: usize| f32::from(images[lane * 70 + p]) - 127.5;
+                    let expected = std::array::from_fn(|lane| if lane < valid { value(lane) } else { 0.0 });
+                    assert_eq!(lanes::<u8>(pixel), expected);
+                    assert_eq!(tile.squares[p].0, expected.map(|v| v * v));
+                }
+                let run: f32 = (64..70).map(|p| tile.squares[p].0[1]).sum();
+                assert!((tile.run_squares[1].0[1] - run).abs() <= 1e-6 * run);
             }
         }
     }
@@ -131,7 +199,7 @@ mod tests {
     fn float_tiles_load_too() {
         let images: Vec<f32> = (0..5_u8).map(f32::from).collect();
         let mut tile = Tile::new(1);
-        tile.load(&images);
+        tile.load(Isa::best().unwrap(), &images);
         assert_eq!(tile.pixels[0].0[..6], [0.0, 1.0, 2.0, 3.0, 4.0, 0.0]);
     }
 }

@@ -6,6 +6,7 @@ use pyo3::prelude::*;
 use super::bank::Bank;
 use super::windows::Windows;
 use crate::Error;
+use crate::composite::Monitor;
 
 /// Queries in either precision; float64 is rounded only once, in stored units.
 #[derive(FromPyObject)]
@@ -32,6 +33,26 @@ pub(super) fn composite<'py>(
 ) -> PyResult<Bound<'py, PyArray4<f32>>> {
     let images = bank.borrow(py)?;
     let bank = bank.view(&images)?;
+    let windows = &windows.engine;
+    let denoised = match &z {
+        Queries::F32(z) => {
+            let z = z.as_array();
+            monitored(py, progress, |monitor| crate::composite(&bank, windows, z, &sigma, flips, monitor))
+        }
+        Queries::F64(z) => {
+            let z = z.as_array();
+            monitored(py, progress, |monitor| crate::composite(&bank, windows, z, &sigma, flips, monitor))
+        }
+    };
+    Ok(denoised?.to_pyarray(py))
+}
+
+/// Runs `work` without the GIL, with a monitor that takes it to check for signals and to call `progress`.
+pub(super) fn monitored<R: Send>(
+    py: Python<'_>,
+    progress: Option<Py<PyAny>>,
+    work: impl FnOnce(&mut Monitor<'_>) -> crate::Result<R> + Send,
+) -> PyResult<R> {
     let mut raised = None;
     let mut monitor = |done: u64, total: u64| {
         let asked = Python::attach(|py| -> PyResult<()> {
@@ -46,18 +67,9 @@ pub(super) fn composite<'py>(
             Error::Stopped
         })
     };
-    let denoised = match &z {
-        Queries::F32(z) => {
-            let z = z.as_array();
-            py.detach(|| crate::composite(&bank, &windows.0, z, &sigma, flips, &mut monitor))
-        }
-        Queries::F64(z) => {
-            let z = z.as_array();
-            py.detach(|| crate::composite(&bank, &windows.0, z, &sigma, flips, &mut monitor))
-        }
-    };
-    match (denoised, raised) {
-        (Ok(denoised), _) => Ok(denoised.to_pyarray(py)),
+    let done = py.detach(|| work(&mut monitor));
+    match (done, raised) {
+        (Ok(done), _) => Ok(done),
         (Err(_), Some(raised)) => Err(raised),
         (Err(error), None) => Err(error.into()),
     }

@@ -6,9 +6,11 @@ use pyo3::import_exception;
 use crate::error::Error;
 
 import_exception!(pspc_rs.errors, CoverageError);
+import_exception!(pspc_rs.errors, CudaError);
 import_exception!(pspc_rs.errors, DTypeError);
 import_exception!(pspc_rs.errors, DataError);
 import_exception!(pspc_rs.errors, InvalidValueError);
+import_exception!(pspc_rs.errors, MissingDependencyError);
 import_exception!(pspc_rs.errors, PspcError);
 import_exception!(pspc_rs.errors, ShapeError);
 
@@ -22,7 +24,11 @@ impl From<Error> for PyErr {
                 InvalidValueError::new_err(text)
             }
             Error::Uncovered { .. } => CoverageError::new_err(text),
-            Error::Threads { .. } | Error::ThreadsVariable { .. } => InvalidValueError::new_err(text),
+            Error::Threads { .. } | Error::ThreadsVariable { .. } | Error::IsaVariable { .. } => {
+                InvalidValueError::new_err(text)
+            }
+            Error::CudaUnavailable { .. } | Error::Cuda { .. } => CudaError::new_err(text),
+            Error::CudaCompilerMissing { .. } => MissingDependencyError::new_err(text),
             Error::NotFinite | Error::Stopped => PspcError::new_err(text),
         }
     }

@@ -2,6 +2,8 @@
 
 mod bank;
 mod call;
+#[cfg(feature = "cuda")]
+mod cuda;
 mod errors;
 mod windows;
 
@@ -14,10 +16,13 @@ mod _core {
     use super::bank::Bank;
     #[pymodule_export]
     use super::call::composite;
+    #[cfg(feature = "cuda")]
+    #[pymodule_export]
+    use super::cuda::{CudaBank, cuda_devices, cuda_sources, cuda_state};
     #[pymodule_export]
     use super::windows::Windows;
     #[pymodule_export]
-    use super::{build_info, num_threads, set_num_threads};
+    use super::{build_info, num_threads, set_num_threads, vector_rate};
 }
 
 /// Number of threads the engine uses.
@@ -32,18 +37,24 @@ fn set_num_threads(threads: usize) -> PyResult<()> {
     Ok(crate::threads::set_num_threads(threads)?)
 }
 
+/// Fused multiply-adds a second that all threads can do, counted value by value; measured in a tenth of a second.
+#[pyfunction]
+fn vector_rate() -> PyResult<f64> {
+    Ok(crate::cpu::rate::vector_rate()?)
+}
+
 /// `(key, value)` pairs about this build and this processor.
 #[pyfunction]
-fn build_info() -> Vec<(&'static str, String)> {
+fn build_info() -> PyResult<Vec<(&'static str, String)>> {
     use crate::cpu::isa::Isa;
     let names: Vec<_> = Isa::available().iter().map(|isa| isa.name()).collect();
     let profile = if cfg!(debug_assertions) { "debug" } else { "release" };
-    vec![
+    Ok(vec![
         ("version", env!("CARGO_PKG_VERSION").to_owned()),
         ("profile", profile.to_owned()),
         ("target", format!("{}-{}", std::env::consts::ARCH, std::env::consts::OS)),
-        ("isa", Isa::best().name().to_owned()),
+        ("isa", Isa::best()?.name().to_owned()),
         ("isa_available", names.join(", ")),
-        ("cuda", "not part of this build".to_owned()),
-    ]
+        ("cuda", if cfg!(feature = "cuda") { "part of this build" } else { "not part of this build" }.to_owned()),
+    ])
 }

@@ -7,26 +7,41 @@ use crate::windows::Windows as EngineWindows;
 
 /// The windows of one composite, for images of one size.
 #[pyclass(frozen, module = "pspc_rs._core")]
-pub(super) struct Windows(pub(super) EngineWindows);
+pub(super) struct Windows {
+    pub(super) engine: EngineWindows,
+    /// The windows on the devices that have used them.
+    #[cfg(feature = "cuda")]
+    pub(super) on_devices: super::cuda::OnDevices,
+}
+
+impl From<EngineWindows> for Windows {
+    fn from(engine: EngineWindows) -> Self {
+        Self {
+            engine,
+            #[cfg(feature = "cuda")]
+            on_devices: super::cuda::OnDevices::default(),
+        }
+    }
+}
 
 #[pymethods]
 impl Windows {
     /// The whole image as the only window.
     #[staticmethod]
     fn full(height: usize, width: usize) -> PyResult<Self> {
-        Ok(Self(EngineWindows::full(height, width)?))
+        Ok(EngineWindows::full(height, width)?.into())
     }
 
     /// All `side` x `side` windows that fit.
     #[staticmethod]
     fn square(height: usize, width: usize, side: usize) -> PyResult<Self> {
-        Ok(Self(EngineWindows::square(height, width, side)?))
+        Ok(EngineWindows::square(height, width, side)?.into())
     }
 
     /// One window per mask of `[components, height, width]`.
     #[staticmethod]
     fn masks(py: Python<'_>, masks: PyReadonlyArray3<'_, bool>) -> PyResult<Self> {
         let view = masks.as_array();
-        Ok(Self(py.detach(|| EngineWindows::masks(view))?))
+        Ok(py.detach(|| EngineWindows::masks(view))?.into())
     }
 }

@@ -22,6 +22,7 @@ from pspc_rs.provenance import Clock, provenance, save_record
 from pspc_rs.schedules import resolve_patch_schedule, resolve_threshold_schedule
 
 _CLEAN = "clean"
+_BASELINES = ("cfdm", "snis")
 _SMOOTHINGS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 _NEIGHBORS = (16, 64, 256, 1024)
 
@@ -78,6 +79,8 @@ def fit_schedule(
     chosen = None if target == _CLEAN else next(iter(named_options([target], options).values()))
     if family == "pspc_flex" and options.heatmaps is None:
         raise click.UsageError("--fit pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W]")
+    if family in _BASELINES and chosen is None:
+        raise click.UsageError(f"--fit {family} needs a network or denoiser as its --target")
     data = load(options.data, xflip=options.xflip)
     model = None if chosen is None else build_model(chosen, data)
     wanted = source.clean(options, data) if model is None else model
@@ -89,9 +92,7 @@ def fit_schedule(
             "noisy_data": source.images(options, data).name,
             "target_spec": target,
         }
-        if family in ("cfdm", "snis"):
-            if model is None:
-                raise click.UsageError(f"--fit {family} needs a network or denoiser as its --target")
+        if family in _BASELINES:
             tuned = _tune(
                 family, candidates, data=data, model=model, noisy=noisy, options=options, source=source, tick=tick
             )

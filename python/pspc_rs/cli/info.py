@@ -5,6 +5,7 @@ from typing import Any
 
 import click
 
+from pspc_rs import cuda
 from pspc_rs.provenance import build, installed_version, versions
 
 _OPTIONAL = {
@@ -12,6 +13,7 @@ _OPTIONAL = {
     "download": "pooch",
     "demo": "scikit-learn",
     "plot": "matplotlib",
+    "cuda": "nvidia-cuda-nvrtc",
 }
 
 
@@ -35,4 +37,4 @@ def info(as_json: bool) -> None:
 
 def _facts() -> dict[str, Any]:
     extras = {extra: {"distribution": name, "version": installed_version(name)} for extra, name in _OPTIONAL.items()}
-    return {"build": build(), "versions": versions(), "extras": extras}
+    return {"build": {**build(), "cuda": cuda.state()}, "versions": versions(), "extras": extras}

@@ -50,7 +50,7 @@ def build_model(options: Options, data: ImageSet) -> Model:
         case "gaussian":
             return Gaussian(data, options.rank)
         case "pspc_sq":
-            return PSPCSquare(data, _patch_schedule(options, data))
+            return PSPCSquare(data, _patch_schedule(options, data), device=options.device)
         case "pspc_flex":
             return _flex(options, data)
         case "cfdm" | "snis":
@@ -58,7 +58,7 @@ def build_model(options: Options, data: ImageSet) -> Model:
         case "network":
             return _network(options, data)
         case _:
-            return Empirical(data)
+            return Empirical(data, options.device)
 
 
 def _network(options: Options, data: ImageSet) -> Network:
@@ -76,8 +76,9 @@ def _network(options: Options, data: ImageSet) -> Network:
 def _flex(options: Options, data: ImageSet) -> PSPCFlex:
     thresholds = _threshold_schedule(options, data)
     if options.heatmaps == "gaussian":
-        return PSPCFlex(data, heatmaps=gaussian_heatmaps(Gaussian(data), thresholds), thresholds=thresholds)
-    return PSPCFlex(data, heatmaps=options.heatmaps, thresholds=thresholds)
+        maps = gaussian_heatmaps(Gaussian(data), thresholds)
+        return PSPCFlex(data, heatmaps=maps, thresholds=thresholds, device=options.device)
+    return PSPCFlex(data, heatmaps=options.heatmaps, thresholds=thresholds, device=options.device)
 
 
 def _sampled_baseline(options: Options, data: ImageSet) -> Model:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
@@ -41,6 +42,11 @@ _OPTIONS = (
 )
 
 
+@lru_cache(maxsize=1)
+def _loaded(data: str, split: str) -> ImageSet:
+    return load(data, split=split)
+
+
 @dataclass(frozen=True, kw_only=True)
 class NoisySource:
     """What the user asked for; names are those of the options."""
@@ -66,7 +72,7 @@ class NoisySource:
         """
         if self.noise_data is None and self.noise_split == "train":
             return data
-        images = load(self.noise_data or options.data, split=self.noise_split)
+        images = _loaded(self.noise_data or options.data, self.noise_split)
         if images.shape != data.shape:
             raise ShapeError(
                 f"--noise-data has images of shape {list(images.shape)}; those of --data are {list(data.shape)}"

@@ -9,7 +9,8 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs._core import build_info
+from pspc_rs import cuda
+from pspc_rs.errors import PspcError
 from pspc_rs.sigmas import edm_sigmas
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -107,10 +108,12 @@ def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> 
 
 
 def _device(context: click.Context, option: click.Parameter, value: str) -> str:
-    if value == "cpu":
-        return value
-    cuda = dict(build_info())["cuda"]
-    raise click.BadParameter(f"{value!r} cannot be used (cuda: {cuda}); allowed is 'cpu'")
+    """The device by number; "auto" is decided here, so that records say where it was computed."""
+    try:
+        ordinal = cuda.resolve(value)
+    except PspcError as error:
+        raise click.BadParameter(str(error)) from error
+    return "cpu" if ordinal is None else f"cuda:{ordinal}"
 
 
 def _sides(context: click.Context, option: click.Parameter, value: str | None) -> int | str | list[int | str] | None:
@@ -167,7 +170,7 @@ _GRID = (
     click.option("--t-max", type=float, default=80.0, help="First noise level of the grid."),
     click.option("--t-min", type=float, default=0.002, help="Last noise level of the grid."),
     click.option("--rho", type=float, default=7.0, help="Curvature of the grid."),
-    click.option("--device", default="cpu", metavar="[cpu]", callback=_device, help="Where to compute."),
+    click.option("--device", default="cpu", metavar="cpu|cuda|cuda:N|auto", callback=_device, help="Where to compute."),
 )
 
 _DATA = (

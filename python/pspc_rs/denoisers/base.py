@@ -2,12 +2,13 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
 from pspc_rs.arrays import MAX_SIGMA, MIN_SIGMA, Array, check_finite, like, sigma_vector, to_numpy
+from pspc_rs.cuda import on_gpu
 from pspc_rs.errors import ShapeError
 
 Progress = Callable[[int, int], object]
@@ -21,11 +22,13 @@ class Denoiser(ABC):
         label_dim: number of classes; 0, as training-free denoisers are unconditional.
         sigma_min: smallest noise level accepted.
         sigma_max: largest noise level accepted.
+        can_compute_on_gpu: whether torch tensors on an NVIDIA GPU are denoised there; else on the processor.
     """
 
     label_dim = 0
     sigma_min = MIN_SIGMA
     sigma_max = MAX_SIGMA
+    can_compute_on_gpu = False
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.shape = shape
@@ -68,6 +71,8 @@ class Denoiser(ABC):
             InvalidValueError: z holds NaN or infinite pixels, or sigma is not a positive number in range.
         """
         del class_labels
+        if on_gpu(z) and self.can_compute_on_gpu:
+            return cast(Array, self._denoise_on_gpu(z, sigma, progress))
         noisy = to_numpy(z)
         self._check_shape(noisy.shape)
         check_finite("z", noisy)
@@ -78,6 +83,10 @@ class Denoiser(ABC):
         if len(found) != 4 or found[1:] != self.shape:
             c, h, w = self.shape
             raise ShapeError(f"z has shape {list(found)}, expected [batch, {c}, {h}, {w}]")
+
+    def _denoise_on_gpu(self, z: Any, sigma: Any, progress: Progress | None) -> Any:
+        """Denoises a tensor where it is; denoisers that can say so by `can_compute_on_gpu`."""
+        raise NotImplementedError
 
     @abstractmethod
     def _denoise(

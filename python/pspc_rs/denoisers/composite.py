@@ -1,13 +1,14 @@
 """The engine's denoisers: posterior mean composites, which differ only in the windows they use at a noise level."""
 
 from abc import abstractmethod
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterator
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from pspc_rs import _core
+from pspc_rs import _core, cuda
+from pspc_rs.arrays import check_dtype, import_torch, sigma_vector
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.base import Denoiser, Progress
 
@@ -18,13 +19,29 @@ class PosteriorComposite(Denoiser):
     Niedoba et al., "Towards a Mechanistic Explanation of Diffusion Model Generalization", ICML 2025, eq. 11. The
     engine scans every image and leaves out only weights that float32 could not show; the bits of the result depend
     neither on the number of threads nor on the other queries of a batch.
+
+    With ``device="cuda"`` the same is computed on an NVIDIA GPU (``"cuda:1"``: the second one; ``"auto"``: a GPU if one
+    can be used). A torch tensor that lies on a GPU is denoised there whatever the device, on torch's current stream and
+    without waiting: whether its numbers are finite is not looked at first, and a query with numbers that are not comes
+    back as NaN.
+
+    Attributes:
+        data: the training images.
+        device: where numpy arrays and tensors of the processor are denoised.
     """
 
-    def __init__(self, data: ImageSet) -> None:
+    can_compute_on_gpu = True
+
+    def __init__(self, data: ImageSet, device: str = "cpu") -> None:
         super().__init__(data.shape)
         self.data = data
+        self.device = device
         self._bank = _core.Bank(data.images)
         self._windows: dict[Hashable, _core.Windows] = {}
+        self._device_banks: dict[int, _core.CudaBank] = {}
+        self._ordinal = cuda.resolve(device)
+        if self._ordinal is not None:
+            self._on_device(self._ordinal)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -59,18 +76,57 @@ class PosteriorComposite(Denoiser):
         self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None
     ) -> npt.NDArray[np.float32]:
         z = np.ascontiguousarray(z, dtype=np.float64 if z.dtype == np.float64 else np.float32)
+        denoised = np.empty(z.shape, np.float32)
+        for windows, queries, share in self._groups(sigmas, progress):
+            levels, xflip = sigmas[queries].tolist(), self.data.xflip
+            if self._ordinal is None:
+                denoised[queries] = _core.composite(self._bank, windows, z[queries], levels, xflip, share)
+            else:
+                bank = self._on_device(self._ordinal)
+                denoised[queries] = bank.composite(windows, z[queries], levels, xflip, share)
+        return denoised
+
+    def _denoise_on_gpu(self, z: Any, sigma: Any, progress: Progress | None) -> Any:
+        self._check_shape(tuple(z.shape))
+        sigmas = sigma_vector(sigma, z.shape[0])
+        torch = import_torch("a tensor")
+        check_dtype(z)
+        # Numbers narrower than float32 are widened and, at the end, rounded once.
+        wide = z.dtype == torch.float64
+        given = z.detach().to(torch.float64 if wide else torch.float32).contiguous()
+        denoised = torch.empty_like(given)
+        bank = self._on_device(z.device.index)
+        with torch.cuda.device(z.device):
+            stream = torch.cuda.current_stream().cuda_stream
+            for windows, queries, share in self._groups(sigmas, progress):
+                whole = len(queries) == len(given)
+                part = given if whole else given[queries]
+                out = denoised if whole else torch.empty_like(part)
+                levels = sigmas[queries].tolist()
+                bank.composite_at(
+                    windows, part.data_ptr(), wide, levels, self.data.xflip, out.data_ptr(), wide, stream, share
+                )
+                if not whole:
+                    denoised[queries] = out
+        return denoised.to(z.dtype)
+
+    def _groups(
+        self, sigmas: npt.NDArray[np.float64], progress: Progress | None
+    ) -> Iterator[tuple[_core.Windows, list[int], Progress | None]]:
+        """The queries by their windows, with the progress of each group."""
         groups: dict[_core.Windows, list[int]] = {}
         for query, sigma in enumerate(sigmas.tolist()):
             groups.setdefault(self.windows_at(sigma), []).append(query)
-        denoised = np.empty(z.shape, np.float32)
         before = 0
         for windows, queries in groups.items():
-            share = _share(progress, before, len(queries), len(z))
-            denoised[queries] = _core.composite(
-                self._bank, windows, z[queries], sigmas[queries].tolist(), self.data.xflip, share
-            )
+            yield windows, queries, _share(progress, before, len(queries), len(sigmas))
             before += len(queries)
-        return denoised
+
+    def _on_device(self, ordinal: int) -> _core.CudaBank:
+        """The images on a GPU; they are copied there once."""
+        if ordinal not in self._device_banks:
+            self._device_banks[ordinal] = cuda.device_bank(self._bank, ordinal)
+        return self._device_banks[ordinal]
 
 
 def _share(progress: Progress | None, before: int, queries: int, batch: int) -> Progress | None:
@@ -88,6 +144,7 @@ class Empirical(PosteriorComposite):
 
     Args:
         data: the training images.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``; see `PosteriorComposite`.
 
     Example:
         >>> import numpy as np, pspc_rs as pspc

@@ -35,6 +35,7 @@ class PSPCFlex(PosteriorComposite):
         masks: instead of heat maps: bool array [components, H, W], used at every sigma.
         sigmas: noise levels of ``thresholds``, descending; the EDM grid of that length if not given.
         nearest: how a sigma between levels picks one: by ``"linear"`` distance, as published, or by ``"log"``.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``; see `PosteriorComposite`.
 
     Raises:
         ShapeError: heat maps or masks that do not fit the images.
@@ -61,8 +62,9 @@ class PSPCFlex(PosteriorComposite):
         masks: npt.NDArray[np.bool_] | None = None,
         sigmas: Any = None,
         nearest: Nearest | None = None,
+        device: str = "cpu",
     ) -> None:
-        super().__init__(data)
+        super().__init__(data, device)
         self.schedule: ThresholdSchedule | None = None
         self.heatmaps: FloatArray | None = None
         self._source: npt.NDArray[Any]

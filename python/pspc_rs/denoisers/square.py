@@ -29,6 +29,7 @@ class PSPCSquare(PosteriorComposite):
         sigmas: noise levels of ``patch_sizes``, descending; the EDM grid of that length if not given.
         scale_to: adapts a schedule made for another image size to images of this side.
         nearest: how a sigma between levels picks one: by ``"linear"`` distance, as published, or by ``"log"``.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``; see `PosteriorComposite`.
 
     Raises:
         ScheduleError: no schedule, or one made for another image size.
@@ -51,8 +52,9 @@ class PSPCSquare(PosteriorComposite):
         sigmas: Any = None,
         scale_to: int | None = None,
         nearest: Nearest | None = None,
+        device: str = "cpu",
     ) -> None:
-        super().__init__(data)
+        super().__init__(data, device)
         if (schedule is None) == (patch_sizes is None):
             raise ScheduleError(
                 "PSPCSquare needs either schedule= (a name, a PatchSchedule or a file) or patch_sizes= "

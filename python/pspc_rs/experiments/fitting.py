@@ -31,15 +31,14 @@ Outside = Schedule[Any] | float | str | None
 
 _COLUMNS: Mapping[str, type] = {
     "settings": str,
-    "level": int,
-    "sigma": float,
     "family": str,
+    "sigma": float,
     "value": float,
     "mse": float,
     "standard_error": float,
     "n": int,
 }
-_KEY = ("settings", "level", "family", "value")
+_KEY = ("settings", "family", "sigma", "value")
 # Composites that agree to float32 rounding differ by less than this share of their error.
 _TIE = 1e-5
 
@@ -170,8 +169,8 @@ class _Walk:
     settings: str
     batch: int
 
-    def key(self, level: int, value: float) -> tuple[str, int, str, float]:
-        return self.settings, level, self.family.name, value
+    def key(self, level: int, value: float) -> tuple[str, str, float, float]:
+        return self.settings, self.family.name, self.grid[level], value
 
     def run(self, levels: list[int], tick: Tick | None) -> None:
         done, total = 0, len(levels) * len(self.family.values)
@@ -207,7 +206,7 @@ class _Walk:
         ours = denoised(lambda part, _: self.family.denoise(value, part, sigma), z, sigma, self.batch, count=_ignore)
         error = mean_squared_error(ours, wanted)
         numbers = {"mse": error.mean, "standard_error": error.standard_error, "n": len(z)}
-        named = {"settings": self.settings, "level": level, "sigma": sigma, "family": self.family.name, "value": value}
+        named = dict(zip(_KEY, self.key(level, value), strict=True))
         return {**named, **numbers}
 
 

@@ -103,12 +103,12 @@ def reverse_levels(
         "noise": noise_source(),
         "sampler": sampler,
         "start": start,
-        "start_sigma": sigmas[first],
+        "sigmas": chosen,
         "batch": batch,
         "network": model_settings(model),
         **data_settings(data),
     }
-    output = folder / "noisy" / f"reverse_{settings_key({**settings, 'sigmas': chosen})}.npy"
+    output = folder / "noisy" / f"reverse_{settings_key(settings)}.npy"
     start_data = data if start == "data" else None
     save_reverse(
         output,

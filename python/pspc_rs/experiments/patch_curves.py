@@ -26,7 +26,6 @@ SIDES = (3, 5, 7, 9, 11, 15, 19, 23, 27, 32)
 _COLUMNS: Mapping[str, type] = {
     "settings": str,
     "side": int,
-    "level": int,
     "sigma": float,
     "mse": float,
     "standard_error": float,
@@ -34,7 +33,7 @@ _COLUMNS: Mapping[str, type] = {
     "windows": int,
     "of_windows": int,
 }
-_KEY = ("settings", "side", "level")
+_KEY = ("settings", "side", "sigma")
 
 Tick = Callable[[int, int, str], object]
 """Called as ``tick(done, total, what)``."""
@@ -119,19 +118,19 @@ def patch_study(
     }
     key, results = settings_key(settings), ResultTable(table, _COLUMNS, _KEY)
     for level, sigma in enumerate(grid):
-        missing = [side for side in chosen if (key, side, level) not in results]
+        missing = [side for side in chosen if (key, side, sigma) not in results]
         if missing:
             z = np.ascontiguousarray(noisy[level])
             wanted = denoised(target, z, sigma, batch, name="the target", count=lambda images: None)
             told = None if tick is None else _within(tick, level, len(grid), f"sigma {sigma:.3g}")
             found = patch_errors(data, z, sigma, wanted, missing, max_windows=max_windows, seed=seed, tick=told)
-            named = {"settings": key, "level": level, "sigma": sigma, "n": len(z)}
+            named = {"settings": key, "sigma": sigma, "n": len(z)}
             results.add(*(named | _numbers(one) for one in found))
         if tick is not None:
             tick(1000 * (level + 1), 1000 * len(grid), f"sigma {sigma:.3g}")
     rows = {tuple(row[name] for name in _KEY): row for row in results}
     mse, errors = (
-        np.array([[rows[key, side, level][name] for level in range(len(grid))] for side in chosen], np.float64)
+        np.array([[rows[key, side, sigma][name] for sigma in grid] for side in chosen], np.float64)
         for name in ("mse", "standard_error")
     )
     return PatchStudy(chosen, tuple(grid), mse, errors, settings)

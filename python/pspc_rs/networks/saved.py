@@ -54,6 +54,7 @@ def save_network(
 
     Example:
         >>> import tempfile
+        >>> from pspc_rs.networks import build_network
         >>> net = build_network({
         ...     "preconditioner": "EDMPrecond",
         ...     "preconditioner_kwargs": {"img_resolution": 8, "img_channels": 1},

@@ -36,6 +36,7 @@ class EDMLoss:
         sigma_data: standard deviation of the data.
 
     Example:
+        >>> import torch
         >>> EDMLoss().sigma(torch.tensor([0.0]))
         tensor([0.3012])
     """
@@ -64,6 +65,7 @@ class VPLoss:
         epsilon_t: smallest time.
 
     Example:
+        >>> import torch
         >>> VPLoss().sigma(torch.tensor([0.0])).round()
         tensor([152.])
     """
@@ -92,6 +94,7 @@ class VELoss:
         sigma_max: largest noise level.
 
     Example:
+        >>> import torch
         >>> VELoss().sigma(torch.tensor([0.0, 1.0]))
         tensor([2.0000e-02, 1.0000e+02])
     """

@@ -1,6 +1,6 @@
 """Order and randomness of training as functions of the number of the image: nothing that would have to be remembered.
 
-Image n of a run is the same image with the same noise however the run is cut into batches, processes and sessions.
+Image n of a run is the same image with the same noise however the run is cut into batches and processes, or stopped.
 """
 
 from collections.abc import Callable

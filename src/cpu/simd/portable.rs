@@ -1,6 +1,6 @@
 //! Vectors as plain arrays: the baseline of every processor, and NEON, which is the baseline of 64-bit ARM.
 
-use super::{LANES, Lanes, Vector};
+use super::{Halves, LANES, Lanes, Vector};
 
 /// Sixteen values as an array; `FMA` says whether the target has a fused multiply-add.
 #[derive(Clone, Copy)]
@@ -26,6 +26,23 @@ impl<const FMA: bool> Vector for Portable<FMA> {
     #[inline(always)]
     fn load_bytes(bytes: &[u8; LANES]) -> Self {
         Self(bytes.map(f32::from))
+    }
+
+    #[inline(always)]
+    fn load_halves(halves: &Halves) -> Self {
+        let mut out = [0.0; LANES];
+        for (i, word) in halves.0.into_iter().enumerate() {
+            out[i] = f32::from_bits(word << 16);
+            out[i + LANES / 2] = f32::from_bits(word & 0xffff_0000);
+        }
+        Self(out)
+    }
+
+    #[inline(always)]
+    fn store_halves(self, halves: &mut Halves) {
+        for (i, word) in halves.0.iter_mut().enumerate() {
+            *word = self.0[i].to_bits() >> 16 | self.0[i + LANES / 2].to_bits() & 0xffff_0000;
+        }
     }
 
     #[inline(always)]
@@ -71,6 +88,11 @@ impl<const FMA: bool> Vector for Portable<FMA> {
     }
 
     #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        self.zip(other, |a, b| if a > b { a } else { b })
+    }
+
+    #[inline(always)]
     fn below(self, bound: Self) -> u32 {
         let mut below = 0;
         for lane in 0..LANES {
@@ -93,12 +115,18 @@ impl<const FMA: bool> Vector for Portable<FMA> {
     }
 
     #[inline(always)]
-    fn scale_by_power(self, shifted: Self, exponent: Self) -> Self {
-        let mut out = self.0;
-        for ((o, s), e) in out.iter_mut().zip(shifted.0).zip(exponent.0) {
-            let scaled = f32::from_bits(o.to_bits().wrapping_add(s.to_bits() << 23));
-            *o = if e < -100.0 { 0.0 } else { scaled };
+    fn scale_by_power(self, shifted: Self) -> Self {
+        self.zip(shifted, |power, shifted| f32::from_bits(power.to_bits().wrapping_add(shifted.to_bits() << 23)))
+    }
+}
+
+/// Rows to columns of a 16 x 16 block of bytes.
+#[cfg(not(target_arch = "x86_64"))]
+#[inline(always)]
+pub fn transpose_bytes(rows: [&[u8; LANES]; LANES], columns: &mut [[u8; LANES]; LANES]) {
+    for (i, column) in columns.iter_mut().enumerate() {
+        for (byte, row) in column.iter_mut().zip(rows) {
+            *byte = row[i];
         }
-        Self(out)
     }
 }

@@ -7,18 +7,20 @@
 //! features were detected. Memory is touched through references of exactly the size that is read or written.
 
 use std::arch::x86_64::{
-    __m128, __m128i, __m256, __m256i, __m512, __m512i, _CMP_GE_OQ, _CMP_LT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
+    __m128, __m128i, __m256, __m256i, __m512, __m512i, _CMP_LT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
     _mm_loadl_epi64, _mm_loadu_si128, _mm_movehl_ps, _mm_movelh_ps, _mm_shuffle_ps, _mm_storeu_ps, _mm_storeu_si128,
     _mm_unpackhi_epi8, _mm_unpackhi_ps, _mm_unpacklo_epi8, _mm_unpacklo_ps, _mm256_add_epi32, _mm256_add_ps,
-    _mm256_and_ps, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepi32_ps,
-    _mm256_cvtepu8_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_load_ps, _mm256_min_ps, _mm256_movemask_ps,
-    _mm256_mul_ps, _mm256_set1_ps, _mm256_slli_epi32, _mm256_store_ps, _mm256_sub_ps, _mm512_add_ps,
-    _mm512_castps_si512, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps,
-    _mm512_cvtepu8_epi32, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_maskz_add_epi32,
-    _mm512_min_ps, _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_store_ps, _mm512_sub_ps,
+    _mm256_and_si256, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps,
+    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_load_ps,
+    _mm256_load_si256, _mm256_max_ps, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_si256,
+    _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_store_ps, _mm256_store_si256,
+    _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512, _mm512_castps256_ps512,
+    _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
+    _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_insertf32x8, _mm512_load_ps, _mm512_max_ps, _mm512_min_ps,
+    _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_store_ps, _mm512_sub_ps,
 };
 
-use super::{LANES, Lanes, Vector};
+use super::{Halves, LANES, Lanes, Vector};
 
 /// Sixteen values in two AVX2 registers.
 #[derive(Clone, Copy)]
@@ -80,14 +82,38 @@ fn sums_of_256(four: [__m256; 4]) -> [f32; 4] {
     }
 }
 
-/// `power * 2^n` by adding n to the exponent bits, zero where `exponent` is below -100.
+/// The two halves of sixteen values, see [`Halves`].
 #[inline(always)]
-fn scale_256(power: __m256, shifted: __m256, exponent: __m256) -> __m256 {
+fn load_halves(halves: &Halves) -> (__m256, __m256) {
+    // SAFETY: AVX2 was detected (module header); `Halves` is 32 bytes, aligned to 32.
+    unsafe {
+        let words = _mm256_load_si256(halves.0.as_ptr().cast());
+        let high = _mm256_and_si256(words, _mm256_set1_epi32(HIGH));
+        (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)), _mm256_castsi256_ps(high))
+    }
+}
+
+/// The inverse of [`load_halves`].
+#[inline(always)]
+fn store_halves(low: __m256, high: __m256, halves: &mut Halves) {
+    // SAFETY: AVX2 was detected (module header); `Halves` is 32 bytes, aligned to 32.
+    unsafe {
+        let low = _mm256_srli_epi32::<16>(_mm256_castps_si256(low));
+        let high = _mm256_and_si256(_mm256_castps_si256(high), _mm256_set1_epi32(HIGH));
+        _mm256_store_si256(halves.0.as_mut_ptr().cast(), _mm256_or_si256(low, high));
+    }
+}
+
+/// The upper half of a word.
+const HIGH: i32 = 0xffff_0000_u32.cast_signed();
+
+/// `power * 2^n` by adding n to the exponent bits.
+#[inline(always)]
+fn scale_256(power: __m256, shifted: __m256) -> __m256 {
     // SAFETY: AVX2 was detected (module header).
     unsafe {
         let n: __m256i = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
-        let scaled = _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(power), n));
-        _mm256_and_ps(scaled, _mm256_cmp_ps::<_CMP_GE_OQ>(exponent, _mm256_set1_ps(-100.0)))
+        _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(power), n))
     }
 }
 
@@ -107,6 +133,17 @@ impl Vector for Avx2 {
             let (low, high) = (_mm_loadl_epi64(at.cast()), _mm_loadl_epi64(at.add(8).cast()));
             Self(_mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(low)), _mm256_cvtepi32_ps(_mm256_cvtepu8_epi32(high)))
         }
+    }
+
+    #[inline(always)]
+    fn load_halves(halves: &Halves) -> Self {
+        let (low, high) = load_halves(halves);
+        Self(low, high)
+    }
+
+    #[inline(always)]
+    fn store_halves(self, halves: &mut Halves) {
+        store_halves(self.0, self.1, halves);
     }
 
     #[inline(always)]
@@ -156,6 +193,12 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: AVX2 was detected (module header).
+        unsafe { Self(_mm256_max_ps(self.0, other.0), _mm256_max_ps(self.1, other.1)) }
+    }
+
+    #[inline(always)]
     fn below(self, bound: Self) -> u32 {
         // SAFETY: AVX2 was detected (module header).
         unsafe {
@@ -176,8 +219,8 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
-    fn scale_by_power(self, shifted: Self, exponent: Self) -> Self {
-        Self(scale_256(self.0, shifted.0, exponent.0), scale_256(self.1, shifted.1, exponent.1))
+    fn scale_by_power(self, shifted: Self) -> Self {
+        Self(scale_256(self.0, shifted.0), scale_256(self.1, shifted.1))
     }
 }
 
@@ -192,6 +235,21 @@ impl Vector for Avx512 {
     fn load_bytes(bytes: &[u8; LANES]) -> Self {
         // SAFETY: AVX-512 was detected (module header); one unaligned read of the 16 bytes.
         unsafe { Self(_mm512_cvtepi32_ps(_mm512_cvtepu8_epi32(_mm_loadu_si128(bytes.as_ptr().cast())))) }
+    }
+
+    #[inline(always)]
+    fn load_halves(halves: &Halves) -> Self {
+        let (low, high) = load_halves(halves);
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { Self(_mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high)) }
+    }
+
+    #[inline(always)]
+    fn store_halves(self, halves: &mut Halves) {
+        // SAFETY: AVX-512 was detected (module header).
+        let high = unsafe { _mm512_extractf32x8_ps::<1>(self.0) };
+        // SAFETY: AVX-512 was detected (module header).
+        store_halves(unsafe { _mm512_castps512_ps256(self.0) }, high, halves);
     }
 
     #[inline(always)]
@@ -237,6 +295,12 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
+    fn max(self, other: Self) -> Self {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { Self(_mm512_max_ps(self.0, other.0)) }
+    }
+
+    #[inline(always)]
     fn below(self, bound: Self) -> u32 {
         // SAFETY: AVX-512 was detected (module header).
         unsafe { u32::from(_mm512_cmp_ps_mask::<_CMP_LT_OQ>(self.0, bound.0)) }
@@ -253,20 +317,18 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
-    fn scale_by_power(self, shifted: Self, exponent: Self) -> Self {
+    fn scale_by_power(self, shifted: Self) -> Self {
         // SAFETY: AVX-512 was detected (module header).
         unsafe {
-            let kept = _mm512_cmp_ps_mask::<_CMP_GE_OQ>(exponent.0, _mm512_set1_ps(-100.0));
             let n: __m512i = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted.0));
-            Self(_mm512_castsi512_ps(_mm512_maskz_add_epi32(kept, _mm512_castps_si512(self.0), n)))
+            Self(_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self.0), n)))
         }
     }
 }
 
 /// Rows to columns of a 16 x 16 block of bytes: four rounds of interleaving rows that lie eight apart.
 #[inline(always)]
-pub fn transpose_bytes(rows: [&[u8; LANES]; LANES], columns: &mut [[u8; LANES]]) {
-    let columns = &mut columns[..LANES];
+pub fn transpose_bytes(rows: [&[u8; LANES]; LANES], columns: &mut [[u8; LANES]; LANES]) {
     // SAFETY: SSE2 is part of x86-64; 16 unaligned reads and writes of 16 bytes each.
     unsafe {
         let mut block: [__m128i; LANES] = rows.map(|row| _mm_loadu_si128(row.as_ptr().cast()));

@@ -1,0 +1,79 @@
+"""How the benchmarks measure: seconds, peak memory, and the arithmetic that a level takes."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+HEIGHT = WIDTH = 32
+CHANNELS = 3
+# Operations of one 2^x with its argument and the sum it enters.
+POWER = 13
+
+
+def best_time(run: Callable[[], Any], repeats: int) -> tuple[float, Any]:
+    """Median seconds of a few runs after one to warm up, and the last result."""
+    result = run()
+    times = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = run()
+        times.append(time.perf_counter() - start)
+    return median(times), result
+
+
+def resident(field: str) -> float:
+    """Resident memory of this process in MB, now (VmRSS) or at most (VmHWM); NaN where the system does not tell."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return float("nan")
+    line = next(line for line in status.read_text().splitlines() if line.startswith(field))
+    return int(line.split()[1]) / 1024
+
+
+def peak_memory(run: Callable[[], Any]) -> float:
+    """By how many MB the resident memory rises at most while ``run`` runs."""
+    clear = Path("/proc/self/clear_refs")
+    try:
+        clear.write_text("5")  # forget the highest value so far
+    except OSError:
+        return float("nan")
+    before = resident("VmRSS")
+    run()
+    return resident("VmHWM") - before
+
+
+def operations(side: int, sigma: float, masks: Any = None) -> float:
+    """Arithmetic operations on single values that both passes take for one pair, a fused multiply-add being one.
+
+    Counted as the engine does them: errors of every pixel and channel (two operations, one in the expanded form), the
+    sums over windows by additions (sides up to 4 directly, longer ones by blocks; for masks one a run's pieces), one
+    power of two a window, and in the second pass the spread and one multiply-add a pixel and channel. Rows of windows
+    without weight are skipped, so from sigma = .1 down to where images are listed it is an upper bound; below, only the
+    first pass is counted.
+    """
+    pixels = HEIGHT * WIDTH
+    errors = pixels * CHANNELS * (1 if sigma >= 0.5 else 2)
+    if side == HEIGHT and masks is None:
+        return errors + pixels * CHANNELS
+    if masks is not None:
+        windows, sums = len(masks), _pieces(masks)
+    else:
+        columns = WIDTH - side + 1
+        windows = columns * columns
+        an_output = side - 1 if side <= 4 else 3
+        sums = an_output * (HEIGHT * columns + windows)
+    if sigma < 0.1:
+        return errors + sums + windows
+    return 2 * (errors + sums) + 2 * POWER * windows + sums + pixels * CHANNELS
+
+
+def _pieces(masks: Any) -> float:
+    """Additions for the sums over masks: powers of two into which their runs are cut, and the tables of these."""
+    total, longest = 0, 1
+    for row in masks.reshape(-1, masks.shape[-1]).tolist():
+        for run in "".join("x" if bit else " " for bit in row).split():
+            total += len(run).bit_count()
+            longest = max(longest, len(run))
+    return total + (longest.bit_length() - 1) * masks.shape[-1] * masks.shape[-2]

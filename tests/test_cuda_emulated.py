@@ -1,0 +1,127 @@
+"""The whole GPU engine on an emulated device: the same kernels and launches, run by the processor.
+
+Everything but NVIDIA's own driver and hardware is met: compilation, arguments, grids, memory plans, caches, errors.
+"""
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import cuda_emulation
+from cuda_emulation import shapes
+from pspc_rs import cuda
+
+HERE = Path(__file__).parent
+
+SMALL_RUN = """
+import numpy as np, pspc_rs as pspc
+data = pspc.ImageSet(np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5))
+print(pspc.PSPCSquare(data, patch_sizes=2, device="cuda")(np.zeros((1, 3, 4, 5)), 1.0).mean())
+"""
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("kernels")
+
+
+@pytest.fixture(scope="module")
+def driver(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    if "NVRTC" not in cuda.state():
+        pytest.skip("NVRTC is not installed")
+    return cuda_emulation.build(tmp_path_factory.mktemp("driver"))
+
+
+def compare(out: Path, few: bool) -> None:
+    expected = shapes.denoised("cpu", few)
+    with np.load(out) as found:
+        assert set(found) == set(expected)
+        for name, denoised in expected.items():
+            np.testing.assert_allclose(found[name], denoised, rtol=0, atol=2e-6, err_msg=name)
+
+
+def test_the_engine_tests_pass_on_an_emulated_gpu(driver: Path, cache: Path) -> None:
+    profile = {"HYPOTHESIS_PROFILE": os.environ.get("HYPOTHESIS_PROFILE", "few")}
+    done = cuda_emulation.run(["-m", "pytest", "-q", str(HERE / "test_cuda_engine.py")], driver, cache, **profile)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "passed" in done.stdout
+
+
+@pytest.mark.parametrize("settings", [{"FAKE_CUDA_MEMORY": "800000"}, {"FAKE_CUDA_SHARED": "1500"}])
+def test_little_memory_of_either_kind_changes_nothing(
+    settings: dict[str, str], driver: Path, cache: Path, tmp_path: Path
+) -> None:
+    program = [str(HERE / "cuda_emulation" / "shapes.py"), "cuda"]
+    for name, environment in (("plenty", {}), ("little", settings)):
+        done = cuda_emulation.run([*program, str(tmp_path / f"{name}.npz")], driver, cache, **environment)
+        assert done.returncode == 0, done.stderr
+    compare(tmp_path / "plenty.npz", few=False)
+    with np.load(tmp_path / "plenty.npz") as plenty, np.load(tmp_path / "little.npz") as little:
+        for name in plenty:
+            np.testing.assert_array_equal(little[name], plenty[name], err_msg=name)
+
+
+@pytest.mark.parametrize("sanitizer", list(cuda_emulation.SANITIZERS))
+def test_kernels_are_clean_under_a_sanitizer(sanitizer: str, driver: Path, cache: Path, tmp_path: Path) -> None:
+    watched = cuda_emulation.build(tmp_path / "driver", sanitizer)
+    program = [str(HERE / "cuda_emulation" / "shapes.py"), "cuda", str(tmp_path / "few.npz"), "few"]
+    # The compiler of kernels is not what is looked at: a run before this one fills the cache.
+    assert cuda_emulation.run(program, driver, cache).returncode == 0
+    done = cuda_emulation.run(program, watched, cache, sanitizer)
+    assert done.returncode == 0, done.stderr
+    compare(tmp_path / "few.npz", few=True)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "shown"), [("prepare", "kernel prepare_u8"), ("square_composites", "kernel square_composites_u8_narrow")]
+)
+def test_an_error_names_the_kernel(kernel: str, shown: str, driver: Path, cache: Path) -> None:
+    done = cuda_emulation.run(["-c", SMALL_RUN], driver, cache, FAKE_CUDA_FAIL=kernel)
+    assert "pspc_rs.errors.CudaError" in done.stderr and shown in done.stderr, done.stderr
+    assert "CUDA_ERROR_LAUNCH_FAILED" in done.stderr
+
+
+def test_too_little_memory_says_for_what(driver: Path, cache: Path) -> None:
+    done = cuda_emulation.run(["-c", SMALL_RUN], driver, cache, FAKE_CUDA_MEMORY="200")
+    assert "CudaError: getting" in done.stderr and "CUDA_ERROR_OUT_OF_MEMORY" in done.stderr, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("settings", "shown"),
+    [
+        ({"FAKE_CUDA_VERSION": "11080"}, "the NVIDIA driver supports CUDA 11.8, at least 12.0 is needed"),
+        ({"FAKE_CUDA_VERSION": "12040"}, "the NVIDIA driver supports CUDA 12.4, too old for NVRTC 13."),
+        ({"FAKE_CUDA_DEVICES": "0"}, "the NVIDIA driver does not start"),
+        ({"FAKE_CUDA_MAJOR": "5"}, "does not compile for this GPU of compute capability 5.0"),
+    ],
+)
+def test_a_machine_that_will_not_do_is_told_why(
+    settings: dict[str, str], shown: str, driver: Path, cache: Path
+) -> None:
+    if "NVRTC 13" not in cuda.state() and "12040" in settings.values():
+        pytest.skip("NVRTC is older than 13")
+    done = cuda_emulation.run(["-c", SMALL_RUN], driver, cache, **settings)
+    assert "CudaError: CUDA cannot be used: " in done.stderr and shown in done.stderr, done.stderr
+
+
+def test_a_gpu_by_number(driver: Path, cache: Path) -> None:
+    second = SMALL_RUN.replace('"cuda"', '"cuda:1"')
+    assert cuda_emulation.run(["-c", second], driver, cache, FAKE_CUDA_DEVICES="2").returncode == 0
+    done = cuda_emulation.run(["-c", second], driver, cache)
+    assert "CudaError: CUDA cannot be used: there is no GPU 1, this machine has 1" in done.stderr
+    auto = SMALL_RUN.replace('"cuda"', '"auto"')
+    assert cuda_emulation.run(["-c", auto], driver, cache).returncode == 0
+
+
+def test_compiled_kernels_are_kept_and_damaged_ones_are_made_again(driver: Path, tmp_path: Path) -> None:
+    run = cuda_emulation.run(["-c", SMALL_RUN], driver, tmp_path)
+    assert run.returncode == 0, run.stderr
+    files = {path: path.read_bytes() for path in (tmp_path / "kernels").iterdir()}
+    assert files and all(path.suffix == ".cubin" for path in files)
+    for path, content in files.items():
+        path.write_bytes(content[:-1])
+    assert cuda_emulation.run(["-c", SMALL_RUN], driver, tmp_path).stdout == run.stdout
+    assert {path: path.read_bytes() for path in files} == files
+    assert len(list((tmp_path / "kernels").iterdir())) == len(files)
