@@ -52,11 +52,22 @@ def mse_figure(rows: Sequence[Row]) -> "Figure":
             handles.setdefault(label, _draw(axis, curve, style))
         axis.set(title=f"{panel[0]}, against {panel[1]}", xscale="log", yscale="log", xlabel=r"noise level $\sigma$")
         axis.grid(alpha=0.3)
+    _label_levels(axes[0], [float(row["sigma"]) for row in rows])
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     axes[0].set_ylabel("MSE per pixel, [-1, 1] units")
     figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
     return figure
+
+
+def _label_levels(axis: Any, sigmas: Sequence[float]) -> None:
+    """Plain numbers at 1, 2 and 5 times the powers of ten, or at these alone where they are many."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    many = max(sigmas) > 300 * min(sigmas)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0,) if many else (1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def _draw(axis: Any, curve: Sequence[Row], style: dict[str, Any]) -> Any:
