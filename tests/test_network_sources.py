@@ -137,8 +137,11 @@ def test_damaged_torchscript(scripted: Path) -> None:
 def test_descriptions_that_say_nothing(tmp_path: Path) -> None:
     (tmp_path / "a.json").write_text("[1]")
     (tmp_path / "b.json").write_text(json.dumps({"source": "torch:sigmoid", "parameterisation": "eps"}))
+    (tmp_path / "c.json").write_text(json.dumps({"source": "c.json"}))
     with pytest.raises(errors.DataError, match="'source'"):
         load_network(tmp_path / "a.json")
+    with pytest.raises(errors.DataError, match="not descriptions"):
+        load_network(tmp_path / "c.json")
     with pytest.raises(errors.InvalidValueError, match="'parameterisation'"):
         load_network(tmp_path / "b.json")
 

@@ -113,6 +113,10 @@ def read_description(path: Path) -> dict[str, Any]:
         entries = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(entries, dict) or not isinstance(entries.get("source"), str):
         raise DataError(f"{path} describes no network: it must be a JSON object with the text 'source'")
+    if entries["source"].endswith(".json"):
+        raise DataError(
+            f"{path} has the source {entries['source']!r:.80}; allowed are networks, not descriptions of them"
+        )
     return entries
 
 
