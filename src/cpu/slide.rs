@@ -125,7 +125,7 @@ impl RowSlider {
     #[inline(always)]
     pub fn advance_empty<V: Vector>(&mut self, out: &mut [Lanes]) {
         self.slot().fill(Lanes::ZERO);
-        if self.seen % self.side == 0 {
+        if self.seen.is_multiple_of(self.side) {
             self.head[..self.columns].fill(Lanes::ZERO);
         }
         if self.seen + 1 < self.side {

@@ -20,13 +20,14 @@ impl From<Error> for PyErr {
         match error {
             Error::Shape { .. } => ShapeError::new_err(text),
             Error::Empty { .. } => DataError::new_err(text),
-            Error::Pixel { .. } | Error::Sigma { .. } | Error::WindowSide { .. } | Error::EmptyMask { .. } => {
-                InvalidValueError::new_err(text)
-            }
+            Error::Pixel { .. }
+            | Error::Sigma { .. }
+            | Error::WindowSide { .. }
+            | Error::EmptyMask { .. }
+            | Error::Threads { .. }
+            | Error::ThreadsVariable { .. }
+            | Error::IsaVariable { .. } => InvalidValueError::new_err(text),
             Error::Uncovered { .. } => CoverageError::new_err(text),
-            Error::Threads { .. } | Error::ThreadsVariable { .. } | Error::IsaVariable { .. } => {
-                InvalidValueError::new_err(text)
-            }
             Error::CudaUnavailable { .. } | Error::Cuda { .. } => CudaError::new_err(text),
             Error::CudaCompilerMissing { .. } => MissingDependencyError::new_err(text),
             Error::NotFinite | Error::Stopped => PspcError::new_err(text),
