@@ -297,6 +297,14 @@ def test_half_precision_is_on_request() -> None:
     assert not np.array_equal(rounded, exact)
 
 
+def test_ends_of_a_range_may_be_rounded() -> None:
+    D = pspc.Network(Adapter(lambda x_t, t: x_t, "eps", DiscreteVP.linear()))
+    assert np.isfinite(D(images(2), [0.01, 157.5])).all()
+    for sigma in (0.0099, 158.0):
+        with pytest.raises(errors.InvalidValueError, match=r"good for 0\.0100005 to 157\.407"):
+            D(images(1), sigma)
+
+
 def test_devices_and_types_that_are_none() -> None:
     with pytest.raises(errors.InvalidValueError, match="device is 'nowhere'"):
         pspc.Network(nn.Identity(), device="nowhere")
