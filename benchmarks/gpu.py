@@ -73,7 +73,7 @@ def parity_over_shapes() -> list[dict[str, Any]]:
             images: Any = rng.integers(0, 256, (count, channels, height, width), dtype=np.uint8)
             data = pspc.ImageSet(images.astype(np.float32) / 100 - 1 if floats else images, xflip=xflip)
             z = noisy(data, sigma, len(sigma))
-            x = torch.from_numpy(data.images.astype(np.float64)) if floats else reference.pixels(data.images)
+            x = torch.from_numpy(data.images.astype(np.float64)) if floats else reference.pixels(data.images.copy())
             x = reference.with_flips(x) if xflip else x
             masks = rng.random((6, height, width)) < 0.4
             masks[0] |= ~masks.any(axis=0)
