@@ -3,6 +3,7 @@
 Torch is never imported here on numpy's behalf: a tensor can only reach this code after its owner imported torch.
 """
 
+import importlib
 import math
 import numbers
 import operator
@@ -55,6 +56,22 @@ def import_torch(purpose: str) -> ModuleType:
     except ImportError as error:
         raise MissingDependencyError(f'{purpose} needs torch: pip install "pspc-rs[torch]"') from error
     return torch
+
+
+def import_safetensors(purpose: str, part: str = "") -> Any:
+    """The safetensors module, or a part of it such as "torch".
+
+    Args:
+        purpose: what needs it, the first words of the complaint: "a network file".
+        part: name of a submodule.
+
+    Raises:
+        MissingDependencyError: safetensors is not installed.
+    """
+    try:
+        return importlib.import_module(f"safetensors.{part}" if part else "safetensors")
+    except ImportError as error:
+        raise MissingDependencyError(f'{purpose} needs safetensors: pip install "pspc-rs[torch]"') from error
 
 
 def to_numpy(x: object, name: str = "z") -> NDArray[np.floating[Any]]:

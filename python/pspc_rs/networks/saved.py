@@ -5,7 +5,6 @@ tensors have the names of ``network.state_dict()``. Parameters may be stored in 
 noise tables, filters) are always float32. Everything is float32 once loaded.
 """
 
-import importlib
 import json
 import os
 from collections.abc import Iterator, Mapping
@@ -16,8 +15,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from pspc_rs.arrays import import_safetensors
 from pspc_rs.data.readers.files import damage_named, existing
-from pspc_rs.errors import DataError, InvalidValueError, MissingDependencyError
+from pspc_rs.errors import DataError, InvalidValueError
 from pspc_rs.files import replacing
 from pspc_rs.networks.loading import check_tensors, filled, outlined
 from pspc_rs.networks.registry import describe_network
@@ -75,9 +75,10 @@ def save_network(
         name: _storable(name, tensor, dtype if name in parameters else "float32")
         for name, tensor in module.state_dict().items()
     }
-    write = _safetensors("torch").save_file
+    # Not save_file, whose files none but their owner may read.
+    content = import_safetensors("a network file", "torch").save(tensors, metadata={_KEY: text})
     with replacing(Path(path)) as temporary:
-        write(tensors, temporary, metadata={_KEY: text})
+        temporary.write_bytes(content)
 
 
 def read_network(path: str | os.PathLike[str]) -> nn.Module:
@@ -141,7 +142,7 @@ def _storable(name: str, tensor: Tensor, dtype: str) -> Tensor:
 @contextmanager
 def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
     found = existing(path)
-    safetensors = _safetensors()
+    safetensors = import_safetensors("a network file")
     try:
         with safetensors.safe_open(found, framework="pt") as file:
             yield file
@@ -149,13 +150,6 @@ def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
         raise DataError(f"{found} is no safetensors file, or a damaged one: {error}") from error
     except OSError as error:
         raise DataError(f"{found} cannot be read: {error}") from error
-
-
-def _safetensors(part: str = "") -> Any:
-    try:
-        return importlib.import_module(f"safetensors.{part}" if part else "safetensors")
-    except ImportError as error:
-        raise MissingDependencyError('a network file needs safetensors: pip install "pspc-rs[torch]"') from error
 
 
 def _record(file: Any, path: object) -> dict[str, Any]:

@@ -1,6 +1,5 @@
 """Checkpoints: the whole state of a run in a folder of two files, written beside and renamed when complete."""
 
-import importlib
 import json
 import os
 import shutil
@@ -12,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from pspc_rs.errors import DataError, MissingDependencyError, OutputError
+from pspc_rs.arrays import import_safetensors
+from pspc_rs.errors import DataError, OutputError
 from pspc_rs.training.losslog import LossSums
 
 FORMAT = 1
@@ -103,7 +103,7 @@ def save_checkpoint(folder: Path, state: TrainState, record: Mapping[str, object
     """
     target = folder / f"{state.images:012d}"
     temporary = folder / f".{target.name}.{os.getpid()}.tmp"
-    save_file = _safetensors("torch").save_file
+    save_file = import_safetensors("a checkpoint", "torch").save_file
     # Tensors of one network never share memory here, but safetensors refuses those that are not contiguous.
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state.tensors().items()}
     counts = {"format": FORMAT, "images": state.images, "steps": state.steps, "seconds": state.seconds}
@@ -162,9 +162,9 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
         MissingDependencyError: safetensors is not installed.
     """
     record = read_record(checkpoint)
-    error_class = _safetensors("").SafetensorError
+    error_class = import_safetensors("a checkpoint").SafetensorError
     try:
-        tensors = _safetensors("torch").load_file(checkpoint / _TENSORS)
+        tensors = import_safetensors("a checkpoint", "torch").load_file(checkpoint / _TENSORS)
     except (OSError, error_class) as error:
         raise DataError(
             f"{checkpoint / _TENSORS} cannot be read, remove the folder to go on from an earlier one: {error}"
@@ -175,10 +175,3 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
-
-
-def _safetensors(part: str) -> Any:
-    try:
-        return importlib.import_module(f"safetensors.{part}" if part else "safetensors")
-    except ImportError as error:
-        raise MissingDependencyError('checkpoints need safetensors: pip install "pspc-rs[torch]"') from error
