@@ -65,6 +65,9 @@ def limited(size: int) -> tuple[str, str]:
     """Statements that keep a process from holding ``size`` bytes, and what they use."""
     for root, setting in (("/sys/fs/cgroup", "memory.max"), ("/sys/fs/cgroup/memory", "memory.limit_in_bytes")):
         group = Path(root, "pspc-memory")
+        # Under version 1 the first root is a plain folder, in which a group would be one too and limit nothing.
+        if not Path(root, "cgroup.procs").exists():
+            continue
         try:
             group.mkdir(exist_ok=True)
             (group / setting).write_text(str(size))
