@@ -6,15 +6,16 @@ mod support;
 use std::hint::black_box;
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use pspc_rs::cpu::energy::{EnergySpace, energies};
+use pspc_rs::cpu::energy::{EnergyRows, mask_energies};
 use pspc_rs::cpu::gather::gather;
 use pspc_rs::cpu::isa::Isa;
 use pspc_rs::cpu::probe::Probe;
 use pspc_rs::cpu::rate::chains;
 use pspc_rs::cpu::simd::{LANES, Lanes};
-use pspc_rs::cpu::spread::{SpreadSpace, spread};
+use pspc_rs::cpu::spread::{SpreadRows, spread_masks};
 use pspc_rs::cpu::tile::Tile;
-use pspc_rs::cpu::weigh::{LaneState, absorb, weigh};
+use pspc_rs::cpu::weigh::{LaneState, Softmax, absorb, weigh};
+use pspc_rs::windows::{Kind, Windows};
 use pspc_rs::{Bank, composite, threads};
 use support::{SIDE, discs, noisy, waves, windows};
 
@@ -36,46 +37,92 @@ fn stages(criterion: &mut Criterion) {
     group.bench_function("tile squares", |b| b.iter(|| tile.square(isa, SIDE * SIDE)));
     tile.square(isa, SIDE * SIDE);
 
-    let all = LEVELS.iter().map(|&(label, side, sigma)| (label, windows(side), sigma));
+    // The full window has no stages of its own; its passes are timed end to end.
+    let all = LEVELS.iter().skip(1).map(|&(label, side, sigma)| (label, windows(side), sigma));
     for (label, windows, sigma) in all.chain([("discs", discs(9.6), 0.5)]) {
         let z = noisy(images.view(), 1, sigma);
         let probe = Probe::new(&bank, z.index_axis(ndarray::Axis(0), 0), sigma, 0, false);
         let rate = probe.rate as f32;
         let (rows, columns) = windows.grid();
         let count = windows.count();
-        let mut space = EnergySpace::default();
         let mut energy = vec![Lanes::ZERO; count];
         group.bench_function(BenchmarkId::new("energies", label), |b| {
-            b.iter(|| energies(isa, &windows, &tile, &probe, &mut space, &mut energy));
+            let mut stage = energies_of(isa, &windows, &tile, &probe);
+            b.iter(|| stage(&[], &mut energy));
         });
         let mut state = LaneState::default();
         state.start(count);
         group.bench_function(BenchmarkId::new("absorb", label), |b| {
-            b.iter(|| absorb(isa, &energy, rate, columns, &mut state));
+            b.iter(|| absorb(isa, &energy, 1, 0, rate, columns, &mut state));
         });
         let least = energy.iter().map(|e| e.0.iter().copied().fold(f32::MAX, f32::min));
         let shift: Vec<f32> = least.map(|least| (least * rate).round()).collect();
         let (scale, mut live) = (vec![1.0 / LANES as f32; count], vec![false; rows]);
+        let softmax = Softmax { shift: &shift, scale: &scale, rate, cutoff: 45.0 };
         let mut weights = energy.clone();
         group.bench_function(BenchmarkId::new("weigh", label), |b| {
-            b.iter(|| {
-                weights.copy_from_slice(&energy);
-                weigh(isa, &mut weights, &shift, &scale, rate, 45.0, columns, &mut live)
-            });
+            b.iter(|| weigh(isa, &energy, &softmax, columns, &mut live, &mut weights));
         });
         let mut coefficients = vec![Lanes::ZERO; SIDE * SIDE];
-        let mut space = SpreadSpace::default();
         group.bench_function(BenchmarkId::new("spread", label), |b| {
-            b.iter(|| spread(isa, &windows, &weights, &live, &mut space, &mut coefficients));
+            let mut stage = spread_of(isa, &windows, &live);
+            b.iter(|| stage(&weights, &mut coefficients));
         });
     }
     let coefficients = vec![Lanes::splat(0.1); SIDE * SIDE];
     let mut sums = vec![0.0; bank.image_len()];
     group.throughput(Throughput::Elements(4 * LANES as u64));
     group.bench_function("gather", |b| {
-        b.iter(|| gather(isa, &[(&tile, coefficients.as_slice()); 4], black_box(&mut sums)));
+        b.iter(|| gather(isa, &[(&tile, coefficients.as_slice()); 4], 0, SIDE * SIDE, black_box(&mut sums)));
     });
     group.finish();
+}
+
+/// A stage from one plane of values to another.
+type Stage<'a> = Box<dyn FnMut(&[Lanes], &mut [Lanes]) + 'a>;
+
+/// Energies of all windows of a tile, row by row or all masks at once; they come from the tile alone.
+fn energies_of<'a>(isa: Isa, windows: &'a Windows, tile: &'a Tile<u8>, probe: &'a Probe) -> Stage<'a> {
+    match windows.kind() {
+        Kind::Full => Box::new(|_, _| {}),
+        Kind::Masks(runs) => {
+            let mut tables = Vec::new();
+            Box::new(move |_, out| mask_energies(isa, windows, runs, tile, probe, &mut tables, out))
+        }
+        Kind::Square { side } => {
+            let (mut rows, (_, columns)) = (EnergyRows::default(), windows.grid());
+            Box::new(move |_, out| {
+                rows.start(windows, *side);
+                for y in 0..SIDE {
+                    let row = (y + 1).saturating_sub(*side);
+                    rows.next(isa, windows, tile, probe, &mut out[row * columns..][..columns]);
+                }
+            })
+        }
+    }
+}
+
+/// Coefficients of all pixels from weights of windows.
+fn spread_of<'a>(isa: Isa, windows: &'a Windows, live: &'a [bool]) -> Stage<'a> {
+    match windows.kind() {
+        Kind::Full => Box::new(|_, _| {}),
+        Kind::Masks(runs) => {
+            let mut tables = Vec::new();
+            Box::new(move |weights, out| spread_masks(isa, runs, weights, live, &mut tables, out))
+        }
+        Kind::Square { side } => {
+            let (mut stage, (count, columns)) = (SpreadRows::default(), windows.grid());
+            Box::new(move |weights, out| {
+                stage.start(windows, *side);
+                for (y, out) in out.chunks_exact_mut(SIDE).enumerate() {
+                    if y < count {
+                        stage.slot().copy_from_slice(&weights[y * columns..][..columns]);
+                    }
+                    stage.next(isa, y < count && live[y], out);
+                }
+            })
+        }
+    }
 }
 
 fn end_to_end(criterion: &mut Criterion) {

@@ -1,5 +1,7 @@
 //! Candidates: the images that can carry weight on a window, found by scanning energies for values near the least.
 
+use std::ops::Range;
+
 use super::isa::dispatched;
 use super::simd::{LANES, Lanes, Vector};
 
@@ -67,30 +69,72 @@ fn bound(least: f32, margin: f32) -> f32 {
 }
 
 dispatched! {
-    /// Collects candidates from the energies `[tile][window]` of a group whose first image is `first`.
-    pub fn collect(energies: &[Lanes], margin: f32, first: usize, found: &mut Candidates) = collect_body
+    /// Collects candidates from the energies `[tile][window]` of some windows of a group whose first image is `first`.
+    pub fn collect(
+        energies: &[Lanes],
+        windows: Range<usize>,
+        margin: f32,
+        first: usize,
+        found: &mut Candidates,
+    ) = collect_body
 }
 
 #[inline(always)]
-fn collect_body<V: Vector>(energies: &[Lanes], margin: f32, first: usize, found: &mut Candidates) {
-    let count = found.least.len();
-    for k in 0..count {
-        let mut near = V::splat(f32::MAX);
-        for energy in energies[k..].iter().step_by(count) {
-            near = near.min(V::load(energy));
+fn collect_body<V: Vector>(
+    energies: &[Lanes],
+    windows: Range<usize>,
+    margin: f32,
+    first: usize,
+    found: &mut Candidates,
+) {
+    let mut next = windows.start;
+    while let Some(near) = next_near::<V>(energies, windows.clone(), next, margin, &found.least) {
+        let of_window = &energies[near - windows.start..];
+        let mut least = V::splat(f32::MAX);
+        for energy in of_window.iter().step_by(windows.len()) {
+            least = least.min(V::load(energy));
         }
-        if near.any_below(V::splat(bound(found.least[k], margin))) {
-            found.least[k] = found.least[k].min(near.least());
-            collect_window::<V>(energies, k, margin, first, found);
-        }
+        found.least[near] = found.least[near].min(least.least());
+        collect_window::<V>(of_window, windows.len(), near, margin, first, found);
+        next = near + 1;
     }
 }
 
-/// The rare case: some image of the group is a candidate on window `k`.
+/// The next window from `from` on where some image of the group is a candidate.
 #[inline(always)]
-fn collect_window<V: Vector>(energies: &[Lanes], k: usize, margin: f32, first: usize, found: &mut Candidates) {
+fn next_near<V: Vector>(
+    energies: &[Lanes],
+    windows: Range<usize>,
+    from: usize,
+    margin: f32,
+    least: &[f32],
+) -> Option<usize> {
+    let count = windows.len();
+    let least = &least[windows.clone()];
+    for k in from - windows.start..count {
+        let mut near = V::splat(f32::MAX);
+        for tile in energies.chunks_exact(count) {
+            near = near.min(V::load(&tile[k]));
+        }
+        if near.any_below(V::splat(bound(least[k], margin))) {
+            return Some(windows.start + k);
+        }
+    }
+    None
+}
+
+/// The rare case: some image of the group is a candidate on window `k`, whose energies are `stride` apart.
+#[inline(always)]
+fn collect_window<V: Vector>(
+    energies: &[Lanes],
+    stride: usize,
+    k: usize,
+    margin: f32,
+    first: usize,
+    found: &mut Candidates,
+) {
     let bound = V::splat(bound(found.least[k], margin));
-    for (tile, energy) in energies[k..].iter().step_by(found.least.len()).enumerate() {
+    for (tile, energy) in energies.iter().step_by(stride).enumerate() {
         let mut below = V::load(energy).below(bound);
         while below != 0 && !found.overflowed() {
             let lane = below.trailing_zeros() as usize;
@@ -117,7 +161,7 @@ mod tests {
             for isa in Isa::available() {
                 let mut found = Candidates::new(vec![f32::MAX; 2], 1000);
                 for (group, energies) in lanes.chunks_exact(4).enumerate() {
-                    collect(isa, energies, margin, group * 2 * LANES, &mut found);
+                    collect(isa, energies, 0..2, margin, group * 2 * LANES, &mut found);
                 }
                 found.prune(margin);
                 for window in 0..2 {
@@ -137,7 +181,7 @@ mod tests {
     #[test]
     fn a_full_list_says_so() {
         let mut found = Candidates::new(vec![f32::MAX], 10);
-        collect(Isa::best().unwrap(), &[Lanes::ZERO; 2], 1.0, 0, &mut found);
+        collect(Isa::best().unwrap(), &[Lanes::ZERO; 2], 0..1, 1.0, 0, &mut found);
         assert!(found.overflowed());
         assert_eq!(found.list.len(), 11);
     }

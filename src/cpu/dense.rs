@@ -2,13 +2,11 @@
 
 use ndarray::Array3;
 
-use super::gather::gather;
+use super::composites::{Composites, Normaliser};
 use super::job::{Group, Job, TILES};
 use super::rounds::{Item, Rounds};
-use super::simd::Lanes;
-use super::spread::{SpreadSpace, spread};
 use super::tile::Pixel;
-use super::weigh::{LaneState, absorb, fold_lanes, weigh};
+use super::weigh::{LaneState, absorb, fold_lanes};
 use crate::error::Result;
 use crate::posterior::Posterior;
 
@@ -18,16 +16,11 @@ struct ShardPosterior {
     sum: Vec<f32>,
 }
 
-/// Per window the shift and the scale of its weights.
-type Normaliser = (Vec<f32>, Vec<f32>);
-
 /// Working space of one thread.
 struct Space<P: Pixel> {
     group: Group<P>,
     states: Vec<LaneState>,
-    coefficients: Vec<Lanes>,
-    live: Vec<bool>,
-    spread: SpreadSpace,
+    composites: Composites,
 }
 
 /// Both passes; returns per probe the weighted sum of centred stored pixels, `[channel, row, column]`. The probes of
@@ -66,14 +59,7 @@ pub(super) fn passes<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) ->
 }
 
 fn space<P: Pixel>(job: &Job<'_, P>) -> Space<P> {
-    let windows = &job.views[0];
-    Space {
-        group: Group::new(job, TILES),
-        states: Vec::new(),
-        coefficients: vec![Lanes::ZERO; TILES * job.plane()],
-        live: vec![false; windows.grid().0],
-        spread: SpreadSpace::default(),
-    }
+    Space { group: Group::new(job, TILES), states: Vec::new(), composites: Composites::default() }
 }
 
 /// Pass 1 on one item: the posterior of each of its probes over the images of the shard.
@@ -85,14 +71,15 @@ fn posteriors_of<P: Pixel>(job: &Job<'_, P>, item: &Item, space: &mut Space<P>) 
     for first in space.group.firsts(&item.images) {
         space.group.load(job, first, &item.images);
         for (probe, state) in item.probes.clone().zip(&mut space.states) {
-            space.group.energies(job, probe..probe + 1);
             let rate = job.probes[probe].rate as f32;
-            absorb(job.isa, space.group.energies_of(job, 0), rate, columns, state);
+            space.group.energies(job, probe..probe + 1, |part| {
+                absorb(job.isa, part.energies, part.tiles.len(), part.first, rate, columns, state);
+            });
         }
     }
     let fold = |state: &LaneState| {
         let mut part = ShardPosterior { shift: vec![0.0; count], sum: vec![0.0; count] };
-        fold_lanes(job.isa, state, &mut part.shift, &mut part.sum);
+        fold_lanes(state, &mut part.shift, &mut part.sum);
         part
     };
     space.states.iter().map(fold).collect()
@@ -109,32 +96,11 @@ fn composites_of<P: Pixel>(
     for first in space.group.firsts(&item.images) {
         space.group.load(job, first, &item.images);
         for (probe, sums) in item.probes.clone().zip(&mut sums) {
-            space.group.energies(job, probe..probe + 1);
-            composite_group(job, probe, &normalisers[probe], space, sums);
+            let Space { group, composites, .. } = space;
+            composites.start(job.view(&job.probes[probe]));
+            group.energies(job, probe..probe + 1, |part| composites.add(job, &part, &normalisers[probe], sums));
+            composites.finish(job, group.tiles(), sums);
         }
     }
     sums
-}
-
-/// One probe on the tiles whose energies have just been computed.
-fn composite_group<P: Pixel>(
-    job: &Job<'_, P>,
-    probe: usize,
-    (shift, scale): &Normaliser,
-    space: &mut Space<P>,
-    sums: &mut [f32],
-) {
-    let probe = &job.probes[probe];
-    let windows = job.view(probe);
-    let (_, columns) = windows.grid();
-    let (rate, cutoff) = (probe.rate as f32, job.cutoff as f32);
-    let coefficients = space.coefficients.chunks_exact_mut(job.plane());
-    let mut terms = Vec::with_capacity(TILES);
-    for ((tile, weights), coefficients) in space.group.tiles_and_energies(job).zip(coefficients) {
-        if weigh(job.isa, weights, shift, scale, rate, cutoff, columns, &mut space.live) {
-            spread(job.isa, windows, weights, &space.live, &mut space.spread, coefficients);
-            terms.push((tile, &*coefficients));
-        }
-    }
-    gather(job.isa, &terms, sums);
 }

@@ -1,22 +1,23 @@
-//! Energies: the squared distance of a probe to sixteen images on every window (less a constant in the expanded form).
+//! Energies: the squared distance of a probe to sixteen images on windows (less a constant in the expanded form).
 
-use super::full;
 use super::isa::{Isa, dispatched};
 use super::probe::Probe;
 use super::simd::{LANES, Lanes, Vector};
-use super::slide::{Roll, RowSlider, slide_row};
+use super::slide::{LONGEST_SHORT, Roll, RowSlider};
 use super::tile::{Pixel, Tile};
 use crate::runs::Runs;
-use crate::windows::{Kind, Windows};
+use crate::windows::Windows;
 
-/// Working space of the energy kernels; grows to what a call needs and is kept between calls.
+/// The energies of a probe on a tile, row of windows by row of windows, so that whoever uses a row finds it in the
+/// first-level cache.
 #[derive(Debug, Default)]
-pub struct EnergySpace {
+pub struct EnergyRows {
     slider: RowSlider,
     /// A row of errors and the tails of its blocks, or the row sums above the current one.
     rows: Vec<Lanes>,
-    /// Doubling tables of the mask kernels.
-    tables: Vec<Lanes>,
+    side: usize,
+    /// Rows of pixels taken so far.
+    seen: usize,
 }
 
 /// The size of the images.
@@ -26,22 +27,56 @@ struct Shape {
     width: usize,
 }
 
-/// Writes the energy of every window to `out`; lanes without an image get `f32::MAX`. The expanded form needs the tile's
-/// squares.
-pub fn energies<P: Pixel>(
+impl Shape {
+    fn of(windows: &Windows) -> Self {
+        Self { height: windows.height(), width: windows.width() }
+    }
+}
+
+impl EnergyRows {
+    /// Before the first row of pixels, for square windows.
+    pub fn start(&mut self, windows: &Windows, side: usize) {
+        let (_, columns) = windows.grid();
+        (self.side, self.seen) = (side, 0);
+        if side > LONGEST_SHORT {
+            self.slider.start(side, columns);
+            self.rows.resize(self.rows.len().max(2 * windows.width() + 1), Lanes::ZERO);
+        } else {
+            self.rows.resize(self.rows.len().max(side * columns), Lanes::ZERO);
+        }
+    }
+
+    /// Takes the next row of pixels. Returns whether a row of windows ends there, whose energies are then in `out`; lanes
+    /// without an image get `f32::MAX`. The expanded form needs the tile's squares.
+    pub fn next<P: Pixel>(
+        &mut self,
+        isa: Isa,
+        windows: &Windows,
+        tile: &Tile<P>,
+        probe: &Probe,
+        out: &mut [Lanes],
+    ) -> bool {
+        let ends = self.seen + 1 >= self.side;
+        square(isa, self, tile, probe, Shape::of(windows), out);
+        self.seen += 1;
+        if ends {
+            mark_missing(tile, out);
+        }
+        ends
+    }
+}
+
+/// Writes the energy of every mask to `out`, through doubling tables; otherwise as [`EnergyRows::next`].
+pub fn mask_energies<P: Pixel>(
     isa: Isa,
     windows: &Windows,
+    runs: &Runs,
     tile: &Tile<P>,
     probe: &Probe,
-    space: &mut EnergySpace,
+    tables: &mut Vec<Lanes>,
     out: &mut [Lanes],
 ) {
-    let shape = Shape { height: windows.height(), width: windows.width() };
-    match windows.kind() {
-        Kind::Full => full::energies(isa, std::slice::from_ref(tile), std::slice::from_ref(probe), 1, out),
-        Kind::Square { side } => square(isa, tile, probe, shape, *side, space, out),
-        Kind::Masks(runs) => masks(isa, tile, probe, shape, runs, space, out),
-    }
+    masks(isa, tile, probe, Shape::of(windows), runs, tables, out);
     mark_missing(tile, out);
 }
 
@@ -54,11 +89,10 @@ pub(super) fn mark_missing<P: Pixel>(tile: &Tile<P>, energies: &mut [Lanes]) {
 
 dispatched! {
     fn square<P: Pixel>(
+        rows: &mut EnergyRows,
         tile: &Tile<P>,
         probe: &Probe,
         shape: Shape,
-        side: usize,
-        space: &mut EnergySpace,
         out: &mut [Lanes],
     ) = square_body
 }
@@ -69,118 +103,102 @@ dispatched! {
         probe: &Probe,
         shape: Shape,
         runs: &Runs,
-        space: &mut EnergySpace,
+        tables: &mut Vec<Lanes>,
         out: &mut [Lanes],
     ) = masks_body
 }
 
 #[inline(always)]
 fn square_body<V: Vector, P: Pixel>(
+    rows: &mut EnergyRows,
     tile: &Tile<P>,
     probe: &Probe,
     shape: Shape,
-    side: usize,
-    space: &mut EnergySpace,
     out: &mut [Lanes],
 ) {
     let channels = tile.pixels.len() / (shape.height * shape.width);
     match (probe.expanded, channels) {
-        (true, 1) => square_of::<V, P, true, 1>(tile, probe, shape, side, space, out),
-        (true, 3) => square_of::<V, P, true, 3>(tile, probe, shape, side, space, out),
-        (true, _) => square_of::<V, P, true, 0>(tile, probe, shape, side, space, out),
-        (false, 1) => square_of::<V, P, false, 1>(tile, probe, shape, side, space, out),
-        (false, 3) => square_of::<V, P, false, 3>(tile, probe, shape, side, space, out),
-        (false, _) => square_of::<V, P, false, 0>(tile, probe, shape, side, space, out),
+        (true, 1) => square_of::<V, P, true, 1>(rows, tile, probe, shape, out),
+        (true, 3) => square_of::<V, P, true, 3>(rows, tile, probe, shape, out),
+        (true, _) => square_of::<V, P, true, 0>(rows, tile, probe, shape, out),
+        (false, 1) => square_of::<V, P, false, 1>(rows, tile, probe, shape, out),
+        (false, 3) => square_of::<V, P, false, 3>(rows, tile, probe, shape, out),
+        (false, _) => square_of::<V, P, false, 0>(rows, tile, probe, shape, out),
     }
 }
 
 /// `CHANNELS` is the number of channels, or 0 where it is only known at run time.
 #[inline(always)]
 fn square_of<V: Vector, P: Pixel, const EXPANDED: bool, const CHANNELS: usize>(
+    rows: &mut EnergyRows,
     tile: &Tile<P>,
     probe: &Probe,
     shape: Shape,
-    side: usize,
-    space: &mut EnergySpace,
     out: &mut [Lanes],
 ) {
-    match side {
-        1 => short::<V, P, EXPANDED, CHANNELS, 0>(tile, probe, shape, space, out),
-        2 => short::<V, P, EXPANDED, CHANNELS, 1>(tile, probe, shape, space, out),
-        3 => short::<V, P, EXPANDED, CHANNELS, 2>(tile, probe, shape, space, out),
-        4 => short::<V, P, EXPANDED, CHANNELS, 3>(tile, probe, shape, space, out),
-        _ => long::<V, P, EXPANDED, CHANNELS>(tile, probe, shape, side, space, out),
+    let errors = Errors::<P, EXPANDED, CHANNELS>::of_row(tile, probe, shape, rows.seen);
+    match rows.side {
+        1 => short::<V, P, EXPANDED, CHANNELS, 0>(rows, &errors, out),
+        2 => short::<V, P, EXPANDED, CHANNELS, 1>(rows, &errors, out),
+        3 => short::<V, P, EXPANDED, CHANNELS, 2>(rows, &errors, out),
+        LONGEST_SHORT => short::<V, P, EXPANDED, CHANNELS, 3>(rows, &errors, out),
+        _ => long::<V, P, EXPANDED, CHANNELS>(rows, &errors, out),
     }
 }
 
 /// Windows of `BEFORE + 1` pixels a side: values are simply added, across in registers, down from the last rows of sums.
 #[inline(always)]
 fn short<V: Vector, P: Pixel, const EXPANDED: bool, const CHANNELS: usize, const BEFORE: usize>(
-    tile: &Tile<P>,
-    probe: &Probe,
-    shape: Shape,
-    space: &mut EnergySpace,
+    rows: &mut EnergyRows,
+    errors: &Errors<'_, P, EXPANDED, CHANNELS>,
     out: &mut [Lanes],
 ) {
-    let columns = shape.width - BEFORE;
-    space.rows.resize(space.rows.len().max(BEFORE.max(1) * columns), Lanes::ZERO);
-    let mut above = space.rows.chunks_exact_mut(columns);
-    let mut above: [&mut [Lanes]; BEFORE] = std::array::from_fn(|_| above.next().unwrap_or_default());
-    let mut out = out.chunks_exact_mut(columns);
-    for y in 0..shape.height {
-        let errors = Errors::<P, EXPANDED, CHANNELS>::of_row(tile, probe, shape, y);
-        let mut roll = Roll::<V, BEFORE>::start();
-        for x in 0..BEFORE {
-            roll.skip(errors.at(x));
-        }
-        if y < BEFORE {
-            for (x, sum) in above[y].iter_mut().enumerate() {
-                roll.push(errors.at(x + BEFORE)).store(sum);
-            }
-            continue;
-        }
-        let Some(out) = out.next() else { break };
+    let mut roll = Roll::<V, BEFORE>::start();
+    for x in 0..BEFORE {
+        roll.skip(errors.at(x));
+    }
+    let columns = errors.width - BEFORE;
+    let errors = errors.part(BEFORE, columns);
+    if rows.seen < BEFORE {
+        let sums = &mut rows.rows[rows.seen * columns..][..columns];
         for x in 0..columns {
-            let across = roll.push(errors.at(x + BEFORE));
-            let mut sum = across;
-            for rows in (0..BEFORE).rev() {
-                sum = sum.add(V::load(&above[rows][x]));
-            }
-            sum.store(&mut out[x]);
-            if BEFORE > 0 {
-                across.store(&mut above[0][x]);
-            }
+            roll.push(errors.at(x)).store(&mut sums[x]);
         }
-        if BEFORE > 1 {
-            above.rotate_left(1);
+        return;
+    }
+    let mut chunks = rows.rows.chunks_exact_mut(columns);
+    let mut above: [&mut [Lanes]; BEFORE] = std::array::from_fn(|_| chunks.next().unwrap_or_default());
+    if BEFORE > 1 {
+        // The oldest first, whose place the new row takes.
+        above.rotate_left(rows.seen % BEFORE);
+    }
+    for i in 0..BEFORE {
+        above[i] = &mut std::mem::take(&mut above[i])[..columns];
+    }
+    let out = &mut out[..columns];
+    for x in 0..columns {
+        let across = roll.push(errors.at(x));
+        let mut sum = across;
+        for i in 0..BEFORE {
+            sum = sum.add(V::load(&above[i][x]));
+        }
+        sum.store(&mut out[x]);
+        if BEFORE > 0 {
+            across.store(&mut above[0][x]);
         }
     }
 }
 
 #[inline(always)]
 fn long<V: Vector, P: Pixel, const EXPANDED: bool, const CHANNELS: usize>(
-    tile: &Tile<P>,
-    probe: &Probe,
-    shape: Shape,
-    side: usize,
-    space: &mut EnergySpace,
+    rows: &mut EnergyRows,
+    errors: &Errors<'_, P, EXPANDED, CHANNELS>,
     out: &mut [Lanes],
 ) {
-    let (width, columns) = (shape.width, shape.width - side + 1);
-    space.rows.resize(space.rows.len().max(2 * width), Lanes::ZERO);
-    let (row, tails) = space.rows.split_at_mut(width);
-    space.slider.start(side, columns);
-    let mut done = 0;
-    for y in 0..shape.height {
-        let errors = Errors::<P, EXPANDED, CHANNELS>::of_row(tile, probe, shape, y);
-        for (x, error) in row.iter_mut().enumerate() {
-            errors.at::<V>(x).store(error);
-        }
-        slide_row::<V>(row, side, tails, space.slider.slot());
-        if space.slider.advance::<V>(&mut out[done..]) {
-            done += columns;
-        }
-    }
+    // `take_across` reads one value more than the row has.
+    let (row, tails) = rows.rows.split_at_mut(errors.width + 1);
+    errors.write::<V>(row);
+    rows.slider.take_across::<V>(row, tails, out);
 }
 
 #[inline(always)]
@@ -189,28 +207,28 @@ fn masks_body<V: Vector, P: Pixel>(
     probe: &Probe,
     shape: Shape,
     runs: &Runs,
-    space: &mut EnergySpace,
+    tables: &mut Vec<Lanes>,
     out: &mut [Lanes],
 ) {
     let plane = shape.height * shape.width;
-    space.tables.resize(space.tables.len().max(runs.levels() * plane), Lanes::ZERO);
-    for (y, row) in space.tables[..plane].chunks_exact_mut(shape.width).enumerate() {
+    tables.resize(tables.len().max(runs.levels() * plane), Lanes::ZERO);
+    for (y, row) in tables[..plane].chunks_exact_mut(shape.width).enumerate() {
         match (probe.expanded, tile.pixels.len() / plane) {
-            (true, 3) => row_of::<V, P, true, 3>(tile, probe, shape, y, row),
-            (true, _) => row_of::<V, P, true, 0>(tile, probe, shape, y, row),
-            (false, 3) => row_of::<V, P, false, 3>(tile, probe, shape, y, row),
-            (false, _) => row_of::<V, P, false, 0>(tile, probe, shape, y, row),
+            (true, 3) => Errors::<P, true, 3>::of_row(tile, probe, shape, y).write::<V>(row),
+            (true, _) => Errors::<P, true, 0>::of_row(tile, probe, shape, y).write::<V>(row),
+            (false, 3) => Errors::<P, false, 3>::of_row(tile, probe, shape, y).write::<V>(row),
+            (false, _) => Errors::<P, false, 0>::of_row(tile, probe, shape, y).write::<V>(row),
         }
     }
     for level in 1..runs.levels() {
-        let (lower, upper) = space.tables.split_at_mut(level * plane);
+        let (lower, upper) = tables.split_at_mut(level * plane);
         let half = 1 << (level - 1);
         let lower = &lower[(level - 1) * plane..];
         for p in 0..plane - half {
             V::load(&lower[p]).add(V::load(&lower[p + half])).store(&mut upper[p]);
         }
     }
-    let tables = &space.tables[..runs.levels() * plane];
+    let tables = &tables[..runs.levels() * plane];
     for (k, energy) in out[..runs.count()].iter_mut().enumerate() {
         // Two sums, so that one addition need not wait for the other.
         let (mut sum, mut other) = (V::splat(0.0), V::splat(0.0));
@@ -226,20 +244,6 @@ fn masks_body<V: Vector, P: Pixel>(
     }
 }
 
-#[inline(always)]
-fn row_of<V: Vector, P: Pixel, const EXPANDED: bool, const CHANNELS: usize>(
-    tile: &Tile<P>,
-    probe: &Probe,
-    shape: Shape,
-    y: usize,
-    row: &mut [Lanes],
-) {
-    let errors = Errors::<P, EXPANDED, CHANNELS>::of_row(tile, probe, shape, y);
-    for (x, error) in row.iter_mut().enumerate() {
-        errors.at::<V>(x).store(error);
-    }
-}
-
 /// The squared errors of the pixels of a row, summed over channels. Rows are cut to one length, so that no access in a
 /// loop over columns needs a check of its bounds.
 struct Errors<'a, P: Pixel, const EXPANDED: bool, const CHANNELS: usize> {
@@ -249,18 +253,46 @@ struct Errors<'a, P: Pixel, const EXPANDED: bool, const CHANNELS: usize> {
     /// All pixels and values from the row on, where the number of channels is not known.
     rest: (&'a [P::Lanes], &'a [f32]),
     plane: usize,
+    width: usize,
 }
 
 impl<'a, P: Pixel, const EXPANDED: bool, const CHANNELS: usize> Errors<'a, P, EXPANDED, CHANNELS> {
     #[inline(always)]
     fn of_row(tile: &'a Tile<P>, probe: &'a Probe, shape: Shape, y: usize) -> Self {
         let (plane, start) = (shape.height * shape.width, y * shape.width);
-        Self {
-            pixels: std::array::from_fn(|c| &tile.pixels[c * plane + start..][..shape.width]),
-            values: std::array::from_fn(|c| &probe.values[c * plane + start..][..shape.width]),
-            squares: if EXPANDED { &tile.squares[start..][..shape.width] } else { &[] },
-            rest: (&tile.pixels[start..], &probe.values[start..]),
-            plane,
+        let (mut pixels, mut values): ([&[P::Lanes]; CHANNELS], [&[f32]; CHANNELS]) =
+            ([&[]; CHANNELS], [&[]; CHANNELS]);
+        for c in 0..CHANNELS {
+            pixels[c] = &tile.pixels[c * plane + start..][..shape.width];
+            values[c] = &probe.values[c * plane + start..][..shape.width];
+        }
+        let squares: &[Lanes] = if EXPANDED { &tile.squares[start..][..shape.width] } else { &[] };
+        let rest = (&tile.pixels[start..], &probe.values[start..]);
+        Self { pixels, values, squares, rest, plane, width: shape.width }
+    }
+
+    /// `width` columns of the row, from column `start` on.
+    #[inline(always)]
+    fn part(&self, start: usize, width: usize) -> Self {
+        let mut part = Self { width, ..*self };
+        for c in 0..CHANNELS {
+            part.pixels[c] = &self.pixels[c][start..][..width];
+            part.values[c] = &self.values[c][start..][..width];
+        }
+        if EXPANDED {
+            part.squares = &self.squares[start..][..width];
+        }
+        part.rest = (&self.rest.0[start..], &self.rest.1[start..]);
+        part
+    }
+
+    /// Writes all of the row.
+    #[inline(always)]
+    fn write<V: Vector>(&self, row: &mut [Lanes]) {
+        let row = &mut row[..self.width];
+        let errors = self.part(0, row.len());
+        for x in 0..row.len() {
+            errors.at::<V>(x).store(&mut row[x]);
         }
     }
 

@@ -53,11 +53,9 @@ fn energies_of<P: Pixel>(job: &Job<'_, P>, item: &Item, group: &mut Group<P>) ->
     for first in group.firsts(&item.images) {
         group.load(job, first, &item.images);
         for block in job.blocks(item.probes.clone()) {
-            group.energies(job, block.clone());
-            for (which, probe) in block.enumerate() {
-                let lanes = group.energies_of(job, which).iter().flat_map(|tile| tile.0);
-                found[probe - item.probes.start].extend(lanes);
-            }
+            group.energies(job, block, |part| {
+                found[part.probe - item.probes.start].extend(part.energies.iter().flat_map(|tile| tile.0));
+            });
         }
     }
     // Only the last tile of a shard has lanes without an image.

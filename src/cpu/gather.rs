@@ -4,31 +4,39 @@ use super::isa::dispatched;
 use super::simd::{Lanes, Vector};
 use super::tile::{Pixel, Tile};
 
-/// A tile and the coefficients `[pixel]` of its images.
+/// A tile and the coefficients of its images on a run of pixels.
 pub type Term<'a, P> = (&'a Tile<P>, &'a [Lanes]);
 
 dispatched! {
-    /// Adds to `sums` `[channel][pixel]` every term's coefficient times centred pixel, over all lanes and terms.
-    pub fn gather<P: Pixel>(terms: &[Term<'_, P>], sums: &mut [f32]) = gather_body
+    /// Adds to `sums` `[channel][pixel]`, whose channels have `plane` pixels, every term's coefficient times centred pixel,
+    /// over all lanes and terms. The coefficients belong to the pixels from `first` on.
+    pub fn gather<P: Pixel>(terms: &[Term<'_, P>], first: usize, plane: usize, sums: &mut [f32]) = gather_body
 }
 
 #[inline(always)]
-fn gather_body<V: Vector, P: Pixel>(terms: &[Term<'_, P>], sums: &mut [f32]) {
+fn gather_body<V: Vector, P: Pixel>(terms: &[Term<'_, P>], first: usize, plane: usize, sums: &mut [f32]) {
     let (twos, rest) = terms.as_chunks::<2>();
     for two in twos {
-        gather_of::<V, P, 2>(two, sums);
+        gather_of::<V, P, 2>(two, first, plane, sums);
     }
     for one in rest {
-        gather_of::<V, P, 1>(std::array::from_ref(one), sums);
+        gather_of::<V, P, 1>(std::array::from_ref(one), first, plane, sums);
     }
 }
 
 #[inline(always)]
-fn gather_of<V: Vector, P: Pixel, const T: usize>(terms: &[Term<'_, P>; T], sums: &mut [f32]) {
-    let plane = terms[0].1.len();
+fn gather_of<V: Vector, P: Pixel, const T: usize>(
+    terms: &[Term<'_, P>; T],
+    first: usize,
+    plane: usize,
+    sums: &mut [f32],
+) {
+    let count = terms[0].1.len();
     for (channel, sums) in sums.chunks_exact_mut(plane).enumerate() {
-        let pixels: [&[P::Lanes]; T] = std::array::from_fn(|t| &terms[t].0.pixels[channel * plane..][..plane]);
-        let coefficients: [&[Lanes]; T] = std::array::from_fn(|t| &terms[t].1[..plane]);
+        let sums = &mut sums[first..first + count];
+        let start = channel * plane + first;
+        let pixels: [&[P::Lanes]; T] = std::array::from_fn(|t| &terms[t].0.pixels[start..start + count]);
+        let coefficients: [&[Lanes]; T] = std::array::from_fn(|t| &terms[t].1[..count]);
         // Four sums across lanes share most of their shuffles.
         let (fours, rest) = sums.as_chunks_mut::<4>();
         let done = 4 * fours.len();

@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-use super::energy::{EnergySpace, energies};
+use super::energy::{EnergyRows, mask_energies};
 use super::full;
 use super::isa::Isa;
 use super::probe::Probe;
@@ -12,8 +12,8 @@ use crate::bank::Bank;
 use crate::error::Result;
 use crate::windows::{Kind, Windows};
 
-/// Tiles a group where windows are many: lanes are summed over tiles before the costly sum across lanes, but the
-/// energies of a group have to stay in the second-level cache.
+/// Tiles a group where windows are many: lanes are summed over tiles before the costly sum across lanes, but the rows in
+/// work of all tiles have to stay in the first-level cache.
 pub(super) const TILES: usize = 2;
 
 /// Everything the items of a pass share.
@@ -29,12 +29,32 @@ pub(super) struct Job<'a, P> {
     pub(super) cutoff: f64,
 }
 
-/// A group of tiles and the energies of a block of probes on it; working space of one thread.
+/// A group of tiles and the energies in work on it; working space of one thread.
 pub(super) struct Group<P: Pixel> {
     tiles: Vec<Tile<P>>,
     filled: usize,
     energies: Vec<Lanes>,
-    space: EnergySpace,
+    /// Square windows: the rows in work, one a tile.
+    rows: Vec<EnergyRows>,
+    /// Doubling tables of masks.
+    tables: Vec<Lanes>,
+}
+
+/// Energies of a probe on some windows of a group of tiles.
+pub(super) struct Part<'a, P: Pixel> {
+    pub(super) tiles: &'a [Tile<P>],
+    pub(super) probe: usize,
+    /// The first of the windows; all of a row, or of the plane where windows are masks.
+    pub(super) first: usize,
+    /// `[tile][window]`.
+    pub(super) energies: &'a [Lanes],
+}
+
+impl<P: Pixel> Part<'_, P> {
+    /// Number of windows.
+    pub(super) fn count(&self) -> usize {
+        self.energies.len() / self.tiles.len()
+    }
 }
 
 impl<'a, P: Pixel> Job<'a, P> {
@@ -75,6 +95,12 @@ impl<'a, P: Pixel> Job<'a, P> {
         &self.views[usize::from(probe.flipped)]
     }
 
+    /// Windows whose energies are computed before they are used: a row of squares, or all masks.
+    pub(super) fn windows_at_once(&self) -> usize {
+        let (rows, columns) = self.views[0].grid();
+        if matches!(self.views[0].kind(), Kind::Masks(_)) { rows } else { columns }
+    }
+
     /// Most probes a kernel takes at once: with the full window they share the pixels.
     pub(super) fn together(&self) -> usize {
         if matches!(self.views[0].kind(), Kind::Full) { full::TOGETHER } else { 1 }
@@ -99,8 +125,9 @@ impl<P: Pixel> Group<P> {
         Self {
             tiles: (0..tiles).map(|_| Tile::new(job.bank.image_len())).collect(),
             filled: 0,
-            energies: vec![Lanes::ZERO; job.together() * tiles * job.views[0].count()],
-            space: EnergySpace::default(),
+            energies: vec![Lanes::ZERO; job.together() * tiles * job.windows_at_once()],
+            rows: (0..tiles).map(|_| EnergyRows::default()).collect(),
+            tables: Vec::new(),
         }
     }
 
@@ -113,8 +140,10 @@ impl<P: Pixel> Group<P> {
         let expanded = job.probes.iter().any(|probe| probe.expanded);
         for (tile, part) in self.tiles.iter_mut().zip(parts) {
             tile.load(job.isa, part);
-            if expanded {
-                tile.square(job.isa, job.plane());
+            match job.views[0].kind() {
+                Kind::Full if expanded => tile.square_runs(job.isa),
+                Kind::Square { .. } | Kind::Masks(_) if expanded => tile.square(job.isa, job.plane()),
+                _ => {}
             }
         }
     }
@@ -129,29 +158,48 @@ impl<P: Pixel> Group<P> {
         &self.tiles
     }
 
-    /// Computes the energies of a block of probes on the whole group.
-    pub(super) fn energies(&mut self, job: &Job<'_, P>, probes: Range<usize>) {
-        let probes = &job.probes[probes];
-        let windows = job.view(&probes[0]);
-        let (count, tiles) = (windows.count(), &self.tiles[..self.filled]);
-        if let Kind::Full = windows.kind() {
-            full::energies(job.isa, tiles, probes, self.tiles.len(), &mut self.energies);
-            return;
-        }
-        for (tile, out) in tiles.iter().zip(self.energies.chunks_exact_mut(count)) {
-            energies(job.isa, windows, tile, &probes[0], &mut self.space, out);
-        }
+    /// The tiles that hold images.
+    pub(super) fn tiles(&self) -> &[Tile<P>] {
+        &self.tiles[..self.filled]
     }
 
-    /// The energies `[tile][window]` of a probe of the last block.
-    pub(super) fn energies_of(&mut self, job: &Job<'_, P>, which: usize) -> &mut [Lanes] {
-        let count = job.views[0].count();
-        &mut self.energies[which * self.tiles.len() * count..][..self.filled * count]
-    }
-
-    /// The tiles with their energies of the last block, which was a single probe.
-    pub(super) fn tiles_and_energies(&mut self, job: &Job<'_, P>) -> impl Iterator<Item = (&Tile<P>, &mut [Lanes])> {
-        let count = job.views[0].count();
-        self.tiles[..self.filled].iter().zip(self.energies.chunks_exact_mut(count))
+    /// Computes the energies of a block of probes and hands them to `take` as they come: a row of windows at a time
+    /// where windows are squares.
+    pub(super) fn energies(&mut self, job: &Job<'_, P>, probes: Range<usize>, mut take: impl FnMut(Part<'_, P>)) {
+        let windows = job.view(&job.probes[probes.start]);
+        let Self { tiles, filled, energies, rows, tables } = self;
+        let (room, tiles) = (tiles.len(), &tiles[..*filled]);
+        let count = job.windows_at_once();
+        match windows.kind() {
+            Kind::Full => {
+                full::energies(job.isa, tiles, &job.probes[probes.clone()], room, energies);
+                for (probe, energies) in probes.zip(energies.chunks_exact(room)) {
+                    take(Part { tiles, probe, first: 0, energies: &energies[..tiles.len()] });
+                }
+            }
+            Kind::Masks(runs) => {
+                for probe in probes {
+                    for (tile, out) in tiles.iter().zip(energies.chunks_exact_mut(count)) {
+                        mask_energies(job.isa, windows, runs, tile, &job.probes[probe], tables, out);
+                    }
+                    take(Part { tiles, probe, first: 0, energies: &energies[..tiles.len() * count] });
+                }
+            }
+            Kind::Square { side } => {
+                for probe in probes {
+                    for rows in rows.iter_mut() {
+                        rows.start(windows, *side);
+                    }
+                    for first in (0..windows.height()).map(|y| (y + 1).checked_sub(*side).map(|row| row * count)) {
+                        for ((tile, rows), out) in tiles.iter().zip(&mut *rows).zip(energies.chunks_exact_mut(count)) {
+                            rows.next(job.isa, windows, tile, &job.probes[probe], out);
+                        }
+                        if let Some(first) = first {
+                            take(Part { tiles, probe, first, energies: &energies[..tiles.len() * count] });
+                        }
+                    }
+                }
+            }
+        }
     }
 }

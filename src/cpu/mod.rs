@@ -10,6 +10,7 @@
 //! - Within an item, *groups* of tiles (`job`) are transposed once and used by every probe of the item.
 
 pub mod candidates;
+mod composites;
 mod dense;
 pub mod energy;
 mod full;

@@ -6,6 +6,9 @@
 
 use super::simd::{Lanes, Vector};
 
+/// Up to this side, adding the values one by one is no dearer than the block method.
+pub const LONGEST_SHORT: usize = 4;
+
 /// The last `BEFORE` values of a line, in registers.
 #[derive(Clone, Copy)]
 pub struct Roll<V, const BEFORE: usize>([V; BEFORE]);
@@ -50,33 +53,44 @@ impl<V: Vector, const BEFORE: usize> Roll<V, BEFORE> {
     }
 }
 
-/// `out[i] = row[i] + .. + row[i + side - 1]` for every window that fits; `tails` is working space as long as the row.
+/// `out[i] = row[i] + .. + row[i + side - 1]` for every value of `out`; `tails` is working space for `side` values. One
+/// value more than that must follow in `row`; it has no effect, but loops without a last, different step are shorter.
 #[inline(always)]
 pub fn slide_row<V: Vector>(row: &[Lanes], side: usize, tails: &mut [Lanes], out: &mut [Lanes]) {
-    let count = row.len() + 1 - side;
-    let tails = &mut tails[..side];
-    for start in (0..count).step_by(side) {
-        let windows = side.min(count - start);
-        let mut tail = V::splat(0.0);
-        for (kept, value) in tails.iter_mut().zip(&row[start..start + side]).rev() {
-            tail = tail.add(V::load(value));
-            tail.store(kept);
-        }
-        let out = &mut out[start..start + windows];
-        out[0] = tails[0];
+    for (block, out) in out.chunks_mut(side).enumerate() {
+        let (tails, next) = across_block::<V>(&row[block * side..], side, tails, out.len());
         let mut head = V::splat(0.0);
-        let next = &row[start + side..start + side + windows - 1];
-        for ((o, kept), value) in out[1..].iter_mut().zip(&tails[1..windows]).zip(next) {
-            head = head.add(V::load(value));
-            head.add(V::load(kept)).store(o);
+        for i in 0..out.len() {
+            V::load(&tails[i]).add(head).store(&mut out[i]);
+            head = head.add(V::load(&next[i]));
         }
     }
 }
 
-/// Sums of `side` neighbouring rows, as rows arrive from the top: fill [`RowSlider::slot`], then call `advance`.
+/// Prepares the `count` windows that start in the first `side` values of `row`: the tails of this block, and the values
+/// that follow it.
+#[inline(always)]
+fn across_block<'a, V: Vector>(
+    row: &'a [Lanes],
+    side: usize,
+    tails: &'a mut [Lanes],
+    count: usize,
+) -> (&'a [Lanes], &'a [Lanes]) {
+    let tails = &mut tails[..side];
+    let (block, next) = row.split_at(side);
+    let mut tail = V::splat(0.0);
+    for i in (0..side).rev() {
+        tail = tail.add(V::load(&block[i]));
+        tail.store(&mut tails[i]);
+    }
+    (&tails[..count], &next[..count])
+}
+
+/// Sums of the last `side` rows, or of all while there are fewer, as rows arrive from the top.
 #[derive(Debug, Default)]
 pub struct RowSlider {
-    /// The rows of the block being filled, and behind them the block tails of the block before.
+    /// The rows of the block being filled, behind them the block tails of the block before, and a row of zeros, the tail
+    /// of nothing.
     ring: Vec<Lanes>,
     /// Sum of the rows of the current block.
     head: Vec<Lanes>,
@@ -85,94 +99,98 @@ pub struct RowSlider {
     seen: usize,
 }
 
+/// A row on its way into a slider.
+struct Down<'a> {
+    row: &'a mut [Lanes],
+    head: &'a mut [Lanes],
+    tails: &'a [Lanes],
+    out: &'a mut [Lanes],
+}
+
 impl RowSlider {
     /// Starts over with windows of `side` rows of `columns` values.
     pub fn start(&mut self, side: usize, columns: usize) {
         (self.side, self.columns, self.seen) = (side, columns, 0);
-        self.ring.resize(self.ring.len().max(side * columns), Lanes::ZERO);
-        self.head.resize(self.head.len().max(columns), Lanes::ZERO);
+        self.ring.resize((side + 1) * columns, Lanes::ZERO);
+        self.ring[side * columns..].fill(Lanes::ZERO);
+        self.head.resize(columns, Lanes::ZERO);
+        self.head.fill(Lanes::ZERO);
     }
 
-    /// Where the next row belongs. In a long window, the tails that lie there are no longer needed.
+    /// Where the next row belongs, for `take`.
     #[inline(always)]
     pub fn slot(&mut self) -> &mut [Lanes] {
         let slot = self.seen % self.side;
-        &mut self.ring[slot * self.columns..(slot + 1) * self.columns]
+        &mut self.ring[slot * self.columns..][..self.columns]
     }
 
-    /// Counts the row in the slot; once `side` rows were seen, writes the sum of the last `side` rows.
+    /// Takes the row in the slot.
     #[inline(always)]
-    pub fn advance<V: Vector>(&mut self, out: &mut [Lanes]) -> bool {
-        let complete = self.seen + 1 >= self.side;
-        self.add_to_head::<V>();
-        self.finish::<V>(&mut out[..if complete { self.columns } else { 0 }]);
-        complete
-    }
-
-    /// Counts the row in the slot and writes the sum of the last `side` rows, or of all where there are fewer.
-    #[inline(always)]
-    pub fn advance_partly<V: Vector>(&mut self, out: &mut [Lanes]) {
-        self.add_to_head::<V>();
-        if self.seen + 1 < self.side {
-            out.copy_from_slice(&self.head[..self.columns]);
-            self.finish::<V>(&mut []);
-        } else {
-            self.finish::<V>(out);
+    pub fn take<V: Vector>(&mut self, out: &mut [Lanes]) {
+        let Down { row, head, tails, out } = self.down(0, out);
+        for x in 0..out.len() {
+            let sum = V::load(&head[x]).add(V::load(&row[x]));
+            sum.store(&mut head[x]);
+            sum.add(V::load(&tails[x])).store(&mut out[x]);
         }
+        self.count::<V>();
     }
 
-    /// The same for a row of zeros.
+    /// Takes a row of zeros.
     #[inline(always)]
-    pub fn advance_empty<V: Vector>(&mut self, out: &mut [Lanes]) {
+    pub fn take_zeros<V: Vector>(&mut self, out: &mut [Lanes]) {
         self.slot().fill(Lanes::ZERO);
-        if self.seen.is_multiple_of(self.side) {
-            self.head[..self.columns].fill(Lanes::ZERO);
-        }
-        if self.seen + 1 < self.side {
-            out.copy_from_slice(&self.head[..self.columns]);
-            self.finish::<V>(&mut []);
-        } else {
-            self.finish::<V>(out);
-        }
+        self.take::<V>(out);
     }
 
-    /// Adds the row in the slot to the sum of its block.
+    /// Takes the sums of every `side` neighbouring values of `row`, which has one value more; see [`slide_row`].
     #[inline(always)]
-    fn add_to_head<V: Vector>(&mut self) {
-        let (slot, columns) = (self.seen % self.side, self.columns);
-        let row = &self.ring[slot * columns..(slot + 1) * columns];
-        if slot == 0 {
-            self.head[..columns].copy_from_slice(row);
-        } else {
-            add_row::<V>(&mut self.head, row);
+    pub fn take_across<V: Vector>(&mut self, row: &[Lanes], tails: &mut [Lanes], out: &mut [Lanes]) {
+        let side = self.side;
+        for (block, out) in out[..self.columns].chunks_mut(side).enumerate() {
+            let (across, next) = across_block::<V>(&row[block * side..], side, tails, out.len());
+            let Down { row, head, tails, out } = self.down(block * side, out);
+            let mut begin = V::splat(0.0);
+            for i in 0..out.len() {
+                let value = V::load(&across[i]).add(begin);
+                value.store(&mut row[i]);
+                let sum = V::load(&head[i]).add(value);
+                sum.store(&mut head[i]);
+                sum.add(V::load(&tails[i])).store(&mut out[i]);
+                begin = begin.add(V::load(&next[i]));
+            }
         }
+        self.count::<V>();
     }
 
-    /// Writes head plus tail; at the end of a block its rows become tails.
+    /// As many values of the next row as `out` has, from value `start` on.
     #[inline(always)]
-    fn finish<V: Vector>(&mut self, out: &mut [Lanes]) {
-        let (side, columns, slot) = (self.side, self.columns, self.seen % self.side);
+    fn down<'a>(&'a mut self, start: usize, out: &'a mut [Lanes]) -> Down<'a> {
+        let (columns, slot) = (self.columns, self.seen % self.side);
+        let (rows, zeros) = self.ring.split_at_mut(self.side * columns);
+        let (row, tails) = rows[slot * columns..].split_at_mut(columns);
+        // The first block has none before it, and the last row of a block needs none.
+        let tails = if self.seen < self.side || tails.is_empty() { zeros } else { tails };
+        let count = out.len();
+        let head = &mut self.head[start..][..count];
+        Down { row: &mut row[start..][..count], head, tails: &tails[start..][..count], out }
+    }
+
+    /// Counts a row; at the end of a block its rows become tails.
+    #[inline(always)]
+    fn count<V: Vector>(&mut self) {
         self.seen += 1;
-        if slot + 1 == side {
-            out.copy_from_slice(&self.head[..out.len()]);
-            for slot in (0..side - 1).rev() {
-                let (upper, lower) = self.ring.split_at_mut((slot + 1) * columns);
-                add_row::<V>(&mut upper[slot * columns..], &lower[..columns]);
-            }
-        } else {
-            let tails = &self.ring[(slot + 1) * columns..];
-            for ((o, tail), head) in out.iter_mut().zip(tails).zip(&self.head) {
-                V::load(tail).add(V::load(head)).store(o);
+        if !self.seen.is_multiple_of(self.side) {
+            return;
+        }
+        self.head.fill(Lanes::ZERO);
+        for slot in (0..self.side - 1).rev() {
+            let (upper, lower) = self.ring.split_at_mut((slot + 1) * self.columns);
+            let (upper, lower) = (&mut upper[slot * self.columns..], &lower[..self.columns]);
+            for x in 0..lower.len() {
+                V::load(&upper[x]).add(V::load(&lower[x])).store(&mut upper[x]);
             }
         }
-    }
-}
-
-/// `sums[i] += row[i]`.
-#[inline(always)]
-fn add_row<V: Vector>(sums: &mut [Lanes], row: &[Lanes]) {
-    for (sum, value) in sums.iter_mut().zip(row) {
-        V::load(sum).add(V::load(value)).store(sum);
     }
 }
 
@@ -186,14 +204,19 @@ mod tests {
         values.iter().map(|&v| Lanes::splat(v)).collect()
     }
 
+    fn padded(values: &[f32]) -> Vec<Lanes> {
+        [lanes(values), vec![Lanes::splat(1e9)]].concat()
+    }
+
     proptest! {
         // Small integers, so that every order of addition is exact.
         #[test]
         fn rows_slide(values in proptest::collection::vec(-8_i8..8, 1..70), side in 1_usize..40) {
             prop_assume!(side <= values.len());
             let values: Vec<f32> = values.iter().map(|&v| f32::from(v)).collect();
-            let (mut tails, mut out) = (lanes(&values), lanes(&values));
-            slide_row::<Portable<false>>(&lanes(&values), side, &mut tails, &mut out);
+            let mut tails = lanes(&values);
+            let mut out = vec![Lanes::ZERO; values.len() + 1 - side];
+            slide_row::<Portable<false>>(&padded(&values), side, &mut tails, &mut out);
             let mut roll = Roll::<Portable<false>, 2>::start();
             for (i, window) in values.windows(side).enumerate() {
                 prop_assert_eq!(out[i].0[5], window.iter().sum::<f32>());
@@ -205,44 +228,43 @@ mod tests {
 
         #[test]
         fn columns_slide(
-            rows in proptest::collection::vec(proptest::array::uniform3(-8_i8..8), 1..60),
+            rows in proptest::collection::vec(proptest::option::of(proptest::array::uniform2(-8_i8..8)), 1..40),
             side in 1_usize..30,
         ) {
-            let mut slider = RowSlider::default();
+            let (mut slider, mut out) = (RowSlider::default(), vec![Lanes::ZERO; 2]);
             for _ in 0..2 {
-                slider.start(side, 3);
-                let mut out = vec![Lanes::ZERO; 3];
+                slider.start(side, 2);
                 for y in 0..rows.len() {
-                    slider.slot().copy_from_slice(&lanes(&rows[y].map(f32::from)));
-                    prop_assert_eq!(slider.advance::<Portable<false>>(&mut out), y + 1 >= side);
-                    for x in 0..3 {
-                        if y + 1 >= side {
-                            let exact: f32 = rows[y + 1 - side..=y].iter().map(|r| f32::from(r[x])).sum();
-                            prop_assert_eq!(out[x].0[9], exact);
+                    match rows[y] {
+                        None => slider.take_zeros::<Portable<false>>(&mut out),
+                        Some(row) => {
+                            slider.slot().copy_from_slice(&lanes(&row.map(f32::from)));
+                            slider.take::<Portable<false>>(&mut out);
                         }
+                    }
+                    for x in 0..2 {
+                        let last = rows[(y + 1).saturating_sub(side)..=y].iter().flatten();
+                        prop_assert_eq!(out[x].0[3], last.map(|r| f32::from(r[x])).sum::<f32>());
                     }
                 }
             }
         }
 
         #[test]
-        fn columns_slide_over_the_border(
-            rows in proptest::collection::vec(proptest::option::of(proptest::array::uniform2(-8_i8..8)), 1..40),
-            side in 1_usize..30,
+        fn boxes_slide(
+            rows in proptest::collection::vec(proptest::collection::vec(-8_i8..8, 13), 1..30),
+            side in 1_usize..=13,
         ) {
-            let (mut slider, mut out) = (RowSlider::default(), vec![Lanes::ZERO; 2]);
-            slider.start(side, 2);
+            let (mut slider, columns) = (RowSlider::default(), 14 - side);
+            let (mut tails, mut out) = (vec![Lanes::ZERO; 13], vec![Lanes::ZERO; columns]);
+            slider.start(side, columns);
             for y in 0..rows.len() {
-                match rows[y] {
-                    None => slider.advance_empty::<Portable<false>>(&mut out),
-                    Some(row) => {
-                        slider.slot().copy_from_slice(&lanes(&row.map(f32::from)));
-                        slider.advance_partly::<Portable<false>>(&mut out);
-                    }
-                }
-                for x in 0..2 {
-                    let last = rows[(y + 1).saturating_sub(side)..=y].iter().flatten();
-                    prop_assert_eq!(out[x].0[3], last.map(|r| f32::from(r[x])).sum::<f32>());
+                let row: Vec<f32> = rows[y].iter().map(|&v| f32::from(v)).collect();
+                slider.take_across::<Portable<false>>(&padded(&row), &mut tails, &mut out);
+                for x in 0..columns {
+                    let last = &rows[(y + 1).saturating_sub(side)..=y];
+                    let exact = last.iter().flat_map(|row| &row[x..x + side]).map(|&v| f32::from(v)).sum::<f32>();
+                    prop_assert_eq!(out[x].0[9], exact);
                 }
             }
         }

@@ -88,12 +88,11 @@ fn scan_item<P: Pixel>(job: &Job<'_, P>, item: &Item, hints: &[Vec<f32>], group:
     for first in group.firsts(&item.images) {
         group.load(job, first, &item.images);
         for block in job.blocks(item.probes.clone()) {
-            group.energies(job, block.clone());
-            for (which, probe) in block.enumerate() {
-                let margin = job.margin(&job.probes[probe]);
-                let energies = group.energies_of(job, which);
-                collect(job.isa, energies, margin, first, &mut found[probe - item.probes.start]);
-            }
+            group.energies(job, block, |part| {
+                let margin = job.margin(&job.probes[part.probe]);
+                let found = &mut found[part.probe - item.probes.start];
+                collect(job.isa, part.energies, part.first..part.first + part.count(), margin, first, found);
+            });
         }
     }
     found

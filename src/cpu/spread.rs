@@ -2,46 +2,80 @@
 
 use super::isa::{Isa, dispatched};
 use super::simd::{Lanes, Vector};
-use super::slide::{Roll, RowSlider, slide_row};
+use super::slide::{LONGEST_SHORT, Roll, RowSlider, slide_row};
 use crate::runs::Runs;
-use crate::windows::{Kind, Windows};
+use crate::windows::Windows;
 
-/// Working space of the spread kernels; grows to what a call needs and is kept between calls.
+/// From rows of weights of square windows to rows of coefficients, while both are in the first-level cache.
 #[derive(Debug, Default)]
-pub struct SpreadSpace {
+pub struct SpreadRows {
+    /// Long windows: sums down the rows of weights.
     slider: RowSlider,
-    /// A row of sums down the windows, and the tails of its blocks.
+    /// Short windows: the last rows of weights.
+    ring: Vec<Lanes>,
+    /// Long windows: a row of sums down the windows, and the tails of its blocks.
     rows: Vec<Lanes>,
-    /// Doubling tables of the mask kernels.
-    tables: Vec<Lanes>,
+    side: usize,
+    columns: usize,
+    /// Rows taken so far.
+    seen: usize,
+    /// Up to which row, exclusively, some row of weights has an effect.
+    reach: usize,
+    /// Short windows: which rows of the ring are live.
+    live: [bool; LONGEST_SHORT],
 }
 
-/// Writes to `out` `[pixel]` the sum of the weights of all windows that hold the pixel. Rows not `live` hold zeros, or
-/// count as zero where every mask is a row.
-pub fn spread(
-    isa: Isa,
-    windows: &Windows,
-    weights: &[Lanes],
-    live: &[bool],
-    space: &mut SpreadSpace,
-    out: &mut [Lanes],
-) {
-    match windows.kind() {
-        Kind::Full => out.fill(weights[0]),
-        Kind::Square { side } => square(isa, weights, live, windows.width(), *side, space, out),
-        Kind::Masks(runs) => masks(isa, weights, live, runs, space, out),
+impl SpreadRows {
+    /// Before the first row of windows.
+    pub fn start(&mut self, windows: &Windows, side: usize) {
+        let (_, columns) = windows.grid();
+        (self.side, self.columns, self.seen, self.reach) = (side, columns, 0, 0);
+        self.live = [false; LONGEST_SHORT];
+        if side > LONGEST_SHORT {
+            self.slider.start(side, columns);
+            self.rows.resize(self.rows.len().max(2 * windows.width() + 1), Lanes::ZERO);
+        } else {
+            self.ring.resize(self.ring.len().max(side * columns), Lanes::ZERO);
+        }
+    }
+
+    /// Where the next row of weights belongs.
+    pub fn slot(&mut self) -> &mut [Lanes] {
+        if self.side > LONGEST_SHORT {
+            return self.slider.slot();
+        }
+        let slot = self.seen % self.side;
+        &mut self.ring[slot * self.columns..][..self.columns]
+    }
+
+    /// Takes the row of weights in the slot if it is `live`, a row of zeros otherwise, as below the last row of windows.
+    /// Returns whether the next row of pixels has any weight; if so, `out` holds for each pixel the sum of the weights of
+    /// all windows around it.
+    pub fn next(&mut self, isa: Isa, live: bool, out: &mut [Lanes]) -> bool {
+        if live {
+            self.reach = self.seen + self.side;
+        }
+        square(isa, self, live, out);
+        self.seen += 1;
+        self.reach >= self.seen
     }
 }
 
+/// Writes to `out` `[pixel]` the sum of the weights of all masks that hold the pixel, through doubling tables. Masks not
+/// `live` count as zero.
+pub fn spread_masks(
+    isa: Isa,
+    runs: &Runs,
+    weights: &[Lanes],
+    live: &[bool],
+    tables: &mut Vec<Lanes>,
+    out: &mut [Lanes],
+) {
+    masks(isa, weights, live, runs, tables, out);
+}
+
 dispatched! {
-    fn square(
-        weights: &[Lanes],
-        live: &[bool],
-        width: usize,
-        side: usize,
-        space: &mut SpreadSpace,
-        out: &mut [Lanes],
-    ) = square_body
+    fn square(rows: &mut SpreadRows, live: bool, out: &mut [Lanes]) = square_body
 }
 
 dispatched! {
@@ -49,62 +83,55 @@ dispatched! {
         weights: &[Lanes],
         live: &[bool],
         runs: &Runs,
-        space: &mut SpreadSpace,
+        tables: &mut Vec<Lanes>,
         out: &mut [Lanes],
     ) = masks_body
 }
 
 #[inline(always)]
-fn square_body<V: Vector>(
-    weights: &[Lanes],
-    live: &[bool],
-    width: usize,
-    side: usize,
-    space: &mut SpreadSpace,
-    out: &mut [Lanes],
-) {
-    match side {
-        1 => short::<V, 0>(weights, live, width, out),
-        2 => short::<V, 1>(weights, live, width, out),
-        3 => short::<V, 2>(weights, live, width, out),
-        4 => short::<V, 3>(weights, live, width, out),
-        _ => long::<V>(weights, live, width, side, space, out),
+fn square_body<V: Vector>(rows: &mut SpreadRows, live: bool, out: &mut [Lanes]) {
+    match rows.side {
+        1 => short::<V, 0>(rows, live, out),
+        2 => short::<V, 1>(rows, live, out),
+        3 => short::<V, 2>(rows, live, out),
+        LONGEST_SHORT => short::<V, 3>(rows, live, out),
+        _ => long::<V>(rows, live, out),
     }
 }
 
 /// Windows of `BEFORE + 1` pixels a side: down the rows of weights first, then across in registers.
 #[inline(always)]
-fn short<V: Vector, const BEFORE: usize>(weights: &[Lanes], live: &[bool], width: usize, out: &mut [Lanes]) {
-    let columns = width - BEFORE;
-    let row = |y: usize| &weights[y * columns..][..columns];
-    for (y, out) in out.chunks_exact_mut(width).enumerate() {
-        let holding = y.saturating_sub(BEFORE)..live.len().min(y + 1);
-        if !live[holding.clone()].contains(&true) {
-            out.fill(Lanes::ZERO);
-        } else if holding.len() == BEFORE + 1 {
-            let first = holding.start;
-            across::<V, BEFORE>(std::array::from_fn(|i| row(first + i + 1)), row(first), out);
-        } else {
-            // Near the border fewer rows of windows hold a row of pixels.
-            let mut rows = [row(holding.start); BEFORE];
-            let mut count = 0;
-            for y in holding.clone().skip(1) {
-                rows[count] = row(y);
-                count += 1;
-            }
-            border::<V, BEFORE>(&rows[..count], row(holding.start), out);
-        }
+fn short<V: Vector, const BEFORE: usize>(rows: &mut SpreadRows, live: bool, out: &mut [Lanes]) {
+    rows.live[rows.seen % (BEFORE + 1)] = live;
+    let ring = rows.ring.chunks_exact(rows.columns).zip(rows.live);
+    let mut holding = ring.filter_map(|(row, live)| live.then_some(row));
+    let Some(first) = holding.next() else { return };
+    let mut others = [first; BEFORE];
+    let mut count = 0;
+    for (other, row) in others.iter_mut().zip(holding) {
+        *other = row;
+        count += 1;
+    }
+    if count == BEFORE {
+        across::<V, BEFORE>(others, first, out);
+    } else {
+        border::<V, BEFORE>(&others[..count], first, out);
     }
 }
 
 #[inline(always)]
 fn across<V: Vector, const BEFORE: usize>(rows: [&[Lanes]; BEFORE], first: &[Lanes], out: &mut [Lanes]) {
     let mut roll = Roll::<V, BEFORE>::start();
-    let (out, last) = out.split_at_mut(first.len());
-    for x in 0..first.len() {
+    let columns = first.len();
+    let mut others: [&[Lanes]; BEFORE] = [&[]; BEFORE];
+    for i in 0..BEFORE {
+        others[i] = &rows[i][..columns];
+    }
+    let (out, last) = out.split_at_mut(columns);
+    for x in 0..columns {
         let mut down = V::load(&first[x]);
-        for row in rows {
-            down = down.add(V::load(&row[x]));
+        for i in 0..BEFORE {
+            down = down.add(V::load(&others[i][x]));
         }
         roll.push(down).store(&mut out[x]);
     }
@@ -113,7 +140,7 @@ fn across<V: Vector, const BEFORE: usize>(rows: [&[Lanes]; BEFORE], first: &[Lan
     }
 }
 
-/// The same for any number of rows.
+/// The same where fewer rows of windows hold a row of pixels: near the border, and where some carry no weight.
 #[inline(always)]
 fn border<V: Vector, const BEFORE: usize>(rows: &[&[Lanes]], first: &[Lanes], out: &mut [Lanes]) {
     let mut roll = Roll::<V, BEFORE>::start();
@@ -129,35 +156,26 @@ fn border<V: Vector, const BEFORE: usize>(rows: &[&[Lanes]], first: &[Lanes], ou
     }
 }
 
-/// Down the rows with a slider, to which rows beyond the border are zero; then across.
+/// Down the rows with a slider, to which rows without weight are zero; then across.
 #[inline(always)]
-fn long<V: Vector>(
-    weights: &[Lanes],
-    live: &[bool],
-    width: usize,
-    side: usize,
-    space: &mut SpreadSpace,
-    out: &mut [Lanes],
-) {
-    let columns = width - side + 1;
-    space.rows.resize(space.rows.len().max(2 * width), Lanes::ZERO);
-    let (tails, down) = space.rows.split_at_mut(width);
-    let down = &mut down[..columns];
-    space.slider.start(side, columns);
-    for (y, out) in out.chunks_exact_mut(width).enumerate() {
-        if y < live.len() && live[y] {
-            space.slider.slot().copy_from_slice(&weights[y * columns..][..columns]);
-            space.slider.advance_partly::<V>(down);
-        } else {
-            space.slider.advance_empty::<V>(down);
-        }
-        slide_out::<V>(down, side, tails, out);
+fn long<V: Vector>(rows: &mut SpreadRows, live: bool, out: &mut [Lanes]) {
+    let (tails, down) = rows.rows.split_at_mut(out.len());
+    let down = &mut down[..=rows.columns];
+    if live {
+        rows.slider.take::<V>(&mut down[..rows.columns]);
+    } else {
+        rows.slider.take_zeros::<V>(&mut down[..rows.columns]);
+    }
+    if rows.reach > rows.seen {
+        slide_out::<V>(down, rows.side, tails, out);
     }
 }
 
-/// `out[x]` = sum of the up to `side` values at and before x, of a row shorter than `out` by `side - 1`.
+/// `out[x]` = sum of the up to `side` values at and before x, of a row shorter than `out` by `side - 1`, followed by one
+/// value that has no effect.
 #[inline(always)]
-fn slide_out<V: Vector>(row: &[Lanes], side: usize, tails: &mut [Lanes], out: &mut [Lanes]) {
+fn slide_out<V: Vector>(padded: &[Lanes], side: usize, tails: &mut [Lanes], out: &mut [Lanes]) {
+    let row = &padded[..padded.len() - 1];
     let short = side.min(row.len());
     let mut head = V::splat(0.0);
     for (o, value) in out.iter_mut().zip(&row[..short]) {
@@ -166,7 +184,7 @@ fn slide_out<V: Vector>(row: &[Lanes], side: usize, tails: &mut [Lanes], out: &m
     }
     let (begin, end) = out.split_at_mut(row.len().max(side - 1));
     if row.len() > side {
-        slide_row::<V>(row, side, tails, &mut begin[side - 1..]);
+        slide_row::<V>(padded, side, tails, &mut begin[side - 1..]);
     } else {
         // Every window reaches the middle.
         let total = begin[short - 1];
@@ -180,11 +198,10 @@ fn slide_out<V: Vector>(row: &[Lanes], side: usize, tails: &mut [Lanes], out: &m
 }
 
 #[inline(always)]
-fn masks_body<V: Vector>(weights: &[Lanes], live: &[bool], runs: &Runs, space: &mut SpreadSpace, out: &mut [Lanes]) {
+fn masks_body<V: Vector>(weights: &[Lanes], live: &[bool], runs: &Runs, tables: &mut Vec<Lanes>, out: &mut [Lanes]) {
     let plane = out.len();
-    space.tables.clear();
-    space.tables.resize(runs.levels() * plane, Lanes::ZERO);
-    let tables = &mut space.tables[..];
+    tables.clear();
+    tables.resize(runs.levels() * plane, Lanes::ZERO);
     for k in (0..runs.count()).filter(|&k| live[k]) {
         let weight = V::load(&weights[k]);
         for piece in runs.pieces(k) {

@@ -131,8 +131,13 @@ impl<P: Pixel> Tile<P> {
     /// Fills in the squares, which the expanded form of the energies shares among all probes.
     pub fn square(&mut self, isa: Isa, plane: usize) {
         self.squares.resize(plane, Lanes::ZERO);
-        self.run_squares.resize(self.pixels.len().div_ceil(RUN), Lanes::ZERO);
         square(isa, self);
+    }
+
+    /// Fills in the squares of runs, for full windows.
+    pub fn square_runs(&mut self, isa: Isa) {
+        self.run_squares.resize(self.pixels.len().div_ceil(RUN), Lanes::ZERO);
+        square_runs(isa, self);
     }
 }
 
@@ -140,9 +145,13 @@ dispatched! {
     fn square<P: Pixel>(tile: &mut Tile<P>) = square_body
 }
 
+dispatched! {
+    fn square_runs<P: Pixel>(tile: &mut Tile<P>) = square_runs_body
+}
+
 #[inline(always)]
 fn square_body<V: Vector, P: Pixel>(tile: &mut Tile<P>) {
-    let Tile { pixels, squares, run_squares, .. } = tile;
+    let Tile { pixels, squares, .. } = tile;
     let plane = squares.len();
     for (p, square) in squares.iter_mut().enumerate() {
         let mut sum = V::splat(0.0);
@@ -152,7 +161,11 @@ fn square_body<V: Vector, P: Pixel>(tile: &mut Tile<P>) {
         }
         sum.store(square);
     }
-    for (run, square) in pixels.chunks(RUN).zip(run_squares) {
+}
+
+#[inline(always)]
+fn square_runs_body<V: Vector, P: Pixel>(tile: &mut Tile<P>) {
+    for (run, square) in tile.pixels.chunks(RUN).zip(&mut tile.run_squares) {
         let mut sum = V::splat(0.0);
         for pixel in run {
             let a: V = P::centred(pixel);
@@ -182,6 +195,7 @@ mod tests {
             for valid in [16, 3] {
                 tile.load(isa, &images[..valid * 70]);
                 tile.square(isa, 70);
+                tile.square_runs(isa);
                 assert_eq!(tile.valid, valid);
                 for (p, pixel) in tile.pixels.iter().enumerate() {
                     let value = |lane: usize| f32::from(images[lane * 70 + p]) - 127.5;

@@ -1,6 +1,6 @@
 //! Vectors as plain arrays: the baseline of every processor, and NEON, which is the baseline of 64-bit ARM.
 
-use super::{Halves, LANES, Lanes, Vector};
+use super::{HalfLanes, Halves, LANES, Lanes, Vector};
 
 /// Sixteen values as an array; `FMA` says whether the target has a fused multiply-add.
 #[derive(Clone, Copy)]
@@ -48,6 +48,13 @@ impl<const FMA: bool> Vector for Portable<FMA> {
     #[inline(always)]
     fn store(self, lanes: &mut Lanes) {
         lanes.0 = self.0;
+    }
+
+    #[inline(always)]
+    fn add_to(self, sums: &mut HalfLanes) {
+        for (i, sum) in sums.0.iter_mut().enumerate() {
+            *sum += self.0[i] + self.0[i + LANES / 2];
+        }
     }
 
     #[inline(always)]

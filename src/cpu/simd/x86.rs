@@ -20,7 +20,7 @@ use std::arch::x86_64::{
     _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_store_ps, _mm512_sub_ps,
 };
 
-use super::{Halves, LANES, Lanes, Vector};
+use super::{HalfLanes, Halves, LANES, Lanes, Vector};
 
 /// Sixteen values in two AVX2 registers.
 #[derive(Clone, Copy)]
@@ -104,6 +104,13 @@ fn store_halves(low: __m256, high: __m256, halves: &mut Halves) {
     }
 }
 
+#[inline(always)]
+fn add_to(values: __m256, sums: &mut HalfLanes) {
+    let at = sums.0.as_mut_ptr();
+    // SAFETY: AVX2 was detected (module header); `HalfLanes` is 8 floats, aligned to 32 bytes.
+    unsafe { _mm256_store_ps(at, _mm256_add_ps(_mm256_load_ps(at), values)) }
+}
+
 /// The upper half of a word.
 const HIGH: i32 = 0xffff_0000_u32.cast_signed();
 
@@ -154,6 +161,11 @@ impl Vector for Avx2 {
             _mm256_store_ps(at, self.0);
             _mm256_store_ps(at.add(8), self.1);
         }
+    }
+
+    #[inline(always)]
+    fn add_to(self, sums: &mut HalfLanes) {
+        add_to(self.halves(), sums);
     }
 
     #[inline(always)]
@@ -256,6 +268,11 @@ impl Vector for Avx512 {
     fn store(self, lanes: &mut Lanes) {
         // SAFETY: AVX-512 was detected (module header); `Lanes` is 16 floats, aligned to 64 bytes.
         unsafe { _mm512_store_ps(lanes.0.as_mut_ptr(), self.0) }
+    }
+
+    #[inline(always)]
+    fn add_to(self, sums: &mut HalfLanes) {
+        add_to(self.halves(), sums);
     }
 
     #[inline(always)]
