@@ -85,9 +85,9 @@ fn posteriors_of<P: Pixel>(job: &Job<'_, P>, item: &Item, space: &mut Space<P>) 
     for first in space.group.firsts(&item.images) {
         space.group.load(job, first, &item.images);
         for (probe, state) in item.probes.clone().zip(&mut space.states) {
-            space.group.energies(job, probe..probe + 1);
+            space.group.energies(job, probe);
             let rate = job.probes[probe].rate as f32;
-            absorb(job.isa, space.group.energies_of(job, 0), rate, columns, state);
+            absorb(job.isa, space.group.last_energies(job), rate, columns, state);
         }
     }
     let fold = |state: &LaneState| {
@@ -109,7 +109,7 @@ fn composites_of<P: Pixel>(
     for first in space.group.firsts(&item.images) {
         space.group.load(job, first, &item.images);
         for (probe, sums) in item.probes.clone().zip(&mut sums) {
-            space.group.energies(job, probe..probe + 1);
+            space.group.energies(job, probe);
             composite_group(job, probe, &normalisers[probe], space, sums);
         }
     }

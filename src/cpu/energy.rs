@@ -1,6 +1,5 @@
 //! Energies: the squared distance of a probe to sixteen images on every window (less a constant in the expanded form).
 
-use super::full;
 use super::isa::{Isa, dispatched};
 use super::probe::Probe;
 use super::simd::{LANES, Lanes, Vector};
@@ -27,7 +26,7 @@ struct Shape {
 }
 
 /// Writes the energy of every window to `out`; lanes without an image get `f32::MAX`. The expanded form needs the tile's
-/// squares.
+/// squares. The full window is not for tiles, see [`super::panel`].
 pub fn energies<P: Pixel>(
     isa: Isa,
     windows: &Windows,
@@ -38,7 +37,7 @@ pub fn energies<P: Pixel>(
 ) {
     let shape = Shape { height: windows.height(), width: windows.width() };
     match windows.kind() {
-        Kind::Full => full::energies(isa, std::slice::from_ref(tile), std::slice::from_ref(probe), 1, out),
+        Kind::Full => unreachable!("the full window has panels in place of tiles"),
         Kind::Square { side } => square(isa, tile, probe, shape, *side, space, out),
         Kind::Masks(runs) => masks(isa, tile, probe, shape, runs, space, out),
     }
@@ -46,7 +45,7 @@ pub fn energies<P: Pixel>(
 }
 
 /// Gives lanes without an image the largest energy.
-pub(super) fn mark_missing<P: Pixel>(tile: &Tile<P>, energies: &mut [Lanes]) {
+fn mark_missing<P: Pixel>(tile: &Tile<P>, energies: &mut [Lanes]) {
     for energy in if tile.valid < LANES { energies } else { &mut [] } {
         energy.0[tile.valid..].fill(f32::MAX);
     }

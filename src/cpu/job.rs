@@ -3,14 +3,13 @@
 use std::ops::Range;
 
 use super::energy::{EnergySpace, energies};
-use super::full;
 use super::isa::Isa;
 use super::probe::Probe;
 use super::simd::{LANES, Lanes};
 use super::tile::{Pixel, Tile};
 use crate::bank::Bank;
 use crate::error::Result;
-use crate::windows::{Kind, Windows};
+use crate::windows::Windows;
 
 /// Tiles a group where windows are many: lanes are summed over tiles before the costly sum across lanes, but the
 /// energies of a group have to stay in the second-level cache.
@@ -29,7 +28,7 @@ pub(super) struct Job<'a, P> {
     pub(super) cutoff: f64,
 }
 
-/// A group of tiles and the energies of a block of probes on it; working space of one thread.
+/// A group of tiles and the energies of a probe on it; working space of one thread.
 pub(super) struct Group<P: Pixel> {
     tiles: Vec<Tile<P>>,
     filled: usize,
@@ -66,30 +65,18 @@ impl<'a, P: Pixel> Job<'a, P> {
 
     /// The stored pixels of an image, `[channel][pixel]`.
     pub(super) fn image(&self, index: usize) -> &'a [P] {
+        self.images(index..index + 1)
+    }
+
+    /// The stored pixels of images, one after the other.
+    pub(super) fn images(&self, range: Range<usize>) -> &'a [P] {
         let len = self.bank.image_len();
-        &self.pixels[index * len..(index + 1) * len]
+        &self.pixels[range.start * len..range.end * len]
     }
 
     /// The windows as a probe sees them.
     pub(super) fn view(&self, probe: &Probe) -> &'a Windows {
         &self.views[usize::from(probe.flipped)]
-    }
-
-    /// Most probes a kernel takes at once: with the full window they share the pixels.
-    pub(super) fn together(&self) -> usize {
-        if matches!(self.views[0].kind(), Kind::Full) { full::TOGETHER } else { 1 }
-    }
-
-    /// Probes in blocks that a kernel can take together.
-    pub(super) fn blocks(&self, probes: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-        let mut next = probes.start;
-        std::iter::from_fn(move || {
-            let first = self.probes[next..probes.end].first()?;
-            let alike = |p: &&Probe| (p.expanded, p.flipped) == (first.expanded, first.flipped);
-            let count = self.probes[next..probes.end].iter().take(self.together()).take_while(alike).count();
-            next += count;
-            Some(next - count..next)
-        })
     }
 }
 
@@ -99,7 +86,7 @@ impl<P: Pixel> Group<P> {
         Self {
             tiles: (0..tiles).map(|_| Tile::new(job.bank.image_len())).collect(),
             filled: 0,
-            energies: vec![Lanes::ZERO; job.together() * tiles * job.views[0].count()],
+            energies: vec![Lanes::ZERO; tiles * job.views[0].count()],
             space: EnergySpace::default(),
         }
     }
@@ -124,32 +111,21 @@ impl<P: Pixel> Group<P> {
         shard.clone().step_by(self.tiles.len() * LANES)
     }
 
-    /// All tiles, with images or without.
-    pub(super) fn all_tiles(&self) -> &[Tile<P>] {
-        &self.tiles
-    }
-
-    /// Computes the energies of a block of probes on the whole group.
-    pub(super) fn energies(&mut self, job: &Job<'_, P>, probes: Range<usize>) {
-        let probes = &job.probes[probes];
-        let windows = job.view(&probes[0]);
-        let (count, tiles) = (windows.count(), &self.tiles[..self.filled]);
-        if let Kind::Full = windows.kind() {
-            full::energies(job.isa, tiles, probes, self.tiles.len(), &mut self.energies);
-            return;
-        }
-        for (tile, out) in tiles.iter().zip(self.energies.chunks_exact_mut(count)) {
-            energies(job.isa, windows, tile, &probes[0], &mut self.space, out);
+    /// Computes the energies of a probe on the whole group.
+    pub(super) fn energies(&mut self, job: &Job<'_, P>, probe: usize) {
+        let probe = &job.probes[probe];
+        let windows = job.view(probe);
+        for (tile, out) in self.tiles[..self.filled].iter().zip(self.energies.chunks_exact_mut(windows.count())) {
+            energies(job.isa, windows, tile, probe, &mut self.space, out);
         }
     }
 
-    /// The energies `[tile][window]` of a probe of the last block.
-    pub(super) fn energies_of(&mut self, job: &Job<'_, P>, which: usize) -> &mut [Lanes] {
-        let count = job.views[0].count();
-        &mut self.energies[which * self.tiles.len() * count..][..self.filled * count]
+    /// The energies `[tile][window]` of the last probe.
+    pub(super) fn last_energies(&mut self, job: &Job<'_, P>) -> &mut [Lanes] {
+        &mut self.energies[..self.filled * job.views[0].count()]
     }
 
-    /// The tiles with their energies of the last block, which was a single probe.
+    /// The tiles with their energies of the last probe.
     pub(super) fn tiles_and_energies(&mut self, job: &Job<'_, P>) -> impl Iterator<Item = (&Tile<P>, &mut [Lanes])> {
         let count = job.views[0].count();
         self.tiles[..self.filled].iter().zip(self.energies.chunks_exact_mut(count))
