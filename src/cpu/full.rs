@@ -76,6 +76,9 @@ fn energies_of<P: Pixel>(job: &Job<'_, P>, item: &Item, values: &[Vec<Lanes>], p
         energies.fill([0.0; IMAGES]);
         for part in Panel::parts(job.bank.image_len()) {
             panel.load(job.isa, job.images(images.clone()), job.bank.image_len(), part);
+            if job.probes[item.probes.clone()].iter().any(|probe| probe.expanded) {
+                panel.square(job.isa);
+            }
             let (mut values, mut energies) = (&values[item.probes.clone()], energies.as_mut_slice());
             for alike in forms() {
                 let (these, later) = values.split_at(alike.len());

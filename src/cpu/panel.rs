@@ -21,14 +21,15 @@ const STRIDE: usize = VECTORS + 1;
 const THREE: usize = 3;
 const TWO: usize = 2;
 
-/// Probes whose means are computed together, or images of a lone probe.
+/// Probes whose means are computed together; a lone probe takes [`FOUR`] images, or vectors, at once.
+const SIX: usize = 6;
 const FOUR: usize = 4;
 
 /// Pixels of up to [`IMAGES`] images, less the centre of their range, `[image][vector]`; what lies beyond an image is zero.
 #[derive(Debug)]
 pub struct Panel {
     pixels: Vec<Lanes>,
-    /// Squares of every image's pixels, summed up lane by lane.
+    /// Squares of every image's pixels, summed up lane by lane, once [`Panel::square`] was asked for them.
     squares: Vec<Lanes>,
     /// Vectors in use.
     vectors: Range<usize>,
@@ -58,6 +59,11 @@ impl Panel {
         self.vectors = vectors;
         pack(isa, images, image_len, self);
     }
+
+    /// Sums up the squares of the pixels, which the expanded form of the energies shares among all probes.
+    pub fn square(&mut self, isa: Isa) {
+        square(isa, self);
+    }
 }
 
 dispatched! {
@@ -66,16 +72,11 @@ dispatched! {
 
 #[inline(always)]
 fn pack_body<V: Vector, P: Pixel>(images: &[P], image_len: usize, panel: &mut Panel) {
-    let Panel { pixels, squares, vectors } = panel;
-    let (start, end) = (vectors.start * LANES, image_len.min(vectors.end * LANES));
-    let rows = images.chunks_exact(image_len).zip(pixels.chunks_exact_mut(STRIDE)).zip(squares);
-    for ((image, row), square) in rows {
+    let (start, end) = (panel.vectors.start * LANES, image_len.min(panel.vectors.end * LANES));
+    for (image, row) in images.chunks_exact(image_len).zip(panel.pixels.chunks_exact_mut(STRIDE)) {
         let (whole, rest) = image[start..end].as_chunks::<LANES>();
-        let mut sum = V::splat(0.0);
         for (pixels, out) in whole.iter().zip(&mut *row) {
-            let a: V = P::centred_row(pixels);
-            a.store(out);
-            sum = a.mul_add(a, sum);
+            P::centred_row::<V>(pixels).store(out);
         }
         if !rest.is_empty() {
             let out = &mut row[whole.len()];
@@ -83,7 +84,21 @@ fn pack_body<V: Vector, P: Pixel>(images: &[P], image_len: usize, panel: &mut Pa
             for (out, pixel) in out.0.iter_mut().zip(rest) {
                 *out = pixel.number() as f32;
             }
-            let a = V::load(out);
+        }
+    }
+}
+
+dispatched! {
+    fn square(panel: &mut Panel) = square_body
+}
+
+#[inline(always)]
+fn square_body<V: Vector>(panel: &mut Panel) {
+    let Panel { pixels, squares, vectors } = panel;
+    for (row, square) in pixels.chunks_exact(STRIDE).zip(squares) {
+        let mut sum = V::splat(0.0);
+        for pixels in &row[..vectors.len()] {
+            let a = V::load(pixels);
             sum = a.mul_add(a, sum);
         }
         sum.store(square);
@@ -131,7 +146,7 @@ fn add_block<V: Vector, const EXPANDED: bool, const I: usize, const Q: usize>(
     let len = panel.vectors.len();
     let mut values: [&[Lanes]; Q] = [&[]; Q];
     for q in 0..Q {
-        values[q] = &probes[q][panel.vectors.clone()];
+        values[q] = &probes[q][panel.vectors.start..][..len];
     }
     for first in (0..IMAGES).step_by(I) {
         let mut rows: [&[Lanes]; I] = [&[]; I];
@@ -169,32 +184,32 @@ dispatched! {
 #[inline(always)]
 fn add_means_body<V: Vector>(panel: &Panel, weights: &[[f32; IMAGES]], sums: &mut [Lanes]) {
     let probes = weights.len();
-    let (fours, ones) = weights.as_chunks::<FOUR>();
+    let (sixes, ones) = weights.as_chunks::<SIX>();
     let sums = &mut sums[panel.vectors.start * probes..panel.vectors.end * probes];
-    for (block, four) in fours.iter().enumerate() {
+    for (block, six) in sixes.iter().enumerate() {
         // One image's weights side by side.
-        let mut weights = [[0.0; FOUR]; IMAGES];
+        let mut weights = [[0.0; SIX]; IMAGES];
         for n in 0..IMAGES {
-            for q in 0..FOUR {
-                weights[n][q] = four[q][n];
+            for q in 0..SIX {
+                weights[n][q] = six[q][n];
             }
         }
         for (v, sums) in sums.chunks_exact_mut(probes).enumerate() {
-            let mut lanes = [V::splat(0.0); FOUR];
+            let mut lanes = [V::splat(0.0); SIX];
             for (row, weights) in panel.pixels.chunks_exact(STRIDE).zip(&weights) {
                 let a = V::load(&row[v]);
-                for q in 0..FOUR {
+                for q in 0..SIX {
                     lanes[q] = a.mul_add(V::splat(weights[q]), lanes[q]);
                 }
             }
-            let sums = &mut sums[block * FOUR..][..FOUR];
-            for q in 0..FOUR {
+            let sums = &mut sums[block * SIX..][..SIX];
+            for q in 0..SIX {
                 V::load(&sums[q]).add(lanes[q]).store(&mut sums[q]);
             }
         }
     }
     for (one, weights) in ones.iter().enumerate() {
-        let probe = fours.len() * FOUR + one;
+        let probe = sixes.len() * SIX + one;
         for v in (0..panel.vectors.len()).step_by(FOUR) {
             let mut lanes = [V::splat(0.0); FOUR];
             for (row, &weight) in panel.pixels.chunks_exact(STRIDE).zip(weights) {
