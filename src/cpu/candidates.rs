@@ -1,7 +1,5 @@
 //! Candidates: the images that can carry weight on a window, found by scanning energies for values near the least.
 
-use std::ops::Range;
-
 use super::isa::dispatched;
 use super::simd::{LANES, Lanes, Vector};
 
@@ -21,7 +19,11 @@ pub struct Candidate {
 pub struct Candidates {
     /// Per window the least energy so far.
     pub least: Vec<f32>,
-    /// Images within the margin of the least energy at the time they were seen.
+    /// Per window the bound below which energies are collected.
+    bounds: Vec<f32>,
+    /// How far above the least an energy may lie.
+    margin: f32,
+    /// Images within the margin of the least energy at the time they were seen; those of a window in order.
     pub list: Vec<Candidate>,
     /// More than this many are not collected.
     limit: usize,
@@ -29,11 +31,20 @@ pub struct Candidates {
     pub given_up: bool,
 }
 
+/// Candidates by window and image.
+#[derive(Debug, Default)]
+pub struct ByWindow {
+    list: Vec<(u32, f32)>,
+    /// Those of window `k` are `list[starts[k]..starts[k + 1]]`.
+    starts: Vec<usize>,
+}
+
 impl Candidates {
     /// None yet; `least` may already bound the least energies from above.
     #[must_use]
-    pub fn new(least: Vec<f32>, limit: usize) -> Self {
-        Self { least, list: Vec::new(), limit, given_up: false }
+    pub fn new(least: Vec<f32>, margin: f32, limit: usize) -> Self {
+        let bounds = least.iter().map(|&least| bound(least, margin)).collect();
+        Self { least, bounds, margin, list: Vec::new(), limit, given_up: false }
     }
 
     /// Whether some were not collected, so that the list is of no use.
@@ -42,7 +53,7 @@ impl Candidates {
         self.list.len() > self.limit
     }
 
-    /// Takes in what another part of the data holds. A list that overflowed is given up for good, and its memory freed.
+    /// Takes in what the next part of the data holds. A list that overflowed is given up for good, and its memory freed.
     pub fn merge(&mut self, other: &Self) {
         for (least, &theirs) in self.least.iter_mut().zip(&other.least) {
             *least = least.min(theirs);
@@ -55,92 +66,109 @@ impl Candidates {
         }
     }
 
+    /// Takes in the energies of all images on the only window there is; its least energy is known.
+    pub fn take(&mut self, energies: &[f32]) {
+        let bound = bound(self.least[0], self.margin);
+        let near = energies.iter().zip(0..).filter(|(energy, _)| **energy < bound);
+        self.list.extend(near.map(|(&energy, image)| Candidate { window: 0, image, energy }).take(self.limit + 1));
+        self.given_up = self.overflowed();
+    }
+
     /// Drops what the least energies have meanwhile left behind.
-    pub fn prune(&mut self, margin: f32) {
-        let least = &self.least;
-        self.list.retain(|candidate| candidate.energy < bound(least[candidate.window as usize], margin));
+    pub fn prune(&mut self) {
+        for (bound, &least) in self.bounds.iter_mut().zip(&self.least) {
+            *bound = self::bound(least, self.margin);
+        }
+        let bounds = &self.bounds;
+        self.list.retain(|candidate| candidate.energy < bounds[candidate.window as usize]);
+    }
+
+    /// The images of every window: a counting sort, which keeps their order.
+    #[must_use]
+    pub fn by_window(&self) -> ByWindow {
+        // First where windows start, moved on by one; as they are filled they move to their places.
+        let mut starts = vec![0; self.least.len() + 2];
+        for candidate in &self.list {
+            starts[candidate.window as usize + 2] += 1;
+        }
+        for k in 2..starts.len() {
+            starts[k] += starts[k - 1];
+        }
+        let mut list = vec![(0, 0.0); self.list.len()];
+        for candidate in &self.list {
+            let next = &mut starts[candidate.window as usize + 1];
+            list[*next] = (candidate.image, candidate.energy);
+            *next += 1;
+        }
+        ByWindow { list, starts }
+    }
+}
+
+impl ByWindow {
+    /// Images and energies of window `k`; none if there are no candidates at all.
+    #[must_use]
+    pub fn of(&self, k: usize) -> &[(u32, f32)] {
+        if self.starts.is_empty() { &[] } else { &self.list[self.starts[k]..self.starts[k + 1]] }
     }
 }
 
 /// Candidates have energies below this one: the margin, and room for the rounding of the energies themselves.
 #[inline(always)]
-fn bound(least: f32, margin: f32) -> f32 {
+pub fn bound(least: f32, margin: f32) -> f32 {
     least + (margin + 1e-5 * least.abs())
 }
 
 dispatched! {
-    /// Collects candidates from the energies `[tile][window]` of some windows of a group whose first image is `first`.
-    pub fn collect(
-        energies: &[Lanes],
-        windows: Range<usize>,
-        margin: f32,
-        first: usize,
-        found: &mut Candidates,
-    ) = collect_body
+    /// Collects candidates from the energies `[tile][window]`, on the windows from `start` on, of a group of `tiles` whose
+    /// first image is `first`.
+    pub fn collect(energies: &[Lanes], tiles: usize, start: usize, first: usize, found: &mut Candidates) = collect_body
 }
 
 #[inline(always)]
-fn collect_body<V: Vector>(
-    energies: &[Lanes],
-    windows: Range<usize>,
-    margin: f32,
-    first: usize,
-    found: &mut Candidates,
-) {
-    let mut next = windows.start;
-    while let Some(near) = next_near::<V>(energies, windows.clone(), next, margin, &found.least) {
-        let of_window = &energies[near - windows.start..];
-        let mut least = V::splat(f32::MAX);
-        for energy in of_window.iter().step_by(windows.len()) {
-            least = least.min(V::load(energy));
-        }
-        found.least[near] = found.least[near].min(least.least());
-        collect_window::<V>(of_window, windows.len(), near, margin, first, found);
-        next = near + 1;
+fn collect_body<V: Vector>(energies: &[Lanes], tiles: usize, start: usize, first: usize, found: &mut Candidates) {
+    let count = energies.len() / tiles;
+    let mut twos = energies.chunks_exact(2 * count);
+    let mut first = first;
+    for two in &mut twos {
+        let (a, b) = two.split_at(count);
+        collect_tiles::<V, 2>([a, b], start, first, found);
+        first += 2 * LANES;
+    }
+    if !twos.remainder().is_empty() {
+        collect_tiles::<V, 1>([twos.remainder()], start, first, found);
     }
 }
 
-/// The next window from `from` on where some image of the group is a candidate.
 #[inline(always)]
-fn next_near<V: Vector>(
-    energies: &[Lanes],
-    windows: Range<usize>,
-    from: usize,
-    margin: f32,
-    least: &[f32],
-) -> Option<usize> {
-    let count = windows.len();
-    let least = &least[windows.clone()];
-    for k in from - windows.start..count {
-        let mut near = V::splat(f32::MAX);
-        for tile in energies.chunks_exact(count) {
-            near = near.min(V::load(&tile[k]));
-        }
-        if near.any_below(V::splat(bound(least[k], margin))) {
-            return Some(windows.start + k);
-        }
-    }
-    None
-}
-
-/// The rare case: some image of the group is a candidate on window `k`, whose energies are `stride` apart.
-#[inline(always)]
-fn collect_window<V: Vector>(
-    energies: &[Lanes],
-    stride: usize,
-    k: usize,
-    margin: f32,
+fn collect_tiles<V: Vector, const T: usize>(
+    energies: [&[Lanes]; T],
+    start: usize,
     first: usize,
     found: &mut Candidates,
 ) {
-    let bound = V::splat(bound(found.least[k], margin));
-    for (tile, energy) in energies.iter().step_by(stride).enumerate() {
-        let mut below = V::load(energy).below(bound);
-        while below != 0 && !found.overflowed() {
-            let lane = below.trailing_zeros() as usize;
-            below &= below - 1;
-            let image = (first + tile * LANES + lane) as u32;
-            found.list.push(Candidate { window: k as u32, image, energy: energy.0[lane] });
+    let Candidates { least, bounds, margin, list, limit, .. } = found;
+    let count = energies[0].len();
+    let (bounds, least) = (&mut bounds[start..][..count], &mut least[start..][..count]);
+    for k in 0..count {
+        let mut near = V::load(&energies[0][k]);
+        for t in 1..T {
+            near = near.min(V::load(&energies[t][k]));
+        }
+        if !near.any_below(V::splat(bounds[k])) {
+            continue;
+        }
+        if near.any_below(V::splat(least[k])) {
+            least[k] = near.least();
+            bounds[k] = bound(least[k], *margin);
+        }
+        for t in 0..T {
+            let mut below = V::load(&energies[t][k]).below(V::splat(bounds[k]));
+            while below != 0 && list.len() <= *limit {
+                let lane = below.trailing_zeros() as usize;
+                below &= below - 1;
+                let image = (first + t * LANES + lane) as u32;
+                list.push(Candidate { window: (start + k) as u32, image, energy: energies[t][k].0[lane] });
+            }
         }
     }
 }
@@ -159,19 +187,18 @@ mod tests {
             // Two groups of two tiles, two windows: [group][tile][window][lane].
             let lanes: Vec<Lanes> = values.chunks_exact(LANES).map(|v| Lanes(v.try_into().unwrap())).collect();
             for isa in Isa::available() {
-                let mut found = Candidates::new(vec![f32::MAX; 2], 1000);
+                let mut found = Candidates::new(vec![f32::MAX; 2], margin, 1000);
                 for (group, energies) in lanes.chunks_exact(4).enumerate() {
-                    collect(isa, energies, 0..2, margin, group * 2 * LANES, &mut found);
+                    collect(isa, energies, 2, 0, group * 2 * LANES, &mut found);
                 }
-                found.prune(margin);
+                found.prune();
+                let by_window = found.by_window();
                 for window in 0..2 {
                     let energy = |image: usize| lanes[image / LANES * 2 + window].0[image % LANES];
                     let least = (0..4 * LANES).map(energy).fold(f32::MAX, f32::min);
                     prop_assert_eq!(found.least[window], least);
                     let expected: Vec<usize> = (0..4 * LANES).filter(|&i| energy(i) < bound(least, margin)).collect();
-                    let mut images: Vec<usize> = found
-                        .list.iter().filter(|c| c.window as usize == window).map(|c| c.image as usize).collect();
-                    images.sort_unstable();
+                    let images: Vec<usize> = by_window.of(window).iter().map(|&(image, _)| image as usize).collect();
                     prop_assert_eq!(images, expected);
                 }
             }
@@ -180,8 +207,8 @@ mod tests {
 
     #[test]
     fn a_full_list_says_so() {
-        let mut found = Candidates::new(vec![f32::MAX], 10);
-        collect(Isa::best().unwrap(), &[Lanes::ZERO; 2], 0..1, 1.0, 0, &mut found);
+        let mut found = Candidates::new(vec![f32::MAX], 1.0, 10);
+        collect(Isa::best().unwrap(), &[Lanes::ZERO; 2], 2, 0, 0, &mut found);
         assert!(found.overflowed());
         assert_eq!(found.list.len(), 11);
     }

@@ -72,7 +72,7 @@ fn posteriors_of<P: Pixel>(job: &Job<'_, P>, item: &Item, space: &mut Space<P>) 
         space.group.load(job, first, &item.images);
         for (probe, state) in item.probes.clone().zip(&mut space.states) {
             let rate = job.probes[probe].rate as f32;
-            space.group.energies(job, probe..probe + 1, |part| {
+            space.group.energies(job, probe, |part| {
                 absorb(job.isa, part.energies, part.tiles.len(), part.first, rate, columns, state);
             });
         }
@@ -98,7 +98,7 @@ fn composites_of<P: Pixel>(
         for (probe, sums) in item.probes.clone().zip(&mut sums) {
             let Space { group, composites, .. } = space;
             composites.start(job.view(&job.probes[probe]));
-            group.energies(job, probe..probe + 1, |part| composites.add(job, &part, &normalisers[probe], sums));
+            group.energies(job, probe, |part| composites.add(job, &part, &normalisers[probe], sums));
             composites.finish(job, group.tiles(), sums);
         }
     }

@@ -81,7 +81,7 @@ pub fn mask_energies<P: Pixel>(
 }
 
 /// Gives lanes without an image the largest energy.
-pub(super) fn mark_missing<P: Pixel>(tile: &Tile<P>, energies: &mut [Lanes]) {
+fn mark_missing<P: Pixel>(tile: &Tile<P>, energies: &mut [Lanes]) {
     for energy in if tile.valid < LANES { energies } else { &mut [] } {
         energy.0[tile.valid..].fill(f32::MAX);
     }

@@ -3,7 +3,6 @@
 use std::ops::Range;
 
 use super::energy::{EnergyRows, mask_energies};
-use super::full;
 use super::isa::Isa;
 use super::probe::Probe;
 use super::simd::{LANES, Lanes};
@@ -86,8 +85,13 @@ impl<'a, P: Pixel> Job<'a, P> {
 
     /// The stored pixels of an image, `[channel][pixel]`.
     pub(super) fn image(&self, index: usize) -> &'a [P] {
+        self.images(index..index + 1)
+    }
+
+    /// The stored pixels of images, one after the other.
+    pub(super) fn images(&self, range: Range<usize>) -> &'a [P] {
         let len = self.bank.image_len();
-        &self.pixels[index * len..(index + 1) * len]
+        &self.pixels[range.start * len..range.end * len]
     }
 
     /// The windows as a probe sees them.
@@ -100,23 +104,6 @@ impl<'a, P: Pixel> Job<'a, P> {
         let (rows, columns) = self.views[0].grid();
         if matches!(self.views[0].kind(), Kind::Masks(_)) { rows } else { columns }
     }
-
-    /// Most probes a kernel takes at once: with the full window they share the pixels.
-    pub(super) fn together(&self) -> usize {
-        if matches!(self.views[0].kind(), Kind::Full) { full::TOGETHER } else { 1 }
-    }
-
-    /// Probes in blocks that a kernel can take together.
-    pub(super) fn blocks(&self, probes: Range<usize>) -> impl Iterator<Item = Range<usize>> {
-        let mut next = probes.start;
-        std::iter::from_fn(move || {
-            let first = self.probes[next..probes.end].first()?;
-            let alike = |p: &&Probe| (p.expanded, p.flipped) == (first.expanded, first.flipped);
-            let count = self.probes[next..probes.end].iter().take(self.together()).take_while(alike).count();
-            next += count;
-            Some(next - count..next)
-        })
-    }
 }
 
 impl<P: Pixel> Group<P> {
@@ -125,7 +112,7 @@ impl<P: Pixel> Group<P> {
         Self {
             tiles: (0..tiles).map(|_| Tile::new(job.bank.image_len())).collect(),
             filled: 0,
-            energies: vec![Lanes::ZERO; job.together() * tiles * job.windows_at_once()],
+            energies: vec![Lanes::ZERO; tiles * job.windows_at_once()],
             rows: (0..tiles).map(|_| EnergyRows::default()).collect(),
             tables: Vec::new(),
         }
@@ -140,10 +127,8 @@ impl<P: Pixel> Group<P> {
         let expanded = job.probes.iter().any(|probe| probe.expanded);
         for (tile, part) in self.tiles.iter_mut().zip(parts) {
             tile.load(job.isa, part);
-            match job.views[0].kind() {
-                Kind::Full if expanded => tile.square_runs(job.isa),
-                Kind::Square { .. } | Kind::Masks(_) if expanded => tile.square(job.isa, job.plane()),
-                _ => {}
+            if expanded {
+                tile.square(job.isa, job.plane());
             }
         }
     }
@@ -153,50 +138,36 @@ impl<P: Pixel> Group<P> {
         shard.clone().step_by(self.tiles.len() * LANES)
     }
 
-    /// All tiles, with images or without.
-    pub(super) fn all_tiles(&self) -> &[Tile<P>] {
-        &self.tiles
-    }
-
     /// The tiles that hold images.
     pub(super) fn tiles(&self) -> &[Tile<P>] {
         &self.tiles[..self.filled]
     }
 
-    /// Computes the energies of a block of probes and hands them to `take` as they come: a row of windows at a time
-    /// where windows are squares.
-    pub(super) fn energies(&mut self, job: &Job<'_, P>, probes: Range<usize>, mut take: impl FnMut(Part<'_, P>)) {
-        let windows = job.view(&job.probes[probes.start]);
+    /// Computes the energies of a probe and hands them to `take` as they come: a row of windows at a time where windows are
+    /// squares. The full window is not for tiles, see [`super::panel`].
+    pub(super) fn energies(&mut self, job: &Job<'_, P>, probe: usize, mut take: impl FnMut(Part<'_, P>)) {
         let Self { tiles, filled, energies, rows, tables } = self;
-        let (room, tiles) = (tiles.len(), &tiles[..*filled]);
-        let count = job.windows_at_once();
+        let (tiles, count) = (&tiles[..*filled], job.windows_at_once());
+        let (values, windows) = (&job.probes[probe], job.view(&job.probes[probe]));
         match windows.kind() {
-            Kind::Full => {
-                full::energies(job.isa, tiles, &job.probes[probes.clone()], room, energies);
-                for (probe, energies) in probes.zip(energies.chunks_exact(room)) {
-                    take(Part { tiles, probe, first: 0, energies: &energies[..tiles.len()] });
-                }
-            }
+            Kind::Full => unreachable!("the full window has panels in place of tiles"),
             Kind::Masks(runs) => {
-                for probe in probes {
-                    for (tile, out) in tiles.iter().zip(energies.chunks_exact_mut(count)) {
-                        mask_energies(job.isa, windows, runs, tile, &job.probes[probe], tables, out);
-                    }
-                    take(Part { tiles, probe, first: 0, energies: &energies[..tiles.len() * count] });
+                for (tile, out) in tiles.iter().zip(energies.chunks_exact_mut(count)) {
+                    mask_energies(job.isa, windows, runs, tile, values, tables, out);
                 }
+                take(Part { tiles, probe, first: 0, energies: &energies[..tiles.len() * count] });
             }
             Kind::Square { side } => {
-                for probe in probes {
-                    for rows in rows.iter_mut() {
-                        rows.start(windows, *side);
+                for rows in rows.iter_mut() {
+                    rows.start(windows, *side);
+                }
+                for y in 0..windows.height() {
+                    for ((tile, rows), out) in tiles.iter().zip(&mut *rows).zip(energies.chunks_exact_mut(count)) {
+                        rows.next(job.isa, windows, tile, values, out);
                     }
-                    for first in (0..windows.height()).map(|y| (y + 1).checked_sub(*side).map(|row| row * count)) {
-                        for ((tile, rows), out) in tiles.iter().zip(&mut *rows).zip(energies.chunks_exact_mut(count)) {
-                            rows.next(job.isa, windows, tile, &job.probes[probe], out);
-                        }
-                        if let Some(first) = first {
-                            take(Part { tiles, probe, first, energies: &energies[..tiles.len() * count] });
-                        }
+                    if let Some(row) = (y + 1).checked_sub(*side) {
+                        let energies = &energies[..tiles.len() * count];
+                        take(Part { tiles, probe, first: row * count, energies });
                     }
                 }
             }

@@ -17,6 +17,8 @@ mod full;
 pub mod gather;
 pub mod isa;
 mod job;
+pub mod panel;
+pub mod patches;
 pub mod probe;
 pub mod rate;
 mod rounds;
@@ -39,7 +41,7 @@ use rounds::Rounds;
 use tile::Pixel;
 
 /// Most queries in flight at once.
-const QUERIES: usize = 32;
+const QUERIES: usize = 64;
 
 /// Bytes that queries in flight may take.
 const BYTES: usize = 1 << 27;
@@ -57,7 +59,7 @@ pub fn composite<T: Copy + Into<f64> + Send + Sync>(
     let cover = windows.cover();
     // Two passes over every image for every probe.
     let work = 2 * bank.len() * sigma.len() * if flips { 2 } else { 1 };
-    let mut rounds = Rounds::new(work as u64, bank.image_len(), monitor)?;
+    let mut rounds = Rounds::new(work as u64, windows, bank.image_len(), monitor)?;
     let mut denoised = Array4::zeros(z.raw_dim());
     let at_once = queries_at_once(bank, windows, sigma);
     for start in (0..sigma.len()).step_by(at_once) {
@@ -81,12 +83,12 @@ pub fn composite<T: Copy + Into<f64> + Send + Sync>(
 /// How many queries to hold at once, in whole items where there is room. A query and its mirror image hold z, sums,
 /// results that wait for their merge, and between the passes all energies, lists of candidates or posteriors.
 fn queries_at_once(bank: &Bank<'_>, windows: &Windows, sigma: &[f64]) -> usize {
+    let lists = if sigma.iter().any(|&sigma| Probe::is_sparse(bank, sigma)) { sparse::LARGEST_LIST } else { 0 };
     let between = match windows.kind() {
-        _ if sigma.iter().any(|&sigma| Probe::is_sparse(bank, sigma)) => sparse::LARGEST_LIST,
         Kind::Full => 4 * bank.len(),
         Kind::Square { .. } | Kind::Masks(_) => 20 * windows.count(),
     };
-    let room = BYTES / (2 * (32 * bank.image_len() + between));
+    let room = BYTES / (2 * (32 * bank.image_len() + between + lists));
     if room < rounds::PROBES { room.max(1) } else { (room - room % rounds::PROBES).min(QUERIES) }
 }
 

@@ -12,9 +12,21 @@ use super::tile::Pixel;
 use crate::composite::Monitor;
 use crate::error::Result;
 use crate::threads;
+use crate::windows::{Kind, Windows};
 
-/// Probes that share the tiles of an item.
+/// Probes that share the tiles of an item, at the least.
 pub(super) const PROBES: usize = 8;
+
+/// Bytes of an item's results beyond which more probes do not share it.
+const ITEM_BYTES: usize = 1 << 20;
+
+/// Probes of an item: with the full window, where little is done for each, as many as share an image while it is at hand.
+pub(super) fn probes_an_item(windows: &Windows, image_len: usize) -> usize {
+    match windows.kind() {
+        Kind::Full => (ITEM_BYTES / (4 * image_len)).clamp(PROBES, 64),
+        Kind::Square { .. } | Kind::Masks(_) => PROBES,
+    }
+}
 
 /// A round should take about this long: short enough for Ctrl-C, long enough to keep every thread busy.
 const ROUND: Duration = Duration::from_millis(100);
@@ -47,11 +59,11 @@ pub(super) struct Rounds<'m, 'a> {
 }
 
 impl<'m, 'a> Rounds<'m, 'a> {
-    /// Ready to do `total` work on images of `image_len` values, reported to `monitor`.
-    pub(super) fn new(total: u64, image_len: usize, monitor: &'m mut Monitor<'a>) -> Result<Self> {
+    /// Ready to do `total` work on images of `image_len` values and their `windows`, reported to `monitor`.
+    pub(super) fn new(total: u64, windows: &Windows, image_len: usize, monitor: &'m mut Monitor<'a>) -> Result<Self> {
         let pool = threads::pool()?;
         let items = pool.current_num_threads();
-        let most = (WAITING_BYTES / (4 * PROBES * image_len)).min(WAITING).max(items);
+        let most = (WAITING_BYTES / (4 * probes_an_item(windows, image_len) * image_len)).min(WAITING).max(items);
         Ok(Self { pool, monitor, items, most, done: 0, total })
     }
 
@@ -127,7 +139,7 @@ pub(super) fn items<P: Pixel>(job: &Job<'_, P>) -> Vec<Item> {
     let blocks = |count: usize, block: usize| {
         (0..count).step_by(block).map(move |start| start..count.min(start + block)).collect::<Vec<_>>()
     };
-    let probes = blocks(job.probes.len(), PROBES);
+    let probes = blocks(job.probes.len(), probes_an_item(&job.views[0], job.bank.image_len()));
     let shards = blocks(job.bank.len(), shard);
     shards.iter().flat_map(|images| probes.iter().map(|p| Item { images: images.clone(), probes: p.clone() })).collect()
 }

@@ -10,12 +10,15 @@ use std::ops::Range;
 use ndarray::Array3;
 use rayon::prelude::*;
 
-use super::candidates::{Candidate, Candidates, collect};
+use super::candidates::{ByWindow, Candidate, Candidates, bound, collect};
+use super::full;
 use super::job::{Group, Job, TILES};
+use super::patches::Patches;
 use super::probe::Probe;
 use super::rounds::{Item, Rounds, items};
 use super::tile::Pixel;
 use crate::error::Result;
+use crate::windows::{Kind, Windows};
 
 /// Pieces into which the exact sums of a query are cut, to share them among threads.
 const CHUNKS: usize = 16;
@@ -25,6 +28,12 @@ const AT_ONCE: usize = 8;
 
 /// Most candidates kept for a probe: bounds the memory of all lists in flight.
 const LONGEST: usize = 1 << 18;
+
+/// Candidates of a window below `2^-LIGHT` of its best weight, all together, are left out in the end.
+const LIGHT: f64 = 24.0;
+
+/// Pixels gathered at once from a window's candidates.
+const PATCHES: usize = 1 << 16;
 
 /// Bytes of the longest list.
 pub(super) const LARGEST_LIST: usize = LONGEST * size_of::<Candidate>();
@@ -37,18 +46,16 @@ pub(super) type Sums = Option<[Array3<f64>; 2]>;
 pub(super) fn sums<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<Sums>> {
     let found = scan(job, rounds)?;
     let queries = job.probes.iter().filter(|probe| !probe.flipped).count();
-    let pairs: Vec<Pair<'_>> = (0..queries)
-        .map(|i| Pair {
-            probe: &job.probes[i],
-            lists: [list(found.get(i)), list(found.get(queries + i))],
-            flipped: job.probes.get(queries + i),
-        })
-        .collect();
-    let few = |i: usize| [Some(&found[i]), found.get(queries + i)].into_iter().flatten().all(|f| pays(job, f));
+    let (forward, flipped) = found.split_at(queries);
+    let weigh = |query: usize| {
+        let sides = [Some(&forward[query]), flipped.get(query)];
+        let few = sides.into_iter().flatten().all(|found| pays(job, found));
+        few.then(|| Pair::new(job, query, queries, sides).sums(job))
+    };
     let mut sums = Vec::with_capacity(queries);
-    for (start, some) in (0..queries).step_by(AT_ONCE).zip(pairs.chunks(AT_ONCE)) {
-        let weighed = some.par_iter().enumerate().map(|(i, pair)| few(start + i).then(|| pair.sums(job)));
-        sums.extend(rounds.install(|| weighed.collect::<Vec<_>>()));
+    for start in (0..queries).step_by(AT_ONCE) {
+        let some = start..queries.min(start + AT_ONCE);
+        sums.extend(rounds.install(|| some.into_par_iter().map(weigh).collect::<Vec<_>>()));
         // Where a list was weighed, the second of two passes is not needed.
         let spared = sums[start..].iter().flatten().count() * job.probes.len() / queries;
         rounds.skip(spared * job.bank.len())?;
@@ -56,14 +63,15 @@ pub(super) fn sums<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> R
     Ok(sums)
 }
 
-fn list(found: Option<&Candidates>) -> &[Candidate] {
-    found.map_or(&[], |found| &found.list)
-}
-
-/// Finds the candidates of every probe, sorted by window and image.
+/// Finds the candidates of every probe.
 fn scan<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<Candidates>> {
     let count = job.views[0].count();
-    let mut found: Vec<_> = job.probes.iter().map(|_| Candidates::new(vec![f32::MAX; count], LONGEST)).collect();
+    let none = |probe| Candidates::new(vec![f32::MAX; count], job.margin(probe), LONGEST);
+    let mut found: Vec<_> = job.probes.iter().map(none).collect();
+    if let Kind::Full = job.views[0].kind() {
+        full::candidates(job, rounds, &mut found, |found| share_least(job, found))?;
+        return Ok(found);
+    }
     for epoch in epochs(&items(job)) {
         let hints: Vec<Vec<f32>> = found.iter().map(|found| found.least.clone()).collect();
         rounds.run_items(
@@ -73,25 +81,21 @@ fn scan<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<C
             |probe, part| found[probe].merge(&part),
         )?;
         share_least(job, &mut found);
-        let prune = |(found, probe): (&mut Candidates, &Probe)| found.prune(job.margin(probe));
-        rounds.install(|| found.par_iter_mut().zip(job.probes).for_each(prune));
+        rounds.install(|| found.par_iter_mut().for_each(Candidates::prune));
     }
-    let sort = |found: &mut Candidates| found.list.sort_unstable_by_key(|c| (c.window, c.image));
-    rounds.install(|| found.par_iter_mut().for_each(sort));
     Ok(found)
 }
 
 /// The candidates of each of an item's probes.
 fn scan_item<P: Pixel>(job: &Job<'_, P>, item: &Item, hints: &[Vec<f32>], group: &mut Group<P>) -> Vec<Candidates> {
     let limit = 1024 + 16 * job.views[0].count();
-    let mut found: Vec<_> = item.probes.clone().map(|p| Candidates::new(hints[p].clone(), limit)).collect();
+    let none = |p: usize| Candidates::new(hints[p].clone(), job.margin(&job.probes[p]), limit);
+    let mut found: Vec<_> = item.probes.clone().map(none).collect();
     for first in group.firsts(&item.images) {
         group.load(job, first, &item.images);
-        for block in job.blocks(item.probes.clone()) {
-            group.energies(job, block, |part| {
-                let margin = job.margin(&job.probes[part.probe]);
-                let found = &mut found[part.probe - item.probes.start];
-                collect(job.isa, part.energies, part.first..part.first + part.count(), margin, first, found);
+        for (probe, found) in item.probes.clone().zip(&mut found) {
+            group.energies(job, probe, |part| {
+                collect(job.isa, part.energies, part.tiles.len(), part.first, first, found);
             });
         }
     }
@@ -137,12 +141,27 @@ fn pays<P: Pixel>(job: &Job<'_, P>, found: &Candidates) -> bool {
 
 /// One query, its mirror image if flips count, and the candidates of both.
 struct Pair<'a> {
-    probe: &'a Probe,
-    flipped: Option<&'a Probe>,
-    lists: [&'a [Candidate]; 2],
+    sides: [Option<Side<'a>>; 2],
 }
 
-impl Pair<'_> {
+/// A probe and its candidates.
+struct Side<'a> {
+    probe: &'a Probe,
+    windows: &'a Windows,
+    least: &'a [f32],
+    found: ByWindow,
+}
+
+impl<'a> Pair<'a> {
+    /// Query number `query` of `queries`.
+    fn new<P: Pixel>(job: &Job<'a, P>, query: usize, queries: usize, found: [Option<&'a Candidates>; 2]) -> Self {
+        let side = |side: usize| {
+            let (found, probe) = (found[side]?, &job.probes[query + side * queries]);
+            Some(Side { probe, windows: job.view(probe), least: &found.least, found: found.by_window() })
+        };
+        Self { sides: [side(0), side(1)] }
+    }
+
     fn sums<P: Pixel>(&self, job: &Job<'_, P>) -> [Array3<f64>; 2] {
         let count = job.views[0].count();
         let chunk = count.div_ceil(CHUNKS);
@@ -150,78 +169,104 @@ impl Pair<'_> {
             .into_par_iter()
             .map(|i| self.sums_of_windows(job, (i * chunk).min(count)..((i + 1) * chunk).min(count)))
             .collect();
-        let zero = || Array3::zeros(job.bank.image_shape());
-        parts.into_iter().fold([zero(), zero()], |[a, b], [x, y]| [a + x, b + y])
-    }
-
-    fn sums_of_windows<P: Pixel>(&self, job: &Job<'_, P>, windows: Range<usize>) -> [Array3<f64>; 2] {
-        let mut sums = [Array3::zeros(job.bank.image_shape()), Array3::zeros(job.bank.image_shape())];
-        for k in windows {
-            let twin = job.views[0].mirror_index(k);
-            let runs = [job.views[0].runs(k).collect::<Vec<_>>(), job.views[1].runs(twin).collect()];
-            let lists = [of_window(self.lists[0], k), of_window(self.lists[1], twin)];
-            let z = [&self.probe.z, &self.flipped.unwrap_or(self.probe).z];
-            let mut weights = [0, 1].map(|side| {
-                let energy = |candidate: &Candidate| energy(job, z[side], candidate.image, &runs[side]);
-                lists[side].iter().map(energy).collect::<Vec<_>>()
-            });
-            normalise(&mut weights, self.probe.rate);
-            for side in [0, 1] {
-                for (weight, candidate) in weights[side].iter().zip(lists[side]) {
-                    add(job, *weight, candidate.image, &runs[side], &mut sums[side]);
-                }
-            }
+        let mut sums = [0, 1].map(|_| Array3::zeros(job.bank.image_shape()));
+        for part in parts {
+            sums.iter_mut().zip(part).filter(|(_, part)| !part.is_empty()).for_each(|(sums, part)| *sums += &part);
         }
         sums
     }
-}
 
-/// The part of a sorted list that belongs to window `k`.
-fn of_window(list: &[Candidate], k: usize) -> &[Candidate] {
-    let start = list.partition_point(|candidate| (candidate.window as usize) < k);
-    let end = list.partition_point(|candidate| candidate.window as usize <= k);
-    &list[start..end]
-}
-
-/// The squared distance of z to an image on the runs of a window, in `f64`.
-fn energy<P: Pixel>(job: &Job<'_, P>, z: &[f64], image: u32, runs: &[Range<usize>]) -> f64 {
-    let pixels = job.image(image as usize);
-    let plane = job.plane();
-    let mut sum = 0.0;
-    for (z, pixels) in z.chunks_exact(plane).zip(pixels.chunks_exact(plane)) {
-        for run in runs {
-            for (z, pixel) in z[run.clone()].iter().zip(&pixels[run.clone()]) {
-                let error = z - pixel.number();
-                sum += error * error;
+    /// The sums of some windows; those of a side that is missing are empty.
+    fn sums_of_windows<P: Pixel>(&self, job: &Job<'_, P>, windows: Range<usize>) -> [Array3<f64>; 2] {
+        let mut spaces = self.sides.each_ref().map(|side| side.as_ref().map(|side| Space::new(job, side)));
+        for k in windows {
+            let twin = [k, job.views[0].mirror_index(k)];
+            let mut spaces: Vec<_> = spaces.iter_mut().zip(twin).filter_map(|(s, k)| Some((s.as_mut()?, k))).collect();
+            let mut least = f64::INFINITY;
+            for (space, k) in &mut spaces {
+                least = least.min(space.measure(job, *k));
+            }
+            let total: f64 = spaces.iter_mut().map(|(space, _)| space.weigh(least)).sum();
+            for (space, _) in spaces {
+                space.add(job, total);
             }
         }
-    }
-    sum
-}
-
-/// Turns energies into weights that sum to one over both lists.
-fn normalise(energies: &mut [Vec<f64>; 2], rate: f64) {
-    let least = energies.iter().flatten().copied().fold(f64::INFINITY, f64::min);
-    let mut total = 0.0;
-    for energy in energies.iter_mut().flatten() {
-        *energy = (rate * (least - *energy)).exp2();
-        total += *energy;
-    }
-    for weight in energies.iter_mut().flatten() {
-        *weight /= total;
+        spaces.map(|space| space.map_or_else(|| Array3::zeros([0; 3]), |space| space.sums))
     }
 }
 
-/// Adds the weighted image to the pixels of a window's runs.
-fn add<P: Pixel>(job: &Job<'_, P>, weight: f64, image: u32, runs: &[Range<usize>], sums: &mut Array3<f64>) {
-    let pixels = job.image(image as usize);
-    let plane = job.plane();
-    let Some(sums) = sums.as_slice_mut() else { return };
-    for (sums, pixels) in sums.chunks_exact_mut(plane).zip(pixels.chunks_exact(plane)) {
-        for run in runs {
-            for (sum, pixel) in sums[run.clone()].iter_mut().zip(&pixels[run.clone()]) {
-                *sum += weight * pixel.number();
-            }
+/// One side on one window after the other.
+struct Space<'a, P> {
+    side: &'a Side<'a>,
+    sums: Array3<f64>,
+    runs: Vec<Range<usize>>,
+    images: Vec<u32>,
+    /// The squared distances of the images, then their weights.
+    weights: Vec<f64>,
+    patches: Patches<P>,
+    patch: Vec<f64>,
+}
+
+impl<'a, P: Pixel> Space<'a, P> {
+    fn new(job: &Job<'_, P>, side: &'a Side<'a>) -> Self {
+        let sums = Array3::zeros(job.bank.image_shape());
+        let (runs, images, weights, patch) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
+        Self { side, sums, runs, images, weights, patches: Patches::default(), patch }
+    }
+
+    /// Moves to window `k` and computes the distances of its candidates; returns the least.
+    fn measure(&mut self, job: &Job<'_, P>, k: usize) -> f64 {
+        let Side { probe, windows, least, found } = self.side;
+        self.runs.clear();
+        self.runs.extend(windows.runs(k));
+        self.patches.start(job.bank.image_shape()[0] * windows.pixels(k));
+        // So few are left that many light ones can weigh less together.
+        let found = found.of(k);
+        let bits = job.cutoff.min(LIGHT + (found.len().max(1) as f64).log2());
+        let bound = bound(least[k], (bits / probe.rate) as f32);
+        self.images.clear();
+        self.images.extend(found.iter().filter(|(_, energy)| *energy < bound).map(|&(image, _)| image));
+        self.patches.gather(&probe.z, job.plane(), &self.runs, &mut self.patch);
+        self.weights.clear();
+        for first in (0..self.images.len()).step_by(self.at_once()) {
+            self.load(job, first);
+            self.patches.distances(job.isa, &self.patch, &mut self.weights);
         }
+        self.weights.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+
+    /// Images whose patches are held at once.
+    fn at_once(&self) -> usize {
+        (PATCHES / self.patch.len()).max(1)
+    }
+
+    /// Gathers the patches of the images from `first` on.
+    fn load(&mut self, job: &Job<'_, P>, first: usize) {
+        self.patches.clear();
+        for &image in self.images[first..].iter().take(self.at_once()) {
+            self.patches.push(job.image(image as usize), job.plane(), &self.runs);
+        }
+    }
+
+    /// Turns distances into weights relative to the least distance of both sides, and returns their sum.
+    fn weigh(&mut self, least: f64) -> f64 {
+        let rate = self.side.probe.rate;
+        self.weights.iter_mut().for_each(|weight| *weight = (rate * (least - *weight)).exp2());
+        self.weights.iter().sum()
+    }
+
+    /// Adds the mean of the images under their weights, which sum to `total` over both sides.
+    fn add(&mut self, job: &Job<'_, P>, total: f64) {
+        self.patch.fill(0.0);
+        let (scale, at_once) = (1.0 / total, self.at_once());
+        self.weights.iter_mut().for_each(|weight| *weight *= scale);
+        for first in (0..self.images.len()).step_by(at_once) {
+            if self.images.len() > at_once {
+                self.load(job, first);
+            }
+            self.patches.add_weighted(job.isa, &self.weights[first..], &mut self.patch);
+        }
+        let sums = self.sums.as_slice_mut().unwrap_or_default();
+        self.patches.scatter_add(&self.patch, sums, job.plane(), &self.runs);
     }
 }

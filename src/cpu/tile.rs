@@ -11,8 +11,14 @@ pub trait Pixel: Copy + Send + Sync + 'static {
     /// Zero in every lane.
     const ZERO: Self::Lanes;
 
+    /// What pads rows of pixels.
+    const BLANK: Self;
+
     /// The values as numbers, less the centre of their range.
     fn centred<V: Vector>(lanes: &Self::Lanes) -> V;
+
+    /// Sixteen pixels side by side as numbers, less the centre of their range.
+    fn centred_row<V: Vector>(pixels: &[Self; LANES]) -> V;
 
     /// Its value less the centre of the range.
     fn number(self) -> f64;
@@ -32,10 +38,16 @@ const CENTRE: f32 = 127.5;
 impl Pixel for u8 {
     type Lanes = Halves;
     const ZERO: Self::Lanes = Halves::ZERO;
+    const BLANK: Self = 0;
 
     #[inline(always)]
     fn centred<V: Vector>(lanes: &Self::Lanes) -> V {
         V::load_halves(lanes)
+    }
+
+    #[inline(always)]
+    fn centred_row<V: Vector>(pixels: &[Self; LANES]) -> V {
+        V::load_bytes(pixels).sub(V::splat(CENTRE))
     }
 
     fn number(self) -> f64 {
@@ -72,10 +84,16 @@ fn transpose_byte_blocks_body<V: Vector>(images: &[&[u8]; LANES], pixels: &mut [
 impl Pixel for f32 {
     type Lanes = Lanes;
     const ZERO: Self::Lanes = Lanes::ZERO;
+    const BLANK: Self = 0.0;
 
     #[inline(always)]
     fn centred<V: Vector>(lanes: &Self::Lanes) -> V {
         V::load(lanes)
+    }
+
+    #[inline(always)]
+    fn centred_row<V: Vector>(pixels: &[Self; LANES]) -> V {
+        V::load(&Lanes(*pixels))
     }
 
     fn number(self) -> f64 {
@@ -87,9 +105,6 @@ impl Pixel for f32 {
     }
 }
 
-/// Full windows sum this many pixels apart, so that rounding grows with the root of this length and not of the image's.
-pub const RUN: usize = 64;
-
 /// Sixteen images, `[channel][row][column][lane]`; lanes beyond `valid` hold zeros.
 #[derive(Debug)]
 pub struct Tile<P: Pixel> {
@@ -97,8 +112,6 @@ pub struct Tile<P: Pixel> {
     pub pixels: Vec<P::Lanes>,
     /// Their squares summed over channels, `[row][column][lane]`, once [`Tile::square`] was asked for them.
     pub squares: Vec<Lanes>,
-    /// The squares of every [`RUN`] consecutive pixels, over the borders of rows and channels, summed up.
-    pub run_squares: Vec<Lanes>,
     /// Number of lanes that hold an image.
     pub valid: usize,
 }
@@ -107,7 +120,7 @@ impl<P: Pixel> Tile<P> {
     /// An empty tile for images of `image_len` values.
     #[must_use]
     pub fn new(image_len: usize) -> Self {
-        Self { pixels: vec![P::ZERO; image_len], squares: Vec::new(), run_squares: Vec::new(), valid: 0 }
+        Self { pixels: vec![P::ZERO; image_len], squares: Vec::new(), valid: 0 }
     }
 
     /// Fills the tile with up to sixteen images laid one after the other.
@@ -133,20 +146,10 @@ impl<P: Pixel> Tile<P> {
         self.squares.resize(plane, Lanes::ZERO);
         square(isa, self);
     }
-
-    /// Fills in the squares of runs, for full windows.
-    pub fn square_runs(&mut self, isa: Isa) {
-        self.run_squares.resize(self.pixels.len().div_ceil(RUN), Lanes::ZERO);
-        square_runs(isa, self);
-    }
 }
 
 dispatched! {
     fn square<P: Pixel>(tile: &mut Tile<P>) = square_body
-}
-
-dispatched! {
-    fn square_runs<P: Pixel>(tile: &mut Tile<P>) = square_runs_body
 }
 
 #[inline(always)]
@@ -157,18 +160,6 @@ fn square_body<V: Vector, P: Pixel>(tile: &mut Tile<P>) {
         let mut sum = V::splat(0.0);
         for channel in pixels.chunks_exact(plane) {
             let a: V = P::centred(&channel[p]);
-            sum = a.mul_add(a, sum);
-        }
-        sum.store(square);
-    }
-}
-
-#[inline(always)]
-fn square_runs_body<V: Vector, P: Pixel>(tile: &mut Tile<P>) {
-    for (run, square) in tile.pixels.chunks(RUN).zip(&mut tile.run_squares) {
-        let mut sum = V::splat(0.0);
-        for pixel in run {
-            let a: V = P::centred(pixel);
             sum = a.mul_add(a, sum);
         }
         sum.store(square);
@@ -195,7 +186,6 @@ mod tests {
             for valid in [16, 3] {
                 tile.load(isa, &images[..valid * 70]);
                 tile.square(isa, 70);
-                tile.square_runs(isa);
                 assert_eq!(tile.valid, valid);
                 for (p, pixel) in tile.pixels.iter().enumerate() {
                     let value = |lane: usize| f32::from(images[lane * 70 + p]) - 127.5;
@@ -203,8 +193,6 @@ mod tests {
                     assert_eq!(lanes::<u8>(pixel), expected);
                     assert_eq!(tile.squares[p].0, expected.map(|v| v * v));
                 }
-                let run: f32 = (64..70).map(|p| tile.squares[p].0[1]).sum();
-                assert!((tile.run_squares[1].0[1] - run).abs() <= 1e-6 * run);
             }
         }
     }

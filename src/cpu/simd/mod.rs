@@ -155,7 +155,7 @@ pub trait Vector: Copy {
 }
 
 /// Minimax coefficients of 2^f on [-1/2, 1/2], constant term first, which is held at 1.
-const EXP2: [f32; 6] = [1.0, 0.693_147_0, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_7];
+const EXP2: [f32; 6] = [1.0, 0.693_147_06, 0.240_222_42, 0.055_507_336, 0.009_671_513, 0.001_326_472_7];
 
 #[cfg(test)]
 mod tests {

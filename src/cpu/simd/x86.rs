@@ -12,7 +12,7 @@ use std::arch::x86_64::{
     _mm_unpackhi_epi8, _mm_unpackhi_ps, _mm_unpacklo_epi8, _mm_unpacklo_ps, _mm256_add_epi32, _mm256_add_ps,
     _mm256_and_si256, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps,
     _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_load_ps,
-    _mm256_load_si256, _mm256_max_ps, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_si256,
+    _mm256_load_si256, _mm256_max_ps, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_ps, _mm256_or_si256,
     _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_store_ps, _mm256_store_si256,
     _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512, _mm512_castps256_ps512,
     _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
@@ -217,6 +217,16 @@ impl Vector for Avx2 {
             let low = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(self.0, bound.0));
             let high = _mm256_movemask_ps(_mm256_cmp_ps::<_CMP_LT_OQ>(self.1, bound.1));
             low.cast_unsigned() | high.cast_unsigned() << 8
+        }
+    }
+
+    #[inline(always)]
+    fn any_below(self, bound: Self) -> bool {
+        // SAFETY: AVX2 was detected (module header).
+        unsafe {
+            let low = _mm256_cmp_ps::<_CMP_LT_OQ>(self.0, bound.0);
+            let high = _mm256_cmp_ps::<_CMP_LT_OQ>(self.1, bound.1);
+            _mm256_movemask_ps(_mm256_or_ps(low, high)) != 0
         }
     }
 
