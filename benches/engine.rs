@@ -9,6 +9,7 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use pspc_rs::cpu::energy::{EnergyRows, mask_energies};
 use pspc_rs::cpu::gather::gather;
 use pspc_rs::cpu::isa::Isa;
+use pspc_rs::cpu::panel::{IMAGES, Panel, add_energies, add_means, vectors};
 use pspc_rs::cpu::probe::Probe;
 use pspc_rs::cpu::rate::chains;
 use pspc_rs::cpu::simd::{LANES, Lanes};
@@ -37,8 +38,8 @@ fn stages(criterion: &mut Criterion) {
     group.bench_function("tile squares", |b| b.iter(|| tile.square(isa, SIDE * SIDE)));
     tile.square(isa, SIDE * SIDE);
 
-    // The full window has no stages of its own; its passes are timed end to end.
-    let all = LEVELS.iter().skip(1).map(|&(label, side, sigma)| (label, windows(side), sigma));
+    let smaller = LEVELS.iter().filter(|(_, side, _)| *side < SIDE);
+    let all = smaller.map(|&(label, side, sigma)| (label, windows(side), sigma));
     for (label, windows, sigma) in all.chain([("discs", discs(9.6), 0.5)]) {
         let z = noisy(images.view(), 1, sigma);
         let probe = Probe::new(&bank, z.index_axis(ndarray::Axis(0), 0), sigma, 0, false);
@@ -144,6 +145,28 @@ fn end_to_end(criterion: &mut Criterion) {
     group.finish();
 }
 
+/// The full window: twelve probes on a panel of images.
+fn panels(criterion: &mut Criterion) {
+    const PROBES: usize = 12;
+    let isa = Isa::best().expect("a set this processor has");
+    let images = waves(IMAGES);
+    let pixels = images.as_slice().expect("contiguous");
+    let image_len = pixels.len() / IMAGES;
+    let part = Panel::parts(image_len).next().expect("not empty");
+    let values = vec![vec![Lanes::splat(0.5); vectors(image_len)]; PROBES];
+    let mut panel = Panel::default();
+    let mut energies = vec![[0.0; IMAGES]; PROBES];
+    let mut sums = vec![Lanes::ZERO; vectors(image_len) * PROBES];
+    let mut group = criterion.benchmark_group("panel");
+    group.throughput(Throughput::Elements((part.len() * LANES * IMAGES) as u64));
+    group.bench_function("load", |b| b.iter(|| panel.load(isa, black_box(pixels), image_len, part.clone())));
+    group.throughput(Throughput::Elements((part.len() * LANES * IMAGES * PROBES) as u64));
+    group.bench_function("energies", |b| b.iter(|| add_energies(isa, &panel, &values, true, &mut energies)));
+    let weights = vec![[0.1; IMAGES]; PROBES];
+    group.bench_function("means", |b| b.iter(|| add_means(isa, &panel, &weights, black_box(&mut sums))));
+    group.finish();
+}
+
 /// The processor's peak, for comparison: elements are fused multiply-adds of one thread.
 fn peak(criterion: &mut Criterion) {
     let isa = Isa::best().expect("a set this processor has");
@@ -153,5 +176,5 @@ fn peak(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, peak, stages, end_to_end);
+criterion_group!(benches, peak, stages, panels, end_to_end);
 criterion_main!(benches);

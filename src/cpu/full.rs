@@ -5,12 +5,16 @@ use rayon::prelude::*;
 
 use super::candidates::Candidates;
 use super::job::Job;
+use super::lone;
 use super::panel::{IMAGES, Panel, add_energies, add_means, vectors};
 use super::probe::Probe;
 use super::rounds::{Item, Rounds};
 use super::simd::{LANES, Lanes};
 use super::tile::Pixel;
 use crate::error::Result;
+
+/// So many probes pay for a panel.
+const PANEL_FROM: usize = 3;
 
 /// Per probe the weighted sum of centred stored pixels, `[channel, row, column]`. The probes of flipped queries follow all
 /// others, in the same order.
@@ -68,6 +72,16 @@ fn values_of(probe: &Probe) -> Vec<Lanes> {
 
 /// The energies of an item's images for each of its probes.
 fn energies_of<P: Pixel>(job: &Job<'_, P>, item: &Item, values: &[Vec<Lanes>], panel: &mut Panel) -> Vec<Vec<f32>> {
+    if item.probes.len() < PANEL_FROM {
+        let images = job.images(item.images.clone());
+        let energies_of = |probe: usize| {
+            let mut energies = vec![0.0; item.images.len()];
+            let expanded = job.probes[probe].expanded;
+            lone::energies(job.isa, images, job.bank.image_len(), &values[probe], expanded, &mut energies);
+            energies
+        };
+        return item.probes.clone().map(energies_of).collect();
+    }
     let mut found = vec![Vec::with_capacity(item.images.len()); item.probes.len()];
     let mut energies = vec![[0.0; IMAGES]; item.probes.len()];
     let forms = || job.probes[item.probes.clone()].chunk_by(|a, b| a.expanded == b.expanded);
@@ -121,6 +135,9 @@ fn normalise<P: Pixel>(job: &Job<'_, P>, energies: &mut [Vec<f32>]) {
 /// The weighted sums of an item's images for each of its probes.
 fn means_of<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[Vec<f32>], panel: &mut Panel) -> Vec<Vec<f32>> {
     let (image_len, probes) = (job.bank.image_len(), item.probes.len());
+    if probes < PANEL_FROM {
+        return item.probes.clone().map(|probe| lone_mean(job, item, &weights[probe])).collect();
+    }
     let mut sums = vec![Lanes::ZERO; vectors(image_len) * probes];
     let mut here = vec![[0.0; IMAGES]; probes];
     for first in item.images.clone().step_by(IMAGES) {
@@ -144,4 +161,20 @@ fn means_of<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[Vec<f32>], panel
         values
     };
     (0..probes).map(of_probe).collect()
+}
+
+/// The weighted sum of an item's images for one probe.
+fn lone_mean<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[f32]) -> Vec<f32> {
+    let image_len = job.bank.image_len();
+    let mut sums = vec![Lanes::ZERO; vectors(image_len)];
+    for first in item.images.clone().step_by(IMAGES) {
+        let images = first..item.images.end.min(first + IMAGES);
+        let weights = &weights[images.clone()];
+        if weights.iter().any(|&weight| weight != 0.0) {
+            lone::add_mean(job.isa, job.images(images), image_len, weights, &mut sums);
+        }
+    }
+    let mut values: Vec<f32> = sums.iter().flat_map(|lanes| lanes.0).collect();
+    values.truncate(image_len);
+    values
 }

@@ -17,6 +17,7 @@ mod full;
 pub mod gather;
 pub mod isa;
 mod job;
+pub mod lone;
 pub mod panel;
 pub mod patches;
 pub mod probe;

@@ -10,12 +10,8 @@ use super::tile::Pixel;
 /// Images a panel: enough to read a probe seldom, few enough to stay in the second-level cache.
 pub const IMAGES: usize = 32;
 
-/// Vectors of sixteen pixels a panel has of each image. Sums run over one panel before they are added up, so that
-/// rounding grows with the root of this length and not of the image's; those of three probes fit the first-level cache.
-const VECTORS: usize = 64;
-
 /// Rows of images are one vector further apart than they are long, lest all of them compete for the same cache lines.
-const STRIDE: usize = VECTORS + 1;
+const STRIDE: usize = Panel::VECTORS + 1;
 
 /// Probes whose energies are computed together on [`TWO`] images: with two registers each, twelve sums in flight.
 const THREE: usize = 3;
@@ -41,6 +37,15 @@ pub fn vectors(image_len: usize) -> usize {
     image_len.div_ceil(LANES)
 }
 
+/// Less than sixteen pixels, less the centre of their range, and zeros.
+pub(super) fn padded<P: Pixel>(pixels: &[P]) -> Lanes {
+    let mut lanes = Lanes::ZERO;
+    for (lane, pixel) in lanes.0.iter_mut().zip(pixels) {
+        *lane = pixel.number() as f32;
+    }
+    lanes
+}
+
 impl Default for Panel {
     fn default() -> Self {
         Self { pixels: vec![Lanes::ZERO; IMAGES * STRIDE], squares: vec![Lanes::ZERO; IMAGES], vectors: 0..0 }
@@ -48,10 +53,15 @@ impl Default for Panel {
 }
 
 impl Panel {
+    /// Vectors of sixteen pixels a panel has of each image. Sums run over one panel before they are added up, so that
+    /// rounding grows with the root of this length and not of the image's; those of three probes fit the first-level
+    /// cache.
+    pub const VECTORS: usize = 64;
+
     /// The parts of an image that fit a panel, as ranges of vectors.
     pub fn parts(image_len: usize) -> impl Iterator<Item = Range<usize>> {
         let count = vectors(image_len);
-        (0..count).step_by(VECTORS).map(move |start| start..count.min(start + VECTORS))
+        (0..count).step_by(Self::VECTORS).map(move |start| start..count.min(start + Self::VECTORS))
     }
 
     /// Fills the panel with `vectors` of images laid one after the other. Rows without an image keep what they held.
@@ -79,11 +89,7 @@ fn pack_body<V: Vector, P: Pixel>(images: &[P], image_len: usize, panel: &mut Pa
             P::centred_row::<V>(pixels).store(out);
         }
         if !rest.is_empty() {
-            let out = &mut row[whole.len()];
-            *out = Lanes::ZERO;
-            for (out, pixel) in out.0.iter_mut().zip(rest) {
-                *out = pixel.number() as f32;
-            }
+            row[whole.len()] = padded(rest);
         }
     }
 }
@@ -153,9 +159,6 @@ fn add_block<V: Vector, const EXPANDED: bool, const I: usize, const Q: usize>(
         let mut sums = [[V::splat(0.0); Q]; I];
         for i in 0..I {
             rows[i] = &panel.pixels[(first + i) * STRIDE..][..len];
-            if EXPANDED {
-                sums[i] = [V::load(&panel.squares[first + i]); Q];
-            }
         }
         for v in 0..len {
             for i in 0..I {
@@ -169,7 +172,8 @@ fn add_block<V: Vector, const EXPANDED: bool, const I: usize, const Q: usize>(
         }
         for i in 0..I {
             for q in 0..Q {
-                energies[q][first + i] += sums[i][q].sum();
+                let squares = if EXPANDED { V::load(&panel.squares[first + i]) } else { V::splat(0.0) };
+                energies[q][first + i] += sums[i][q].add(squares).sum();
             }
         }
     }
@@ -221,6 +225,71 @@ fn add_means_body<V: Vector>(panel: &Panel, weights: &[[f32; IMAGES]], sums: &mu
             for (i, lanes) in lanes.into_iter().enumerate().take(panel.vectors.len() - v) {
                 let sum = &mut sums[(v + i) * probes + probe];
                 V::load(sum).add(lanes).store(sum);
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// Images, and per probe values or weights as plain numbers.
+    fn numbers(count: usize, step: usize) -> Vec<f32> {
+        (0..count).map(|i| (i * step % 1009) as f32 / 7.0 - 70.0).collect()
+    }
+
+    fn in_vectors(values: &[f32]) -> Vec<Lanes> {
+        let lanes = |part: &[f32]| Lanes(std::array::from_fn(|i| part.get(i).copied().unwrap_or(0.0)));
+        values.chunks(LANES).map(lanes).collect()
+    }
+
+    proptest! {
+        #[test]
+        fn sums_are_exact_and_pairs_independent(
+            image_len in 1_usize..2200, images in 1_usize..=IMAGES, probes in 1_usize..15, expanded: bool,
+        ) {
+            let bytes: Vec<u8> = (0..images * image_len).map(|i| (i * 37 % 251) as u8).collect();
+            let values: Vec<Vec<f32>> = (0..probes).map(|q| numbers(image_len, 31 + q)).collect();
+            let lanes: Vec<Vec<Lanes>> = values.iter().map(|v| in_vectors(v)).collect();
+            let weight = |q: usize, n: usize| if n < images { ((q * 13 + n * 7) % 11) as f32 } else { 0.0 };
+            let weights: Vec<[f32; IMAGES]> = (0..probes).map(|q| std::array::from_fn(|n| weight(q, n))).collect();
+            for isa in Isa::available() {
+                let mut energies = vec![[0.0; IMAGES]; probes];
+                let mut alone = [[0.0; IMAGES]];
+                let mut sums = vec![Lanes::ZERO; vectors(image_len) * probes];
+                let mut lone_sums = vec![Lanes::ZERO; vectors(image_len)];
+                let mut panel = Panel::default();
+                for part in Panel::parts(image_len) {
+                    panel.load(isa, &bytes, image_len, part);
+                    panel.square(isa);
+                    add_energies(isa, &panel, &lanes, expanded, &mut energies);
+                    add_energies(isa, &panel, &lanes[..1], expanded, &mut alone);
+                    add_means(isa, &panel, &weights, &mut sums);
+                    add_means(isa, &panel, &weights[..1], &mut lone_sums);
+                }
+                prop_assert_eq!(&alone[0][..images], &energies[0][..images]);
+                prop_assert!(sums.iter().step_by(probes).eq(&lone_sums));
+                let pixel = |n: usize, p: usize| bytes[n * image_len + p].number();
+                for (q, energies) in energies.iter().enumerate() {
+                    for n in 0..images {
+                        let term = |p: usize| {
+                            let (a, z) = (pixel(n, p), f64::from(values[q][p]));
+                            if expanded { a * a + a * z } else { (a - z).powi(2) }
+                        };
+                        let exact: f64 = (0..image_len).map(term).sum();
+                        let size: f64 = (0..image_len).map(|p| term(p).abs()).sum();
+                        prop_assert!((f64::from(energies[n]) - exact).abs() <= 1e-6 * size);
+                    }
+                    for p in 0..image_len {
+                        let term = |n: usize| f64::from(weights[q][n]) * pixel(n, p);
+                        let exact: f64 = (0..images).map(term).sum();
+                        let size: f64 = (0..images).map(|n| term(n).abs()).sum();
+                        let sum = f64::from(sums[p / LANES * probes + q].0[p % LANES]);
+                        prop_assert!((sum - exact).abs() <= 1e-6 * size);
+                    }
+                }
             }
         }
     }

@@ -166,7 +166,8 @@ mod tests {
                 }
                 for p in 0..72 {
                     let value = 0.25 * bytes[p].number() + 0.75 * bytes[72 + p].number();
-                    prop_assert!((mean[p] - if inside(p) { value } else { 0.0 }).abs() < 1e-9);
+                    let expected = if inside(p) { value } else { 0.0 };
+                    prop_assert!((mean[p] - expected).abs() < 1e-9);
                 }
             }
         }
