@@ -114,6 +114,7 @@ impl ByWindow {
 
 /// Candidates have energies below this one: the margin, and room for the rounding of the energies themselves.
 #[inline(always)]
+#[must_use]
 pub fn bound(least: f32, margin: f32) -> f32 {
     least + (margin + 1e-5 * least.abs())
 }

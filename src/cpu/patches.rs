@@ -74,7 +74,9 @@ impl<P: Pixel> Patches<P> {
     pub fn gather(&self, image: &[f64], plane: usize, runs: &[Range<usize>], patch: &mut Vec<f64>) {
         patch.clear();
         for channel in image.chunks_exact(plane) {
-            runs.iter().for_each(|run| patch.extend_from_slice(&channel[run.clone()]));
+            for run in runs {
+                patch.extend_from_slice(&channel[run.clone()]);
+            }
         }
         patch.resize(self.padded, P::BLANK.number());
     }
@@ -103,6 +105,7 @@ dispatched! {
 }
 
 #[inline(always)]
+#[allow(clippy::extra_unused_type_parameters, reason = "compiled for each set, in plain arithmetic")]
 fn distances_body<V: Vector, P: Pixel>(z: &[f64], patches: &[P], distances: &mut [f64]) {
     let (z, _) = z.as_chunks::<BLOCK>();
     let (patches, _) = patches.as_chunks::<BLOCK>();
@@ -120,6 +123,7 @@ fn distances_body<V: Vector, P: Pixel>(z: &[f64], patches: &[P], distances: &mut
 }
 
 #[inline(always)]
+#[allow(clippy::extra_unused_type_parameters, reason = "compiled for each set, in plain arithmetic")]
 fn add_weighted_body<V: Vector, P: Pixel>(weights: &[f64], patches: &[P], sums: &mut [f64]) {
     let (sums, _) = sums.as_chunks_mut::<BLOCK>();
     let (patches, _) = patches.as_chunks::<BLOCK>();
@@ -143,8 +147,9 @@ mod tests {
             bytes in proptest::collection::vec(any::<u8>(), 2 * 3 * 24), len in 1_usize..9, step in 0_usize..4,
         ) {
             // Two images of three channels of 24 pixels; up to three runs with gaps between them, the last at the end.
-            let runs: Vec<_> = (0..24 - len).step_by(len + step).take(2).chain([24 - len]).map(|s| s..s + len).collect();
-            let runs = if runs.len() > 1 && runs[runs.len() - 2].end > 24 - len { vec![24 - len..24] } else { runs };
+            let last = 24 - len;
+            let before = (0..last).step_by(len + step).take(2).filter(|start| start + len <= last);
+            let runs: Vec<_> = before.chain([last]).map(|start| start..start + len).collect();
             let z: Vec<f64> = (0..72).map(|i| f64::from(i) - 30.25).collect();
             let mut patches = Patches::default();
             patches.start(3 * len * runs.len());
