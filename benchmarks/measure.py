@@ -12,9 +12,9 @@ CHANNELS = 3
 POWER = 13
 
 
-def best_time(run: Callable[[], Any], repeats: int) -> tuple[float, Any]:
-    """Median seconds of a few runs after one to warm up, and the last result."""
-    result = run()
+def best_time(run: Callable[[], Any], repeats: int, *, warm: bool = False) -> tuple[float, Any]:
+    """Median seconds of a few runs, after one to warm up unless that was done, and the last result."""
+    result = None if warm else run()
     times = []
     for _ in range(repeats):
         start = time.perf_counter()
@@ -32,16 +32,16 @@ def resident(field: str) -> float:
     return int(line.split()[1]) / 1024
 
 
-def peak_memory(run: Callable[[], Any]) -> float:
-    """By how many MB the resident memory rises at most while ``run`` runs."""
+def peak_memory(run: Callable[[], Any]) -> tuple[float, Any]:
+    """By how many MB the resident memory rises at most while ``run`` runs, and the result."""
     clear = Path("/proc/self/clear_refs")
     try:
         clear.write_text("5")  # forget the highest value so far
     except OSError:
-        return float("nan")
+        return float("nan"), run()
     before = resident("VmRSS")
-    run()
-    return resident("VmHWM") - before
+    result = run()
+    return resident("VmHWM") - before, result
 
 
 def operations(side: int, sigma: float, masks: Any = None) -> float:
