@@ -52,7 +52,7 @@ def write_waves(path: Path, images: int) -> None:
 
 
 def forget(path: Path) -> None:
-    """Gives the file's pages in the system's cache up: cached ones count for whoever read them first, not for a reader."""
+    """Drops the file from the system's cache, where its pages count for whoever read them first."""
     with path.open("rb+") as file:
         os.fsync(file.fileno())
         os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
