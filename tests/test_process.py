@@ -26,7 +26,9 @@ def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
 
 
 LONG_CALL = """
-    import time, numpy as np, pspc_rs as pspc
+    import signal, time, numpy as np, pspc_rs as pspc
+    # A shell that runs tests in the background has its children ignore Ctrl-C.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     images = np.random.default_rng(0).integers(0, 256, (20000, 3, 32, 32), dtype=np.uint8)
     D = pspc.PSPCSquare(pspc.ImageSet(images), patch_sizes=3)
     z = np.zeros((512, 3, 32, 32), np.float32)
