@@ -32,7 +32,7 @@ pub struct Candidates {
 }
 
 /// Candidates by window and image.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct ByWindow {
     list: Vec<(u32, f32)>,
     /// Those of window `k` are `list[starts[k]..starts[k + 1]]`.
@@ -105,10 +105,10 @@ impl Candidates {
 }
 
 impl ByWindow {
-    /// Images and energies of window `k`; none if there are no candidates at all.
+    /// Images and energies of window `k`.
     #[must_use]
     pub fn of(&self, k: usize) -> &[(u32, f32)] {
-        if self.starts.is_empty() { &[] } else { &self.list[self.starts[k]..self.starts[k + 1]] }
+        &self.list[self.starts[k]..self.starts[k + 1]]
     }
 }
 

@@ -63,13 +63,12 @@ impl Composites {
                 let mut live = [false; TILES];
                 let tiles = part.energies.chunks_exact(part.count()).zip(&mut self.rows);
                 for ((energies, rows), live) in tiles.zip(&mut live) {
-                    let live = std::slice::from_mut(live);
-                    weigh_part(job, part, energies, normaliser, part.count(), live, rows.slot());
+                    *live = weigh_part(job, part, energies, normaliser, part.count(), &mut [false], rows.slot());
                 }
                 self.add_row(job, part.tiles, live, sums);
             }
             Kind::Masks(runs) => self.add_masks(job, part, runs, normaliser, sums),
-            Kind::Full => {}
+            Kind::Full => unreachable!("the full window has panels in place of tiles"),
         }
     }
 

@@ -3,7 +3,7 @@
 use ndarray::Array3;
 
 use super::composites::{Composites, Normaliser};
-use super::job::{Group, Job, TILES};
+use super::job::{Group, Job};
 use super::rounds::{Item, Rounds};
 use super::tile::Pixel;
 use super::weigh::{LaneState, absorb, fold_lanes};
@@ -59,7 +59,7 @@ pub(super) fn passes<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) ->
 }
 
 fn space<P: Pixel>(job: &Job<'_, P>) -> Space<P> {
-    Space { group: Group::new(job, TILES), states: Vec::new(), composites: Composites::default() }
+    Space { group: Group::new(job), states: Vec::new(), composites: Composites::default() }
 }
 
 /// Pass 1 on one item: the posterior of each of its probes over the images of the shard.

@@ -46,23 +46,12 @@ impl EnergyRows {
         }
     }
 
-    /// Takes the next row of pixels. Returns whether a row of windows ends there, whose energies are then in `out`; lanes
-    /// without an image get `f32::MAX`. The expanded form needs the tile's squares.
-    pub fn next<P: Pixel>(
-        &mut self,
-        isa: Isa,
-        windows: &Windows,
-        tile: &Tile<P>,
-        probe: &Probe,
-        out: &mut [Lanes],
-    ) -> bool {
-        let ends = self.seen + 1 >= self.side;
+    /// Takes the next row of pixels. Where a row of windows ends there, its energies are then in `out`; lanes without an
+    /// image get `f32::MAX`. The expanded form needs the tile's squares.
+    pub fn next<P: Pixel>(&mut self, isa: Isa, windows: &Windows, tile: &Tile<P>, probe: &Probe, out: &mut [Lanes]) {
         square(isa, self, tile, probe, Shape::of(windows), out);
         self.seen += 1;
-        if ends {
-            mark_missing(tile, out);
-        }
-        ends
+        mark_missing(tile, out);
     }
 }
 

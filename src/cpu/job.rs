@@ -107,13 +107,13 @@ impl<'a, P: Pixel> Job<'a, P> {
 }
 
 impl<P: Pixel> Group<P> {
-    /// Space for `tiles` of a job's tiles.
-    pub(super) fn new(job: &Job<'_, P>, tiles: usize) -> Self {
+    /// Space for a job's groups.
+    pub(super) fn new(job: &Job<'_, P>) -> Self {
         Self {
-            tiles: (0..tiles).map(|_| Tile::new(job.bank.image_len())).collect(),
+            tiles: (0..TILES).map(|_| Tile::new(job.bank.image_len())).collect(),
             filled: 0,
-            energies: vec![Lanes::ZERO; tiles * job.windows_at_once()],
-            rows: (0..tiles).map(|_| EnergyRows::default()).collect(),
+            energies: vec![Lanes::ZERO; TILES * job.windows_at_once()],
+            rows: (0..TILES).map(|_| EnergyRows::default()).collect(),
             tables: Vec::new(),
         }
     }

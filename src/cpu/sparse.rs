@@ -12,7 +12,7 @@ use rayon::prelude::*;
 
 use super::candidates::{ByWindow, Candidate, Candidates, bound, collect};
 use super::full;
-use super::job::{Group, Job, TILES};
+use super::job::{Group, Job};
 use super::patches::Patches;
 use super::probe::Probe;
 use super::rounds::{Item, Rounds, items};
@@ -76,7 +76,7 @@ fn scan<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<C
         let hints: Vec<Vec<f32>> = found.iter().map(|found| found.least.clone()).collect();
         rounds.run_items(
             epoch,
-            || Group::new(job, TILES),
+            || Group::new(job),
             |item, group| scan_item(job, item, &hints, group),
             |probe, part| found[probe].merge(&part),
         )?;
