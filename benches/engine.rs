@@ -42,7 +42,7 @@ fn stages(criterion: &mut Criterion) {
     let all = smaller.map(|&(label, side, sigma)| (label, windows(side), sigma));
     for (label, windows, sigma) in all.chain([("discs", discs(9.6), 0.5)]) {
         let z = noisy(images.view(), 1, sigma);
-        let probe = Probe::new(&bank, z.index_axis(ndarray::Axis(0), 0), sigma, 0, false);
+        let probe = Probe::new(&bank, &windows, z.index_axis(ndarray::Axis(0), 0), sigma, 0, false);
         let rate = probe.rate as f32;
         let (rows, columns) = windows.grid();
         let count = windows.count();
@@ -93,7 +93,7 @@ fn energies_of<'a>(isa: Isa, windows: &'a Windows, tile: &'a Tile<u8>, probe: &'
         Kind::Square { side } => {
             let (mut rows, (_, columns)) = (EnergyRows::default(), windows.grid());
             Box::new(move |_, out| {
-                rows.start(windows, *side);
+                rows.start(windows, *side, probe);
                 for y in 0..SIDE {
                     let row = (y + 1).saturating_sub(*side);
                     rows.next(isa, windows, tile, probe, &mut out[row * columns..][..columns]);

@@ -5,6 +5,7 @@ use super::probe::Probe;
 use super::simd::{LANES, Lanes, Vector};
 use super::slide::{LONGEST_SHORT, Roll, RowSlider};
 use super::tile::{Pixel, Tile};
+use super::whole::{Values, WholeSums};
 use crate::runs::Runs;
 use crate::windows::Windows;
 
@@ -13,12 +14,19 @@ use crate::windows::Windows;
 #[derive(Debug, Default)]
 pub struct EnergyRows {
     slider: RowSlider,
+    /// Windows summed in whole numbers.
+    whole: WholeSums,
     /// A row of errors and the tails of its blocks, or the row sums above the current one.
     rows: Vec<Lanes>,
     side: usize,
     /// Rows of pixels taken so far.
     seen: usize,
 }
+
+/// Forms of the errors: squares of differences; squares of pixels plus products; products, whose squares are added later.
+const DIRECT: u8 = 0;
+const EXPANDED: u8 = 1;
+const PRODUCTS: u8 = 2;
 
 /// The size of the images.
 #[derive(Debug, Clone, Copy)]
@@ -35,10 +43,12 @@ impl Shape {
 
 impl EnergyRows {
     /// Before the first row of pixels, for square windows.
-    pub fn start(&mut self, windows: &Windows, side: usize) {
+    pub fn start(&mut self, windows: &Windows, side: usize, probe: &Probe) {
         let (_, columns) = windows.grid();
         (self.side, self.seen) = (side, 0);
-        if side > LONGEST_SHORT {
+        if probe.quantum.is_some() {
+            self.whole.start(side, windows.width());
+        } else if side > LONGEST_SHORT {
             self.slider.start(side, columns);
             self.rows.resize(self.rows.len().max(2 * windows.width() + 1), Lanes::ZERO);
         } else {
@@ -52,6 +62,25 @@ impl EnergyRows {
         square(isa, self, tile, probe, Shape::of(windows), out);
         self.seen += 1;
         mark_missing(tile, out);
+    }
+
+    /// Sums the squares of a tile over windows, which the energies of all probes in whole numbers share, in multiples of
+    /// `quantum`.
+    pub fn sum_squares<P: Pixel>(
+        &mut self,
+        isa: Isa,
+        windows: &Windows,
+        side: usize,
+        quantum: f32,
+        tile: &mut Tile<P>,
+    ) {
+        let (_, columns) = windows.grid();
+        self.whole.start(side, windows.width());
+        self.rows.clear();
+        self.rows.resize(columns, Lanes::ZERO);
+        tile.window_squares.resize(windows.count(), Lanes::ZERO);
+        let (shape, zeros) = (Shape::of(windows), &self.rows);
+        sum_squares(isa, &mut self.whole, quantum, &tile.squares, shape, zeros, &mut tile.window_squares);
     }
 }
 
@@ -87,6 +116,17 @@ dispatched! {
 }
 
 dispatched! {
+    fn sum_squares(
+        whole: &mut WholeSums,
+        quantum: f32,
+        squares: &[Lanes],
+        shape: Shape,
+        zeros: &[Lanes],
+        out: &mut [Lanes],
+    ) = sum_squares_body
+}
+
+dispatched! {
     fn masks<P: Pixel>(
         tile: &Tile<P>,
         probe: &Probe,
@@ -106,40 +146,80 @@ fn square_body<V: Vector, P: Pixel>(
     out: &mut [Lanes],
 ) {
     let channels = tile.pixels.len() / (shape.height * shape.width);
+    if let Some(quantum) = probe.quantum {
+        match channels {
+            1 => whole_of::<V, P, 1>(rows, tile, probe, quantum, shape, out),
+            3 => whole_of::<V, P, 3>(rows, tile, probe, quantum, shape, out),
+            _ => whole_of::<V, P, 0>(rows, tile, probe, quantum, shape, out),
+        }
+        return;
+    }
     match (probe.expanded, channels) {
-        (true, 1) => square_of::<V, P, true, 1>(rows, tile, probe, shape, out),
-        (true, 3) => square_of::<V, P, true, 3>(rows, tile, probe, shape, out),
-        (true, _) => square_of::<V, P, true, 0>(rows, tile, probe, shape, out),
-        (false, 1) => square_of::<V, P, false, 1>(rows, tile, probe, shape, out),
-        (false, 3) => square_of::<V, P, false, 3>(rows, tile, probe, shape, out),
-        (false, _) => square_of::<V, P, false, 0>(rows, tile, probe, shape, out),
+        (true, 1) => square_of::<V, P, EXPANDED, 1>(rows, tile, probe, shape, out),
+        (true, 3) => square_of::<V, P, EXPANDED, 3>(rows, tile, probe, shape, out),
+        (true, _) => square_of::<V, P, EXPANDED, 0>(rows, tile, probe, shape, out),
+        (false, 1) => square_of::<V, P, DIRECT, 1>(rows, tile, probe, shape, out),
+        (false, 3) => square_of::<V, P, DIRECT, 3>(rows, tile, probe, shape, out),
+        (false, _) => square_of::<V, P, DIRECT, 0>(rows, tile, probe, shape, out),
+    }
+}
+
+/// The products of the expanded form in whole numbers, to which the squares of each window are added.
+#[inline(always)]
+fn whole_of<V: Vector, P: Pixel, const CHANNELS: usize>(
+    rows: &mut EnergyRows,
+    tile: &Tile<P>,
+    probe: &Probe,
+    quantum: f32,
+    shape: Shape,
+    out: &mut [Lanes],
+) {
+    let products = Errors::<P, PRODUCTS, CHANNELS>::of_row(tile, probe, shape, rows.seen);
+    let columns = shape.width + 1 - rows.side;
+    let squares = &tile.window_squares[(rows.seen + 1).saturating_sub(rows.side) * columns..][..columns];
+    rows.whole.take::<V>(&products, quantum, squares, out);
+}
+
+#[inline(always)]
+fn sum_squares_body<V: Vector>(
+    whole: &mut WholeSums,
+    quantum: f32,
+    squares: &[Lanes],
+    shape: Shape,
+    zeros: &[Lanes],
+    out: &mut [Lanes],
+) {
+    let (columns, above) = (zeros.len(), shape.width - zeros.len());
+    for (y, row) in squares.chunks_exact(shape.width).enumerate() {
+        let out = &mut out[y.saturating_sub(above) * columns..][..columns];
+        whole.take::<V>(&Squares { row, scale: 1.0 / quantum }, quantum, zeros, out);
     }
 }
 
 /// `CHANNELS` is the number of channels, or 0 where it is only known at run time.
 #[inline(always)]
-fn square_of<V: Vector, P: Pixel, const EXPANDED: bool, const CHANNELS: usize>(
+fn square_of<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize>(
     rows: &mut EnergyRows,
     tile: &Tile<P>,
     probe: &Probe,
     shape: Shape,
     out: &mut [Lanes],
 ) {
-    let errors = Errors::<P, EXPANDED, CHANNELS>::of_row(tile, probe, shape, rows.seen);
+    let errors = Errors::<P, FORM, CHANNELS>::of_row(tile, probe, shape, rows.seen);
     match rows.side {
-        1 => short::<V, P, EXPANDED, CHANNELS, 0>(rows, &errors, out),
-        2 => short::<V, P, EXPANDED, CHANNELS, 1>(rows, &errors, out),
-        3 => short::<V, P, EXPANDED, CHANNELS, 2>(rows, &errors, out),
-        LONGEST_SHORT => short::<V, P, EXPANDED, CHANNELS, 3>(rows, &errors, out),
-        _ => long::<V, P, EXPANDED, CHANNELS>(rows, &errors, out),
+        1 => short::<V, P, FORM, CHANNELS, 0>(rows, &errors, out),
+        2 => short::<V, P, FORM, CHANNELS, 1>(rows, &errors, out),
+        3 => short::<V, P, FORM, CHANNELS, 2>(rows, &errors, out),
+        LONGEST_SHORT => short::<V, P, FORM, CHANNELS, 3>(rows, &errors, out),
+        _ => long::<V, P, FORM, CHANNELS>(rows, &errors, out),
     }
 }
 
 /// Windows of `BEFORE + 1` pixels a side: values are simply added, across in registers, down from the last rows of sums.
 #[inline(always)]
-fn short<V: Vector, P: Pixel, const EXPANDED: bool, const CHANNELS: usize, const BEFORE: usize>(
+fn short<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize, const BEFORE: usize>(
     rows: &mut EnergyRows,
-    errors: &Errors<'_, P, EXPANDED, CHANNELS>,
+    errors: &Errors<'_, P, FORM, CHANNELS>,
     out: &mut [Lanes],
 ) {
     let mut roll = Roll::<V, BEFORE>::start();
@@ -179,9 +259,9 @@ fn short<V: Vector, P: Pixel, const EXPANDED: bool, const CHANNELS: usize, const
 }
 
 #[inline(always)]
-fn long<V: Vector, P: Pixel, const EXPANDED: bool, const CHANNELS: usize>(
+fn long<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize>(
     rows: &mut EnergyRows,
-    errors: &Errors<'_, P, EXPANDED, CHANNELS>,
+    errors: &Errors<'_, P, FORM, CHANNELS>,
     out: &mut [Lanes],
 ) {
     // `take_across` reads one value more than the row has.
@@ -203,10 +283,10 @@ fn masks_body<V: Vector, P: Pixel>(
     tables.resize(tables.len().max(runs.levels() * plane), Lanes::ZERO);
     for (y, row) in tables[..plane].chunks_exact_mut(shape.width).enumerate() {
         match (probe.expanded, tile.pixels.len() / plane) {
-            (true, 3) => Errors::<P, true, 3>::of_row(tile, probe, shape, y).write::<V>(row),
-            (true, _) => Errors::<P, true, 0>::of_row(tile, probe, shape, y).write::<V>(row),
-            (false, 3) => Errors::<P, false, 3>::of_row(tile, probe, shape, y).write::<V>(row),
-            (false, _) => Errors::<P, false, 0>::of_row(tile, probe, shape, y).write::<V>(row),
+            (true, 3) => Errors::<P, EXPANDED, 3>::of_row(tile, probe, shape, y).write::<V>(row),
+            (true, _) => Errors::<P, EXPANDED, 0>::of_row(tile, probe, shape, y).write::<V>(row),
+            (false, 3) => Errors::<P, DIRECT, 3>::of_row(tile, probe, shape, y).write::<V>(row),
+            (false, _) => Errors::<P, DIRECT, 0>::of_row(tile, probe, shape, y).write::<V>(row),
         }
     }
     for level in 1..runs.levels() {
@@ -233,9 +313,9 @@ fn masks_body<V: Vector, P: Pixel>(
     }
 }
 
-/// The squared errors of the pixels of a row, summed over channels. Rows are cut to one length, so that no access in a
+/// The squared errors of the pixels of a row, summed over channels, in one of three forms, see [`Probe`]. Rows are cut to one length, so that no access in a
 /// loop over columns needs a check of its bounds.
-struct Errors<'a, P: Pixel, const EXPANDED: bool, const CHANNELS: usize> {
+struct Errors<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> {
     pixels: [&'a [P::Lanes]; CHANNELS],
     values: [&'a [f32]; CHANNELS],
     squares: &'a [Lanes],
@@ -245,7 +325,7 @@ struct Errors<'a, P: Pixel, const EXPANDED: bool, const CHANNELS: usize> {
     width: usize,
 }
 
-impl<'a, P: Pixel, const EXPANDED: bool, const CHANNELS: usize> Errors<'a, P, EXPANDED, CHANNELS> {
+impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Errors<'a, P, FORM, CHANNELS> {
     #[inline(always)]
     fn of_row(tile: &'a Tile<P>, probe: &'a Probe, shape: Shape, y: usize) -> Self {
         let (plane, start) = (shape.height * shape.width, y * shape.width);
@@ -255,7 +335,7 @@ impl<'a, P: Pixel, const EXPANDED: bool, const CHANNELS: usize> Errors<'a, P, EX
             pixels[c] = &tile.pixels[c * plane + start..][..shape.width];
             values[c] = &probe.values[c * plane + start..][..shape.width];
         }
-        let squares: &[Lanes] = if EXPANDED { &tile.squares[start..][..shape.width] } else { &[] };
+        let squares: &[Lanes] = if FORM == EXPANDED { &tile.squares[start..][..shape.width] } else { &[] };
         let rest = (&tile.pixels[start..], &probe.values[start..]);
         Self { pixels, values, squares, rest, plane, width: shape.width }
     }
@@ -268,7 +348,7 @@ impl<'a, P: Pixel, const EXPANDED: bool, const CHANNELS: usize> Errors<'a, P, EX
             part.pixels[c] = &self.pixels[c][start..][..width];
             part.values[c] = &self.values[c][start..][..width];
         }
-        if EXPANDED {
+        if FORM == EXPANDED {
             part.squares = &self.squares[start..][..width];
         }
         part.rest = (&self.rest.0[start..], &self.rest.1[start..]);
@@ -287,9 +367,14 @@ impl<'a, P: Pixel, const EXPANDED: bool, const CHANNELS: usize> Errors<'a, P, EX
 
     #[inline(always)]
     fn at<V: Vector>(&self, x: usize) -> V {
-        let mut sum = if EXPANDED { V::load(&self.squares[x]) } else { V::splat(0.0) };
+        let mut sum = if FORM == EXPANDED { V::load(&self.squares[x]) } else { V::splat(0.0) };
         for c in 0..CHANNELS {
-            sum = Self::add(sum, P::centred(&self.pixels[c][x]), self.values[c][x]);
+            let a: V = P::centred(&self.pixels[c][x]);
+            sum = if FORM == PRODUCTS && c == 0 {
+                a.mul(V::splat(self.values[c][x]))
+            } else {
+                Self::add(sum, a, self.values[c][x])
+            };
         }
         if CHANNELS == 0 {
             let (pixels, values) = self.rest;
@@ -303,11 +388,41 @@ impl<'a, P: Pixel, const EXPANDED: bool, const CHANNELS: usize> Errors<'a, P, EX
     #[inline(always)]
     fn add<V: Vector>(sum: V, a: V, value: f32) -> V {
         let z = V::splat(value);
-        if EXPANDED {
-            a.mul_add(z, sum)
-        } else {
+        if FORM == DIRECT {
             let t = a.sub(z);
             t.mul_add(t, sum)
+        } else {
+            a.mul_add(z, sum)
         }
+    }
+}
+
+impl<P: Pixel, const CHANNELS: usize> Values for Errors<'_, P, PRODUCTS, CHANNELS> {
+    #[inline(always)]
+    fn cut(&self, width: usize) -> Self {
+        self.part(0, width)
+    }
+
+    #[inline(always)]
+    fn at<V: Vector>(&self, x: usize) -> V {
+        Errors::at(self, x)
+    }
+}
+
+/// A row of squares in units of a quantum.
+struct Squares<'a> {
+    row: &'a [Lanes],
+    scale: f32,
+}
+
+impl Values for Squares<'_> {
+    #[inline(always)]
+    fn cut(&self, width: usize) -> Self {
+        Self { row: &self.row[..width], scale: self.scale }
+    }
+
+    #[inline(always)]
+    fn at<V: Vector>(&self, x: usize) -> V {
+        V::load(&self.row[x]).mul(V::splat(self.scale))
     }
 }

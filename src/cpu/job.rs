@@ -7,6 +7,7 @@ use super::isa::Isa;
 use super::probe::Probe;
 use super::simd::{LANES, Lanes};
 use super::tile::{Pixel, Tile};
+use super::whole;
 use crate::bank::Bank;
 use crate::error::Result;
 use crate::windows::{Kind, Windows};
@@ -131,6 +132,19 @@ impl<P: Pixel> Group<P> {
                 tile.square(job.isa, job.plane());
             }
         }
+        if expanded {
+            self.sum_squares(job);
+        }
+    }
+
+    /// Sums up the squares of all tiles over windows where their energies are formed in whole numbers.
+    fn sum_squares(&mut self, job: &Job<'_, P>) {
+        let (windows, [channels, ..], (_, unit)) = (&job.views[0], job.bank.image_shape(), job.bank.scale());
+        let Some(side) = whole::side(windows, channels) else { return };
+        let largest = (side * side * channels) as f64 * (job.bank.reach() * unit).powi(2);
+        for (tile, rows) in self.tiles[..self.filled].iter_mut().zip(&mut self.rows) {
+            rows.sum_squares(job.isa, windows, side, whole::quantum(largest), tile);
+        }
     }
 
     /// The first images of the groups of a shard.
@@ -159,7 +173,7 @@ impl<P: Pixel> Group<P> {
             }
             Kind::Square { side } => {
                 for rows in rows.iter_mut() {
-                    rows.start(windows, *side);
+                    rows.start(windows, *side, values);
                 }
                 for y in 0..windows.height() {
                     for ((tile, rows), out) in tiles.iter().zip(&mut *rows).zip(energies.chunks_exact_mut(count)) {

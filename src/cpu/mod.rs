@@ -29,6 +29,7 @@ mod sparse;
 pub mod spread;
 pub mod tile;
 pub mod weigh;
+pub mod whole;
 
 use ndarray::{Array3, Array4, ArrayView4, ArrayViewMut3, s};
 
@@ -68,7 +69,7 @@ pub fn composite<T: Copy + Into<f64> + Send + Sync>(
         let probes = |flipped| queries.clone().map(move |q| (q, flipped));
         let probes: Vec<Probe> = probes(false)
             .chain(probes(true).filter(|_| flips))
-            .map(|(q, flipped)| Probe::new(bank, z.slice(s![q, .., .., ..]), sigma[q], q, flipped))
+            .map(|(q, flipped)| Probe::new(bank, &views[usize::from(flipped)], z.slice(s![q, .., .., ..]), sigma[q], q, flipped))
             .collect();
         let sums = match bank.pixels() {
             Pixels::U8(pixels) => sums_of(&Job::new(bank, pixels, &views, &probes)?, &mut rounds)?,

@@ -2,27 +2,25 @@
 
 use super::isa::{Isa, dispatched};
 use super::simd::{Lanes, Vector};
-use super::slide::{LONGEST_SHORT, Roll, RowSlider, slide_row};
+use super::slide::{LONGEST_SHORT, Roll};
 use crate::runs::Runs;
 use crate::windows::Windows;
 
 /// From rows of weights of square windows to rows of coefficients, while both are in the first-level cache.
 #[derive(Debug, Default)]
 pub struct SpreadRows {
-    /// Long windows: sums down the rows of weights.
-    slider: RowSlider,
-    /// Short windows: the last rows of weights.
+    /// The last `side` rows of weights, and the one that leaves.
     ring: Vec<Lanes>,
-    /// Long windows: a row of sums down the windows, and the tails of its blocks.
-    rows: Vec<Lanes>,
+    /// Which rows of the ring are live.
+    live: Vec<bool>,
+    /// Long windows: sums down the last rows of weights, with zeros around them.
+    down: Vec<Lanes>,
     side: usize,
     columns: usize,
     /// Rows taken so far.
     seen: usize,
     /// Up to which row, exclusively, some row of weights has an effect.
     reach: usize,
-    /// Short windows: which rows of the ring are live.
-    live: [bool; LONGEST_SHORT],
 }
 
 impl SpreadRows {
@@ -30,21 +28,18 @@ impl SpreadRows {
     pub fn start(&mut self, windows: &Windows, side: usize) {
         let (_, columns) = windows.grid();
         (self.side, self.columns, self.seen, self.reach) = (side, columns, 0, 0);
-        self.live = [false; LONGEST_SHORT];
+        self.live.clear();
+        self.live.resize(side + 1, false);
+        self.ring.resize((side + 1) * columns, Lanes::ZERO);
         if side > LONGEST_SHORT {
-            self.slider.start(side, columns);
-            self.rows.resize(self.rows.len().max(2 * windows.width() + 1), Lanes::ZERO);
-        } else {
-            self.ring.resize(self.ring.len().max(side * columns), Lanes::ZERO);
+            self.down.clear();
+            self.down.resize(side + columns + side - 1, Lanes::ZERO);
         }
     }
 
     /// Where the next row of weights belongs.
     pub fn slot(&mut self) -> &mut [Lanes] {
-        if self.side > LONGEST_SHORT {
-            return self.slider.slot();
-        }
-        let slot = self.seen % self.side;
+        let slot = self.seen % (self.side + 1);
         &mut self.ring[slot * self.columns..][..self.columns]
     }
 
@@ -52,13 +47,36 @@ impl SpreadRows {
     /// Returns whether the next row of pixels has any weight; if so, `out` holds for each pixel the sum of the weights of
     /// all windows around it.
     pub fn next(&mut self, isa: Isa, live: bool, out: &mut [Lanes]) -> bool {
+        let slots = self.side + 1;
+        let (newest, oldest) = (self.seen % slots, (self.seen + 1) % slots);
+        let step = Step {
+            newest: live.then_some(newest),
+            // The row that leaves, unless nothing is left without it.
+            oldest: (self.live[oldest] && self.reach > self.seen).then_some(oldest),
+            fresh: self.reach <= self.seen,
+        };
+        (self.live[newest], self.live[oldest]) = (live, false);
         if live {
             self.reach = self.seen + self.side;
         }
-        square(isa, self, live, out);
         self.seen += 1;
-        self.reach >= self.seen
+        let any = self.reach >= self.seen;
+        if any {
+            square(isa, self, step, out);
+        }
+        any
     }
+}
+
+/// What happens to the rows of weights around a row of pixels.
+#[derive(Debug, Clone, Copy)]
+struct Step {
+    /// The slot of a live row that enters.
+    newest: Option<usize>,
+    /// The slot of a live row that leaves.
+    oldest: Option<usize>,
+    /// Whether no other row is live.
+    fresh: bool,
 }
 
 /// Writes to `out` `[pixel]` the sum of the weights of all masks that hold the pixel, through doubling tables. Masks not
@@ -75,7 +93,7 @@ pub fn spread_masks(
 }
 
 dispatched! {
-    fn square(rows: &mut SpreadRows, live: bool, out: &mut [Lanes]) = square_body
+    fn square(rows: &mut SpreadRows, step: Step, out: &mut [Lanes]) = square_body
 }
 
 dispatched! {
@@ -89,21 +107,20 @@ dispatched! {
 }
 
 #[inline(always)]
-fn square_body<V: Vector>(rows: &mut SpreadRows, live: bool, out: &mut [Lanes]) {
+fn square_body<V: Vector>(rows: &mut SpreadRows, step: Step, out: &mut [Lanes]) {
     match rows.side {
-        1 => short::<V, 0>(rows, live, out),
-        2 => short::<V, 1>(rows, live, out),
-        3 => short::<V, 2>(rows, live, out),
-        LONGEST_SHORT => short::<V, 3>(rows, live, out),
-        _ => long::<V>(rows, live, out),
+        1 => short::<V, 0>(rows, out),
+        2 => short::<V, 1>(rows, out),
+        3 => short::<V, 2>(rows, out),
+        LONGEST_SHORT => short::<V, 3>(rows, out),
+        _ => long::<V>(rows, step, out),
     }
 }
 
 /// Windows of `BEFORE + 1` pixels a side: down the rows of weights first, then across in registers.
 #[inline(always)]
-fn short<V: Vector, const BEFORE: usize>(rows: &mut SpreadRows, live: bool, out: &mut [Lanes]) {
-    rows.live[rows.seen % (BEFORE + 1)] = live;
-    let ring = rows.ring.chunks_exact(rows.columns).zip(rows.live);
+fn short<V: Vector, const BEFORE: usize>(rows: &mut SpreadRows, out: &mut [Lanes]) {
+    let ring = rows.ring.chunks_exact(rows.columns).zip(&rows.live);
     let mut holding = ring.filter_map(|(row, live)| live.then_some(row));
     let Some(first) = holding.next() else { return };
     let mut others = [first; BEFORE];
@@ -156,44 +173,50 @@ fn border<V: Vector, const BEFORE: usize>(rows: &[&[Lanes]], first: &[Lanes], ou
     }
 }
 
-/// Down the rows with a slider, to which rows without weight are zero; then across.
+/// Running sums, first down the rows, then across: what enters a window is added, what leaves it taken away. That leaves
+/// behind a rounding error of the image's largest coefficient nearby, as any sum does.
 #[inline(always)]
-fn long<V: Vector>(rows: &mut SpreadRows, live: bool, out: &mut [Lanes]) {
-    let (tails, down) = rows.rows.split_at_mut(out.len());
-    let down = &mut down[..=rows.columns];
-    if live {
-        rows.slider.take::<V>(&mut down[..rows.columns]);
-    } else {
-        rows.slider.take_zeros::<V>(&mut down[..rows.columns]);
+fn long<V: Vector>(rows: &mut SpreadRows, step: Step, out: &mut [Lanes]) {
+    let SpreadRows { ring, down, side, columns, .. } = rows;
+    let row = |slot: usize| &ring[slot * *columns..][..*columns];
+    let sums = &mut down[*side..][..*columns];
+    match (step.newest.map(row), step.oldest.map(row)) {
+        (Some(new), _) if step.fresh => sums.copy_from_slice(new),
+        (Some(new), Some(old)) => exchange::<V>(sums, new, old),
+        (Some(new), None) => add::<V>(sums, new),
+        (None, Some(old)) => subtract::<V>(sums, old),
+        (None, None) => {}
     }
-    if rows.reach > rows.seen {
-        slide_out::<V>(down, rows.side, tails, out);
+    let (leaving, entering) = (&down[..out.len()], &down[*side..][..out.len()]);
+    let mut run = V::splat(0.0);
+    for x in 0..out.len() {
+        run = run.add(V::load(&entering[x]).sub(V::load(&leaving[x])));
+        run.store(&mut out[x]);
     }
 }
 
-/// `out[x]` = sum of the up to `side` values at and before x, of a row shorter than `out` by `side - 1`, followed by one
-/// value that has no effect.
 #[inline(always)]
-fn slide_out<V: Vector>(padded: &[Lanes], side: usize, tails: &mut [Lanes], out: &mut [Lanes]) {
-    let row = &padded[..padded.len() - 1];
-    let short = side.min(row.len());
-    let mut head = V::splat(0.0);
-    for (o, value) in out.iter_mut().zip(&row[..short]) {
-        head = head.add(V::load(value));
-        head.store(o);
+fn exchange<V: Vector>(sums: &mut [Lanes], new: &[Lanes], old: &[Lanes]) {
+    let (new, old) = (&new[..sums.len()], &old[..sums.len()]);
+    for x in 0..sums.len() {
+        let change = V::load(&new[x]).sub(V::load(&old[x]));
+        V::load(&sums[x]).add(change).store(&mut sums[x]);
     }
-    let (begin, end) = out.split_at_mut(row.len().max(side - 1));
-    if row.len() > side {
-        slide_row::<V>(padded, side, tails, &mut begin[side - 1..]);
-    } else {
-        // Every window reaches the middle.
-        let total = begin[short - 1];
-        begin[short..].fill(total);
+}
+
+#[inline(always)]
+fn add<V: Vector>(sums: &mut [Lanes], new: &[Lanes]) {
+    let new = &new[..sums.len()];
+    for x in 0..sums.len() {
+        V::load(&sums[x]).add(V::load(&new[x])).store(&mut sums[x]);
     }
-    let mut tail = V::splat(0.0);
-    for (o, value) in end.iter_mut().rev().zip(row.iter().rev()) {
-        tail = tail.add(V::load(value));
-        tail.store(o);
+}
+
+#[inline(always)]
+fn subtract<V: Vector>(sums: &mut [Lanes], old: &[Lanes]) {
+    let old = &old[..sums.len()];
+    for x in 0..sums.len() {
+        V::load(&sums[x]).sub(V::load(&old[x])).store(&mut sums[x]);
     }
 }
 

@@ -112,6 +112,8 @@ pub struct Tile<P: Pixel> {
     pub pixels: Vec<P::Lanes>,
     /// Their squares summed over channels, `[row][column][lane]`, once [`Tile::square`] was asked for them.
     pub squares: Vec<Lanes>,
+    /// Those summed over windows too, `[window][lane]`, where energies are formed in whole numbers.
+    pub window_squares: Vec<Lanes>,
     /// Number of lanes that hold an image.
     pub valid: usize,
 }
@@ -120,7 +122,7 @@ impl<P: Pixel> Tile<P> {
     /// An empty tile for images of `image_len` values.
     #[must_use]
     pub fn new(image_len: usize) -> Self {
-        Self { pixels: vec![P::ZERO; image_len], squares: Vec::new(), valid: 0 }
+        Self { pixels: vec![P::ZERO; image_len], squares: Vec::new(), window_squares: Vec::new(), valid: 0 }
     }
 
     /// Fills the tile with up to sixteen images laid one after the other.

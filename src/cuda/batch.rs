@@ -250,9 +250,10 @@ mod tests {
     fn forms_are_those_of_the_cpu() {
         let images = Array4::<u8>::zeros((1, 1, 1, 1));
         let bank = Bank::from_u8(images.view()).unwrap();
+        let windows = crate::windows::Windows::full(1, 1).unwrap();
         let z = ndarray::Array3::<f64>::zeros((1, 1, 1));
         for sigma in [1e-6, 0.099, 0.1, 0.11, 0.499, 0.5, 0.51, 80.0] {
-            let probe = Probe::new(&bank, z.view(), sigma, 0, false);
+            let probe = Probe::new(&bank, &windows, z.view(), sigma, 0, false);
             let form = Form { expanded: probe.expanded, sparse: probe.sparse };
             assert_eq!(Form::of(sigma, bank.reach()), form);
             assert!(Form::ALL.contains(&form));

@@ -33,6 +33,16 @@ impl Lanes {
     }
 }
 
+/// Sixteen whole numbers in memory, one an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct WholeLanes(pub [i32; LANES]);
+
+impl WholeLanes {
+    /// Zero in every lane.
+    pub const ZERO: Self = Self([0; LANES]);
+}
+
 /// Sums of sixteen values, lanes i and i + 8 together.
 #[derive(Debug, Clone, Copy, PartialEq)]
 #[repr(C, align(32))]
@@ -69,8 +79,28 @@ impl Halves {
     }
 }
 
+/// Sixteen whole numbers in registers. Sums wrap around, so that their order never matters, nor what their parts grow to.
+pub trait Whole: Copy {
+    /// From memory.
+    fn load(lanes: &WholeLanes) -> Self;
+    /// To memory.
+    fn store(self, lanes: &mut WholeLanes);
+    /// Lane by lane sum.
+    #[must_use]
+    fn add(self, other: Self) -> Self;
+    /// Lane by lane difference.
+    #[must_use]
+    fn sub(self, other: Self) -> Self;
+}
+
 /// Sixteen values in registers, with the operations the kernels need.
 pub trait Vector: Copy {
+    /// Whole numbers of the same instruction set.
+    type Whole: Whole;
+    /// The nearest whole numbers, ties to even, of values of magnitude below 2^31.
+    fn round(self) -> Self::Whole;
+    /// The nearest floats.
+    fn of_whole(whole: Self::Whole) -> Self;
     /// From memory.
     fn load(lanes: &Lanes) -> Self;
     /// From sixteen bytes, as numbers.

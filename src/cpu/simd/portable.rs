@@ -1,10 +1,57 @@
 //! Vectors as plain arrays: the baseline of every processor, and NEON, which is the baseline of 64-bit ARM.
 
-use super::{HalfLanes, Halves, LANES, Lanes, Vector};
+use super::{HalfLanes, Halves, LANES, Lanes, Vector, Whole, WholeLanes};
 
 /// Sixteen values as an array; `FMA` says whether the target has a fused multiply-add.
 #[derive(Clone, Copy)]
 pub struct Portable<const FMA: bool>([f32; LANES]);
+
+/// Sixteen whole numbers as an array.
+#[derive(Clone, Copy)]
+pub struct PortableWhole([i32; LANES]);
+
+impl PortableWhole {
+    #[inline(always)]
+    fn zip(self, other: Self, op: impl Fn(i32, i32) -> i32) -> Self {
+        let mut out = self.0;
+        for (o, b) in out.iter_mut().zip(other.0) {
+            *o = op(*o, b);
+        }
+        Self(out)
+    }
+}
+
+impl Whole for PortableWhole {
+    #[inline(always)]
+    fn load(lanes: &WholeLanes) -> Self {
+        Self(lanes.0)
+    }
+
+    #[inline(always)]
+    fn store(self, lanes: &mut WholeLanes) {
+        lanes.0 = self.0;
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, i32::wrapping_add)
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        self.zip(other, i32::wrapping_sub)
+    }
+}
+
+/// The nearest whole number, ties to even. Where the processor has no instruction for it, [`f32::round_ties_even`] is a
+/// call; adding and taking away 2^23, from where on floats are whole, is not.
+#[inline(always)]
+fn round(value: f32) -> i32 {
+    const WHOLE_FROM: f32 = 8_388_608.0;
+    let size = value.abs();
+    let rounded = if size < WHOLE_FROM { (size + WHOLE_FROM) - WHOLE_FROM } else { size };
+    rounded.copysign(value) as i32
+}
 
 impl<const FMA: bool> Portable<FMA> {
     #[inline(always)]
@@ -18,6 +65,26 @@ impl<const FMA: bool> Portable<FMA> {
 }
 
 impl<const FMA: bool> Vector for Portable<FMA> {
+    type Whole = PortableWhole;
+
+    #[inline(always)]
+    fn round(self) -> Self::Whole {
+        let mut out = [0; LANES];
+        for (o, value) in out.iter_mut().zip(self.0) {
+            *o = round(value);
+        }
+        PortableWhole(out)
+    }
+
+    #[inline(always)]
+    fn of_whole(whole: Self::Whole) -> Self {
+        let mut out = [0.0; LANES];
+        for (o, value) in out.iter_mut().zip(whole.0) {
+            *o = value as f32;
+        }
+        Self(out)
+    }
+
     #[inline(always)]
     fn load(lanes: &Lanes) -> Self {
         Self(lanes.0)

@@ -11,16 +11,16 @@ use std::arch::x86_64::{
     _mm_loadl_epi64, _mm_loadu_si128, _mm_movehl_ps, _mm_movelh_ps, _mm_shuffle_ps, _mm_storeu_ps, _mm_storeu_si128,
     _mm_unpackhi_epi8, _mm_unpackhi_ps, _mm_unpacklo_epi8, _mm_unpacklo_ps, _mm256_add_epi32, _mm256_add_ps,
     _mm256_and_si256, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps,
-    _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_load_ps,
+    _mm256_cvtepi32_ps, _mm256_cvtps_epi32, _mm256_cvtepu8_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_load_ps,
     _mm256_load_si256, _mm256_max_ps, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_ps, _mm256_or_si256,
     _mm256_set1_epi32, _mm256_set1_ps, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_store_ps, _mm256_store_si256,
-    _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512, _mm512_castps256_ps512,
-    _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
+    _mm256_sub_epi32, _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512, _mm512_castps256_ps512,
+    _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvtps_epi32, _mm512_load_si512, _mm512_store_si512, _mm512_sub_epi32, _mm512_cvtepu8_epi32,
     _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_insertf32x8, _mm512_load_ps, _mm512_max_ps, _mm512_min_ps,
     _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_store_ps, _mm512_sub_ps,
 };
 
-use super::{HalfLanes, Halves, LANES, Lanes, Vector};
+use super::{HalfLanes, Halves, LANES, Lanes, Vector, Whole, WholeLanes};
 
 /// Sixteen values in two AVX2 registers.
 #[derive(Clone, Copy)]
@@ -29,6 +29,14 @@ pub struct Avx2(__m256, __m256);
 /// Sixteen values in one AVX-512 register.
 #[derive(Clone, Copy)]
 pub struct Avx512(__m512);
+
+/// Sixteen whole numbers in two AVX2 registers.
+#[derive(Clone, Copy)]
+pub struct Avx2Whole(__m256i, __m256i);
+
+/// Sixteen whole numbers in one AVX-512 register.
+#[derive(Clone, Copy)]
+pub struct Avx512Whole(__m512i);
 
 // Closures handed to library functions such as `array::map` are not compiled for the kernel's features: intrinsics in
 // them become calls. So everything here is spelled out.
@@ -124,7 +132,78 @@ fn scale_256(power: __m256, shifted: __m256) -> __m256 {
     }
 }
 
+impl Whole for Avx2Whole {
+    #[inline(always)]
+    fn load(lanes: &WholeLanes) -> Self {
+        let at = lanes.0.as_ptr();
+        // SAFETY: AVX2 was detected (module header); `WholeLanes` is 16 words, aligned to 64 bytes.
+        unsafe { Self(_mm256_load_si256(at.cast()), _mm256_load_si256(at.add(8).cast())) }
+    }
+
+    #[inline(always)]
+    fn store(self, lanes: &mut WholeLanes) {
+        let at = lanes.0.as_mut_ptr();
+        // SAFETY: AVX2 was detected (module header); `WholeLanes` is 16 words, aligned to 64 bytes.
+        unsafe {
+            _mm256_store_si256(at.cast(), self.0);
+            _mm256_store_si256(at.add(8).cast(), self.1);
+        }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: AVX2 was detected (module header).
+        unsafe { Self(_mm256_add_epi32(self.0, other.0), _mm256_add_epi32(self.1, other.1)) }
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX2 was detected (module header).
+        unsafe { Self(_mm256_sub_epi32(self.0, other.0), _mm256_sub_epi32(self.1, other.1)) }
+    }
+}
+
+impl Whole for Avx512Whole {
+    #[inline(always)]
+    fn load(lanes: &WholeLanes) -> Self {
+        // SAFETY: AVX-512 was detected (module header); `WholeLanes` is 16 words, aligned to 64 bytes.
+        unsafe { Self(_mm512_load_si512(lanes.0.as_ptr().cast())) }
+    }
+
+    #[inline(always)]
+    fn store(self, lanes: &mut WholeLanes) {
+        // SAFETY: AVX-512 was detected (module header); `WholeLanes` is 16 words, aligned to 64 bytes.
+        unsafe { _mm512_store_si512(lanes.0.as_mut_ptr().cast(), self.0) }
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { Self(_mm512_add_epi32(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    fn sub(self, other: Self) -> Self {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { Self(_mm512_sub_epi32(self.0, other.0)) }
+    }
+}
+
 impl Vector for Avx2 {
+    type Whole = Avx2Whole;
+
+    #[inline(always)]
+    fn round(self) -> Self::Whole {
+        // SAFETY: AVX2 was detected (module header).
+        unsafe { Avx2Whole(_mm256_cvtps_epi32(self.0), _mm256_cvtps_epi32(self.1)) }
+    }
+
+    #[inline(always)]
+    fn of_whole(whole: Self::Whole) -> Self {
+        // SAFETY: AVX2 was detected (module header).
+        unsafe { Self(_mm256_cvtepi32_ps(whole.0), _mm256_cvtepi32_ps(whole.1)) }
+    }
+
     #[inline(always)]
     fn load(lanes: &Lanes) -> Self {
         let at = lanes.0.as_ptr();
@@ -247,6 +326,20 @@ impl Vector for Avx2 {
 }
 
 impl Vector for Avx512 {
+    type Whole = Avx512Whole;
+
+    #[inline(always)]
+    fn round(self) -> Self::Whole {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { Avx512Whole(_mm512_cvtps_epi32(self.0)) }
+    }
+
+    #[inline(always)]
+    fn of_whole(whole: Self::Whole) -> Self {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { Self(_mm512_cvtepi32_ps(whole.0)) }
+    }
+
     #[inline(always)]
     fn load(lanes: &Lanes) -> Self {
         // SAFETY: AVX-512 was detected (module header); `Lanes` is 16 floats, aligned to 64 bytes.
