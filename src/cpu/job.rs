@@ -34,8 +34,8 @@ pub(super) struct Group<P: Pixel> {
     tiles: Vec<Tile<P>>,
     filled: usize,
     energies: Vec<Lanes>,
-    /// Square windows: the rows in work, one a tile.
-    rows: Vec<EnergyRows>,
+    /// Square windows: the rows in work.
+    rows: EnergyRows,
     /// Doubling tables of masks.
     tables: Vec<Lanes>,
 }
@@ -114,7 +114,7 @@ impl<P: Pixel> Group<P> {
             tiles: (0..TILES).map(|_| Tile::new(job.bank.image_len())).collect(),
             filled: 0,
             energies: vec![Lanes::ZERO; TILES * job.windows_at_once()],
-            rows: (0..TILES).map(|_| EnergyRows::default()).collect(),
+            rows: EnergyRows::default(),
             tables: Vec::new(),
         }
     }
@@ -125,25 +125,25 @@ impl<P: Pixel> Group<P> {
         let last = shard.end.min(first + self.tiles.len() * LANES);
         let parts = job.pixels[first * image_len..last * image_len].chunks(LANES * image_len);
         self.filled = parts.len();
-        let expanded = job.probes.iter().any(|probe| probe.expanded);
         for (tile, part) in self.tiles.iter_mut().zip(parts) {
             tile.load(job.isa, part);
-            if expanded {
-                tile.square(job.isa, job.plane());
-            }
         }
-        if expanded {
-            self.sum_squares(job);
+        if job.probes.iter().any(|probe| probe.expanded) {
+            self.square(job);
         }
     }
 
-    /// Sums up the squares of all tiles over windows where their energies are formed in whole numbers.
-    fn sum_squares(&mut self, job: &Job<'_, P>) {
+    /// Computes what the expanded form shares among probes: squares of pixels, or of windows.
+    fn square(&mut self, job: &Job<'_, P>) {
         let (windows, [channels, ..], (_, unit)) = (&job.views[0], job.bank.image_shape(), job.bank.scale());
-        let Some(side) = whole::side(windows, channels) else { return };
+        let tiles = &mut self.tiles[..self.filled];
+        let Some(side) = whole::side(windows, channels) else {
+            tiles.iter_mut().for_each(|tile| tile.square(job.isa, job.plane()));
+            return;
+        };
         let largest = (side * side * channels) as f64 * (job.bank.reach() * unit).powi(2);
-        for (tile, rows) in self.tiles[..self.filled].iter_mut().zip(&mut self.rows) {
-            rows.sum_squares(job.isa, windows, side, whole::quantum(largest), tile);
+        for tile in tiles {
+            self.rows.square(job.isa, windows, side, whole::quantum(largest), tile);
         }
     }
 
@@ -172,15 +172,11 @@ impl<P: Pixel> Group<P> {
                 take(Part { tiles, probe, first: 0, energies: &energies[..tiles.len() * count] });
             }
             Kind::Square { side } => {
-                for rows in rows.iter_mut() {
-                    rows.start(windows, *side, values);
-                }
+                let energies = &mut energies[..tiles.len() * count];
+                rows.start(windows, *side, values, tiles.len());
                 for y in 0..windows.height() {
-                    for ((tile, rows), out) in tiles.iter().zip(&mut *rows).zip(energies.chunks_exact_mut(count)) {
-                        rows.next(job.isa, windows, tile, values, out);
-                    }
+                    rows.next(job.isa, windows, tiles, values, energies);
                     if let Some(row) = (y + 1).checked_sub(*side) {
-                        let energies = &energies[..tiles.len() * count];
                         take(Part { tiles, probe, first: row * count, energies });
                     }
                 }

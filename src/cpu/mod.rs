@@ -13,6 +13,7 @@ pub mod candidates;
 mod composites;
 mod dense;
 pub mod energy;
+mod errors;
 mod full;
 pub mod gather;
 pub mod isa;

@@ -27,14 +27,14 @@ impl SpreadRows {
     /// Before the first row of windows.
     pub fn start(&mut self, windows: &Windows, side: usize) {
         let (_, columns) = windows.grid();
-        (self.side, self.columns, self.seen, self.reach) = (side, columns, 0, 0);
-        self.live.clear();
-        self.live.resize(side + 1, false);
-        self.ring.resize((side + 1) * columns, Lanes::ZERO);
-        if side > LONGEST_SHORT {
+        if (self.side, self.columns) != (side, columns) {
+            self.ring.resize((side + 1) * columns, Lanes::ZERO);
             self.down.clear();
             self.down.resize(side + columns + side - 1, Lanes::ZERO);
         }
+        (self.side, self.columns, self.seen, self.reach) = (side, columns, 0, 0);
+        self.live.clear();
+        self.live.resize(side + 1, false);
     }
 
     /// Where the next row of weights belongs.

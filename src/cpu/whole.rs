@@ -5,8 +5,11 @@
 //! additions a direction whatever the side. With floats that would leave an error behind for good. The rounding of the
 //! values is no loss: it is below what a float of the size of a window's sum can tell apart (docs/accuracy.md).
 
+use super::errors::{Errors, PRODUCTS, SQUARES, Shape};
+use super::isa::{Isa, dispatched};
 use super::simd::{Lanes, Vector, Whole, WholeLanes};
 use super::slide::LONGEST_SHORT;
+use super::tile::{Pixel, Tile};
 use crate::windows::{Kind, Windows};
 
 /// Windows of more values than this are summed as floats, as the quantum would be too coarse for each of them.
@@ -30,21 +33,12 @@ pub fn quantum(bound: f64) -> f32 {
     2.0_f32.powi(((bound / ROOM).log2().ceil() as i32).max(SMALLEST))
 }
 
-/// A row of values, less whatever makes them.
-pub trait Values: Sized {
-    /// The first `width` columns.
-    #[must_use]
-    fn cut(&self, width: usize) -> Self;
-    /// The values at column x.
-    fn at<V: Vector>(&self, x: usize) -> V;
-}
-
-/// Window sums of sixteen images, as rows of values arrive from the top.
+/// Window sums of tiles, as rows of values arrive from the top.
 #[derive(Debug, Default)]
 pub struct WholeSums {
-    /// The last `side` rows of values; the next one takes the place of the oldest.
+    /// The last `side` rows of values, `[row][column][tile]`; the next one takes the place of the oldest.
     ring: Vec<WholeLanes>,
-    /// Sums down the last `side` rows, a column each, after one zero.
+    /// Sums down the last `side` rows, `[column][tile]`, after a column of zeros.
     down: Vec<WholeLanes>,
     side: usize,
     width: usize,
@@ -53,59 +47,215 @@ pub struct WholeSums {
 }
 
 impl WholeSums {
-    /// Before the first row of `width` values, for windows of `side` rows and columns.
-    pub fn start(&mut self, side: usize, width: usize) {
+    /// Before the first row of `width` values of each of `tiles`, for windows of `side` rows and columns.
+    pub fn start(&mut self, side: usize, width: usize, tiles: usize) {
         (self.side, self.width, self.seen) = (side, width, 0);
-        self.ring.resize(self.ring.len().max(side * width), WholeLanes::ZERO);
-        self.down.clear();
-        self.down.resize(width + 1, WholeLanes::ZERO);
+        self.ring.resize(self.ring.len().max(side * width * tiles), WholeLanes::ZERO);
+        self.down.resize(self.down.len().max((width + 1) * tiles), WholeLanes::ZERO);
+        self.down[..tiles].fill(WholeLanes::ZERO);
     }
 
-    /// Takes the next row, of values in units of the quantum. If a row of windows ends there, writes to `out` `base` plus
-    /// `quantum` times the sums.
-    #[inline(always)]
-    pub fn take<V: Vector>(&mut self, values: &impl Values, quantum: f32, base: &[Lanes], out: &mut [Lanes]) {
-        if self.seen < self.side {
-            self.enter::<V, false>(values);
-        } else {
-            self.enter::<V, true>(values);
-        }
+    /// Takes the next row of pixels of one or two tiles and of the values of a probe. If a row of windows ends there, writes
+    /// to `out` `[tile][window]` their energies: `quantum` times the sums of products, plus the tile's sums of squares.
+    pub fn energies<P: Pixel>(
+        &mut self,
+        isa: Isa,
+        windows: &Windows,
+        tiles: &[Tile<P>],
+        (values, quantum): (&[f32], f32),
+        out: &mut [Lanes],
+    ) {
+        energies(isa, self, Shape::of(windows), tiles, values, quantum, out);
         self.seen += 1;
-        if self.seen >= self.side {
-            self.windows::<V>(quantum, base, out);
+    }
+
+    /// Sums the squares of a tile over windows, in multiples of `quantum`.
+    pub fn square<P: Pixel>(&mut self, isa: Isa, windows: &Windows, side: usize, quantum: f32, tile: &mut Tile<P>) {
+        tile.window_squares.resize(windows.count(), Lanes::ZERO);
+        self.start(side, windows.width(), 1);
+        for _ in 0..windows.height() {
+            square(isa, self, Shape::of(windows), quantum, tile);
+            self.seen += 1;
         }
     }
 
-    /// Adds a row to the sums down; `FULL` says that another leaves them.
+    /// The row of windows that ends at the row of pixels at hand, if any does.
+    fn row(&self) -> Option<usize> {
+        (self.seen + 1).checked_sub(self.side)
+    }
+
+    /// Adds the next row of values to the sums down, and takes away the one that leaves.
     #[inline(always)]
-    fn enter<V: Vector, const FULL: bool>(&mut self, values: &impl Values) {
+    fn take<V: Vector, const T: usize>(&mut self, values: &impl Values<T>) {
+        if self.seen == 0 {
+            self.enter::<V, T, false, false>(values);
+        } else if self.seen < self.side {
+            self.enter::<V, T, true, false>(values);
+        } else {
+            self.enter::<V, T, true, true>(values);
+        }
+    }
+
+    /// Adds a row to the sums down, if there are `SOME` already; `FULL` says that another row leaves them.
+    #[inline(always)]
+    fn enter<V: Vector, const T: usize, const SOME: bool, const FULL: bool>(&mut self, values: &impl Values<T>) {
         let slot = self.seen % self.side;
-        let ring = &mut self.ring[slot * self.width..][..self.width];
-        let (down, values) = (&mut self.down[1..=ring.len()], values.cut(ring.len()));
+        let ring = &mut self.ring.as_chunks_mut::<T>().0[slot * self.width..][..self.width];
+        let down = &mut self.down.as_chunks_mut::<T>().0[1..][..ring.len()];
+        let values = values.cut(ring.len());
         for x in 0..ring.len() {
-            let value = values.at::<V>(x).round();
-            let mut sum = V::Whole::load(&down[x]).add(value);
-            if FULL {
-                sum = sum.sub(V::Whole::load(&ring[x]));
+            let row = values.at::<V>(x);
+            for t in 0..T {
+                let value = row[t].round();
+                let mut sum = value;
+                if SOME {
+                    sum = sum.add(V::Whole::load(&down[x][t]));
+                }
+                if FULL {
+                    sum = sum.sub(V::Whole::load(&ring[x][t]));
+                }
+                value.store(&mut ring[x][t]);
+                sum.store(&mut down[x][t]);
             }
-            value.store(&mut ring[x]);
-            sum.store(&mut down[x]);
         }
     }
 
+    /// Writes the sums over the windows of a row: `quantum` times them, plus `base` if there is any.
     #[inline(always)]
-    fn windows<V: Vector>(&self, quantum: f32, base: &[Lanes], out: &mut [Lanes]) {
+    fn windows<V: Vector, const T: usize>(&self, quantum: f32, base: Option<[&[Lanes]; T]>, out: [&mut [Lanes]; T]) {
         let columns = self.width + 1 - self.side;
-        let quantum = V::splat(quantum);
-        let mut run = V::Whole::load(&WholeLanes::ZERO);
-        for down in &self.down[1..self.side] {
-            run = run.add(V::Whole::load(down));
-        }
-        let (leaving, entering) = (&self.down[..columns], &self.down[self.side..][..columns]);
-        let (base, out) = (&base[..columns], &mut out[..columns]);
-        for x in 0..columns {
-            run = run.add(V::Whole::load(&entering[x]).sub(V::Whole::load(&leaving[x])));
-            V::of_whole(run).mul_add(quantum, V::load(&base[x])).store(&mut out[x]);
+        let (quantum, down) = (V::splat(quantum), self.down.as_chunks::<T>().0);
+        let (leaving, entering) = (&down[..columns], &down[self.side..][..columns]);
+        for (t, out) in out.into_iter().enumerate() {
+            let mut run = V::Whole::load(&WholeLanes::ZERO);
+            for down in &down[1..self.side] {
+                run = run.add(V::Whole::load(&down[t]));
+            }
+            let out = &mut out[..columns];
+            let base = base.map(|base| &base[t][..columns]);
+            for x in 0..columns {
+                run = run.add(V::Whole::load(&entering[x][t]).sub(V::Whole::load(&leaving[x][t])));
+                let sum = V::of_whole(run);
+                match base {
+                    None => sum.mul(quantum).store(&mut out[x]),
+                    Some(base) => sum.mul_add(quantum, V::load(&base[x])).store(&mut out[x]),
+                }
+            }
         }
     }
+}
+
+/// The values of one row of one or two tiles.
+trait Values<const T: usize>: Sized {
+    /// The first `width` columns.
+    fn cut(&self, width: usize) -> Self;
+
+    /// The values of every tile at column x.
+    fn at<V: Vector>(&self, x: usize) -> [V; T];
+}
+
+/// The products with a probe.
+struct Products<'a, P: Pixel, const CHANNELS: usize, const T: usize>([Errors<'a, P, PRODUCTS, CHANNELS>; T]);
+
+impl<P: Pixel, const CHANNELS: usize, const T: usize> Values<T> for Products<'_, P, CHANNELS, T> {
+    #[inline(always)]
+    fn cut(&self, width: usize) -> Self {
+        Self(std::array::from_fn(|t| self.0[t].part(0, width)))
+    }
+
+    #[inline(always)]
+    fn at<V: Vector>(&self, x: usize) -> [V; T] {
+        let mut values = [V::splat(0.0); T];
+        for t in 0..T {
+            values[t] = self.0[t].at(x);
+        }
+        values
+    }
+}
+
+/// The squares, in units of a quantum.
+struct Squares<'a, P: Pixel, const CHANNELS: usize> {
+    errors: Errors<'a, P, SQUARES, CHANNELS>,
+    scale: f32,
+}
+
+impl<P: Pixel, const CHANNELS: usize> Values<1> for Squares<'_, P, CHANNELS> {
+    #[inline(always)]
+    fn cut(&self, width: usize) -> Self {
+        Self { errors: self.errors.part(0, width), ..*self }
+    }
+
+    #[inline(always)]
+    fn at<V: Vector>(&self, x: usize) -> [V; 1] {
+        [self.errors.at::<V>(x).mul(V::splat(self.scale))]
+    }
+}
+
+dispatched! {
+    fn energies<P: Pixel>(
+        sums: &mut WholeSums,
+        shape: Shape,
+        tiles: &[Tile<P>],
+        values: &[f32],
+        quantum: f32,
+        out: &mut [Lanes],
+    ) = energies_body
+}
+
+dispatched! {
+    fn square<P: Pixel>(sums: &mut WholeSums, shape: Shape, quantum: f32, tile: &mut Tile<P>) = square_body
+}
+
+#[inline(always)]
+fn energies_body<V: Vector, P: Pixel>(
+    sums: &mut WholeSums,
+    shape: Shape,
+    tiles: &[Tile<P>],
+    values: &[f32],
+    quantum: f32,
+    out: &mut [Lanes],
+) {
+    let channels = tiles[0].pixels.len() / (shape.height * shape.width);
+    let (twos, ones) = tiles.as_chunks::<2>();
+    match (twos, ones, channels) {
+        ([two], [], 1) => energies_of::<V, P, 1, 2>(sums, shape, two, values, quantum, out),
+        ([two], [], 3) => energies_of::<V, P, 3, 2>(sums, shape, two, values, quantum, out),
+        ([two], [], _) => energies_of::<V, P, 0, 2>(sums, shape, two, values, quantum, out),
+        ([], [one], 1) => energies_of::<V, P, 1, 1>(sums, shape, std::array::from_ref(one), values, quantum, out),
+        ([], [one], 3) => energies_of::<V, P, 3, 1>(sums, shape, std::array::from_ref(one), values, quantum, out),
+        ([], [one], _) => energies_of::<V, P, 0, 1>(sums, shape, std::array::from_ref(one), values, quantum, out),
+        _ => unreachable!("groups have one or two tiles"),
+    }
+}
+
+#[inline(always)]
+fn energies_of<V: Vector, P: Pixel, const CHANNELS: usize, const T: usize>(
+    sums: &mut WholeSums,
+    shape: Shape,
+    tiles: &[Tile<P>; T],
+    values: &[f32],
+    quantum: f32,
+    out: &mut [Lanes],
+) {
+    sums.take::<V, T>(&Products::<P, CHANNELS, T>(std::array::from_fn(|t| {
+        Errors::of_row(&tiles[t], values, shape, sums.seen)
+    })));
+    let Some(row) = sums.row() else { return };
+    let columns = out.len() / T;
+    let squares = std::array::from_fn(|t| &tiles[t].window_squares[row * columns..][..columns]);
+    let mut rows = out.chunks_exact_mut(columns);
+    sums.windows::<V, T>(quantum, Some(squares), std::array::from_fn(|_| rows.next().unwrap_or_default()));
+}
+
+#[inline(always)]
+fn square_body<V: Vector, P: Pixel>(sums: &mut WholeSums, shape: Shape, quantum: f32, tile: &mut Tile<P>) {
+    let (scale, y) = (1.0 / quantum, sums.seen);
+    match tile.pixels.len() / (shape.height * shape.width) {
+        1 => sums.take::<V, 1>(&Squares { errors: Errors::<P, SQUARES, 1>::of_row(tile, &[], shape, y), scale }),
+        3 => sums.take::<V, 1>(&Squares { errors: Errors::<P, SQUARES, 3>::of_row(tile, &[], shape, y), scale }),
+        _ => sums.take::<V, 1>(&Squares { errors: Errors::<P, SQUARES, 0>::of_row(tile, &[], shape, y), scale }),
+    }
+    let Some(row) = sums.row() else { return };
+    let columns = shape.width + 1 - sums.side;
+    sums.windows::<V, 1>(quantum, None, [&mut tile.window_squares[row * columns..][..columns]]);
 }

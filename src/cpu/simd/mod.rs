@@ -161,32 +161,10 @@ pub trait Vector: Copy {
     fn sums(four: [Self; 4]) -> [f32; 4] {
         four.map(Self::sum)
     }
-    /// `self * 2^n` where `shifted` holds the integer n in its low mantissa bits.
+    /// `2^self` for lanes from -125 to 125, with a relative error below 1.5e-7.
     #[must_use]
-    fn scale_by_power(self, shifted: Self) -> Self;
-
-    /// `2^self` for lanes from -125 to 125.
-    ///
-    /// Splits into integer and fraction in [-1/2, 1/2]; a sixth-degree minimax polynomial gives the fraction's power
-    /// with a relative error below 3e-9, so that rounding dominates (within 1.5e-7 in all). Its terms are paired
-    /// (Estrin), because in the loops that use it the next result waits for the last.
-    #[inline(always)]
-    #[must_use]
-    fn exp2(self) -> Self {
-        // Adding 1.5 * 2^23 leaves the nearest integer in the low mantissa bits.
-        const ROUND: f32 = 12_582_912.0;
-        let shifted = self.add(Self::splat(ROUND));
-        let f = self.add(Self::splat(ROUND).sub(shifted));
-        let pair = |i: usize| f.mul_add(Self::splat(EXP2[i + 1]), Self::splat(EXP2[i]));
-        let square = f.mul(f);
-        let (low, middle, high) = (pair(0), pair(2), square.mul_add(Self::splat(EXP2[6]), pair(4)));
-        high.mul_add(square, middle).mul_add(square, low).scale_by_power(shifted)
-    }
+    fn exp2(self) -> Self;
 }
-
-/// Minimax coefficients of 2^f on [-1/2, 1/2], constant term first.
-const EXP2: [f32; 7] =
-    [1.0, 0.693_147_24, 0.240_226_52, 0.055_503_104, 0.009_617_693, 0.001_340_664_3, 0.000_155_946_76];
 
 #[cfg(test)]
 mod tests {

@@ -8,8 +8,8 @@
 
 use std::arch::x86_64::{
     __m128, __m128i, __m256, __m256i, __m512, __m512i, _CMP_LT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
-    _mm_loadl_epi64, _mm_loadu_si128, _mm_movehl_ps, _mm_movelh_ps, _mm_shuffle_ps, _mm_storeu_ps, _mm_storeu_si128,
-    _mm_unpackhi_epi8, _mm_unpackhi_ps, _mm_unpacklo_epi8, _mm_unpacklo_ps, _mm256_add_epi32, _mm256_add_ps,
+    _mm_loadl_epi64, _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm_storeu_ps, _mm_storeu_si128,
+    _mm_unpackhi_epi8, _mm_unpacklo_epi8, _mm256_add_epi32, _mm256_add_ps,
     _mm256_and_si256, _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps,
     _mm256_cvtepi32_ps, _mm256_cvtps_epi32, _mm256_cvtepu8_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_load_ps,
     _mm256_load_si256, _mm256_max_ps, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_ps, _mm256_or_si256,
@@ -17,7 +17,7 @@ use std::arch::x86_64::{
     _mm256_sub_epi32, _mm256_sub_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_castps_si512, _mm512_castps256_ps512,
     _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvtps_epi32, _mm512_load_si512, _mm512_store_si512, _mm512_sub_epi32, _mm512_cvtepu8_epi32,
     _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_insertf32x8, _mm512_load_ps, _mm512_max_ps, _mm512_min_ps,
-    _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_store_ps, _mm512_sub_ps,
+    _mm512_mul_ps, _mm512_set1_ps, _mm512_slli_epi32, _mm512_store_ps, _mm512_sub_ps, _mm256_loadu_si256, _mm256_permutevar8x32_epi32, _mm512_broadcast_i64x4, _mm512_permutexvar_epi32, _mm256_unpacklo_ps, _mm256_unpackhi_ps, _mm256_shuffle_ps,
 };
 
 use super::{HalfLanes, Halves, LANES, Lanes, Vector, Whole, WholeLanes};
@@ -80,12 +80,14 @@ fn sum_of_256(v: __m256) -> f32 {
 fn sums_of_256(four: [__m256; 4]) -> [f32; 4] {
     // SAFETY: AVX2 was detected (module header); the array is four floats.
     unsafe {
-        let (a, b, c, d) =
-            (halves_of_256(four[0]), halves_of_256(four[1]), halves_of_256(four[2]), halves_of_256(four[3]));
-        let ab = _mm_add_ps(_mm_unpacklo_ps(a, b), _mm_unpackhi_ps(a, b));
-        let cd = _mm_add_ps(_mm_unpacklo_ps(c, d), _mm_unpackhi_ps(c, d));
+        let [a, b, c, d] = four;
+        let ab = _mm256_add_ps(_mm256_unpacklo_ps(a, b), _mm256_unpackhi_ps(a, b));
+        let cd = _mm256_add_ps(_mm256_unpacklo_ps(c, d), _mm256_unpackhi_ps(c, d));
+        // Pairs of words as pairs of doubles: first those of ab and cd, then the second ones.
+        let first = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
+        let second = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
         let mut sums = [0.0; 4];
-        _mm_storeu_ps(sums.as_mut_ptr(), _mm_add_ps(_mm_movelh_ps(ab, cd), _mm_movehl_ps(cd, ab)));
+        _mm_storeu_ps(sums.as_mut_ptr(), halves_of_256(_mm256_add_ps(first, second)));
         sums
     }
 }
@@ -122,13 +124,64 @@ fn add_to(values: __m256, sums: &mut HalfLanes) {
 /// The upper half of a word.
 const HIGH: i32 = 0xffff_0000_u32.cast_signed();
 
-/// `power * 2^n` by adding n to the exponent bits.
+/// Vectors with a table of eighths of powers of two in a register.
+trait Powers: Vector {
+    /// `2^(n / 8)` where the vector holds the integer n in its low mantissa bits.
+    fn powers(self) -> Self;
+
+    /// As [`Vector::exp2`], with a table for the eighths, so that the fraction in [-1/16, 1/16] needs the third degree
+    /// only: relative error of the polynomial 2.7e-8, of the table 3.2e-8.
+    #[inline(always)]
+    fn exp2_by_table(self) -> Self {
+        // Adding 1.5 * 2^20 leaves the nearest number of eighths in the low mantissa bits.
+        const ROUND: f32 = 1_572_864.0;
+        let shifted = self.add(Self::splat(ROUND));
+        let f = self.add(Self::splat(ROUND).sub(shifted));
+        let power = shifted.powers();
+        let slope = f.mul_add(Self::splat(SLOPE[2]), Self::splat(SLOPE[1])).mul_add(f, Self::splat(SLOPE[0]));
+        slope.mul_add(f.mul(power), power)
+    }
+}
+
+/// Minimax coefficients of `(2^f - 1) / f` on [-1/16, 1/16], constant term first.
+const SLOPE: [f32; 3] = [0.693_147_24, 0.240_257_64, 0.055_496_223];
+
+/// The floats `2^(i / 8)` as bits, less i in the exponent's lowest bits and above, where n of `2^(n / 8)` is added.
+const EIGHTHS: [i32; 8] = [
+    0x3f80_0000, 0x3f7b_95c2, 0x3f78_37f0, 0x3f75_fed7, 0x3f75_04f3, 0x3f75_672a, 0x3f77_44fd, 0x3f7a_c0c7,
+];
+
+impl Powers for Avx2 {
+    #[inline(always)]
+    fn powers(self) -> Self {
+        // SAFETY: AVX2 was detected (module header); `EIGHTHS` is 8 words.
+        unsafe {
+            let table = _mm256_loadu_si256(EIGHTHS.as_ptr().cast());
+            Self(powers_of_256(table, self.0), powers_of_256(table, self.1))
+        }
+    }
+}
+
 #[inline(always)]
-fn scale_256(power: __m256, shifted: __m256) -> __m256 {
+fn powers_of_256(table: __m256i, shifted: __m256) -> __m256 {
     // SAFETY: AVX2 was detected (module header).
     unsafe {
-        let n: __m256i = _mm256_slli_epi32::<23>(_mm256_castps_si256(shifted));
-        _mm256_castsi256_ps(_mm256_add_epi32(_mm256_castps_si256(power), n))
+        let n = _mm256_castps_si256(shifted);
+        let power = _mm256_permutevar8x32_epi32(table, n);
+        _mm256_castsi256_ps(_mm256_add_epi32(power, _mm256_slli_epi32::<20>(n)))
+    }
+}
+
+impl Powers for Avx512 {
+    #[inline(always)]
+    fn powers(self) -> Self {
+        // SAFETY: AVX-512 was detected (module header); `EIGHTHS` is 8 words.
+        unsafe {
+            let table = _mm512_broadcast_i64x4(_mm256_loadu_si256(EIGHTHS.as_ptr().cast()));
+            let n = _mm512_castps_si512(self.0);
+            let power = _mm512_permutexvar_epi32(n, table);
+            Self(_mm512_castsi512_ps(_mm512_add_epi32(power, _mm512_slli_epi32::<20>(n))))
+        }
     }
 }
 
@@ -320,8 +373,8 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
-    fn scale_by_power(self, shifted: Self) -> Self {
-        Self(scale_256(self.0, shifted.0), scale_256(self.1, shifted.1))
+    fn exp2(self) -> Self {
+        self.exp2_by_table()
     }
 }
 
@@ -437,12 +490,8 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
-    fn scale_by_power(self, shifted: Self) -> Self {
-        // SAFETY: AVX-512 was detected (module header).
-        unsafe {
-            let n: __m512i = _mm512_slli_epi32::<23>(_mm512_castps_si512(shifted.0));
-            Self(_mm512_castsi512_ps(_mm512_add_epi32(_mm512_castps_si512(self.0), n)))
-        }
+    fn exp2(self) -> Self {
+        self.exp2_by_table()
     }
 }
 
