@@ -1,5 +1,7 @@
 //! The full window: one weight an image, so energies are few enough to keep, and the second pass is a weighted mean.
 
+use std::ops::Range;
+
 use ndarray::Array3;
 use rayon::prelude::*;
 
@@ -82,30 +84,37 @@ fn energies_of<P: Pixel>(job: &Job<'_, P>, item: &Item, values: &[Vec<Lanes>], p
         };
         return item.probes.clone().map(energies_of).collect();
     }
-    let mut found = vec![Vec::with_capacity(item.images.len()); item.probes.len()];
-    let mut energies = vec![[0.0; IMAGES]; item.probes.len()];
-    let forms = || job.probes[item.probes.clone()].chunk_by(|a, b| a.expanded == b.expanded);
-    for first in item.images.clone().step_by(IMAGES) {
-        let images = first..item.images.end.min(first + IMAGES);
-        energies.fill([0.0; IMAGES]);
-        for part in Panel::parts(job.bank.image_len()) {
-            panel.load(job.isa, job.images(images.clone()), job.bank.image_len(), part);
-            if job.probes[item.probes.clone()].iter().any(|probe| probe.expanded) {
+    let panels = item.images.len().div_ceil(IMAGES);
+    let mut energies = vec![vec![[0.0; IMAGES]; item.probes.len()]; panels];
+    let probes = &job.probes[item.probes.clone()];
+    // The values of a part of all probes stay in the second-level cache while panels pass by.
+    for part in Panel::parts(job.bank.image_len()) {
+        for (images, energies) in images_of_panels(item).zip(&mut energies) {
+            panel.load(job.isa, job.images(images), job.bank.image_len(), part.clone());
+            if probes.iter().any(|probe| probe.expanded) {
                 panel.square(job.isa);
             }
             let (mut values, mut energies) = (&values[item.probes.clone()], energies.as_mut_slice());
-            for alike in forms() {
+            for alike in probes.chunk_by(|a, b| a.expanded == b.expanded) {
                 let (these, later) = values.split_at(alike.len());
                 let (out, rest) = energies.split_at_mut(alike.len());
                 add_energies(job.isa, panel, these, alike[0].expanded, out);
                 (values, energies) = (later, rest);
             }
         }
-        for (found, energies) in found.iter_mut().zip(&energies) {
-            found.extend_from_slice(&energies[..images.len()]);
-        }
     }
-    found
+    let of_probe = |probe: usize| {
+        let mut found: Vec<f32> = energies.iter().flat_map(|panel| panel[probe]).collect();
+        found.truncate(item.images.len());
+        found
+    };
+    (0..item.probes.len()).map(of_probe).collect()
+}
+
+/// The images of an item, a panel's at a time.
+fn images_of_panels(item: &Item) -> impl Iterator<Item = Range<usize>> {
+    let images = item.images.clone();
+    images.clone().step_by(IMAGES).map(move |first| first..images.end.min(first + IMAGES))
 }
 
 /// Turns energies into weights, each query's with its mirror image's summing to one.
@@ -138,21 +147,23 @@ fn means_of<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[Vec<f32>], panel
     if probes < PANEL_FROM {
         return item.probes.clone().map(|probe| lone_mean(job, item, &weights[probe])).collect();
     }
-    let mut sums = vec![Lanes::ZERO; vectors(image_len) * probes];
-    let mut here = vec![[0.0; IMAGES]; probes];
-    for first in item.images.clone().step_by(IMAGES) {
-        let images = first..item.images.end.min(first + IMAGES);
+    let weights_of = |images: Range<usize>| {
+        // Rows of a panel without an image hold another's.
+        let mut here = vec![[0.0; IMAGES]; probes];
         for (here, weights) in here.iter_mut().zip(&weights[item.probes.clone()]) {
-            // Rows of the panel without an image hold another's.
-            here[images.len()..].fill(0.0);
             here[..images.len()].copy_from_slice(&weights[images.clone()]);
         }
-        if here.as_flattened().iter().all(|&weight| weight == 0.0) {
-            continue;
-        }
-        for part in Panel::parts(image_len) {
-            panel.load(job.isa, job.images(images.clone()), image_len, part);
-            add_means(job.isa, panel, &here, &mut sums);
+        here
+    };
+    let weights: Vec<_> = images_of_panels(item).map(weights_of).collect();
+    let mut sums = vec![Lanes::ZERO; vectors(image_len) * probes];
+    // The sums of a part of all probes stay in the second-level cache while panels pass by.
+    for part in Panel::parts(image_len) {
+        for (images, weights) in images_of_panels(item).zip(&weights) {
+            if weights.as_flattened().iter().any(|&weight| weight != 0.0) {
+                panel.load(job.isa, job.images(images), image_len, part.clone());
+                add_means(job.isa, panel, weights, &mut sums);
+            }
         }
     }
     let of_probe = |probe: usize| {
@@ -167,8 +178,7 @@ fn means_of<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[Vec<f32>], panel
 fn lone_mean<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[f32]) -> Vec<f32> {
     let image_len = job.bank.image_len();
     let mut sums = vec![Lanes::ZERO; vectors(image_len)];
-    for first in item.images.clone().step_by(IMAGES) {
-        let images = first..item.images.end.min(first + IMAGES);
+    for images in images_of_panels(item) {
         let weights = &weights[images.clone()];
         if weights.iter().any(|&weight| weight != 0.0) {
             lone::add_mean(job.isa, job.images(images), image_len, weights, &mut sums);
