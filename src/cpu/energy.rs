@@ -187,16 +187,28 @@ fn short<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize, const BEFOR
         above[i] = &mut std::mem::take(&mut above[i])[..columns];
     }
     let out = &mut out[..columns];
-    for x in 0..columns {
-        let across = roll.push(errors.at(x));
-        let mut sum = across;
-        for i in 0..BEFORE {
-            sum = sum.add(V::load(&above[i][x]));
+    for x in (1..columns).step_by(2) {
+        let pair = roll.push_two(errors.at(x - 1), errors.at(x));
+        for (across, x) in pair.into_iter().zip([x - 1, x]) {
+            down::<V, BEFORE>(across, &mut above, &mut out[x], x);
         }
-        sum.store(&mut out[x]);
-        if BEFORE > 0 {
-            across.store(&mut above[0][x]);
-        }
+    }
+    if columns % 2 == 1 {
+        let x = columns - 1;
+        down::<V, BEFORE>(roll.push(errors.at(x)), &mut above, &mut out[x], x);
+    }
+}
+
+/// Adds the sums across of the rows above at column `x`; the new one takes the place of the oldest.
+#[inline(always)]
+fn down<V: Vector, const BEFORE: usize>(across: V, above: &mut [&mut [Lanes]; BEFORE], out: &mut Lanes, x: usize) {
+    let mut sum = across;
+    for i in 0..BEFORE {
+        sum = sum.add(V::load(&above[i][x]));
+    }
+    sum.store(out);
+    if BEFORE > 0 {
+        across.store(&mut above[0][x]);
     }
 }
 

@@ -29,6 +29,24 @@ impl<V: Vector, const BEFORE: usize> Roll<V, BEFORE> {
         sum
     }
 
+    /// Takes the next two values and returns each one's sum with the `BEFORE` values before it; what both sums have in
+    /// common is added once.
+    #[inline(always)]
+    pub fn push_two(&mut self, first: V, second: V) -> [V; 2] {
+        let sums = if BEFORE == 0 {
+            [first, second]
+        } else {
+            let mut common = first;
+            for i in 1..BEFORE {
+                common = common.add(self.0[i]);
+            }
+            [common.add(self.0[0]), common.add(second)]
+        };
+        self.skip(first);
+        self.skip(second);
+        sums
+    }
+
     /// Takes the next value where no sum is wanted.
     #[inline(always)]
     pub fn skip(&mut self, value: V) {

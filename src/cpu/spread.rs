@@ -145,16 +145,27 @@ fn across<V: Vector, const BEFORE: usize>(rows: [&[Lanes]; BEFORE], first: &[Lan
         others[i] = &rows[i][..columns];
     }
     let (out, last) = out.split_at_mut(columns);
-    for x in 0..columns {
-        let mut down = V::load(&first[x]);
-        for i in 0..BEFORE {
-            down = down.add(V::load(&others[i][x]));
-        }
-        roll.push(down).store(&mut out[x]);
+    for x in (1..columns).step_by(2) {
+        let pair = roll.push_two(down::<V, BEFORE>(first, &others, x - 1), down::<V, BEFORE>(first, &others, x));
+        pair[0].store(&mut out[x - 1]);
+        pair[1].store(&mut out[x]);
+    }
+    if columns % 2 == 1 {
+        roll.push(down::<V, BEFORE>(first, &others, columns - 1)).store(&mut out[columns - 1]);
     }
     for out in last {
         roll.push(V::splat(0.0)).store(out);
     }
+}
+
+/// The sum of rows at column `x`.
+#[inline(always)]
+fn down<V: Vector, const BEFORE: usize>(first: &[Lanes], others: &[&[Lanes]; BEFORE], x: usize) -> V {
+    let mut down = V::load(&first[x]);
+    for i in 0..BEFORE {
+        down = down.add(V::load(&others[i][x]));
+    }
+    down
 }
 
 /// The same where fewer rows of windows hold a row of pixels: near the border, and where some carry no weight.
