@@ -29,14 +29,14 @@ fn stages(criterion: &mut Criterion) {
     let images = waves(LANES);
     let pixels = images.as_slice().expect("contiguous");
     let bank = Bank::from_u8(images.view()).expect("valid");
-    let mut tile = Tile::new(bank.image_len());
+    let mut tile = Tile::new(3, SIDE * SIDE);
 
     let mut group = criterion.benchmark_group("stage");
     group.throughput(Throughput::Elements(LANES as u64));
     group.bench_function("tile", |b| b.iter(|| tile.load(isa, black_box(pixels))));
     tile.load(isa, pixels);
-    group.bench_function("tile squares", |b| b.iter(|| tile.square(isa, SIDE * SIDE)));
-    tile.square(isa, SIDE * SIDE);
+    group.bench_function("tile squares", |b| b.iter(|| tile.square(isa)));
+    tile.square(isa);
 
     let smaller = LEVELS.iter().filter(|(_, side, _)| *side < SIDE);
     let all = smaller.map(|&(label, side, sigma)| (label, windows(side), sigma));
@@ -54,7 +54,7 @@ fn stages(criterion: &mut Criterion) {
         let mut state = LaneState::default();
         state.start(count);
         group.bench_function(BenchmarkId::new("absorb", label), |b| {
-            b.iter(|| absorb(isa, &energy, 1, 0, rate, columns, &mut state));
+            b.iter(|| absorb(isa, &energy, count, 0, rate, columns, &mut state));
         });
         let least = energy.iter().map(|e| e.0.iter().copied().fold(f32::MAX, f32::min));
         let shift: Vec<f32> = least.map(|least| (least * rate).round()).collect();
@@ -92,11 +92,12 @@ fn energies_of<'a>(isa: Isa, windows: &'a Windows, tile: &'a Tile<u8>, probe: &'
         }
         Kind::Square { side } => {
             let (mut rows, (_, columns)) = (EnergyRows::default(), windows.grid());
+            let tiles = std::slice::from_ref(tile);
             Box::new(move |_, out| {
-                rows.start(windows, *side, probe);
+                rows.start(windows, *side, probe, tiles.len());
                 for y in 0..SIDE {
                     let row = (y + 1).saturating_sub(*side);
-                    rows.next(isa, windows, tile, probe, &mut out[row * columns..][..columns]);
+                    rows.next(isa, windows, tiles, probe, &mut out[row * columns..][..columns]);
                 }
             })
         }

@@ -1,6 +1,7 @@
 //! Candidates: the images that can carry weight on a window, found by scanning energies for values near the least.
 
 use super::isa::dispatched;
+use super::parts::parts;
 use super::simd::{LANES, Lanes, Vector};
 
 /// An image that may carry weight on a window.
@@ -120,23 +121,20 @@ pub fn bound(least: f32, margin: f32) -> f32 {
 }
 
 dispatched! {
-    /// Collects candidates from the energies `[tile][window]`, on the windows from `start` on, of a group of `tiles` whose
+    /// Collects candidates from the energies `[tile][window]`, on `count` windows from `start` on, of a group of tiles whose
     /// first image is `first`.
-    pub fn collect(energies: &[Lanes], tiles: usize, start: usize, first: usize, found: &mut Candidates) = collect_body
+    pub fn collect(energies: &[Lanes], count: usize, start: usize, first: usize, found: &mut Candidates) = collect_body
 }
 
 #[inline(always)]
-fn collect_body<V: Vector>(energies: &[Lanes], tiles: usize, start: usize, first: usize, found: &mut Candidates) {
-    let count = energies.len() / tiles;
-    let mut twos = energies.chunks_exact(2 * count);
-    let mut first = first;
-    for two in &mut twos {
-        let (a, b) = two.split_at(count);
-        collect_tiles::<V, 2>([a, b], start, first, found);
+fn collect_body<V: Vector>(energies: &[Lanes], count: usize, start: usize, first: usize, found: &mut Candidates) {
+    let (mut tiles, mut first) = (parts(energies, count), first);
+    while let Some(one) = tiles.next() {
+        match tiles.next() {
+            Some(other) => collect_tiles::<V, 2>([one, other], start, first, found),
+            None => collect_tiles::<V, 1>([one], start, first, found),
+        }
         first += 2 * LANES;
-    }
-    if !twos.remainder().is_empty() {
-        collect_tiles::<V, 1>([twos.remainder()], start, first, found);
     }
 }
 
@@ -209,7 +207,7 @@ mod tests {
     #[test]
     fn a_full_list_says_so() {
         let mut found = Candidates::new(vec![f32::MAX], 1.0, 10);
-        collect(Isa::best().unwrap(), &[Lanes::ZERO; 2], 2, 0, 0, &mut found);
+        collect(Isa::best().unwrap(), &[Lanes::ZERO; 2], 1, 0, 0, &mut found);
         assert!(found.overflowed());
         assert_eq!(found.list.len(), 11);
     }

@@ -3,6 +3,7 @@
 
 use super::gather::{Term, gather};
 use super::job::{Job, Part, TILES};
+use super::parts::{parts, parts_mut};
 use super::simd::Lanes;
 use super::spread::{SpreadRows, spread_masks};
 use super::tile::{Pixel, Tile};
@@ -61,9 +62,9 @@ impl Composites {
         match job.view(&job.probes[part.probe]).kind() {
             Kind::Square { .. } => {
                 let mut live = [false; TILES];
-                let tiles = part.energies.chunks_exact(part.count()).zip(&mut self.rows);
+                let tiles = parts(part.energies, part.count).zip(&mut self.rows);
                 for ((energies, rows), live) in tiles.zip(&mut live) {
-                    *live = weigh_part(job, part, energies, normaliser, part.count(), &mut [false], rows.slot());
+                    *live = weigh_part(job, part, energies, normaliser, part.count, &mut [false], rows.slot());
                 }
                 self.add_row(job, part.tiles, live, sums);
             }
@@ -87,7 +88,7 @@ impl Composites {
         let width = job.views[0].width();
         let mut terms: [Term<'_, P>; TILES] = [(&tiles[0], &[]); TILES];
         let mut count = 0;
-        let parts = tiles.iter().zip(&mut self.rows).zip(self.coefficients.chunks_exact_mut(width));
+        let parts = tiles.iter().zip(&mut self.rows).zip(parts_mut(&mut self.coefficients, width));
         for (((tile, rows), coefficients), live) in parts.zip(live) {
             if rows.next(job.isa, live, coefficients) {
                 terms[count] = (tile, coefficients);
@@ -109,8 +110,8 @@ impl Composites {
         let Self { weights, live, tables, coefficients, .. } = self;
         let mut terms: [Term<'_, P>; TILES] = [(&part.tiles[0], &[]); TILES];
         let mut count = 0;
-        let tiles = part.tiles.iter().zip(part.energies.chunks_exact(part.count()));
-        for ((tile, energies), coefficients) in tiles.zip(coefficients.chunks_exact_mut(job.plane())) {
+        let tiles = part.tiles.iter().zip(parts(part.energies, part.count));
+        for ((tile, energies), coefficients) in tiles.zip(parts_mut(coefficients, job.plane())) {
             if weigh_part(job, part, energies, normaliser, 1, live, weights) {
                 spread_masks(job.isa, runs, weights, live, tables, coefficients);
                 terms[count] = (tile, coefficients);
@@ -131,7 +132,7 @@ fn weigh_part<P: Pixel>(
     live: &mut [bool],
     weights: &mut [Lanes],
 ) -> bool {
-    let windows = part.first..part.first + part.count();
+    let windows = part.first..part.first + part.count;
     let softmax = Softmax {
         shift: &shift[windows.clone()],
         scale: &scale[windows],

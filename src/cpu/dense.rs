@@ -73,7 +73,7 @@ fn posteriors_of<P: Pixel>(job: &Job<'_, P>, item: &Item, space: &mut Space<P>) 
         for (probe, state) in item.probes.clone().zip(&mut space.states) {
             let rate = job.probes[probe].rate as f32;
             space.group.energies(job, probe, |part| {
-                absorb(job.isa, part.energies, part.tiles.len(), part.first, rate, columns, state);
+                absorb(job.isa, part.energies, part.count, part.first, rate, columns, state);
             });
         }
     }

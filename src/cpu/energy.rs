@@ -2,6 +2,7 @@
 
 use super::errors::{DIRECT, EXPANDED, Errors, Shape};
 use super::isa::{Isa, dispatched};
+use super::parts::parts_mut;
 use super::probe::Probe;
 use super::simd::{LANES, Lanes, Vector};
 use super::slide::{LONGEST_SHORT, Roll, RowSlider};
@@ -45,17 +46,17 @@ impl EnergyRows {
     /// Takes the next row of pixels. Where a row of windows ends there, its energies are then in `out` `[tile][window]`;
     /// lanes without an image get `f32::MAX`. The expanded form needs the tiles' squares.
     pub fn next<P: Pixel>(&mut self, isa: Isa, windows: &Windows, tiles: &[Tile<P>], probe: &Probe, out: &mut [Lanes]) {
-        let columns = out.len() / tiles.len();
+        let (_, columns) = windows.grid();
         if let Some(quantum) = probe.quantum {
             self.whole.energies(isa, windows, tiles, (&probe.values, quantum), out);
         } else {
-            let parts = tiles.iter().zip(&mut self.tiles).zip(out.chunks_exact_mut(columns));
+            let parts = tiles.iter().zip(&mut self.tiles).zip(parts_mut(out, columns));
             for ((tile, rows), out) in parts {
-                square(isa, rows, tile, probe, Shape::of(windows), out);
+                square(isa, rows, tile, probe, Shape::of(windows, tile), out);
                 rows.seen += 1;
             }
         }
-        tiles.iter().zip(out.chunks_exact_mut(columns)).for_each(|(tile, out)| mark_missing(tile, out));
+        tiles.iter().zip(parts_mut(out, columns)).for_each(|(tile, out)| mark_missing(tile, out));
     }
 
     /// Sums the squares of a tile over windows, for probes whose energies are formed in whole numbers.
@@ -87,7 +88,7 @@ pub fn mask_energies<P: Pixel>(
     tables: &mut Vec<Lanes>,
     out: &mut [Lanes],
 ) {
-    masks(isa, tile, probe, Shape::of(windows), runs, tables, out);
+    masks(isa, tile, probe, Shape::of(windows, tile), runs, tables, out);
     mark_missing(tile, out);
 }
 
@@ -127,8 +128,7 @@ fn square_body<V: Vector, P: Pixel>(
     shape: Shape,
     out: &mut [Lanes],
 ) {
-    let channels = tile.pixels.len() / (shape.height * shape.width);
-    match (probe.expanded, channels) {
+    match (probe.expanded, shape.channels) {
         (true, 1) => square_of::<V, P, EXPANDED, 1>(rows, tile, probe, shape, out),
         (true, 3) => square_of::<V, P, EXPANDED, 3>(rows, tile, probe, shape, out),
         (true, _) => square_of::<V, P, EXPANDED, 0>(rows, tile, probe, shape, out),
@@ -177,7 +177,7 @@ fn short<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize, const BEFOR
         }
         return;
     }
-    let mut chunks = rows.rows.chunks_exact_mut(columns);
+    let mut chunks = parts_mut(&mut rows.rows, columns);
     let mut above: [&mut [Lanes]; BEFORE] = std::array::from_fn(|_| chunks.next().unwrap_or_default());
     if BEFORE > 1 {
         // The oldest first, whose place the new row takes.
@@ -236,7 +236,7 @@ fn masks_body<V: Vector, P: Pixel>(
     let plane = shape.height * shape.width;
     tables.resize(tables.len().max(runs.levels() * plane), Lanes::ZERO);
     for (y, row) in tables[..plane].chunks_exact_mut(shape.width).enumerate() {
-        match (probe.expanded, tile.pixels.len() / plane) {
+        match (probe.expanded, shape.channels) {
             (true, 3) => Errors::<P, EXPANDED, 3>::of_row(tile, &probe.values, shape, y).write::<V>(row),
             (true, _) => Errors::<P, EXPANDED, 0>::of_row(tile, &probe.values, shape, y).write::<V>(row),
             (false, 3) => Errors::<P, DIRECT, 3>::of_row(tile, &probe.values, shape, y).write::<V>(row),

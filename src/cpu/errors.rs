@@ -16,6 +16,8 @@ pub const SQUARES: u8 = 3;
 /// The size of the images.
 #[derive(Debug, Clone, Copy)]
 pub struct Shape {
+    /// Channels.
+    pub channels: usize,
     /// Rows.
     pub height: usize,
     /// Columns.
@@ -23,10 +25,10 @@ pub struct Shape {
 }
 
 impl Shape {
-    /// Of a composite's images.
+    /// Of the images of a composite and its tiles.
     #[must_use]
-    pub fn of(windows: &Windows) -> Self {
-        Self { height: windows.height(), width: windows.width() }
+    pub fn of<P: Pixel>(windows: &Windows, tile: &Tile<P>) -> Self {
+        Self { channels: tile.channels, height: windows.height(), width: windows.width() }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Gather: the composite itself, coefficients times images summed over the images of a group of tiles.
 
 use super::isa::dispatched;
+use super::parts::parts_mut;
 use super::simd::{Lanes, Vector};
 use super::tile::{Pixel, Tile};
 
@@ -32,7 +33,7 @@ fn gather_of<V: Vector, P: Pixel, const T: usize>(
     sums: &mut [f32],
 ) {
     let count = terms[0].1.len();
-    for (channel, sums) in sums.chunks_exact_mut(plane).enumerate() {
+    for (channel, sums) in parts_mut(sums, plane).enumerate() {
         let sums = &mut sums[first..first + count];
         let start = channel * plane + first;
         let pixels: [&[P::Lanes]; T] = std::array::from_fn(|t| &terms[t].0.pixels[start..start + count]);

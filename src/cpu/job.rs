@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::energy::{EnergyRows, mask_energies};
 use super::isa::Isa;
+use super::parts::parts_mut;
 use super::probe::Probe;
 use super::simd::{LANES, Lanes};
 use super::tile::{Pixel, Tile};
@@ -46,15 +47,10 @@ pub(super) struct Part<'a, P: Pixel> {
     pub(super) probe: usize,
     /// The first of the windows; all of a row, or of the plane where windows are masks.
     pub(super) first: usize,
+    /// Number of windows.
+    pub(super) count: usize,
     /// `[tile][window]`.
     pub(super) energies: &'a [Lanes],
-}
-
-impl<P: Pixel> Part<'_, P> {
-    /// Number of windows.
-    pub(super) fn count(&self) -> usize {
-        self.energies.len() / self.tiles.len()
-    }
 }
 
 impl<'a, P: Pixel> Job<'a, P> {
@@ -111,7 +107,7 @@ impl<P: Pixel> Group<P> {
     /// Space for a job's groups.
     pub(super) fn new(job: &Job<'_, P>) -> Self {
         Self {
-            tiles: (0..TILES).map(|_| Tile::new(job.bank.image_len())).collect(),
+            tiles: (0..TILES).map(|_| Tile::new(job.bank.image_shape()[0], job.plane())).collect(),
             filled: 0,
             energies: vec![Lanes::ZERO; TILES * job.windows_at_once()],
             rows: EnergyRows::default(),
@@ -138,7 +134,7 @@ impl<P: Pixel> Group<P> {
         let (windows, [channels, ..], (_, unit)) = (&job.views[0], job.bank.image_shape(), job.bank.scale());
         let tiles = &mut self.tiles[..self.filled];
         let Some(side) = whole::side(windows, channels) else {
-            tiles.iter_mut().for_each(|tile| tile.square(job.isa, job.plane()));
+            tiles.iter_mut().for_each(|tile| tile.square(job.isa));
             return;
         };
         let largest = (side * side * channels) as f64 * (job.bank.reach() * unit).powi(2);
@@ -166,10 +162,10 @@ impl<P: Pixel> Group<P> {
         match windows.kind() {
             Kind::Full => unreachable!("the full window has panels in place of tiles"),
             Kind::Masks(runs) => {
-                for (tile, out) in tiles.iter().zip(energies.chunks_exact_mut(count)) {
+                for (tile, out) in tiles.iter().zip(parts_mut(energies, count)) {
                     mask_energies(job.isa, windows, runs, tile, values, tables, out);
                 }
-                take(Part { tiles, probe, first: 0, energies: &energies[..tiles.len() * count] });
+                take(Part { tiles, probe, first: 0, count, energies: &energies[..tiles.len() * count] });
             }
             Kind::Square { side } => {
                 let energies = &mut energies[..tiles.len() * count];
@@ -177,7 +173,7 @@ impl<P: Pixel> Group<P> {
                 for y in 0..windows.height() {
                     rows.next(job.isa, windows, tiles, values, energies);
                     if let Some(row) = (y + 1).checked_sub(*side) {
-                        take(Part { tiles, probe, first: row * count, energies });
+                        take(Part { tiles, probe, first: row * count, count, energies });
                     }
                 }
             }

@@ -20,6 +20,7 @@ pub mod isa;
 mod job;
 pub mod lone;
 pub mod panel;
+mod parts;
 pub mod patches;
 pub mod probe;
 pub mod rate;

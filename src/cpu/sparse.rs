@@ -95,7 +95,7 @@ fn scan_item<P: Pixel>(job: &Job<'_, P>, item: &Item, hints: &[Vec<f32>], group:
         group.load(job, first, &item.images);
         for (probe, found) in item.probes.clone().zip(&mut found) {
             group.energies(job, probe, |part| {
-                collect(job.isa, part.energies, part.tiles.len(), part.first, first, found);
+                collect(job.isa, part.energies, part.count, part.first, first, found);
             });
         }
     }

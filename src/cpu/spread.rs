@@ -1,6 +1,7 @@
 //! Spread: from weights per window to coefficients per pixel, the adjoint of the window sums of `energy`.
 
 use super::isa::{Isa, dispatched};
+use super::parts::parts;
 use super::simd::{Lanes, Vector};
 use super::slide::{LONGEST_SHORT, Roll};
 use crate::runs::Runs;
@@ -19,6 +20,8 @@ pub struct SpreadRows {
     columns: usize,
     /// Rows taken so far.
     seen: usize,
+    /// The slot of the next row of weights.
+    slot: usize,
     /// Up to which row, exclusively, some row of weights has an effect.
     reach: usize,
 }
@@ -32,23 +35,21 @@ impl SpreadRows {
             self.down.clear();
             self.down.resize(side + columns + side - 1, Lanes::ZERO);
         }
-        (self.side, self.columns, self.seen, self.reach) = (side, columns, 0, 0);
+        (self.side, self.columns, self.seen, self.slot, self.reach) = (side, columns, 0, 0, 0);
         self.live.clear();
         self.live.resize(side + 1, false);
     }
 
     /// Where the next row of weights belongs.
     pub fn slot(&mut self) -> &mut [Lanes] {
-        let slot = self.seen % (self.side + 1);
-        &mut self.ring[slot * self.columns..][..self.columns]
+        &mut self.ring[self.slot * self.columns..][..self.columns]
     }
 
     /// Takes the row of weights in the slot if it is `live`, a row of zeros otherwise, as below the last row of windows.
     /// Returns whether the next row of pixels has any weight; if so, `out` holds for each pixel the sum of the weights of
     /// all windows around it.
     pub fn next(&mut self, isa: Isa, live: bool, out: &mut [Lanes]) -> bool {
-        let slots = self.side + 1;
-        let (newest, oldest) = (self.seen % slots, (self.seen + 1) % slots);
+        let (newest, oldest) = (self.slot, if self.slot == self.side { 0 } else { self.slot + 1 });
         let step = Step {
             newest: live.then_some(newest),
             // The row that leaves, unless nothing is left without it.
@@ -60,6 +61,7 @@ impl SpreadRows {
             self.reach = self.seen + self.side;
         }
         self.seen += 1;
+        self.slot = oldest;
         let any = self.reach >= self.seen;
         if any {
             square(isa, self, step, out);
@@ -120,7 +122,7 @@ fn square_body<V: Vector>(rows: &mut SpreadRows, step: Step, out: &mut [Lanes]) 
 /// Windows of `BEFORE + 1` pixels a side: down the rows of weights first, then across in registers.
 #[inline(always)]
 fn short<V: Vector, const BEFORE: usize>(rows: &mut SpreadRows, out: &mut [Lanes]) {
-    let ring = rows.ring.chunks_exact(rows.columns).zip(&rows.live);
+    let ring = parts(&rows.ring, rows.columns).zip(&rows.live);
     let mut holding = ring.filter_map(|(row, live)| live.then_some(row));
     let Some(first) = holding.next() else { return };
     let mut others = [first; BEFORE];

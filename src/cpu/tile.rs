@@ -116,13 +116,15 @@ pub struct Tile<P: Pixel> {
     pub window_squares: Vec<Lanes>,
     /// Number of lanes that hold an image.
     pub valid: usize,
+    /// Channels of an image.
+    pub channels: usize,
 }
 
 impl<P: Pixel> Tile<P> {
-    /// An empty tile for images of `image_len` values.
+    /// An empty tile for images of `channels` times `plane` values.
     #[must_use]
-    pub fn new(image_len: usize) -> Self {
-        Self { pixels: vec![P::ZERO; image_len], squares: Vec::new(), window_squares: Vec::new(), valid: 0 }
+    pub fn new(channels: usize, plane: usize) -> Self {
+        Self { channels, pixels: vec![P::ZERO; channels * plane], squares: Vec::new(), window_squares: Vec::new(), valid: 0 }
     }
 
     /// Fills the tile with up to sixteen images laid one after the other.
@@ -144,8 +146,8 @@ impl<P: Pixel> Tile<P> {
     }
 
     /// Fills in the squares, which the expanded form of the energies shares among all probes.
-    pub fn square(&mut self, isa: Isa, plane: usize) {
-        self.squares.resize(plane, Lanes::ZERO);
+    pub fn square(&mut self, isa: Isa) {
+        self.squares.resize(self.pixels.len() / self.channels, Lanes::ZERO);
         square(isa, self);
     }
 }
@@ -184,10 +186,10 @@ mod tests {
         // 70 pixels: four blocks and a rest.
         let images: Vec<u8> = (0..16 * 70_u32).map(|i| (i * 37 % 251) as u8).collect();
         for isa in Isa::available() {
-            let mut tile = Tile::new(70);
+            let mut tile = Tile::new(1, 70);
             for valid in [16, 3] {
                 tile.load(isa, &images[..valid * 70]);
-                tile.square(isa, 70);
+                tile.square(isa);
                 assert_eq!(tile.valid, valid);
                 for (p, pixel) in tile.pixels.iter().enumerate() {
                     let value = |lane: usize| f32::from(images[lane * 70 + p]) - 127.5;
@@ -202,7 +204,7 @@ mod tests {
     #[test]
     fn float_tiles_load_too() {
         let images: Vec<f32> = (0..5_u8).map(f32::from).collect();
-        let mut tile = Tile::new(1);
+        let mut tile = Tile::new(1, 1);
         tile.load(Isa::best().unwrap(), &images);
         assert_eq!(tile.pixels[0].0[..6], [0.0, 1.0, 2.0, 3.0, 4.0, 0.0]);
     }

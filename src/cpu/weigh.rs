@@ -1,6 +1,7 @@
 //! From energies to posterior weights: the running state of pass 1 and the normalised weights of pass 2.
 
 use super::isa::dispatched;
+use super::parts::{parts, parts_mut};
 use super::simd::{HalfLanes, Lanes, Vector};
 
 /// Beyond this many powers of two below the running best, an image cannot change a float32 sum that is at least 1.
@@ -45,11 +46,11 @@ impl LaneState {
 }
 
 dispatched! {
-    /// Adds the energies `[tile][window]` of a group of tiles, on the windows from `first` on, to the state. Rows of
+    /// Adds the energies `[tile][window]` of a group of tiles, on `count` windows from `first` on, to the state. Rows of
     /// `columns` windows in which no image comes near the best so far are skipped; that changes no bit.
     pub fn absorb(
         energies: &[Lanes],
-        tiles: usize,
+        count: usize,
         first: usize,
         rate: f32,
         columns: usize,
@@ -106,20 +107,18 @@ impl Softmax<'_> {
 #[inline(always)]
 fn absorb_body<V: Vector>(
     energies: &[Lanes],
-    tiles: usize,
+    count: usize,
     first: usize,
     rate: f32,
     columns: usize,
     state: &mut LaneState,
 ) {
-    let count = energies.len() / tiles;
-    let mut groups = energies.chunks_exact(2 * count);
-    for two in groups.by_ref() {
-        let (one, other) = two.split_at(count);
-        absorb_tiles::<V, 2>([one, other], first, rate, columns, state);
-    }
-    if !groups.remainder().is_empty() {
-        absorb_tiles::<V, 1>([groups.remainder()], first, rate, columns, state);
+    let mut tiles = parts(energies, count);
+    while let Some(one) = tiles.next() {
+        match tiles.next() {
+            Some(other) => absorb_tiles::<V, 2>([one, other], first, rate, columns, state),
+            None => absorb_tiles::<V, 1>([one], first, rate, columns, state),
+        }
     }
 }
 
@@ -131,7 +130,10 @@ fn absorb_tiles<V: Vector, const T: usize>(
     columns: usize,
     state: &mut LaneState,
 ) {
-    for start in (0..energies[0].len()).step_by(columns) {
+    let mut end = 0;
+    while end < energies[0].len() {
+        let start = end;
+        end += columns;
         let windows = first + start..first + start + columns;
         if state.shift[windows.start] >= NO_SHIFT {
             start_row::<V, T>(part_of(energies, start, columns), rate, windows.start, state);
@@ -232,7 +234,7 @@ fn weigh_body<V: Vector>(
     live: &mut [bool],
     weights: &mut [Lanes],
 ) -> bool {
-    let rows = energies.chunks_exact(columns).zip(weights.chunks_exact_mut(columns));
+    let rows = parts(energies, columns).zip(parts_mut(weights, columns));
     let mut any = false;
     for (i, ((energies, weights), live)) in rows.zip(live).enumerate() {
         let softmax = softmax.part(i * columns, columns);
@@ -286,7 +288,7 @@ mod tests {
             for isa in Isa::available() {
                 let mut state = LaneState::default();
                 state.start(1);
-                tiles.chunks_exact(2).for_each(|group| absorb(isa, group, 2, 0, rate, 1, &mut state));
+                tiles.chunks_exact(2).for_each(|group| absorb(isa, group, 1, 0, rate, 1, &mut state));
                 let (mut shift, mut sum) = ([0.0], [0.0]);
                 fold_lanes(&state, &mut shift, &mut sum);
                 let log = f64::from(sum[0]).log2() - f64::from(shift[0]);

@@ -7,6 +7,7 @@
 
 use super::errors::{Errors, PRODUCTS, SQUARES, Shape};
 use super::isa::{Isa, dispatched};
+use super::parts::parts_mut;
 use super::simd::{Lanes, Vector, Whole, WholeLanes};
 use super::slide::LONGEST_SHORT;
 use super::tile::{Pixel, Tile};
@@ -44,12 +45,14 @@ pub struct WholeSums {
     width: usize,
     /// Rows taken so far.
     seen: usize,
+    /// Where the next row belongs in the ring.
+    slot: usize,
 }
 
 impl WholeSums {
     /// Before the first row of `width` values of each of `tiles`, for windows of `side` rows and columns.
     pub fn start(&mut self, side: usize, width: usize, tiles: usize) {
-        (self.side, self.width, self.seen) = (side, width, 0);
+        (self.side, self.width, self.seen, self.slot) = (side, width, 0, 0);
         self.ring.resize(self.ring.len().max(side * width * tiles), WholeLanes::ZERO);
         self.down.resize(self.down.len().max((width + 1) * tiles), WholeLanes::ZERO);
         self.down[..tiles].fill(WholeLanes::ZERO);
@@ -65,8 +68,8 @@ impl WholeSums {
         (values, quantum): (&[f32], f32),
         out: &mut [Lanes],
     ) {
-        energies(isa, self, Shape::of(windows), tiles, values, quantum, out);
-        self.seen += 1;
+        energies(isa, self, Shape::of(windows, &tiles[0]), tiles, values, quantum, out);
+        self.move_on();
     }
 
     /// Sums the squares of a tile over windows, in multiples of `quantum`.
@@ -74,9 +77,15 @@ impl WholeSums {
         tile.window_squares.resize(windows.count(), Lanes::ZERO);
         self.start(side, windows.width(), 1);
         for _ in 0..windows.height() {
-            square(isa, self, Shape::of(windows), quantum, tile);
-            self.seen += 1;
+            square(isa, self, Shape::of(windows, tile), quantum, tile);
+            self.move_on();
         }
+    }
+
+    /// Counts a row.
+    fn move_on(&mut self) {
+        self.seen += 1;
+        self.slot = if self.slot + 1 == self.side { 0 } else { self.slot + 1 };
     }
 
     /// The row of windows that ends at the row of pixels at hand, if any does.
@@ -99,8 +108,7 @@ impl WholeSums {
     /// Adds a row to the sums down, if there are `SOME` already; `FULL` says that another row leaves them.
     #[inline(always)]
     fn enter<V: Vector, const T: usize, const SOME: bool, const FULL: bool>(&mut self, values: &impl Values<T>) {
-        let slot = self.seen % self.side;
-        let ring = &mut self.ring.as_chunks_mut::<T>().0[slot * self.width..][..self.width];
+        let ring = &mut self.ring.as_chunks_mut::<T>().0[self.slot * self.width..][..self.width];
         let down = &mut self.down.as_chunks_mut::<T>().0[1..][..ring.len()];
         let values = values.cut(ring.len());
         for x in 0..ring.len() {
@@ -215,9 +223,8 @@ fn energies_body<V: Vector, P: Pixel>(
     quantum: f32,
     out: &mut [Lanes],
 ) {
-    let channels = tiles[0].pixels.len() / (shape.height * shape.width);
     let (twos, ones) = tiles.as_chunks::<2>();
-    match (twos, ones, channels) {
+    match (twos, ones, shape.channels) {
         ([two], [], 1) => energies_of::<V, P, 1, 2>(sums, shape, two, values, quantum, out),
         ([two], [], 3) => energies_of::<V, P, 3, 2>(sums, shape, two, values, quantum, out),
         ([two], [], _) => energies_of::<V, P, 0, 2>(sums, shape, two, values, quantum, out),
@@ -241,16 +248,16 @@ fn energies_of<V: Vector, P: Pixel, const CHANNELS: usize, const T: usize>(
         Errors::of_row(&tiles[t], values, shape, sums.seen)
     })));
     let Some(row) = sums.row() else { return };
-    let columns = out.len() / T;
+    let columns = shape.width + 1 - sums.side;
     let squares = std::array::from_fn(|t| &tiles[t].window_squares[row * columns..][..columns]);
-    let mut rows = out.chunks_exact_mut(columns);
+    let mut rows = parts_mut(out, columns);
     sums.windows::<V, T>(quantum, Some(squares), std::array::from_fn(|_| rows.next().unwrap_or_default()));
 }
 
 #[inline(always)]
 fn square_body<V: Vector, P: Pixel>(sums: &mut WholeSums, shape: Shape, quantum: f32, tile: &mut Tile<P>) {
     let (scale, y) = (1.0 / quantum, sums.seen);
-    match tile.pixels.len() / (shape.height * shape.width) {
+    match shape.channels {
         1 => sums.take::<V, 1>(&Squares { errors: Errors::<P, SQUARES, 1>::of_row(tile, &[], shape, y), scale }),
         3 => sums.take::<V, 1>(&Squares { errors: Errors::<P, SQUARES, 3>::of_row(tile, &[], shape, y), scale }),
         _ => sums.take::<V, 1>(&Squares { errors: Errors::<P, SQUARES, 0>::of_row(tile, &[], shape, y), scale }),
