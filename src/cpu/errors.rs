@@ -5,29 +5,29 @@ use super::tile::{Pixel, Tile};
 use crate::windows::Windows;
 
 /// The squares of differences.
-pub const DIRECT: u8 = 0;
+pub(super) const DIRECT: u8 = 0;
 /// Squares of pixels plus products.
-pub const EXPANDED: u8 = 1;
+pub(super) const EXPANDED: u8 = 1;
 /// The products alone, where squares are added later.
-pub const PRODUCTS: u8 = 2;
+pub(super) const PRODUCTS: u8 = 2;
 /// The squares alone.
-pub const SQUARES: u8 = 3;
+pub(super) const SQUARES: u8 = 3;
 
 /// The size of the images.
 #[derive(Debug, Clone, Copy)]
-pub struct Shape {
+pub(super) struct Shape {
     /// Channels.
-    pub channels: usize,
+    pub(super) channels: usize,
     /// Rows.
-    pub height: usize,
+    pub(super) height: usize,
     /// Columns.
-    pub width: usize,
+    pub(super) width: usize,
 }
 
 impl Shape {
     /// Of the images of a composite and its tiles.
     #[must_use]
-    pub fn of<P: Pixel>(windows: &Windows, tile: &Tile<P>) -> Self {
+    pub(super) fn of<P: Pixel>(windows: &Windows, tile: &Tile<P>) -> Self {
         Self { channels: tile.channels, height: windows.height(), width: windows.width() }
     }
 }
@@ -36,7 +36,7 @@ impl Shape {
 /// where it is only known at run time. Rows are cut to one length, so that no access in a loop over columns needs a check
 /// of its bounds.
 #[derive(Debug)]
-pub struct Errors<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> {
+pub(super) struct Errors<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> {
     pixels: [&'a [P::Lanes]; CHANNELS],
     values: [&'a [f32]; CHANNELS],
     squares: &'a [Lanes],
@@ -44,14 +44,14 @@ pub struct Errors<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> {
     rest: (&'a [P::Lanes], &'a [f32]),
     plane: usize,
     /// Columns.
-    pub width: usize,
+    pub(super) width: usize,
 }
 
 impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Errors<'a, P, FORM, CHANNELS> {
     /// Row `y` of a tile and of the probe's values, which the form of squares does not need.
     #[inline(always)]
     #[must_use]
-    pub fn of_row(tile: &'a Tile<P>, values: &'a [f32], shape: Shape, y: usize) -> Self {
+    pub(super) fn of_row(tile: &'a Tile<P>, values: &'a [f32], shape: Shape, y: usize) -> Self {
         let (plane, start, width) = (shape.height * shape.width, y * shape.width, shape.width);
         let mut row = Self {
             pixels: [&[]; CHANNELS],
@@ -79,7 +79,7 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Errors<'a, P, FORM, CH
     /// `width` columns of the row, from column `start` on.
     #[inline(always)]
     #[must_use]
-    pub fn part(&self, start: usize, width: usize) -> Self {
+    pub(super) fn part(&self, start: usize, width: usize) -> Self {
         let mut part = Self { width, ..*self };
         for c in 0..CHANNELS {
             part.pixels[c] = &self.pixels[c][start..][..width];
@@ -99,7 +99,7 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Errors<'a, P, FORM, CH
 
     /// Writes all of the row.
     #[inline(always)]
-    pub fn write<V: Vector>(&self, row: &mut [Lanes]) {
+    pub(super) fn write<V: Vector>(&self, row: &mut [Lanes]) {
         let row = &mut row[..self.width];
         let errors = self.part(0, row.len());
         for x in 0..row.len() {
@@ -109,7 +109,7 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Errors<'a, P, FORM, CH
 
     /// The error at column `x`.
     #[inline(always)]
-    pub fn at<V: Vector>(&self, x: usize) -> V {
+    pub(super) fn at<V: Vector>(&self, x: usize) -> V {
         let mut sum = if FORM == EXPANDED { V::load(&self.squares[x]) } else { V::splat(0.0) };
         for c in 0..CHANNELS {
             let a = P::centred(&self.pixels[c][x]);

@@ -71,7 +71,9 @@ pub fn composite<T: Copy + Into<f64> + Send + Sync>(
         let probes = |flipped| queries.clone().map(move |q| (q, flipped));
         let probes: Vec<Probe> = probes(false)
             .chain(probes(true).filter(|_| flips))
-            .map(|(q, flipped)| Probe::new(bank, &views[usize::from(flipped)], z.slice(s![q, .., .., ..]), sigma[q], q, flipped))
+            .map(|(q, flipped)| {
+                Probe::new(bank, &views[usize::from(flipped)], z.slice(s![q, .., .., ..]), sigma[q], q, flipped)
+            })
             .collect();
         let sums = match bank.pixels() {
             Pixels::U8(pixels) => sums_of(&Job::new(bank, pixels, &views, &probes)?, &mut rounds)?,

@@ -2,7 +2,7 @@
 //! thirty windows a dozen divisions are felt.
 
 /// The parts of `count` elements; a rest is left out.
-pub fn parts<T>(slice: &[T], count: usize) -> impl Iterator<Item = &[T]> {
+pub(super) fn parts<T>(slice: &[T], count: usize) -> impl Iterator<Item = &[T]> {
     debug_assert!(count > 0, "parts are not empty");
     let mut rest = slice;
     std::iter::from_fn(move || {
@@ -13,7 +13,7 @@ pub fn parts<T>(slice: &[T], count: usize) -> impl Iterator<Item = &[T]> {
 }
 
 /// The same, to be written to.
-pub fn parts_mut<T>(slice: &mut [T], count: usize) -> impl Iterator<Item = &mut [T]> {
+pub(super) fn parts_mut<T>(slice: &mut [T], count: usize) -> impl Iterator<Item = &mut [T]> {
     debug_assert!(count > 0, "parts are not empty");
     let mut rest = slice;
     std::iter::from_fn(move || {

@@ -84,8 +84,7 @@ fn heaviest(z: &[f64], windows: &Windows, side: usize) -> f64 {
         sums[[y + 1, x + 1]] = here + sums[[y, x + 1]] + sums[[y + 1, x]] - sums[[y, x]];
     }
     let (rows, columns) = windows.grid();
-    let window = |(y, x): (usize, usize)| {
-        sums[[y + side, x + side]] + sums[[y, x]] - sums[[y, x + side]] - sums[[y + side, x]]
-    };
+    let window =
+        |(y, x): (usize, usize)| sums[[y + side, x + side]] + sums[[y, x]] - sums[[y, x + side]] - sums[[y + side, x]];
     ndarray::indices((rows, columns)).into_iter().map(window).fold(0.0, f64::max)
 }

@@ -1,4 +1,4 @@
-//! Sums of every `side` neighbouring values, along a row and down the rows, without any subtraction.
+//! Sums of every `side` neighbouring values, along a row and down the rows, as floats without any subtraction.
 //!
 //! Long windows use the block method of van Herk and Gil & Werman: cut the line into blocks of `side`; every window is
 //! the end of one block plus the start of the next, so three additions a window do, whatever the side. A running
@@ -71,20 +71,6 @@ impl<V: Vector, const BEFORE: usize> Roll<V, BEFORE> {
     }
 }
 
-/// `out[i] = row[i] + .. + row[i + side - 1]` for every value of `out`; `tails` is working space for `side` values. One
-/// value more than that must follow in `row`; it has no effect, but loops without a last, different step are shorter.
-#[inline(always)]
-pub fn slide_row<V: Vector>(row: &[Lanes], side: usize, tails: &mut [Lanes], out: &mut [Lanes]) {
-    for (block, out) in out.chunks_mut(side).enumerate() {
-        let (tails, next) = across_block::<V>(&row[block * side..], side, tails, out.len());
-        let mut head = V::splat(0.0);
-        for i in 0..out.len() {
-            V::load(&tails[i]).add(head).store(&mut out[i]);
-            head = head.add(V::load(&next[i]));
-        }
-    }
-}
-
 /// Prepares the `count` windows that start in the first `side` values of `row`: the tails of this block, and the values
 /// that follow it.
 #[inline(always)]
@@ -135,33 +121,8 @@ impl RowSlider {
         self.head.fill(Lanes::ZERO);
     }
 
-    /// Where the next row belongs, for `take`.
-    #[inline(always)]
-    pub fn slot(&mut self) -> &mut [Lanes] {
-        let slot = self.seen % self.side;
-        &mut self.ring[slot * self.columns..][..self.columns]
-    }
-
-    /// Takes the row in the slot.
-    #[inline(always)]
-    pub fn take<V: Vector>(&mut self, out: &mut [Lanes]) {
-        let Down { row, head, tails, out } = self.down(0, out);
-        for x in 0..out.len() {
-            let sum = V::load(&head[x]).add(V::load(&row[x]));
-            sum.store(&mut head[x]);
-            sum.add(V::load(&tails[x])).store(&mut out[x]);
-        }
-        self.count::<V>();
-    }
-
-    /// Takes a row of zeros.
-    #[inline(always)]
-    pub fn take_zeros<V: Vector>(&mut self, out: &mut [Lanes]) {
-        self.slot().fill(Lanes::ZERO);
-        self.take::<V>(out);
-    }
-
-    /// Takes the sums of every `side` neighbouring values of `row`, which has one value more; see [`slide_row`].
+    /// Takes the sums of every `side` neighbouring values of `row`, which has one value more than
+    /// they need; it has no effect, but loops without a last, different step are shorter.
     #[inline(always)]
     pub fn take_across<V: Vector>(&mut self, row: &[Lanes], tails: &mut [Lanes], out: &mut [Lanes]) {
         let side = self.side;
@@ -229,42 +190,23 @@ mod tests {
     proptest! {
         // Small integers, so that every order of addition is exact.
         #[test]
-        fn rows_slide(values in proptest::collection::vec(-8_i8..8, 1..70), side in 1_usize..40) {
-            prop_assume!(side <= values.len());
+        fn values_roll(values in proptest::collection::vec(-8_i8..8, 1..70), alone in 0_usize..4) {
             let values: Vec<f32> = values.iter().map(|&v| f32::from(v)).collect();
-            let mut tails = lanes(&values);
-            let mut out = vec![Lanes::ZERO; values.len() + 1 - side];
-            slide_row::<Portable<false>>(&padded(&values), side, &mut tails, &mut out);
             let mut roll = Roll::<Portable<false>, 2>::start();
-            for (i, window) in values.windows(side).enumerate() {
-                prop_assert_eq!(out[i].0[5], window.iter().sum::<f32>());
-                let mut rolled = Lanes::ZERO;
-                roll.push(Portable::splat(values[i])).store(&mut rolled);
-                prop_assert_eq!(rolled.0[3], values[i.saturating_sub(2)..=i].iter().sum::<f32>());
-            }
-        }
-
-        #[test]
-        fn columns_slide(
-            rows in proptest::collection::vec(proptest::option::of(proptest::array::uniform2(-8_i8..8)), 1..40),
-            side in 1_usize..30,
-        ) {
-            let (mut slider, mut out) = (RowSlider::default(), vec![Lanes::ZERO; 2]);
-            for _ in 0..2 {
-                slider.start(side, 2);
-                for y in 0..rows.len() {
-                    match rows[y] {
-                        None => slider.take_zeros::<Portable<false>>(&mut out),
-                        Some(row) => {
-                            slider.slot().copy_from_slice(&lanes(&row.map(f32::from)));
-                            slider.take::<Portable<false>>(&mut out);
-                        }
-                    }
-                    for x in 0..2 {
-                        let last = rows[(y + 1).saturating_sub(side)..=y].iter().flatten();
-                        prop_assert_eq!(out[x].0[3], last.map(|r| f32::from(r[x])).sum::<f32>());
-                    }
+            let mut sums = Vec::new();
+            let (some, twos) = values.split_at(alone.min(values.len()));
+            sums.extend(some.iter().map(|&v| roll.push(Portable::splat(v))));
+            for two in twos.chunks(2) {
+                match *two {
+                    [a, b] => sums.extend(roll.push_two(Portable::splat(a), Portable::splat(b))),
+                    [a] => sums.push(roll.push(Portable::splat(a))),
+                    _ => unreachable!("chunks of one or two"),
                 }
+            }
+            for (i, sum) in sums.into_iter().enumerate() {
+                let mut rolled = Lanes::ZERO;
+                sum.store(&mut rolled);
+                prop_assert_eq!(rolled.0[3], values[i.saturating_sub(2)..=i].iter().sum::<f32>());
             }
         }
 

@@ -17,7 +17,9 @@ pub struct SpreadRows {
     /// Long windows: sums down the last rows of weights, with zeros around them.
     down: Vec<Lanes>,
     side: usize,
+    /// Windows a row, and rows of windows.
     columns: usize,
+    count: usize,
     /// Rows taken so far.
     seen: usize,
     /// The slot of the next row of weights.
@@ -29,13 +31,14 @@ pub struct SpreadRows {
 impl SpreadRows {
     /// Before the first row of windows.
     pub fn start(&mut self, windows: &Windows, side: usize) {
-        let (_, columns) = windows.grid();
+        let (count, columns) = windows.grid();
         if (self.side, self.columns) != (side, columns) {
             self.ring.resize((side + 1) * columns, Lanes::ZERO);
             self.down.clear();
             self.down.resize(side + columns + side - 1, Lanes::ZERO);
         }
-        (self.side, self.columns, self.seen, self.slot, self.reach) = (side, columns, 0, 0, 0);
+        (self.side, self.columns, self.count) = (side, columns, count);
+        (self.seen, self.slot, self.reach) = (0, 0, 0);
         self.live.clear();
         self.live.resize(side + 1, false);
     }
@@ -50,12 +53,17 @@ impl SpreadRows {
     /// all windows around it.
     pub fn next(&mut self, isa: Isa, live: bool, out: &mut [Lanes]) -> bool {
         let (newest, oldest) = (self.slot, if self.slot == self.side { 0 } else { self.slot + 1 });
-        let step = Step {
-            newest: live.then_some(newest),
-            // The row that leaves, unless nothing is left without it.
-            oldest: (self.live[oldest] && self.reach > self.seen).then_some(oldest),
-            fresh: self.reach <= self.seen,
+        let fresh = self.reach <= self.seen;
+        let step = if self.seen >= self.count {
+            Step::Below { first: (self.seen + 1).saturating_sub(self.side) }
+        } else if fresh {
+            Step::Fresh { newest }
+        } else {
+            Step::Slide { newest: live.then_some(newest), oldest: self.live[oldest].then_some(oldest) }
         };
+        if self.seen == self.count && !fresh && self.side > LONGEST_SHORT {
+            settle(isa, self);
+        }
         (self.live[newest], self.live[oldest]) = (live, false);
         if live {
             self.reach = self.seen + self.side;
@@ -68,17 +76,22 @@ impl SpreadRows {
         }
         any
     }
+
+    /// The slot of a row.
+    fn slot_of(&self, row: usize) -> usize {
+        row % (self.side + 1)
+    }
 }
 
-/// What happens to the rows of weights around a row of pixels.
+/// How the rows of weights around a row of pixels differ from those around the row above.
 #[derive(Debug, Clone, Copy)]
-struct Step {
-    /// The slot of a live row that enters.
-    newest: Option<usize>,
-    /// The slot of a live row that leaves.
-    oldest: Option<usize>,
-    /// Whether no other row is live.
-    fresh: bool,
+enum Step {
+    /// The row in a slot is the only live one.
+    Fresh { newest: usize },
+    /// Live rows enter and leave.
+    Slide { newest: Option<usize>, oldest: Option<usize> },
+    /// No more rows enter; the sum from row `first` on is at hand.
+    Below { first: usize },
 }
 
 /// Writes to `out` `[pixel]` the sum of the weights of all masks that hold the pixel, through doubling tables. Masks not
@@ -92,6 +105,10 @@ pub fn spread_masks(
     out: &mut [Lanes],
 ) {
     masks(isa, weights, live, runs, tables, out);
+}
+
+dispatched! {
+    fn settle(rows: &mut SpreadRows) = settle_body
 }
 
 dispatched! {
@@ -187,25 +204,62 @@ fn border<V: Vector, const BEFORE: usize>(rows: &[&[Lanes]], first: &[Lanes], ou
 }
 
 /// Running sums, first down the rows, then across: what enters a window is added, what leaves it taken away. That leaves
-/// behind a rounding error of the image's largest coefficient nearby, as any sum does.
+/// behind a rounding error of the image's largest coefficient nearby, which is no more than that of any sum while as many
+/// windows hold a pixel. Towards the last columns and rows they are ever fewer: there sums are taken from the border.
 #[inline(always)]
 fn long<V: Vector>(rows: &mut SpreadRows, step: Step, out: &mut [Lanes]) {
+    let below = if let Step::Below { first } = step { rows.slot_of(first) } else { 0 };
     let SpreadRows { ring, down, side, columns, .. } = rows;
     let row = |slot: usize| &ring[slot * *columns..][..*columns];
     let sums = &mut down[*side..][..*columns];
-    match (step.newest.map(row), step.oldest.map(row)) {
-        (Some(new), _) if step.fresh => sums.copy_from_slice(new),
-        (Some(new), Some(old)) => exchange::<V>(sums, new, old),
-        (Some(new), None) => add::<V>(sums, new),
-        (None, Some(old)) => subtract::<V>(sums, old),
-        (None, None) => {}
+    match step {
+        Step::Fresh { newest } => sums.copy_from_slice(row(newest)),
+        Step::Slide { newest: Some(new), oldest: Some(old) } => exchange::<V>(sums, row(new), row(old)),
+        Step::Slide { newest: Some(new), oldest: None } => add::<V>(sums, row(new)),
+        Step::Slide { newest: None, oldest: Some(old) } => subtract::<V>(sums, row(old)),
+        Step::Slide { newest: None, oldest: None } => {}
+        Step::Below { .. } => sums.copy_from_slice(row(below)),
     }
+    let (out, border) = out.split_at_mut((*columns).max(*side));
     let (leaving, entering) = (&down[..out.len()], &down[*side..][..out.len()]);
     let mut run = V::splat(0.0);
     for x in 0..out.len() {
         run = run.add(V::load(&entering[x]).sub(V::load(&leaving[x])));
         run.store(&mut out[x]);
     }
+    let last = &down[*side + *columns - border.len()..][..border.len()];
+    let mut run = V::splat(0.0);
+    for x in (0..last.len()).rev() {
+        run = run.add(V::load(&last[x]));
+        run.store(&mut border[x]);
+    }
+}
+
+/// Once no more rows enter: every row in the ring becomes the sum of itself and all below it.
+#[inline(always)]
+fn settle_body<V: Vector>(rows: &mut SpreadRows) {
+    let first = rows.count.saturating_sub(rows.side);
+    for row in (first + 1..rows.count).rev() {
+        let (above, below) = (rows.slot_of(row - 1), rows.slot_of(row));
+        if !rows.live[below] {
+            continue;
+        }
+        let [above_row, below_row] = two_of(&mut rows.ring, rows.columns, above, below);
+        if rows.live[above] {
+            add::<V>(above_row, below_row);
+        } else {
+            above_row.copy_from_slice(below_row);
+            rows.live[above] = true;
+        }
+    }
+}
+
+/// Two rows of a ring, not the same.
+#[inline(always)]
+fn two_of(ring: &mut [Lanes], columns: usize, one: usize, other: usize) -> [&mut [Lanes]; 2] {
+    let (upper, lower) = ring.split_at_mut(one.max(other) * columns);
+    let (upper, lower) = (&mut upper[one.min(other) * columns..][..columns], &mut lower[..columns]);
+    if one < other { [upper, lower] } else { [lower, upper] }
 }
 
 #[inline(always)]

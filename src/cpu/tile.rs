@@ -124,7 +124,13 @@ impl<P: Pixel> Tile<P> {
     /// An empty tile for images of `channels` times `plane` values.
     #[must_use]
     pub fn new(channels: usize, plane: usize) -> Self {
-        Self { channels, pixels: vec![P::ZERO; channels * plane], squares: Vec::new(), window_squares: Vec::new(), valid: 0 }
+        Self {
+            channels,
+            pixels: vec![P::ZERO; channels * plane],
+            squares: Vec::new(),
+            window_squares: Vec::new(),
+            valid: 0,
+        }
     }
 
     /// Fills the tile with up to sixteen images laid one after the other.

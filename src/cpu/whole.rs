@@ -31,7 +31,7 @@ pub fn quantum(bound: f64) -> f32 {
     // A part in a thousand is left for the rounding of values; far below the smallest quantum no energy matters.
     const ROOM: f64 = 2_147_483_648.0 / 1.001;
     const SMALLEST: i32 = -100;
-    2.0_f32.powi(((bound / ROOM).log2().ceil() as i32).max(SMALLEST))
+    2.0_f64.powi(((bound / ROOM).log2().ceil() as i32).max(SMALLEST)) as f32
 }
 
 /// Window sums of tiles, as rows of values arrive from the top.
@@ -265,4 +265,95 @@ fn square_body<V: Vector, P: Pixel>(sums: &mut WholeSums, shape: Shape, quantum:
     let Some(row) = sums.row() else { return };
     let columns = shape.width + 1 - sums.side;
     sums.windows::<V, 1>(quantum, None, [&mut tile.window_squares[row * columns..][..columns]]);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bank::Bank;
+    use crate::cpu::probe::Probe;
+    use crate::cpu::simd::LANES;
+    use ndarray::{Array3, Array4};
+    use proptest::prelude::*;
+
+    /// Energies of all windows, `[tile][row][column]`, by kernel and exactly, and the largest sum of magnitudes.
+    fn both(isa: Isa, images: &Array4<u8>, z: &Array3<f64>, side: usize, sigma: f64) -> (Vec<Lanes>, Vec<f64>, f64) {
+        let (count, channels, height, width) = images.dim();
+        let bank = Bank::from_u8(images.view()).unwrap();
+        let windows = Windows::square(height, width, side).unwrap();
+        let probe = Probe::new(&bank, &windows, z.view(), sigma, 0, false);
+        let mut sums = WholeSums::default();
+        let pixels = images.as_slice().unwrap();
+        let mut tiles: Vec<Tile<u8>> = Vec::new();
+        for images in pixels.chunks(LANES * channels * height * width) {
+            let mut tile = Tile::new(channels, height * width);
+            tile.load(isa, images);
+            let largest = (side * side * channels) as f64 * 127.5_f64.powi(2);
+            sums.square(isa, &windows, side, quantum(largest), &mut tile);
+            tiles.push(tile);
+        }
+        let (rows, columns) = windows.grid();
+        let mut found = vec![Lanes::ZERO; tiles.len() * rows * columns];
+        let mut out = vec![Lanes::ZERO; tiles.len() * columns];
+        sums.start(side, width, tiles.len());
+        for y in 0..height {
+            sums.energies(isa, &windows, &tiles, (&probe.values, probe.quantum.unwrap()), &mut out);
+            if let Some(row) = (y + 1).checked_sub(side) {
+                for (t, out) in out.chunks_exact(columns).enumerate() {
+                    found[(t * rows + row) * columns..][..columns].copy_from_slice(out);
+                }
+            }
+        }
+        let (mut exact, mut size) = (Vec::new(), 0.0_f64);
+        for n in 0..count {
+            for (y, x) in ndarray::indices((rows, columns)) {
+                let (mut energy, mut magnitude) = (0.0, 0.0);
+                for (c, i, j) in ndarray::indices((channels, side, side)) {
+                    let (a, z) = (f64::from(images[[n, c, y + i, x + j]]) - 127.5, 127.5 * z[[c, y + i, x + j]]);
+                    energy += a * a - 2.0 * a * z;
+                    magnitude += a * a + (2.0 * a * z).abs();
+                }
+                exact.push(energy);
+                size = size.max(magnitude);
+            }
+        }
+        (found, exact, size)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn sums_are_those_of_the_windows(
+            channels in 1_usize..=4, height in 6_usize..12, width in 6_usize..12, count in 1_usize..=2 * LANES,
+            side in 5_usize..=6, reach in 1.0_f64..300.0, flat: bool,
+        ) {
+            let value = |i: usize| if flat { 255 } else { (i * 7919 % 256) as u8 };
+            let shape = (count, channels, height, width);
+            let images = Array4::from_shape_vec(shape, (0..count * channels * height * width).map(value).collect());
+            let images = images.unwrap();
+            let z = Array3::from_shape_fn((channels, height, width), |(c, y, x)| {
+                reach * if flat { 1.0 } else { f64::from((c as i32 * 31 + y as i32 * 17 + x as i32 * 5) % 21 - 10) / 10.0 }
+            });
+            prop_assume!(side < height.max(width));
+            for isa in Isa::available() {
+                let (found, exact, size) = both(isa, &images, &z, side, 1.0);
+                let windows = exact.len() / count;
+                for (i, exact) in exact.iter().enumerate() {
+                    let (n, k) = (i / windows, i % windows);
+                    let energy = f64::from(found[n / LANES * windows + k].0[n % LANES]);
+                    // Roundings of products and of the result, each below 2^-24 of the window's sum of magnitudes.
+                    prop_assert!((energy - exact).abs() < 1.5e-7 * size, "{} against {}, of {}", energy, exact, size);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn quanta_leave_room_for_the_bound() {
+        for bound in [1e-3, 1.0, 3.5e6, 2.0_f64.powi(31), 1e18] {
+            let units = bound / f64::from(quantum(bound));
+            assert!((1.07e9..2.1455e9).contains(&units), "{bound}: {units}");
+        }
+        assert_eq!(quantum(0.0), 2.0_f32.powi(-100));
+    }
 }

@@ -202,7 +202,37 @@ mod tests {
         (stored.collect(), [x.sum(), s, t, u, v, x.least()], x.below(y))
     }
 
+    dispatched! {
+        fn whole_sums(values: &Lanes, other: &WholeLanes) -> (WholeLanes, Lanes) = whole_sums_body
+    }
+
+    fn whole_sums_body<V: Vector>(values: &Lanes, other: &WholeLanes) -> (WholeLanes, Lanes) {
+        let (mut whole, mut floats) = (WholeLanes([0; LANES]), Lanes::ZERO);
+        let other = V::Whole::load(other);
+        let sum = V::load(values).round().add(other);
+        sum.store(&mut whole);
+        V::of_whole(sum.sub(other)).store(&mut floats);
+        (whole, floats)
+    }
+
     proptest! {
+        #[test]
+        fn whole_numbers_round_and_wrap(
+            values in proptest::array::uniform16(prop_oneof![-9.0_f32..9.0, -2.1e9_f32..2.1e9]),
+            halves in proptest::array::uniform16(-20_i8..20),
+            other in proptest::array::uniform16(any::<i32>()),
+        ) {
+            for values in [values, halves.map(|half| f32::from(half) / 2.0)] {
+                let rounded = values.map(|v| v.round_ties_even() as i32);
+                let sums = std::array::from_fn(|i| rounded[i].wrapping_add(other[i]));
+                for isa in Isa::available() {
+                    let (whole, floats) = whole_sums(isa, &Lanes(values), &WholeLanes(other));
+                    prop_assert_eq!(whole, WholeLanes(sums));
+                    prop_assert_eq!(floats, Lanes(rounded.map(|v| v as f32)));
+                }
+            }
+        }
+
         #[test]
         fn exp2_is_accurate(t in -125.0_f32..=125.0) {
             let exact = f64::from(t).exp2();
