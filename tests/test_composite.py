@@ -59,10 +59,10 @@ class Problem:
 
 
 @st.composite
-def problems(draw: st.DrawFn) -> Problem:
+def problems(draw: st.DrawFn, sides: tuple[int, int] = (1, 9)) -> Problem:
     """Odd shapes on purpose: H != W, 1, 3 and 4 channels, one image, duplicates, more than one group of tiles."""
     channels = draw(st.sampled_from([1, 3, 4]))
-    height, width = draw(st.integers(1, 9)), draw(st.integers(1, 9))
+    height, width = draw(st.integers(*sides)), draw(st.integers(*sides))
     n = draw(st.sampled_from([1, 2, 5, 16, 17, 40, 70, 130]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     shape = (n, channels, height, width)
@@ -96,6 +96,18 @@ def test_empirical_is_the_oracle(problem: Problem) -> None:
 def test_square_windows_are_the_oracle(problem: Problem, data: st.DataObject) -> None:
     _, _, height, width = problem.images.shape
     side = data.draw(st.integers(1, min(height, width)))
+    denoised = pspc.PSPCSquare(problem.data, patch_sizes=side)(problem.z, problem.sigma)
+    close(problem, reference.square_windows(height, width, side), denoised)
+
+
+@given(problems((11, 22)), st.data())
+def test_windows_that_slide_a_long_way_are_the_oracle(problem: Problem, data: st.DataObject) -> None:
+    """Running sums add what enters a window and take away what leaves it."""
+    _, _, height, width = problem.images.shape
+    if problem.images.dtype == np.float32 and data.draw(st.booleans()):
+        # One bright spot, beside which all else is small.
+        problem.images[0, 0, height // 2, width // 2] = 100.0
+    side = data.draw(st.integers(4, min(height, width)))
     denoised = pspc.PSPCSquare(problem.data, patch_sizes=side)(problem.z, problem.sigma)
     close(problem, reference.square_windows(height, width, side), denoised)
 
