@@ -31,9 +31,10 @@ pub(super) fn passes<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) ->
     let mut posteriors: Vec<_> = job.probes.iter().map(|_| Posterior::empty(count)).collect();
     rounds.run(
         job,
+        &mut posteriors,
         || space(job),
         |item, space| posteriors_of(job, item, space),
-        |probe, shard| posteriors[probe].merge(&shard.shift, &shard.sum),
+        |posterior, shard| posterior.merge(&shard.shift, &shard.sum),
     )?;
 
     let forward = job.probes.iter().filter(|probe| !probe.flipped).count();
@@ -51,9 +52,10 @@ pub(super) fn passes<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) ->
     let mut sums = vec![Array3::<f64>::zeros(job.bank.image_shape()); job.probes.len()];
     rounds.run(
         job,
+        &mut sums,
         || space(job),
         |item, space| composites_of(job, item, &normalisers, space),
-        |probe, part| sums[probe].iter_mut().zip(part).for_each(|(sum, value)| *sum += f64::from(value)),
+        |sums, part| sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += f64::from(value)),
     )?;
     Ok(sums)
 }

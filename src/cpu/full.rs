@@ -26,9 +26,10 @@ pub(super) fn sums<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> R
     let mut sums = vec![vec![0.0; job.bank.image_len()]; job.probes.len()];
     rounds.run(
         job,
+        &mut sums,
         Panel::default,
         |item, panel| means_of(job, item, &weights, panel),
-        |probe, part| sums[probe].iter_mut().zip(part).for_each(|(sum, value)| *sum += f64::from(value)),
+        |sums, part| sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += f64::from(value)),
     )?;
     let shape = job.bank.image_shape();
     Ok(sums.into_iter().map(|sums| Array3::from_shape_vec(shape, sums).expect("as long as an image")).collect())
@@ -56,9 +57,10 @@ fn energies<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<V
     let mut energies: Vec<Vec<f32>> = job.probes.iter().map(|_| Vec::with_capacity(job.bank.len())).collect();
     rounds.run(
         job,
+        &mut energies,
         Panel::default,
         |item, panel| energies_of(job, item, &values, panel),
-        |probe, part| energies[probe].extend(part),
+        Vec::extend,
     )?;
     Ok(energies)
 }

@@ -67,25 +67,27 @@ impl<'m, 'a> Rounds<'m, 'a> {
         Ok(Self { pool, monitor, items, most, done: 0, total })
     }
 
-    /// Runs `work` on every item of `job`, which returns one result a probe, and hands the results to `merge` with the
-    /// probe's index, shard by shard in order. `space` makes the working space of a thread.
-    pub(super) fn run<P: Pixel, S: Send, R: Send>(
+    /// Runs `work` on every item of `job`, which returns one result a probe, and merges the results into each probe's
+    /// total, shard by shard in order. `space` makes the working space of a thread.
+    pub(super) fn run<P: Pixel, S: Send, R: Send, T: Send>(
         &mut self,
         job: &Job<'_, P>,
+        totals: &mut [T],
         space: impl Fn() -> S + Sync,
         work: impl Fn(&Item, &mut S) -> Vec<R> + Sync,
-        merge: impl FnMut(usize, R),
+        merge: impl Fn(&mut T, R) + Sync,
     ) -> Result<()> {
-        self.run_items(&items(job), space, work, merge)
+        self.run_items(&items(job), totals, space, work, merge)
     }
 
     /// The same for some of a job's items.
-    pub(super) fn run_items<S: Send, R: Send>(
+    pub(super) fn run_items<S: Send, R: Send, T: Send>(
         &mut self,
         items: &[Item],
+        totals: &mut [T],
         space: impl Fn() -> S + Sync,
         work: impl Fn(&Item, &mut S) -> Vec<R> + Sync,
-        mut merge: impl FnMut(usize, R),
+        merge: impl Fn(&mut T, R) + Sync,
     ) -> Result<()> {
         let spaces = Mutex::new(Vec::new());
         let borrow = |item: &Item| {
@@ -100,10 +102,13 @@ impl<'m, 'a> Rounds<'m, 'a> {
             let (round, rest) = waiting.split_at(self.items.min(waiting.len()));
             let start = Instant::now();
             let results: Vec<_> = self.pool.install(|| round.par_iter().with_max_len(1).map(borrow).collect());
+            self.done += round.iter().map(|item| (item.images.len() * item.probes.len()) as u64).sum::<u64>();
+            let mut parts: Vec<Vec<R>> = totals.iter().map(|_| Vec::new()).collect();
             for (item, results) in round.iter().zip(results) {
-                item.probes.clone().zip(results).for_each(|(probe, result)| merge(probe, result));
-                self.done += (item.images.len() * item.probes.len()) as u64;
+                parts[item.probes.clone()].iter_mut().zip(results).for_each(|(parts, result)| parts.push(result));
             }
+            let merge_all = |(total, parts): (&mut T, Vec<R>)| parts.into_iter().for_each(|part| merge(total, part));
+            self.pool.install(|| totals.par_iter_mut().zip(parts).for_each(merge_all));
             self.adapt(start.elapsed());
             (self.monitor)(self.done.min(self.total), self.total)?;
             waiting = rest;

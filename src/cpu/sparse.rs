@@ -76,9 +76,10 @@ fn scan<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<C
         let hints: Vec<Vec<f32>> = found.iter().map(|found| found.least.clone()).collect();
         rounds.run_items(
             epoch,
+            &mut found,
             || Group::new(job),
             |item, group| scan_item(job, item, &hints, group),
-            |probe, part| found[probe].merge(&part),
+            |found, part| found.merge(&part),
         )?;
         share_least(job, &mut found);
         rounds.install(|| found.par_iter_mut().for_each(Candidates::prune));
