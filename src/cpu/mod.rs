@@ -45,7 +45,7 @@ use rounds::Rounds;
 use tile::Pixel;
 
 /// Most queries in flight at once.
-const QUERIES: usize = 64;
+const QUERIES: usize = 128;
 
 /// Bytes that queries in flight may take.
 const BYTES: usize = 1 << 27;

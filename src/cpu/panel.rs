@@ -56,7 +56,7 @@ impl Panel {
     /// Vectors of sixteen pixels a panel has of each image. Sums run over one panel before they are added up, so that
     /// rounding grows with the root of this length and not of the image's; those of three probes fit the first-level
     /// cache.
-    pub const VECTORS: usize = 64;
+    pub const VECTORS: usize = 32;
 
     /// The parts of an image that fit a panel, as ranges of vectors.
     pub fn parts(image_len: usize) -> impl Iterator<Item = Range<usize>> {

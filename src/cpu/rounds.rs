@@ -18,12 +18,12 @@ use crate::windows::{Kind, Windows};
 pub(super) const PROBES: usize = 8;
 
 /// Bytes of an item's results beyond which more probes do not share it.
-const ITEM_BYTES: usize = 1 << 20;
+const ITEM_BYTES: usize = 3 << 19;
 
 /// Probes of an item: with the full window, where little is done for each, as many as share an image while it is at hand.
 pub(super) fn probes_an_item(windows: &Windows, image_len: usize) -> usize {
     match windows.kind() {
-        Kind::Full => (ITEM_BYTES / (4 * image_len)).clamp(PROBES, 64),
+        Kind::Full => (ITEM_BYTES / (4 * image_len)).clamp(PROBES, 128),
         Kind::Square { .. } | Kind::Masks(_) => PROBES,
     }
 }
