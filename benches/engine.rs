@@ -9,11 +9,12 @@ use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_m
 use pspc_rs::cpu::energy::{EnergyRows, mask_energies};
 use pspc_rs::cpu::gather::gather;
 use pspc_rs::cpu::isa::Isa;
-use pspc_rs::cpu::panel::{IMAGES, Panel, add_energies, add_means, vectors};
+use pspc_rs::cpu::panel::{IMAGES, Panel, add_means, vectors};
 use pspc_rs::cpu::probe::Probe;
 use pspc_rs::cpu::rate::chains;
 use pspc_rs::cpu::simd::{LANES, Lanes};
 use pspc_rs::cpu::spread::{SpreadRows, spread_masks};
+use pspc_rs::cpu::stack::{Block, Stack};
 use pspc_rs::cpu::tile::Tile;
 use pspc_rs::cpu::weigh::{LaneState, Softmax, absorb, weigh};
 use pspc_rs::windows::{Kind, Windows};
@@ -146,7 +147,7 @@ fn end_to_end(criterion: &mut Criterion) {
     group.finish();
 }
 
-/// The full window: twelve probes on a panel of images.
+/// The full window: twelve probes on a part of some images.
 fn panels(criterion: &mut Criterion) {
     const PROBES: usize = 12;
     let isa = Isa::best().expect("a set this processor has");
@@ -156,15 +157,23 @@ fn panels(criterion: &mut Criterion) {
     let part = Panel::parts(image_len).next().expect("not empty");
     let values = vec![vec![Lanes::splat(0.5); vectors(image_len)]; PROBES];
     let mut panel = Panel::default();
-    let mut energies = vec![[0.0; IMAGES]; PROBES];
+    let parts: Vec<_> = Panel::parts(image_len).collect();
+    let blocks = Block::all(&values.iter().map(|values| (values.as_slice(), true)).collect::<Vec<_>>(), &parts);
+    let (mut stack, mut energies) = (Stack::default(), vec![Lanes::ZERO; PROBES]);
     let mut sums = vec![Lanes::ZERO; vectors(image_len) * PROBES];
     let mut group = criterion.benchmark_group("panel");
     group.throughput(Throughput::Elements((part.len() * LANES * IMAGES) as u64));
     group.bench_function("load", |b| b.iter(|| panel.load(isa, black_box(pixels), image_len, part.clone())));
     group.throughput(Throughput::Elements((part.len() * LANES * IMAGES * PROBES) as u64));
-    group.bench_function("energies", |b| b.iter(|| add_energies(isa, &panel, &values, true, &mut energies)));
     let weights = vec![[0.1; IMAGES]; PROBES];
     group.bench_function("means", |b| b.iter(|| add_means(isa, &panel, &weights, black_box(&mut sums))));
+    group.throughput(Throughput::Elements((part.len() * LANES * LANES) as u64));
+    let some = &pixels[..LANES * image_len];
+    group.bench_function("load a stack", |b| b.iter(|| stack.load(isa, black_box(some), image_len, part.clone())));
+    group.throughput(Throughput::Elements((part.len() * LANES * LANES * PROBES) as u64));
+    group.bench_function("energies", |b| {
+        b.iter(|| blocks.iter().for_each(|block| stack.add(isa, block, &mut energies)))
+    });
     group.finish();
 }
 

@@ -8,15 +8,16 @@ use rayon::prelude::*;
 use super::candidates::Candidates;
 use super::job::Job;
 use super::lone;
-use super::panel::{IMAGES, Panel, add_energies, add_means, vectors};
+use super::panel::{IMAGES, Panel, add_means, vectors};
 use super::probe::Probe;
-use super::rounds::{Item, Rounds};
+use super::rounds::{Item, Rounds, probes_of_items};
 use super::simd::{LANES, Lanes};
+use super::stack::{Block, Stack};
 use super::tile::Pixel;
 use crate::error::Result;
 
-/// So many probes pay for a panel.
-const PANEL_FROM: usize = 3;
+/// So many probes pay for laying out images for all of them.
+const MANY_FROM: usize = 3;
 
 /// Per probe the weighted sum of centred stored pixels, `[channel, row, column]`. The probes of flipped queries follow all
 /// others, in the same order.
@@ -53,13 +54,16 @@ pub(super) fn candidates<P: Pixel>(
 
 /// The energies of all images for each probe.
 fn energies<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<Vec<f32>>> {
-    let values: Vec<Vec<Lanes>> = job.probes.iter().map(values_of).collect();
+    let values: Vec<Values> = probes_of_items(job).map(|probes| Values::of(job, probes)).collect();
     let mut energies: Vec<Vec<f32>> = job.probes.iter().map(|_| Vec::with_capacity(job.bank.len())).collect();
     rounds.run(
         job,
         &mut energies,
-        Panel::default,
-        |item, panel| energies_of(job, item, &values, panel),
+        Stack::default,
+        |item, stack| {
+            let values = values.iter().find(|values| values.probes == item.probes);
+            values.map_or_else(Vec::new, |values| energies_of(job, item, values, stack))
+        },
         Vec::extend,
     )?;
     Ok(energies)
@@ -74,49 +78,60 @@ fn values_of(probe: &Probe) -> Vec<Lanes> {
     vectors
 }
 
+/// The values of an item's probes, as its energies need them.
+struct Values {
+    probes: Range<usize>,
+    /// Of each probe, where they are few.
+    lone: Vec<Vec<Lanes>>,
+    /// Of all together, where they are many.
+    blocks: Vec<Block>,
+}
+
+impl Values {
+    fn of<P: Pixel>(job: &Job<'_, P>, probes: Range<usize>) -> Self {
+        let lone: Vec<_> = job.probes[probes.clone()].iter().map(values_of).collect();
+        if probes.len() < MANY_FROM {
+            return Self { probes, lone, blocks: Vec::new() };
+        }
+        let parts: Vec<_> = Panel::parts(job.bank.image_len()).collect();
+        let forms = job.probes[probes.clone()].iter().map(|probe| probe.expanded);
+        let blocks = Block::all(&lone.iter().map(Vec::as_slice).zip(forms).collect::<Vec<_>>(), &parts);
+        Self { probes, lone: Vec::new(), blocks }
+    }
+}
+
 /// The energies of an item's images for each of its probes.
-fn energies_of<P: Pixel>(job: &Job<'_, P>, item: &Item, values: &[Vec<Lanes>], panel: &mut Panel) -> Vec<Vec<f32>> {
-    if item.probes.len() < PANEL_FROM {
+fn energies_of<P: Pixel>(job: &Job<'_, P>, item: &Item, values: &Values, stack: &mut Stack<P>) -> Vec<Vec<f32>> {
+    let (image_len, probes) = (job.bank.image_len(), values.probes.len());
+    if probes < MANY_FROM {
         let images = job.images(item.images.clone());
-        let energies_of = |probe: usize| {
+        let energies_of = |(values, probe): (&Vec<Lanes>, &Probe)| {
             let mut energies = vec![0.0; item.images.len()];
-            let expanded = job.probes[probe].expanded;
-            lone::energies(job.isa, images, job.bank.image_len(), &values[probe], expanded, &mut energies);
+            lone::energies(job.isa, images, image_len, values, probe.expanded, &mut energies);
             energies
         };
-        return item.probes.clone().map(energies_of).collect();
+        return values.lone.iter().zip(&job.probes[values.probes.clone()]).map(energies_of).collect();
     }
-    let panels = item.images.len().div_ceil(IMAGES);
-    let mut energies = vec![vec![[0.0; IMAGES]; item.probes.len()]; panels];
-    let probes = &job.probes[item.probes.clone()];
-    // The values of a part of all probes stay in the second-level cache while panels pass by.
-    for part in Panel::parts(job.bank.image_len()) {
-        for (images, energies) in images_of_panels(item).zip(&mut energies) {
-            panel.load(job.isa, job.images(images), job.bank.image_len(), part.clone());
-            if probes.iter().any(|probe| probe.expanded) {
-                panel.square(job.isa);
-            }
-            let (mut values, mut energies) = (&values[item.probes.clone()], energies.as_mut_slice());
-            for alike in probes.chunk_by(|a, b| a.expanded == b.expanded) {
-                let (these, later) = values.split_at(alike.len());
-                let (out, rest) = energies.split_at_mut(alike.len());
-                add_energies(job.isa, panel, these, alike[0].expanded, out);
-                (values, energies) = (later, rest);
-            }
+    let mut energies = vec![Lanes::ZERO; item.images.len().div_ceil(LANES) * probes];
+    // The values of a part of all probes stay in the second-level cache while images pass by.
+    for part in Panel::parts(image_len) {
+        for (images, energies) in images_at_once(item, LANES).zip(energies.chunks_exact_mut(probes)) {
+            stack.load(job.isa, job.images(images), image_len, part.clone());
+            values.blocks.iter().for_each(|block| stack.add(job.isa, block, energies));
         }
     }
     let of_probe = |probe: usize| {
-        let mut found: Vec<f32> = energies.iter().flat_map(|panel| panel[probe]).collect();
+        let mut found: Vec<f32> = energies[probe..].iter().step_by(probes).flat_map(|energies| energies.0).collect();
         found.truncate(item.images.len());
         found
     };
-    (0..item.probes.len()).map(of_probe).collect()
+    (0..probes).map(of_probe).collect()
 }
 
-/// The images of an item, a panel's at a time.
-fn images_of_panels(item: &Item) -> impl Iterator<Item = Range<usize>> {
+/// The images of an item, so many at a time.
+fn images_at_once(item: &Item, count: usize) -> impl Iterator<Item = Range<usize>> + use<> {
     let images = item.images.clone();
-    images.clone().step_by(IMAGES).map(move |first| first..images.end.min(first + IMAGES))
+    images.clone().step_by(count).map(move |first| first..images.end.min(first + count))
 }
 
 /// Turns energies into weights, each query's with its mirror image's summing to one.
@@ -146,7 +161,7 @@ fn normalise<P: Pixel>(job: &Job<'_, P>, energies: &mut [Vec<f32>]) {
 /// The weighted sums of an item's images for each of its probes.
 fn means_of<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[Vec<f32>], panel: &mut Panel) -> Vec<Vec<f32>> {
     let (image_len, probes) = (job.bank.image_len(), item.probes.len());
-    if probes < PANEL_FROM {
+    if probes < MANY_FROM {
         return item.probes.clone().map(|probe| lone_mean(job, item, &weights[probe])).collect();
     }
     let weights_of = |images: Range<usize>| {
@@ -157,11 +172,11 @@ fn means_of<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[Vec<f32>], panel
         }
         here
     };
-    let weights: Vec<_> = images_of_panels(item).map(weights_of).collect();
+    let weights: Vec<_> = images_at_once(item, IMAGES).map(weights_of).collect();
     let mut sums = vec![Lanes::ZERO; vectors(image_len) * probes];
     // The sums of a part of all probes stay in the second-level cache while panels pass by.
     for part in Panel::parts(image_len) {
-        for (images, weights) in images_of_panels(item).zip(&weights) {
+        for (images, weights) in images_at_once(item, IMAGES).zip(&weights) {
             if weights.as_flattened().iter().any(|&weight| weight != 0.0) {
                 panel.load(job.isa, job.images(images), image_len, part.clone());
                 add_means(job.isa, panel, weights, &mut sums);
@@ -180,7 +195,7 @@ fn means_of<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[Vec<f32>], panel
 fn lone_mean<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[f32]) -> Vec<f32> {
     let image_len = job.bank.image_len();
     let mut sums = vec![Lanes::ZERO; vectors(image_len)];
-    for images in images_of_panels(item) {
+    for images in images_at_once(item, IMAGES) {
         let weights = &weights[images.clone()];
         if weights.iter().any(|&weight| weight != 0.0) {
             lone::add_mean(job.isa, job.images(images), image_len, weights, &mut sums);

@@ -103,13 +103,13 @@ macro_rules! dispatched {
                 $body::<simd::Avx2, $($generic)?>($($arg),*)
             }
             match isa.level() {
-                Level::Portable => unreachable!("dev"),
+                Level::Portable => $body::<simd::Portable<false>, $($generic)?>($($arg),*),
                 // SAFETY: this level is only constructed after its features were detected.
                 #[cfg(target_arch = "x86_64")]
                 Level::V3 => unsafe { v3($($arg),*) },
                 // SAFETY: this level is only constructed after its features were detected.
                 #[cfg(target_arch = "x86_64")]
-                Level::Avx512 => unreachable!("dev"),
+                Level::Avx512 => unsafe { avx512($($arg),*) },
                 #[cfg(target_arch = "aarch64")]
                 Level::Neon => $body::<simd::Portable<true>, $($generic)?>($($arg),*),
             }

@@ -29,6 +29,7 @@ pub mod simd;
 pub mod slide;
 mod sparse;
 pub mod spread;
+pub mod stack;
 pub mod tile;
 pub mod weigh;
 pub mod whole;

@@ -1,5 +1,5 @@
-//! `Panel`: some pixels of a few images as floats, image by image, for the full window, where lanes are pixels: the dot
-//! products and weighted means of many probes then read each pixel from the first cache levels, as a matrix product does.
+//! `Panel`: some pixels of a few images as floats, image by image, for the full window, where lanes are pixels: the weighted
+//! means of many probes then read each pixel from the first cache levels, as a matrix product does.
 
 use std::ops::Range;
 
@@ -13,11 +13,7 @@ pub const IMAGES: usize = 32;
 /// Rows of images are one vector further apart than they are long, lest all of them compete for the same cache lines.
 const STRIDE: usize = Panel::VECTORS + 1;
 
-/// Probes whose energies are computed together on [`TWO`] images: with two registers each, twelve sums in flight.
-const THREE: usize = 3;
-const TWO: usize = 2;
-
-/// Probes whose means are computed together; a lone probe takes [`FOUR`] images, or vectors, at once.
+/// Probes whose means are computed together; a lone probe takes [`FOUR`] vectors at once.
 const SIX: usize = 6;
 const FOUR: usize = 4;
 
@@ -25,8 +21,6 @@ const FOUR: usize = 4;
 #[derive(Debug)]
 pub struct Panel {
     pixels: Vec<Lanes>,
-    /// Squares of every image's pixels, summed up lane by lane, once [`Panel::square`] was asked for them.
-    squares: Vec<Lanes>,
     /// Vectors in use.
     vectors: Range<usize>,
 }
@@ -48,14 +42,14 @@ pub(super) fn padded<P: Pixel>(pixels: &[P]) -> Lanes {
 
 impl Default for Panel {
     fn default() -> Self {
-        Self { pixels: vec![Lanes::ZERO; IMAGES * STRIDE], squares: vec![Lanes::ZERO; IMAGES], vectors: 0..0 }
+        Self { pixels: vec![Lanes::ZERO; IMAGES * STRIDE], vectors: 0..0 }
     }
 }
 
 impl Panel {
-    /// Vectors of sixteen pixels a panel has of each image. Sums run over one panel before they are added up, so that
-    /// rounding grows with the root of this length and not of the image's; those of three probes fit the first-level
-    /// cache.
+    /// Vectors of sixteen pixels a part of an image has. Energies are summed over a part before they are added up, so that
+    /// rounding grows with the root of this length and not of the image's; the values of 128 probes for a part fit the
+    /// second-level cache.
     pub const VECTORS: usize = 32;
 
     /// The parts of an image that fit a panel, as ranges of vectors.
@@ -68,11 +62,6 @@ impl Panel {
     pub fn load<P: Pixel>(&mut self, isa: Isa, images: &[P], image_len: usize, vectors: Range<usize>) {
         self.vectors = vectors;
         pack(isa, images, image_len, self);
-    }
-
-    /// Sums up the squares of the pixels, which the expanded form of the energies shares among all probes.
-    pub fn square(&mut self, isa: Isa) {
-        square(isa, self);
     }
 }
 
@@ -90,91 +79,6 @@ fn pack_body<V: Vector, P: Pixel>(images: &[P], image_len: usize, panel: &mut Pa
         }
         if !rest.is_empty() {
             row[whole.len()] = padded(rest);
-        }
-    }
-}
-
-dispatched! {
-    fn square(panel: &mut Panel) = square_body
-}
-
-#[inline(always)]
-fn square_body<V: Vector>(panel: &mut Panel) {
-    let Panel { pixels, squares, vectors } = panel;
-    for (row, square) in pixels.chunks_exact(STRIDE).zip(squares) {
-        let mut sum = V::splat(0.0);
-        for pixels in &row[..vectors.len()] {
-            let a = V::load(pixels);
-            sum = a.mul_add(a, sum);
-        }
-        sum.store(square);
-    }
-}
-
-dispatched! {
-    /// Adds to `energies` `[probe][image]` the energies of a panel's part of all images, for probes `[probe][vector]` of
-    /// one form. A pair's bits do not depend on its neighbours.
-    pub fn add_energies(panel: &Panel, probes: &[Vec<Lanes>], expanded: bool, energies: &mut [[f32; IMAGES]]) =
-        add_energies_body
-}
-
-#[inline(always)]
-fn add_energies_body<V: Vector>(panel: &Panel, probes: &[Vec<Lanes>], expanded: bool, energies: &mut [[f32; IMAGES]]) {
-    if expanded {
-        add_energies_of::<V, true>(panel, probes, energies);
-    } else {
-        add_energies_of::<V, false>(panel, probes, energies);
-    }
-}
-
-#[inline(always)]
-fn add_energies_of<V: Vector, const EXPANDED: bool>(
-    panel: &Panel,
-    probes: &[Vec<Lanes>],
-    energies: &mut [[f32; IMAGES]],
-) {
-    let (threes, ones) = probes.as_chunks::<THREE>();
-    let (energies_of_threes, energies_of_ones) = energies.split_at_mut(threes.len() * THREE);
-    for (three, energies) in threes.iter().zip(energies_of_threes.as_chunks_mut::<THREE>().0) {
-        add_block::<V, EXPANDED, TWO, THREE>(panel, three, energies);
-    }
-    for (one, energies) in ones.iter().zip(energies_of_ones) {
-        add_block::<V, EXPANDED, FOUR, 1>(panel, std::array::from_ref(one), std::array::from_mut(energies));
-    }
-}
-
-#[inline(always)]
-fn add_block<V: Vector, const EXPANDED: bool, const I: usize, const Q: usize>(
-    panel: &Panel,
-    probes: &[Vec<Lanes>; Q],
-    energies: &mut [[f32; IMAGES]; Q],
-) {
-    let len = panel.vectors.len();
-    let mut values: [&[Lanes]; Q] = [&[]; Q];
-    for q in 0..Q {
-        values[q] = &probes[q][panel.vectors.start..][..len];
-    }
-    for first in (0..IMAGES).step_by(I) {
-        let mut rows: [&[Lanes]; I] = [&[]; I];
-        let mut sums = [[V::splat(0.0); Q]; I];
-        for i in 0..I {
-            rows[i] = &panel.pixels[(first + i) * STRIDE..][..len];
-        }
-        for v in 0..len {
-            for i in 0..I {
-                let a = V::load(&rows[i][v]);
-                for q in 0..Q {
-                    let z = V::load(&values[q][v]);
-                    let (factor, other) = if EXPANDED { (a, z) } else { (a.sub(z), a.sub(z)) };
-                    sums[i][q] = factor.mul_add(other, sums[i][q]);
-                }
-            }
-        }
-        for i in 0..I {
-            for q in 0..Q {
-                let squares = if EXPANDED { V::load(&panel.squares[first + i]) } else { V::splat(0.0) };
-                energies[q][first + i] += sums[i][q].add(squares).sum();
-            }
         }
     }
 }
@@ -235,55 +139,28 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    /// Images, and per probe values or weights as plain numbers.
-    fn numbers(count: usize, step: usize) -> Vec<f32> {
-        (0..count).map(|i| (i * step % 1009) as f32 / 7.0 - 70.0).collect()
-    }
-
-    fn in_vectors(values: &[f32]) -> Vec<Lanes> {
-        let lanes = |part: &[f32]| Lanes(std::array::from_fn(|i| part.get(i).copied().unwrap_or(0.0)));
-        values.chunks(LANES).map(lanes).collect()
-    }
-
     proptest! {
         #[test]
         fn sums_are_exact_and_pairs_independent(
-            image_len in 1_usize..2200, images in 1_usize..=IMAGES, probes in 1_usize..15, expanded: bool,
+            image_len in 1_usize..2200, images in 1_usize..=IMAGES, probes in 1_usize..15,
         ) {
             let bytes: Vec<u8> = (0..images * image_len).map(|i| (i * 37 % 251) as u8).collect();
-            let values: Vec<Vec<f32>> = (0..probes).map(|q| numbers(image_len, 31 + q)).collect();
-            let lanes: Vec<Vec<Lanes>> = values.iter().map(|v| in_vectors(v)).collect();
             let weight = |q: usize, n: usize| if n < images { ((q * 13 + n * 7) % 11) as f32 } else { 0.0 };
             let weights: Vec<[f32; IMAGES]> = (0..probes).map(|q| std::array::from_fn(|n| weight(q, n))).collect();
             for isa in Isa::available() {
-                let mut energies = vec![[0.0; IMAGES]; probes];
-                let mut alone = [[0.0; IMAGES]];
                 let mut sums = vec![Lanes::ZERO; vectors(image_len) * probes];
                 let mut lone_sums = vec![Lanes::ZERO; vectors(image_len)];
                 let mut panel = Panel::default();
                 for part in Panel::parts(image_len) {
                     panel.load(isa, &bytes, image_len, part);
-                    panel.square(isa);
-                    add_energies(isa, &panel, &lanes, expanded, &mut energies);
-                    add_energies(isa, &panel, &lanes[..1], expanded, &mut alone);
                     add_means(isa, &panel, &weights, &mut sums);
                     add_means(isa, &panel, &weights[..1], &mut lone_sums);
                 }
-                prop_assert_eq!(&alone[0][..images], &energies[0][..images]);
                 prop_assert!(sums.iter().step_by(probes).eq(&lone_sums));
                 let pixel = |n: usize, p: usize| bytes[n * image_len + p].number();
-                for (q, energies) in energies.iter().enumerate() {
-                    for n in 0..images {
-                        let term = |p: usize| {
-                            let (a, z) = (pixel(n, p), f64::from(values[q][p]));
-                            if expanded { a * a + a * z } else { (a - z).powi(2) }
-                        };
-                        let exact: f64 = (0..image_len).map(term).sum();
-                        let size: f64 = (0..image_len).map(|p| term(p).abs()).sum();
-                        prop_assert!((f64::from(energies[n]) - exact).abs() <= 1e-6 * size);
-                    }
+                for (q, weights) in weights.iter().enumerate() {
                     for p in 0..image_len {
-                        let term = |n: usize| f64::from(weights[q][n]) * pixel(n, p);
+                        let term = |n: usize| f64::from(weights[n]) * pixel(n, p);
                         let exact: f64 = (0..images).map(term).sum();
                         let size: f64 = (0..images).map(|n| term(n).abs()).sum();
                         let sum = f64::from(sums[p / LANES * probes + q].0[p % LANES]);

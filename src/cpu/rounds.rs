@@ -141,12 +141,18 @@ impl<'m, 'a> Rounds<'m, 'a> {
 /// All items of a job, shard by shard.
 pub(super) fn items<P: Pixel>(job: &Job<'_, P>) -> Vec<Item> {
     let shard = shard_len(job.bank.len(), job.bank.image_len());
-    let blocks = |count: usize, block: usize| {
-        (0..count).step_by(block).map(move |start| start..count.min(start + block)).collect::<Vec<_>>()
-    };
-    let probes = blocks(job.probes.len(), probes_an_item(&job.views[0], job.bank.image_len()));
-    let shards = blocks(job.bank.len(), shard);
-    shards.iter().flat_map(|images| probes.iter().map(|p| Item { images: images.clone(), probes: p.clone() })).collect()
+    let items = |images: Range<usize>| probes_of_items(job).map(move |probes| Item { images: images.clone(), probes });
+    blocks(job.bank.len(), shard).flat_map(items).collect()
+}
+
+/// The probes of the items of every shard.
+pub(super) fn probes_of_items<P: Pixel>(job: &Job<'_, P>) -> impl Iterator<Item = Range<usize>> + use<P> {
+    blocks(job.probes.len(), probes_an_item(&job.views[0], job.bank.image_len()))
+}
+
+/// `count` things, `block` at a time.
+fn blocks(count: usize, block: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(block).map(move |start| start..count.min(start + block))
 }
 
 /// Images a shard: about 64 shards to share among threads, none so short that starting costs, none so long that Ctrl-C

@@ -137,24 +137,30 @@ impl<P: Pixel> Tile<P> {
     pub fn load(&mut self, isa: Isa, images: &[P]) {
         let image_len = self.pixels.len();
         self.valid = images.len() / image_len;
-        let mut start = 0;
-        if self.valid == LANES {
-            let lanes = std::array::from_fn(|lane| &images[lane * image_len..(lane + 1) * image_len]);
-            start = P::transpose_blocks(isa, &lanes, &mut self.pixels);
-        } else {
-            self.pixels.fill(P::ZERO);
-        }
-        for (lane, image) in images.chunks_exact(image_len).enumerate() {
-            for (pixel, &value) in self.pixels[start..].iter_mut().zip(&image[start..]) {
-                value.put(pixel, lane);
-            }
-        }
+        let mut rows: [&[P]; LANES] = [&[]; LANES];
+        rows.iter_mut().zip(images.chunks_exact(image_len)).for_each(|(row, image)| *row = image);
+        transpose(isa, &rows[..self.valid], &mut self.pixels);
     }
 
     /// Fills in the squares, which the expanded form of the energies shares among all probes.
     pub fn square(&mut self, isa: Isa) {
         self.squares.resize(self.pixels.len() / self.channels, Lanes::ZERO);
         square(isa, self);
+    }
+}
+
+/// Lays the pixels of up to sixteen rows of the same length side by side; zeros stand in for rows that are missing.
+pub(super) fn transpose<P: Pixel>(isa: Isa, rows: &[&[P]], pixels: &mut [P::Lanes]) {
+    let mut start = 0;
+    if let Ok(all) = rows.try_into() {
+        start = P::transpose_blocks(isa, all, pixels);
+    } else {
+        pixels.fill(P::ZERO);
+    }
+    for (lane, row) in rows.iter().enumerate() {
+        for (pixel, &value) in pixels[start..].iter_mut().zip(&row[start..]) {
+            value.put(pixel, lane);
+        }
     }
 }
 
