@@ -150,6 +150,21 @@ def test_small_sigma_with_too_many_near_images_is_the_oracle(xflip: bool, side: 
     close(problem, windows, pspc.PSPCSquare(problem.data, patch_sizes=side)(z, sigma))
 
 
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1.0, 1e6])
+@pytest.mark.parametrize("side", [3, 7, None])
+def test_extreme_ranges_stay_finite(scale: float, side: int | None) -> None:
+    """Images and queries as small and as large as is allowed: D lies among the images."""
+    rng = np.random.default_rng(0)
+    x = (rng.uniform(-1, 1, (40, 1, 9, 10)) * scale).astype(np.float32)
+    z = rng.uniform(-1e9, 1e9, (1, 1, 9, 10))
+    data = pspc.ImageSet(x)
+    D = pspc.Empirical(data) if side is None else pspc.PSPCSquare(data, patch_sizes=side)
+    for sigma in (1e-6, 1.0, 1e9):
+        denoised = D(z, sigma)
+        assert np.isfinite(denoised).all()
+        assert np.abs(denoised).max() <= scale * (1 + 1e-5)
+
+
 @pytest.fixture
 def problem() -> Problem:
     """Smooth 12 x 10 images, enough for several shards, and noisy ones at four levels."""

@@ -95,7 +95,7 @@ def test_import_loads_no_optional_package() -> None:
 
 
 def test_every_instruction_set_agrees() -> None:
-    """Sets with a fused multiply-add agree bit for bit; the portable one within rounding."""
+    """AVX2 and AVX-512 agree bit for bit; the portable set within rounding."""
     code = """
         import sys, numpy as np, pspc_rs as pspc
         rng = np.random.default_rng(0)

@@ -134,9 +134,8 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Errors<'a, P, FORM, CH
                 let t = a.sub(V::splat(z));
                 t.mul_add(t, sum)
             }
-            EXPANDED => a.mul_add(V::splat(z), sum),
             PRODUCTS if first => a.mul(V::splat(z)),
-            PRODUCTS => a.mul_add(V::splat(z), sum),
+            PRODUCTS | EXPANDED => a.mul_add(V::splat(z), sum),
             _ if first => a.mul(a),
             _ => a.mul_add(a, sum),
         }

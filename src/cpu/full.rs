@@ -61,8 +61,8 @@ fn energies<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<V
         &mut energies,
         Stack::default,
         |item, stack| {
-            let values = values.iter().find(|values| values.probes == item.probes);
-            values.map_or_else(Vec::new, |values| energies_of(job, item, values, stack))
+            let first = values.partition_point(|values| values.probes.end <= item.probes.start);
+            energies_of(job, item, &values[first], stack)
         },
         Vec::extend,
     )?;
@@ -117,7 +117,9 @@ fn energies_of<P: Pixel>(job: &Job<'_, P>, item: &Item, values: &Values, stack: 
     for part in Panel::parts(image_len) {
         for (images, energies) in images_at_once(item, LANES).zip(energies.chunks_exact_mut(probes)) {
             stack.load(job.isa, job.images(images), image_len, part.clone());
-            values.blocks.iter().for_each(|block| stack.add(job.isa, block, energies));
+            for block in &values.blocks {
+                stack.add(job.isa, block, energies);
+            }
         }
     }
     let of_probe = |probe: usize| {

@@ -1,8 +1,8 @@
 //! Which instruction set the loops run in: detected once, carried along, used by every kernel of a call.
 //!
 //! A kernel is written once as a generic function `body::<V: Vector, ..>`; `dispatched!` compiles it for every
-//! instruction set and picks by [`Isa`]. Only a fused multiply-add changes rounding: the sets that have it agree with
-//! each other bit for bit.
+//! instruction set and picks by [`Isa`]. AVX2 and AVX-512 agree with each other bit for bit; the others have no fused
+//! multiply-add, or another power of two, and agree within rounding.
 
 use std::sync::OnceLock;
 

@@ -134,7 +134,9 @@ impl<P: Pixel> Group<P> {
         let (windows, [channels, ..], (_, unit)) = (&job.views[0], job.bank.image_shape(), job.bank.scale());
         let tiles = &mut self.tiles[..self.filled];
         let Some(side) = whole::side(windows, channels) else {
-            tiles.iter_mut().for_each(|tile| tile.square(job.isa));
+            for tile in tiles {
+                tile.square(job.isa);
+            }
             return;
         };
         let largest = (side * side * channels) as f64 * (job.bank.reach() * unit).powi(2);

@@ -17,6 +17,9 @@ const EXPANDED_FROM: f64 = 0.5;
 /// Below this sigma, in units of the data's reach, few images carry weight, and their energies are worth `f64`.
 const SPARSE_BELOW: f64 = 0.1;
 
+/// Images are taken to reach at least so far, so that values in units of the quantum stay in the range of `f32`.
+const SMALLEST_REACH: f64 = 1e-18;
+
 /// One query, or its mirror image, ready for the kernels.
 #[derive(Debug, Clone)]
 pub struct Probe {
@@ -54,7 +57,8 @@ impl Probe {
         let z: Vec<f64> = z.slice(ndarray::s![.., .., ..;step]).iter().map(|&z| z.into() * unit).collect();
         let expanded = sigma >= EXPANDED_FROM * bank.reach();
         let side = whole::side(windows, bank.image_shape()[0]).filter(|_| expanded);
-        let quantum = side.map(|side| whole::quantum(2.0 * bank.reach() * unit * heaviest(&z, windows, side)));
+        let reach = (bank.reach() * unit).max(SMALLEST_REACH);
+        let quantum = side.map(|side| whole::quantum(2.0 * reach * heaviest(&z, windows, side)));
         let factor = if expanded { -2.0 / quantum.map_or(1.0, f64::from) } else { 1.0 };
         Self {
             values: z.iter().map(|z| (factor * z) as f32).collect(),

@@ -28,6 +28,7 @@ pub struct Block {
 
 impl Block {
     /// Blocks of all `probes`, values `[vector]` and whether their form is the expanded one, cut at `parts`.
+    #[must_use]
     pub fn all(probes: &[(&[Lanes], bool)], parts: &[Range<usize>]) -> Vec<Self> {
         let mut blocks = Vec::new();
         let mut start = 0;
@@ -214,7 +215,9 @@ mod tests {
                 let mut stack = Stack::default();
                 for part in &parts {
                     stack.load(isa, &bytes, image_len, part.clone());
-                    blocks.iter().for_each(|block| stack.add(isa, block, &mut energies));
+                    for block in &blocks {
+                        stack.add(isa, block, &mut energies);
+                    }
                 }
                 for (q, &(values, expanded)) in all.iter().enumerate() {
                     let mut alone = vec![0.0; images];

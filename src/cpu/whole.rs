@@ -332,7 +332,7 @@ mod tests {
             let images = Array4::from_shape_vec(shape, (0..count * channels * height * width).map(value).collect());
             let images = images.unwrap();
             let z = Array3::from_shape_fn((channels, height, width), |(c, y, x)| {
-                reach * if flat { 1.0 } else { f64::from((c as i32 * 31 + y as i32 * 17 + x as i32 * 5) % 21 - 10) / 10.0 }
+                reach * if flat { 1.0 } else { ((c * 31 + y * 17 + x * 5) % 21) as f64 / 10.0 - 1.0 }
             });
             prop_assume!(side < height.max(width));
             for isa in Isa::available() {
