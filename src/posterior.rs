@@ -54,6 +54,11 @@ impl Posterior {
 }
 
 fn normaliser_of(shift: f32, sum: f64) -> (f32, f32) {
+    // From here on floats are further apart than whole numbers, and only the shift itself is sure to be one near by.
+    const COARSE_FROM: f32 = 16_777_216.0;
+    if shift.abs() >= COARSE_FROM {
+        return (shift, (1.0 / sum) as f32);
+    }
     let whole = (f64::from(shift) - sum.log2()).round() as f32;
     (whole, ((f64::from(shift) - f64::from(whole)).exp2() / sum) as f32)
 }
@@ -78,6 +83,19 @@ mod tests {
             prop_assert!((0.7..1.5).contains(&scale[0]));
             let weight = (f64::from(shift[0]) - least).exp2() * f64::from(scale[0]);
             prop_assert!((weight * exact - 1.0).abs() < 1e-7);
+        }
+    }
+
+    #[test]
+    fn normalisers_of_huge_shifts_are_finite() {
+        for shift in [-7e9_f32, 3e8, 1e30] {
+            for sum in [2.0_f64.powi(-95), 1.0, 1e6] {
+                let mut posterior = Posterior::empty(1);
+                posterior.merge(&[shift], &[sum as f32]);
+                let (whole, scale) = posterior.normaliser();
+                assert_eq!(whole[0], shift);
+                assert!((f64::from(scale[0]) * sum - 1.0).abs() < 1e-7);
+            }
         }
     }
 

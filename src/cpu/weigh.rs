@@ -38,11 +38,19 @@ impl LaneState {
     #[cold]
     #[inline(never)]
     fn move_to(&mut self, k: usize, least: f32, rate: f32) {
-        let shift = (least * rate).round_ties_even();
+        let shift = shift_of(least, rate);
         let share = (shift - self.shift[k]).exp2();
         self.sum[k].0.iter_mut().for_each(|sum| *sum *= share);
         self.shift[k] = shift;
     }
+}
+
+/// The shift for a least energy: the whole number at or below it times the rate. No float above it will do, or images
+/// would lie so far above a shift of 2^28 and more that it had to move, and move again.
+fn shift_of(least: f32, rate: f32) -> f32 {
+    let exact = f64::from(least) * f64::from(rate);
+    let shift = exact.floor() as f32;
+    if f64::from(shift) > exact { shift.next_down() } else { shift }
 }
 
 dispatched! {
@@ -159,7 +167,7 @@ fn absorb_tiles<V: Vector, const T: usize>(
 fn start_row<V: Vector, const T: usize>(energies: [&[Lanes]; T], rate: f32, first: usize, state: &mut LaneState) {
     let shift = &mut state.shift[first..][..energies[0].len()];
     for k in 0..shift.len() {
-        shift[k] = (best_of::<V, T>(energies, k).least() * rate).round_ties_even();
+        shift[k] = shift_of(best_of::<V, T>(energies, k).least(), rate);
     }
 }
 
@@ -295,6 +303,23 @@ mod tests {
                 // The portable set rounds the product before it subtracts.
                 let bound = 1e-6 + 1e-7 * exact.log2().abs();
                 prop_assert!((log - exact.log2()).abs() < bound, "{} against {}", log, exact.log2());
+            }
+        }
+    }
+
+    #[test]
+    fn shifts_of_any_size_settle() {
+        for isa in Isa::available() {
+            for size in [1e3, 1e8, 3e9, 1e20, 1e30] {
+                let mut state = LaneState::default();
+                state.start(1);
+                for step in 0..20_u8 {
+                    let energies = [Lanes::splat(size * (1.0 - 1e-3 * f32::from(step)))];
+                    absorb(isa, &energies, 1, 0, 0.731, 1, &mut state);
+                }
+                let (mut shift, mut sum) = ([0.0], [0.0]);
+                fold_lanes(&state, &mut shift, &mut sum);
+                assert!(sum[0] > 0.0 && sum[0].is_finite() && shift[0].is_finite());
             }
         }
     }
