@@ -17,6 +17,7 @@ use pspc_rs::cpu::spread::{SpreadRows, spread_masks};
 use pspc_rs::cpu::stack::{Block, Stack};
 use pspc_rs::cpu::tile::Tile;
 use pspc_rs::cpu::weigh::{LaneState, Softmax, absorb, weigh};
+use pspc_rs::cpu::whole;
 use pspc_rs::windows::{Kind, Windows};
 use pspc_rs::{Bank, composite, threads};
 use support::{SIDE, discs, noisy, waves, windows};
@@ -44,6 +45,10 @@ fn stages(criterion: &mut Criterion) {
     for (label, windows, sigma) in all.chain([("discs", discs(9.6), 0.5)]) {
         let z = noisy(images.view(), 1, sigma);
         let probe = Probe::new(&bank, &windows, z.index_axis(ndarray::Axis(0), 0), sigma, 0, false);
+        if let Some(side) = whole::side(&windows, 3) {
+            let largest = (3 * side * side) as f64 * 127.5_f64.powi(2);
+            EnergyRows::default().square(isa, &windows, side, whole::quantum(largest), &mut tile);
+        }
         let rate = probe.rate as f32;
         let (rows, columns) = windows.grid();
         let count = windows.count();
