@@ -46,8 +46,7 @@ fn stages(criterion: &mut Criterion) {
         let z = noisy(images.view(), 1, sigma);
         let probe = Probe::new(&bank, &windows, z.index_axis(ndarray::Axis(0), 0), sigma, 0, false);
         if let Some(side) = whole::side(&windows, 3) {
-            let largest = (3 * side * side) as f64 * 127.5_f64.powi(2);
-            EnergyRows::default().square(isa, &windows, side, whole::quantum(largest), &mut tile);
+            EnergyRows::default().square(isa, &windows, side, 127.5, &mut tile);
         }
         let rate = probe.rate as f32;
         let (rows, columns) = windows.grid();

@@ -59,9 +59,10 @@ impl EnergyRows {
         tiles.iter().zip(parts_mut(out, columns)).for_each(|(tile, out)| mark_missing(tile, out));
     }
 
-    /// Sums the squares of a tile over windows, for probes whose energies are formed in whole numbers.
-    pub fn square<P: Pixel>(&mut self, isa: Isa, windows: &Windows, side: usize, quantum: f32, tile: &mut Tile<P>) {
-        self.whole.square(isa, windows, side, quantum, tile);
+    /// Sums the squares of a tile over windows, for probes whose energies are formed in whole numbers; no pixel lies
+    /// further than `reach` from the centre of its range.
+    pub fn square<P: Pixel>(&mut self, isa: Isa, windows: &Windows, side: usize, reach: f64, tile: &mut Tile<P>) {
+        self.whole.square(isa, windows, side, reach, tile);
     }
 }
 

@@ -139,9 +139,8 @@ impl<P: Pixel> Group<P> {
             }
             return;
         };
-        let largest = (side * side * channels) as f64 * (job.bank.reach() * unit).powi(2);
         for tile in tiles {
-            self.rows.square(job.isa, windows, side, whole::quantum(largest), tile);
+            self.rows.square(job.isa, windows, side, job.bank.reach() * unit, tile);
         }
     }
 

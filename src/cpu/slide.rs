@@ -121,8 +121,8 @@ impl RowSlider {
         self.head.fill(Lanes::ZERO);
     }
 
-    /// Takes the sums of every `side` neighbouring values of `row`, which has one value more than
-    /// they need; it has no effect, but loops without a last, different step are shorter.
+    /// Takes the sums of every `side` neighbouring values of `row`, which has one value more than they need; it has no
+    /// effect, but loops without a last, different step are shorter.
     #[inline(always)]
     pub fn take_across<V: Vector>(&mut self, row: &[Lanes], tails: &mut [Lanes], out: &mut [Lanes]) {
         let side = self.side;

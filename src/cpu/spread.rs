@@ -55,7 +55,7 @@ impl SpreadRows {
         let (newest, oldest) = (self.slot, if self.slot == self.side { 0 } else { self.slot + 1 });
         let fresh = self.reach <= self.seen;
         let step = if self.seen >= self.count {
-            Step::Below { first: (self.seen + 1).saturating_sub(self.side) }
+            Step::Below { settled: self.slot_of((self.seen + 1).saturating_sub(self.side)) }
         } else if fresh {
             Step::Fresh { newest }
         } else {
@@ -90,8 +90,8 @@ enum Step {
     Fresh { newest: usize },
     /// Live rows enter and leave.
     Slide { newest: Option<usize>, oldest: Option<usize> },
-    /// No more rows enter; the sum from row `first` on is at hand.
-    Below { first: usize },
+    /// No more rows enter; the sum of all that are left is in a slot.
+    Below { settled: usize },
 }
 
 /// Writes to `out` `[pixel]` the sum of the weights of all masks that hold the pixel, through doubling tables. Masks not
@@ -208,17 +208,15 @@ fn border<V: Vector, const BEFORE: usize>(rows: &[&[Lanes]], first: &[Lanes], ou
 /// windows hold a pixel. Towards the last columns and rows they are ever fewer: there sums are taken from the border.
 #[inline(always)]
 fn long<V: Vector>(rows: &mut SpreadRows, step: Step, out: &mut [Lanes]) {
-    let below = if let Step::Below { first } = step { rows.slot_of(first) } else { 0 };
     let SpreadRows { ring, down, side, columns, .. } = rows;
     let row = |slot: usize| &ring[slot * *columns..][..*columns];
     let sums = &mut down[*side..][..*columns];
     match step {
-        Step::Fresh { newest } => sums.copy_from_slice(row(newest)),
+        Step::Fresh { newest: slot } | Step::Below { settled: slot } => sums.copy_from_slice(row(slot)),
         Step::Slide { newest: Some(new), oldest: Some(old) } => exchange::<V>(sums, row(new), row(old)),
         Step::Slide { newest: Some(new), oldest: None } => add::<V>(sums, row(new)),
         Step::Slide { newest: None, oldest: Some(old) } => subtract::<V>(sums, row(old)),
         Step::Slide { newest: None, oldest: None } => {}
-        Step::Below { .. } => sums.copy_from_slice(row(below)),
     }
     let (out, border) = out.split_at_mut((*columns).max(*side));
     let (leaving, entering) = (&down[..out.len()], &down[*side..][..out.len()]);

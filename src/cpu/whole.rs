@@ -72,8 +72,9 @@ impl WholeSums {
         self.move_on();
     }
 
-    /// Sums the squares of a tile over windows, in multiples of `quantum`.
-    pub fn square<P: Pixel>(&mut self, isa: Isa, windows: &Windows, side: usize, quantum: f32, tile: &mut Tile<P>) {
+    /// Sums the squares of a tile over windows; no pixel lies further than `reach` from the centre of its range.
+    pub fn square<P: Pixel>(&mut self, isa: Isa, windows: &Windows, side: usize, reach: f64, tile: &mut Tile<P>) {
+        let quantum = quantum((side * side * tile.channels) as f64 * reach.powi(2));
         tile.window_squares.resize(windows.count(), Lanes::ZERO);
         self.start(side, windows.width(), 1);
         for _ in 0..windows.height() {
@@ -288,8 +289,7 @@ mod tests {
         for images in pixels.chunks(LANES * channels * height * width) {
             let mut tile = Tile::new(channels, height * width);
             tile.load(isa, images);
-            let largest = (side * side * channels) as f64 * 127.5_f64.powi(2);
-            sums.square(isa, &windows, side, quantum(largest), &mut tile);
+            sums.square(isa, &windows, side, 127.5, &mut tile);
             tiles.push(tile);
         }
         let (rows, columns) = windows.grid();
