@@ -164,7 +164,7 @@ fn panels(criterion: &mut Criterion) {
     let parts: Vec<_> = Panel::parts(image_len).collect();
     let blocks = Block::all(&values.iter().map(|values| (values.as_slice(), true)).collect::<Vec<_>>(), &parts);
     let (mut stack, mut energies) = (Stack::default(), vec![Lanes::ZERO; PROBES]);
-    let mut sums = vec![Lanes::ZERO; vectors(image_len) * PROBES];
+    let mut sums = vec![vec![Lanes::ZERO; vectors(image_len)]; PROBES];
     let mut group = criterion.benchmark_group("panel");
     group.throughput(Throughput::Elements((part.len() * LANES * IMAGES) as u64));
     group.bench_function("load", |b| b.iter(|| panel.load(isa, black_box(pixels), image_len, part.clone())));

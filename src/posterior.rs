@@ -34,7 +34,7 @@ impl Posterior {
 
     fn merge_one(&mut self, k: usize, shift: f32, sum: f64) {
         let joint = shift.min(self.shift[k]);
-        let share = |shift: f32| (f64::from(joint) - f64::from(shift)).exp2();
+        let share = |shift: f32| if shift <= joint { 1.0 } else { (f64::from(joint) - f64::from(shift)).exp2() };
         self.sum[k] = self.sum[k] * share(self.shift[k]) + sum * share(shift);
         self.shift[k] = joint;
     }

@@ -5,6 +5,7 @@ use ndarray::Array3;
 use super::composites::{Composites, Normaliser};
 use super::job::{Group, Job};
 use super::rounds::{Item, Rounds};
+use super::spare::Spare;
 use super::tile::Pixel;
 use super::weigh::{LaneState, absorb, fold_lanes};
 use crate::error::Result;
@@ -50,12 +51,16 @@ pub(super) fn passes<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) ->
         .collect();
 
     let mut sums = vec![Array3::<f64>::zeros(job.bank.image_shape()); job.probes.len()];
+    let spare = Spare::new();
     rounds.run(
         job,
         &mut sums,
         || space(job),
-        |item, space| composites_of(job, item, &normalisers, space),
-        |sums, part| sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += f64::from(value)),
+        |item, space| composites_of(job, item, &normalisers, &spare, space),
+        |sums, part| {
+            sums.iter_mut().zip(&part).for_each(|(sum, &value)| *sum += f64::from(value));
+            spare.keep(part);
+        },
     )?;
     Ok(sums)
 }
@@ -92,9 +97,10 @@ fn composites_of<P: Pixel>(
     job: &Job<'_, P>,
     item: &Item,
     normalisers: &[Normaliser],
+    spare: &Spare<Vec<f32>>,
     space: &mut Space<P>,
 ) -> Vec<Vec<f32>> {
-    let mut sums = vec![vec![0.0; job.bank.image_len()]; item.probes.len()];
+    let mut sums: Vec<_> = item.probes.clone().map(|_| spare.filled(job.bank.image_len(), 0.0)).collect();
     for first in space.group.firsts(&item.images) {
         space.group.load(job, first, &item.images);
         for (probe, sums) in item.probes.clone().zip(&mut sums) {

@@ -12,6 +12,7 @@ use super::panel::{IMAGES, Panel, add_means, vectors};
 use super::probe::Probe;
 use super::rounds::{Item, Rounds, probes_of_items};
 use super::simd::{LANES, Lanes};
+use super::spare::Spare;
 use super::stack::{Block, Stack};
 use super::tile::Pixel;
 use crate::error::Result;
@@ -25,12 +26,16 @@ pub(super) fn sums<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> R
     let mut weights = energies(job, rounds)?;
     rounds.install(|| normalise(job, &mut weights));
     let mut sums = vec![vec![0.0; job.bank.image_len()]; job.probes.len()];
+    let spare = Spare::new();
     rounds.run(
         job,
         &mut sums,
         Panel::default,
-        |item, panel| means_of(job, item, &weights, panel),
-        |sums, part| sums.iter_mut().zip(part).for_each(|(sum, value)| *sum += f64::from(value)),
+        |item, panel| means_of(job, item, &weights, &spare, panel),
+        |sums, part| {
+            sums.iter_mut().zip(Lanes::flat(&part)).for_each(|(sum, &value)| *sum += f64::from(value));
+            spare.keep(part);
+        },
     )?;
     let shape = job.bank.image_shape();
     Ok(sums.into_iter().map(|sums| Array3::from_shape_vec(shape, sums).expect("as long as an image")).collect())
@@ -160,11 +165,23 @@ fn normalise<P: Pixel>(job: &Job<'_, P>, energies: &mut [Vec<f32>]) {
     });
 }
 
-/// The weighted sums of an item's images for each of its probes.
-fn means_of<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[Vec<f32>], panel: &mut Panel) -> Vec<Vec<f32>> {
+/// The weighted sums of an item's images for each of its probes, `[probe][vector]`.
+fn means_of<P: Pixel>(
+    job: &Job<'_, P>,
+    item: &Item,
+    weights: &[Vec<f32>],
+    spare: &Spare<Vec<Lanes>>,
+    panel: &mut Panel,
+) -> Vec<Vec<Lanes>> {
     let (image_len, probes) = (job.bank.image_len(), item.probes.len());
+    let room = || spare.take_or(|| vec![Lanes::ZERO; vectors(image_len)]);
+    let mut sums: Vec<_> = item.probes.clone().map(|_| room()).collect();
     if probes < MANY_FROM {
-        return item.probes.clone().map(|probe| lone_mean(job, item, &weights[probe])).collect();
+        for (weights, sums) in weights[item.probes.clone()].iter().zip(&mut sums) {
+            sums.fill(Lanes::ZERO);
+            add_lone_mean(job, item, weights, sums);
+        }
+        return sums;
     }
     let weights_of = |images: Range<usize>| {
         // Rows of a panel without an image hold another's.
@@ -175,9 +192,9 @@ fn means_of<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[Vec<f32>], panel
         here
     };
     let weights: Vec<_> = images_at_once(item, IMAGES).map(weights_of).collect();
-    let mut sums = vec![Lanes::ZERO; vectors(image_len) * probes];
     // The sums of a part of all probes stay in the second-level cache while panels pass by.
     for part in Panel::parts(image_len) {
+        sums.iter_mut().for_each(|sums| sums[part.clone()].fill(Lanes::ZERO));
         for (images, weights) in images_at_once(item, IMAGES).zip(&weights) {
             if weights.as_flattened().iter().any(|&weight| weight != 0.0) {
                 panel.load(job.isa, job.images(images), image_len, part.clone());
@@ -185,25 +202,16 @@ fn means_of<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[Vec<f32>], panel
             }
         }
     }
-    let of_probe = |probe: usize| {
-        let mut values: Vec<f32> = sums[probe..].iter().step_by(probes).flat_map(|lanes| lanes.0).collect();
-        values.truncate(image_len);
-        values
-    };
-    (0..probes).map(of_probe).collect()
+    sums
 }
 
-/// The weighted sum of an item's images for one probe.
-fn lone_mean<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[f32]) -> Vec<f32> {
+/// Adds the weighted sum of an item's images for one probe.
+fn add_lone_mean<P: Pixel>(job: &Job<'_, P>, item: &Item, weights: &[f32], sums: &mut [Lanes]) {
     let image_len = job.bank.image_len();
-    let mut sums = vec![Lanes::ZERO; vectors(image_len)];
     for images in images_at_once(item, IMAGES) {
         let weights = &weights[images.clone()];
         if weights.iter().any(|&weight| weight != 0.0) {
-            lone::add_mean(job.isa, job.images(images), image_len, weights, &mut sums);
+            lone::add_mean(job.isa, job.images(images), image_len, weights, sums);
         }
     }
-    let mut values: Vec<f32> = sums.iter().flat_map(|lanes| lanes.0).collect();
-    values.truncate(image_len);
-    values
 }

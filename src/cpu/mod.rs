@@ -27,6 +27,7 @@ pub mod rate;
 mod rounds;
 pub mod simd;
 pub mod slide;
+mod spare;
 mod sparse;
 pub mod spread;
 pub mod stack;

@@ -84,17 +84,16 @@ fn pack_body<V: Vector, P: Pixel>(images: &[P], image_len: usize, panel: &mut Pa
 }
 
 dispatched! {
-    /// Adds to `sums` `[vector][probe]` a panel's images times their weights `[probe][image]`; what has no image has a
+    /// Adds to `sums` `[probe][vector]` a panel's images times their weights `[probe][image]`; what has no image has a
     /// weight of zero.
-    pub fn add_means(panel: &Panel, weights: &[[f32; IMAGES]], sums: &mut [Lanes]) = add_means_body
+    pub fn add_means(panel: &Panel, weights: &[[f32; IMAGES]], sums: &mut [Vec<Lanes>]) = add_means_body
 }
 
 #[inline(always)]
-fn add_means_body<V: Vector>(panel: &Panel, weights: &[[f32; IMAGES]], sums: &mut [Lanes]) {
-    let probes = weights.len();
+fn add_means_body<V: Vector>(panel: &Panel, weights: &[[f32; IMAGES]], sums: &mut [Vec<Lanes>]) {
     let (sixes, ones) = weights.as_chunks::<SIX>();
-    let sums = &mut sums[panel.vectors.start * probes..panel.vectors.end * probes];
-    for (block, six) in sixes.iter().enumerate() {
+    let (six_sums, one_sums) = sums.as_chunks_mut::<SIX>();
+    for (six, sums) in sixes.iter().zip(six_sums) {
         // One image's weights side by side.
         let mut weights = [[0.0; SIX]; IMAGES];
         for n in 0..IMAGES {
@@ -102,7 +101,7 @@ fn add_means_body<V: Vector>(panel: &Panel, weights: &[[f32; IMAGES]], sums: &mu
                 weights[n][q] = six[q][n];
             }
         }
-        for (v, sums) in sums.chunks_exact_mut(probes).enumerate() {
+        for v in 0..panel.vectors.len() {
             let mut lanes = [V::splat(0.0); SIX];
             for (row, weights) in panel.pixels.chunks_exact(STRIDE).zip(&weights) {
                 let a = V::load(&row[v]);
@@ -110,14 +109,14 @@ fn add_means_body<V: Vector>(panel: &Panel, weights: &[[f32; IMAGES]], sums: &mu
                     lanes[q] = a.mul_add(V::splat(weights[q]), lanes[q]);
                 }
             }
-            let sums = &mut sums[block * SIX..][..SIX];
             for q in 0..SIX {
-                V::load(&sums[q]).add(lanes[q]).store(&mut sums[q]);
+                let sum = &mut sums[q][panel.vectors.start + v];
+                V::load(sum).add(lanes[q]).store(sum);
             }
         }
     }
-    for (one, weights) in ones.iter().enumerate() {
-        let probe = sixes.len() * SIX + one;
+    for (weights, sums) in ones.iter().zip(one_sums) {
+        let sums = &mut sums[panel.vectors.clone()];
         for v in (0..panel.vectors.len()).step_by(FOUR) {
             let mut lanes = [V::splat(0.0); FOUR];
             for (row, &weight) in panel.pixels.chunks_exact(STRIDE).zip(weights) {
@@ -126,8 +125,7 @@ fn add_means_body<V: Vector>(panel: &Panel, weights: &[[f32; IMAGES]], sums: &mu
                     lanes[i] = V::load(&row[i]).mul_add(weight, lanes[i]);
                 }
             }
-            for (i, lanes) in lanes.into_iter().enumerate().take(panel.vectors.len() - v) {
-                let sum = &mut sums[(v + i) * probes + probe];
+            for (sum, lanes) in sums[v..].iter_mut().zip(lanes) {
                 V::load(sum).add(lanes).store(sum);
             }
         }
@@ -148,22 +146,22 @@ mod tests {
             let weight = |q: usize, n: usize| if n < images { ((q * 13 + n * 7) % 11) as f32 } else { 0.0 };
             let weights: Vec<[f32; IMAGES]> = (0..probes).map(|q| std::array::from_fn(|n| weight(q, n))).collect();
             for isa in Isa::available() {
-                let mut sums = vec![Lanes::ZERO; vectors(image_len) * probes];
-                let mut lone_sums = vec![Lanes::ZERO; vectors(image_len)];
+                let mut sums = vec![vec![Lanes::ZERO; vectors(image_len)]; probes];
+                let mut lone_sums = vec![vec![Lanes::ZERO; vectors(image_len)]];
                 let mut panel = Panel::default();
                 for part in Panel::parts(image_len) {
                     panel.load(isa, &bytes, image_len, part);
                     add_means(isa, &panel, &weights, &mut sums);
                     add_means(isa, &panel, &weights[..1], &mut lone_sums);
                 }
-                prop_assert!(sums.iter().step_by(probes).eq(&lone_sums));
+                prop_assert_eq!(&sums[0], &lone_sums[0]);
                 let pixel = |n: usize, p: usize| bytes[n * image_len + p].number();
                 for (q, weights) in weights.iter().enumerate() {
                     for p in 0..image_len {
                         let term = |n: usize| f64::from(weights[n]) * pixel(n, p);
                         let exact: f64 = (0..images).map(term).sum();
                         let size: f64 = (0..images).map(|n| term(n).abs()).sum();
-                        let sum = f64::from(sums[p / LANES * probes + q].0[p % LANES]);
+                        let sum = f64::from(sums[q][p / LANES].0[p % LANES]);
                         prop_assert!((sum - exact).abs() <= 1e-6 * size);
                     }
                 }

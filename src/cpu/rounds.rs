@@ -1,13 +1,14 @@
 //! Rounds: work items run in parallel for a fraction of a second, are merged in order, and the monitor is asked.
 
 use std::ops::Range;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use super::job::Job;
+use super::spare::Spare;
 use super::tile::Pixel;
 use crate::composite::Monitor;
 use crate::error::Result;
@@ -89,12 +90,11 @@ impl<'m, 'a> Rounds<'m, 'a> {
         work: impl Fn(&Item, &mut S) -> Vec<R> + Sync,
         merge: impl Fn(&mut T, R) + Sync,
     ) -> Result<()> {
-        let spaces = Mutex::new(Vec::new());
+        let spaces = Spare::new();
         let borrow = |item: &Item| {
-            let held = spaces.lock().unwrap_or_else(PoisonError::into_inner).pop();
-            let mut space = held.unwrap_or_else(&space);
+            let mut space = spaces.take_or(&space);
             let results = work(item, &mut space);
-            spaces.lock().unwrap_or_else(PoisonError::into_inner).push(space);
+            spaces.keep(space);
             results
         };
         let mut waiting = items;

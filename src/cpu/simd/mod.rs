@@ -31,6 +31,13 @@ impl Lanes {
     pub const fn splat(value: f32) -> Self {
         Self([value; LANES])
     }
+
+    /// The values of some, one after the other.
+    #[must_use]
+    pub fn flat(lanes: &[Self]) -> &[f32] {
+        // SAFETY: `Lanes` is sixteen floats and no padding, so that a slice of them is a slice of floats.
+        unsafe { std::slice::from_raw_parts(lanes.as_ptr().cast(), lanes.len() * LANES) }
+    }
 }
 
 /// Sixteen whole numbers in memory, one an image.

@@ -18,8 +18,9 @@ use std::arch::x86_64::{
     _mm256_unpacklo_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_broadcast_i64x4, _mm512_castps_si512,
     _mm512_castps256_ps512, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps,
     _mm512_cvtepu8_epi32, _mm512_cvtps_epi32, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_insertf32x8,
-    _mm512_load_ps, _mm512_load_si512, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutexvar_epi32,
-    _mm512_set1_ps, _mm512_slli_epi32, _mm512_store_ps, _mm512_store_si512, _mm512_sub_epi32, _mm512_sub_ps,
+    _mm512_load_ps, _mm512_load_si512, _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
+    _mm512_permutexvar_epi32, _mm512_set1_ps, _mm512_shuffle_epi8, _mm512_slli_epi32, _mm512_store_ps,
+    _mm512_store_si512, _mm512_sub_epi32, _mm512_sub_ps,
 };
 
 use super::{HalfLanes, Halves, LANES, Lanes, Vector, Whole, WholeLanes};
@@ -122,6 +123,19 @@ fn add_to(values: __m256, sums: &mut HalfLanes) {
     // SAFETY: AVX2 was detected (module header); `HalfLanes` is 8 floats, aligned to 32 bytes.
     unsafe { _mm256_store_ps(at, _mm256_add_ps(_mm256_load_ps(at), values)) }
 }
+
+/// Which bytes of a quarter of [`Halves`] make the bytes of four floats: twice the lower halves, twice the upper ones; the
+/// highest bit stands for zero.
+const HALVES: [u8; 64] = {
+    let mut bytes = [0x80; 64];
+    let mut word = 0;
+    while word < 16 {
+        let from = (4 * (word % 4) + if word < 8 { 0 } else { 2 }) as u8;
+        (bytes[4 * word + 2], bytes[4 * word + 3]) = (from, from + 1);
+        word += 1;
+    }
+    bytes
+};
 
 /// The upper half of a word.
 const HIGH: i32 = 0xffff_0000_u32.cast_signed();
@@ -408,9 +422,12 @@ impl Vector for Avx512 {
 
     #[inline(always)]
     fn load_halves(halves: &Halves) -> Self {
-        let (low, high) = load_halves(halves);
-        // SAFETY: AVX-512 was detected (module header).
-        unsafe { Self(_mm512_insertf32x8::<1>(_mm512_castps256_ps512(low), high)) }
+        // SAFETY: AVX-512 was detected (module header); `Halves` is 32 bytes, aligned to 32, `HALVES` 64 bytes.
+        unsafe {
+            let words = _mm512_broadcast_i64x4(_mm256_load_si256(halves.0.as_ptr().cast()));
+            let halves = _mm512_loadu_si512(HALVES.as_ptr().cast());
+            Self(_mm512_castsi512_ps(_mm512_shuffle_epi8(words, halves)))
+        }
     }
 
     #[inline(always)]
