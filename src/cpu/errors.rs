@@ -43,6 +43,8 @@ pub(super) struct Errors<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> {
     /// All pixels and values from the row on, where the number of channels is not known.
     rest: (&'a [P::Lanes], &'a [f32]),
     plane: usize,
+    /// -1, unknown to the compiler: see [`Self::add`].
+    minus: f32,
     /// Columns.
     pub(super) width: usize,
 }
@@ -59,6 +61,7 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Errors<'a, P, FORM, CH
             squares: &[],
             rest: (&tile.pixels[start..], &[]),
             plane,
+            minus: std::hint::black_box(-1.0),
             width,
         };
         for c in 0..CHANNELS {
@@ -114,13 +117,13 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Errors<'a, P, FORM, CH
         for c in 0..CHANNELS {
             let a = P::centred(&self.pixels[c][x]);
             let z = if FORM == SQUARES { 0.0 } else { self.values[c][x] };
-            sum = Self::add(sum, c == 0, a, z);
+            sum = self.add(sum, c == 0, a, z);
         }
         if CHANNELS == 0 {
             let (pixels, values) = self.rest;
             for (c, pixel) in pixels[x..].iter().step_by(self.plane).enumerate() {
                 let z = if FORM == SQUARES { 0.0 } else { values[x + c * self.plane] };
-                sum = Self::add(sum, c == 0, P::centred(pixel), z);
+                sum = self.add(sum, c == 0, P::centred(pixel), z);
             }
         }
         sum
@@ -128,10 +131,10 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Errors<'a, P, FORM, CH
 
     /// Adds the error of a channel; `first` says that the sum holds nothing yet but squares.
     #[inline(always)]
-    fn add<V: Vector>(sum: V, first: bool, a: V, z: f32) -> V {
+    fn add<V: Vector>(&self, sum: V, first: bool, a: V, z: f32) -> V {
         match FORM {
             DIRECT => {
-                let t = a.sub(V::splat(z));
+                let t = a.mul_add(V::splat(self.minus), V::splat(z));
                 t.mul_add(t, sum)
             }
             PRODUCTS if first => a.mul(V::splat(z)),

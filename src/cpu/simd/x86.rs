@@ -16,11 +16,10 @@ use std::arch::x86_64::{
     _mm256_permutevar8x32_epi32, _mm256_set1_epi32, _mm256_set1_ps, _mm256_shuffle_ps, _mm256_slli_epi32,
     _mm256_srli_epi32, _mm256_store_ps, _mm256_store_si256, _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_ps,
     _mm256_unpacklo_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_broadcast_i64x4, _mm512_castps_si512,
-    _mm512_castps256_ps512, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps,
-    _mm512_cvtepu8_epi32, _mm512_cvtps_epi32, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_insertf32x8,
-    _mm512_load_ps, _mm512_load_si512, _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_permutexvar_epi32, _mm512_set1_ps, _mm512_shuffle_epi8, _mm512_slli_epi32, _mm512_store_ps,
-    _mm512_store_si512, _mm512_sub_epi32, _mm512_sub_ps,
+    _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32,
+    _mm512_cvtps_epi32, _mm512_extractf32x8_ps, _mm512_fmadd_ps, _mm512_load_ps, _mm512_load_si512, _mm512_loadu_si512,
+    _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps, _mm512_permutexvar_epi32, _mm512_set1_ps, _mm512_shuffle_epi8,
+    _mm512_slli_epi32, _mm512_store_ps, _mm512_store_si512, _mm512_sub_epi32, _mm512_sub_ps,
 };
 
 use super::{HalfLanes, Halves, LANES, Lanes, Vector, Whole, WholeLanes};
