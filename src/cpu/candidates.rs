@@ -2,7 +2,8 @@
 
 use super::isa::dispatched;
 use super::parts::parts;
-use super::simd::{LANES, Lanes, Vector};
+use super::simd::{LANES, Lanes, Vector, Word, WordLanes};
+use super::words::TRUSTED;
 
 /// An image that may carry weight on a window.
 #[derive(Debug, Clone, Copy)]
@@ -15,15 +16,52 @@ pub struct Candidate {
     pub energy: f32,
 }
 
+/// How a scan reads energies: as floats or, with a unit, in whole numbers of sixteen bits. An energy E is read within
+/// `offset + root sqrt(E)`, and the rounding of floats.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Reading {
+    /// What one means.
+    pub unit: f32,
+    /// In the units of energies.
+    pub offset: f32,
+    /// In the units of their roots.
+    pub root: f32,
+}
+
+impl Reading {
+    /// Of floats.
+    pub const FLOATS: Self = Self { unit: 0.0, offset: 0.0, root: 0.0 };
+
+    /// Energies within `margin` of the exact least one are read below this bound, where the least reading is `least`.
+    #[inline(always)]
+    #[must_use]
+    pub fn bound(&self, least: f32, margin: f32) -> f32 {
+        let Self { offset, root, .. } = self;
+        // The largest energy with that reading, then the largest reading of the largest energy that counts.
+        let least = ((least + offset + 0.25 * root * root).sqrt() + 0.5 * root).powi(2);
+        let most = least + margin;
+        most + offset + root * most.sqrt() + 1e-5 * most
+    }
+
+    /// The same bound in whole numbers.
+    #[inline(always)]
+    fn limit(&self, bound: f32) -> u16 {
+        ((bound / self.unit) as u16).saturating_add(1)
+    }
+}
+
 /// The least energies seen and the images near them.
 #[derive(Debug)]
 pub struct Candidates {
     /// Per window the least energy so far.
     pub least: Vec<f32>,
-    /// Per window the bound below which energies are collected.
+    /// Per window the bound below which energies are collected, also in whole numbers if energies are read in those.
     bounds: Vec<f32>,
+    limits: Vec<u16>,
     /// How far above the least an energy may lie.
     margin: f32,
+    /// What energies mean.
+    pub reading: Reading,
     /// Images within the margin of the least energy at the time they were seen; those of a window in order.
     pub list: Vec<Candidate>,
     /// More than this many are not collected.
@@ -43,9 +81,16 @@ pub struct ByWindow {
 impl Candidates {
     /// None yet; `least` may already bound the least energies from above.
     #[must_use]
-    pub fn new(least: Vec<f32>, margin: f32, limit: usize) -> Self {
-        let bounds = least.iter().map(|&least| bound(least, margin)).collect();
-        Self { least, bounds, margin, list: Vec::new(), limit, given_up: false }
+    pub fn new(least: Vec<f32>, margin: f32, reading: Reading, limit: usize) -> Self {
+        let bounds: Vec<f32> = least.iter().map(|&least| reading.bound(least, margin)).collect();
+        let limits = if reading.unit > 0.0 { bounds.iter().map(|&b| reading.limit(b)).collect() } else { Vec::new() };
+        Self { least, bounds, limits, margin, reading, list: Vec::new(), limit, given_up: false }
+    }
+
+    /// Whether no energy that counts could lie beyond what was read faithfully.
+    #[must_use]
+    pub fn trusted(&self) -> bool {
+        self.reading.unit == 0.0 || self.bounds.iter().all(|&bound| bound < TRUSTED * self.reading.unit)
     }
 
     /// Whether some were not collected, so that the list is of no use.
@@ -69,7 +114,7 @@ impl Candidates {
 
     /// Takes in the energies of all images on the only window there is; its least energy is known.
     pub fn take(&mut self, energies: &[f32]) {
-        let bound = bound(self.least[0], self.margin);
+        let bound = self.reading.bound(self.least[0], self.margin);
         let near = energies.iter().zip(0..).filter(|(energy, _)| **energy < bound);
         self.list.extend(near.map(|(&energy, image)| Candidate { window: 0, image, energy }).take(self.limit + 1));
         self.given_up = self.overflowed();
@@ -78,7 +123,10 @@ impl Candidates {
     /// Drops what the least energies have meanwhile left behind.
     pub fn prune(&mut self) {
         for (bound, &least) in self.bounds.iter_mut().zip(&self.least) {
-            *bound = self::bound(least, self.margin);
+            *bound = self.reading.bound(least, self.margin);
+        }
+        for (limit, &bound) in self.limits.iter_mut().zip(&self.bounds) {
+            *limit = self.reading.limit(bound);
         }
         let bounds = &self.bounds;
         self.list.retain(|candidate| candidate.energy < bounds[candidate.window as usize]);
@@ -113,13 +161,6 @@ impl ByWindow {
     }
 }
 
-/// Candidates have energies below this one: the margin, and room for the rounding of the energies themselves.
-#[inline(always)]
-#[must_use]
-pub fn bound(least: f32, margin: f32) -> f32 {
-    least + (margin + 1e-5 * least.abs())
-}
-
 dispatched! {
     /// Collects candidates from the energies `[tile][window]`, on `count` windows from `start` on, of a group of tiles whose
     /// first image is `first`.
@@ -145,7 +186,7 @@ fn collect_tiles<V: Vector, const T: usize>(
     first: usize,
     found: &mut Candidates,
 ) {
-    let Candidates { least, bounds, margin, list, limit, .. } = found;
+    let Candidates { least, bounds, margin, reading, list, limit, .. } = found;
     let count = energies[0].len();
     let (bounds, least) = (&mut bounds[start..][..count], &mut least[start..][..count]);
     for k in 0..count {
@@ -158,7 +199,7 @@ fn collect_tiles<V: Vector, const T: usize>(
         }
         if near.any_below(V::splat(least[k])) {
             least[k] = near.least();
-            bounds[k] = bound(least[k], *margin);
+            bounds[k] = reading.bound(least[k], *margin);
         }
         for t in 0..T {
             let mut below = V::load(&energies[t][k]).below(V::splat(bounds[k]));
@@ -168,6 +209,37 @@ fn collect_tiles<V: Vector, const T: usize>(
                 let image = (first + t * LANES + lane) as u32;
                 list.push(Candidate { window: (start + k) as u32, image, energy: energies[t][k].0[lane] });
             }
+        }
+    }
+}
+
+dispatched! {
+    /// The same for energies in whole numbers of a row of windows from `start` on.
+    pub fn collect_words(energies: &[WordLanes], start: usize, first: usize, found: &mut Candidates) = collect_words_body
+}
+
+#[inline(always)]
+fn collect_words_body<V: Vector>(energies: &[WordLanes], start: usize, first: usize, found: &mut Candidates) {
+    let Candidates { least, bounds, limits, margin, reading, list, limit, .. } = found;
+    let (count, units) = (energies.len(), 1.0 / reading.unit);
+    let (limits, bounds, least) =
+        (&mut limits[start..][..count], &mut bounds[start..][..count], &mut least[start..][..count]);
+    for k in 0..count {
+        let near = V::Word::load(&energies[k]);
+        if !near.any_below(V::Word::splat(limits[k])) {
+            continue;
+        }
+        if near.any_below(V::Word::splat((units * least[k]) as u16)) {
+            least[k] = reading.unit * f32::from(near.least());
+            bounds[k] = reading.bound(least[k], *margin);
+            limits[k] = reading.limit(bounds[k]);
+        }
+        let mut below = near.below(V::Word::splat(limits[k]));
+        while below != 0 && list.len() <= *limit {
+            let lane = below.trailing_zeros() as usize;
+            below &= below - 1;
+            let energy = reading.unit * f32::from(energies[k].0[lane]);
+            list.push(Candidate { window: (start + k) as u32, image: (first + lane) as u32, energy });
         }
     }
 }
@@ -186,7 +258,7 @@ mod tests {
             // Two groups of two tiles, two windows: [group][tile][window][lane].
             let lanes: Vec<Lanes> = values.chunks_exact(LANES).map(|v| Lanes(v.try_into().unwrap())).collect();
             for isa in Isa::available() {
-                let mut found = Candidates::new(vec![f32::MAX; 2], margin, 1000);
+                let mut found = Candidates::new(vec![f32::MAX; 2], margin, Reading::FLOATS, 1000);
                 for (group, energies) in lanes.chunks_exact(4).enumerate() {
                     collect(isa, energies, 2, 0, group * 2 * LANES, &mut found);
                 }
@@ -196,7 +268,7 @@ mod tests {
                     let energy = |image: usize| lanes[image / LANES * 2 + window].0[image % LANES];
                     let least = (0..4 * LANES).map(energy).fold(f32::MAX, f32::min);
                     prop_assert_eq!(found.least[window], least);
-                    let expected: Vec<usize> = (0..4 * LANES).filter(|&i| energy(i) < bound(least, margin)).collect();
+                    let expected: Vec<usize> = (0..4 * LANES).filter(|&i| energy(i) < Reading::FLOATS.bound(least, margin)).collect();
                     let images: Vec<usize> = by_window.of(window).iter().map(|&(image, _)| image as usize).collect();
                     prop_assert_eq!(images, expected);
                 }
@@ -206,7 +278,7 @@ mod tests {
 
     #[test]
     fn a_full_list_says_so() {
-        let mut found = Candidates::new(vec![f32::MAX], 1.0, 10);
+        let mut found = Candidates::new(vec![f32::MAX], 1.0, Reading::FLOATS, 10);
         collect(Isa::best().unwrap(), &[Lanes::ZERO; 2], 1, 0, 0, &mut found);
         assert!(found.overflowed());
         assert_eq!(found.list.len(), 11);

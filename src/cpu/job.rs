@@ -104,6 +104,9 @@ impl<'a, P: Pixel> Job<'a, P> {
 }
 
 impl<P: Pixel> Group<P> {
+    /// Images that fit.
+    pub(super) const IMAGES: usize = TILES * LANES;
+
     /// Space for a job's groups.
     pub(super) fn new(job: &Job<'_, P>) -> Self {
         Self {
@@ -118,7 +121,7 @@ impl<P: Pixel> Group<P> {
     /// Transposes the images from `first` on into tiles, as many as `shard` has and fit.
     pub(super) fn load(&mut self, job: &Job<'_, P>, first: usize, shard: &Range<usize>) {
         let image_len = job.bank.image_len();
-        let last = shard.end.min(first + self.tiles.len() * LANES);
+        let last = shard.end.min(first + Self::IMAGES);
         let parts = job.pixels[first * image_len..last * image_len].chunks(LANES * image_len);
         self.filled = parts.len();
         for (tile, part) in self.tiles.iter_mut().zip(parts) {
@@ -146,7 +149,7 @@ impl<P: Pixel> Group<P> {
 
     /// The first images of the groups of a shard.
     pub(super) fn firsts(&self, shard: &Range<usize>) -> impl Iterator<Item = usize> + use<P> {
-        shard.clone().step_by(self.tiles.len() * LANES)
+        shard.clone().step_by(Self::IMAGES)
     }
 
     /// The tiles that hold images.

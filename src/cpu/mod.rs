@@ -34,6 +34,7 @@ pub mod stack;
 pub mod tile;
 pub mod weigh;
 pub mod whole;
+pub mod words;
 
 use ndarray::{Array3, Array4, ArrayView4, ArrayViewMut3, s};
 

@@ -10,13 +10,15 @@ use std::ops::Range;
 use ndarray::Array3;
 use rayon::prelude::*;
 
-use super::candidates::{ByWindow, Candidate, Candidates, bound, collect};
+use super::candidates::{ByWindow, Candidate, Candidates, Reading, collect, collect_words};
 use super::full;
 use super::job::{Group, Job};
 use super::patches::Patches;
 use super::probe::Probe;
 use super::rounds::{Item, Rounds, items};
+use super::simd::WORDS;
 use super::tile::Pixel;
+use super::words::{self, WordProbe, WordTile};
 use crate::error::Result;
 use crate::windows::{Kind, Windows};
 
@@ -44,7 +46,7 @@ pub(super) type Sums = Option<[Array3<f64>; 2]>;
 /// Per query the weighted sums of centred stored pixels of its probe and of its flipped probe, `[channel, row, column]`.
 /// The probes of flipped queries follow all others, in the same order.
 pub(super) fn sums<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<Sums>> {
-    let found = scan(job, rounds)?;
+    let found = candidates(job, rounds)?;
     let queries = job.probes.iter().filter(|probe| !probe.flipped).count();
     let (forward, flipped) = found.split_at(queries);
     let weigh = |query: usize| {
@@ -63,22 +65,68 @@ pub(super) fn sums<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> R
     Ok(sums)
 }
 
-/// Finds the candidates of every probe.
-fn scan<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<Candidates>> {
-    let count = job.views[0].count();
-    let none = |probe| Candidates::new(vec![f32::MAX; count], job.margin(probe), LONGEST);
-    let mut found: Vec<_> = job.probes.iter().map(none).collect();
+/// Finds the candidates of every probe: in whole numbers where energies fit those, else as floats.
+fn candidates<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<Candidates>> {
     if let Kind::Full = job.views[0].kind() {
-        full::candidates(job, rounds, &mut found, |found| share_least(job, found))?;
-        return Ok(found);
+        return full_candidates(job, rounds);
     }
+    let mut found: Vec<Option<Candidates>> = job.probes.iter().map(|_| None).collect();
+    if let (Some(side), Some(bytes)) = (words::side(&job.views[0]), P::bytes(job.pixels)) {
+        let pixels = side * side * job.bank.image_shape()[0];
+        let word = |(i, probe)| Some((i, WordProbe::new(probe, pixels, job.margin(probe))?));
+        let (fit, probes): (Vec<usize>, Vec<WordProbe>) = job.probes.iter().enumerate().filter_map(word).unzip();
+        let space = || Words { tile: WordTile::default(), side, bytes, probes: &probes };
+        scan_some(job, rounds, &fit, |i| probes[i].reading, space, &mut found)?;
+    }
+    let trusted = |found: &Option<Candidates>| found.as_ref().is_some_and(Candidates::trusted);
+    let left: Vec<usize> = (0..found.len()).filter(|&i| !trusted(&found[i])).collect();
+    scan_some(job, rounds, &left, |_| Reading::FLOATS, || Group::new(job), &mut found)?;
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// The candidates on the full window.
+fn full_candidates<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<Candidates>> {
+    let none = |probe| Candidates::new(vec![f32::MAX], job.margin(probe), Reading::FLOATS, LONGEST);
+    let mut found: Vec<_> = job.probes.iter().map(none).collect();
+    full::candidates(job, rounds, &mut found, |found| share_least(job, found))?;
+    Ok(found)
+}
+
+/// Puts the candidates of the probes at some `places`, if any, to their places in `found`.
+fn scan_some<P: Pixel, S: Scan<P> + Send>(
+    job: &Job<'_, P>,
+    rounds: &mut Rounds<'_, '_>,
+    places: &[usize],
+    reading: impl Fn(usize) -> Reading + Sync,
+    space: impl Fn() -> S + Sync,
+    found: &mut [Option<Candidates>],
+) -> Result<()> {
+    if places.is_empty() {
+        return Ok(());
+    }
+    let probes: Vec<Probe> = places.iter().map(|&place| job.probes[place].clone()).collect();
+    let scanned = scan(&job.with(&probes), rounds, reading, space)?;
+    places.iter().zip(scanned).for_each(|(&place, one)| found[place] = Some(one));
+    Ok(())
+}
+
+/// Finds the candidates of every probe, whose energies `space` reads as `reading` says.
+fn scan<P: Pixel, S: Scan<P> + Send>(
+    job: &Job<'_, P>,
+    rounds: &mut Rounds<'_, '_>,
+    reading: impl Fn(usize) -> Reading + Sync,
+    space: impl Fn() -> S + Sync,
+) -> Result<Vec<Candidates>> {
+    let count = job.views[0].count();
+    let none = |(i, probe)| Candidates::new(vec![f32::MAX; count], job.margin(probe), reading(i), LONGEST);
+    let mut found: Vec<_> = job.probes.iter().enumerate().map(none).collect();
     for epoch in epochs(&items(job)) {
         let hints: Vec<Vec<f32>> = found.iter().map(|found| found.least.clone()).collect();
         rounds.run_items(
             epoch,
             &mut found,
-            || Group::new(job),
-            |item, group| scan_item(job, item, &hints, group),
+            &space,
+            |item, space| scan_item(job, item, &hints, &reading, space),
             |found, part| found.merge(&part),
         )?;
         share_least(job, &mut found);
@@ -88,19 +136,77 @@ fn scan<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<C
 }
 
 /// The candidates of each of an item's probes.
-fn scan_item<P: Pixel>(job: &Job<'_, P>, item: &Item, hints: &[Vec<f32>], group: &mut Group<P>) -> Vec<Candidates> {
+fn scan_item<P: Pixel>(
+    job: &Job<'_, P>,
+    item: &Item,
+    hints: &[Vec<f32>],
+    reading: impl Fn(usize) -> Reading,
+    space: &mut impl Scan<P>,
+) -> Vec<Candidates> {
     let limit = 1024 + 16 * job.views[0].count();
-    let none = |p: usize| Candidates::new(hints[p].clone(), job.margin(&job.probes[p]), limit);
+    let none = |p: usize| Candidates::new(hints[p].clone(), job.margin(&job.probes[p]), reading(p), limit);
     let mut found: Vec<_> = item.probes.clone().map(none).collect();
-    for first in group.firsts(&item.images) {
-        group.load(job, first, &item.images);
+    for first in item.images.clone().step_by(space.images_at_once()) {
+        space.load(job, first, &item.images);
         for (probe, found) in item.probes.clone().zip(&mut found) {
-            group.energies(job, probe, |part| {
-                collect(job.isa, part.energies, part.count, part.first, first, found);
-            });
+            space.collect(job, probe, first, found);
         }
     }
     found
+}
+
+/// Working space of a thread that reads energies of a few images at once.
+trait Scan<P: Pixel> {
+    /// How many images.
+    fn images_at_once(&self) -> usize;
+    /// Takes the images from `first` on, as many as `shard` has and fit.
+    fn load(&mut self, job: &Job<'_, P>, first: usize, shard: &Range<usize>);
+    /// Collects the candidates of a probe among them.
+    fn collect(&mut self, job: &Job<'_, P>, probe: usize, first: usize, found: &mut Candidates);
+}
+
+impl<P: Pixel> Scan<P> for Group<P> {
+    fn images_at_once(&self) -> usize {
+        Self::IMAGES
+    }
+
+    fn load(&mut self, job: &Job<'_, P>, first: usize, shard: &Range<usize>) {
+        self.load(job, first, shard);
+    }
+
+    fn collect(&mut self, job: &Job<'_, P>, probe: usize, first: usize, found: &mut Candidates) {
+        self.energies(job, probe, |part| {
+            collect(job.isa, part.energies, part.count, part.first, first, found);
+        });
+    }
+}
+
+/// Energies in whole numbers.
+struct Words<'a> {
+    tile: WordTile,
+    side: usize,
+    /// All pixels of the bank.
+    bytes: &'a [u8],
+    /// Those of the job.
+    probes: &'a [WordProbe],
+}
+
+impl<P: Pixel> Scan<P> for Words<'_> {
+    fn images_at_once(&self) -> usize {
+        WORDS
+    }
+
+    fn load(&mut self, job: &Job<'_, P>, first: usize, shard: &Range<usize>) {
+        let (image_len, last) = (job.bank.image_len(), shard.end.min(first + WORDS));
+        self.tile.load(job.isa, &self.bytes[first * image_len..last * image_len], image_len);
+    }
+
+    fn collect(&mut self, job: &Job<'_, P>, probe: usize, first: usize, found: &mut Candidates) {
+        let windows = job.view(&job.probes[probe]);
+        self.tile.energies(job.isa, windows, self.side, &self.probes[probe], |start, energies| {
+            collect_words(job.isa, energies, start, first, found);
+        });
+    }
 }
 
 /// Items in runs of shards, each four times as long as all before it: what one run finds bounds the next one's search.
@@ -150,6 +256,7 @@ struct Side<'a> {
     probe: &'a Probe,
     windows: &'a Windows,
     least: &'a [f32],
+    reading: Reading,
     found: ByWindow,
 }
 
@@ -158,7 +265,8 @@ impl<'a> Pair<'a> {
     fn new<P: Pixel>(job: &Job<'a, P>, query: usize, queries: usize, found: [Option<&'a Candidates>; 2]) -> Self {
         let side = |side: usize| {
             let (found, probe) = (found[side]?, &job.probes[query + side * queries]);
-            Some(Side { probe, windows: job.view(probe), least: &found.least, found: found.by_window() })
+            let (least, reading) = (&found.least, found.reading);
+            Some(Side { probe, windows: job.view(probe), least, reading, found: found.by_window() })
         };
         Self { sides: [side(0), side(1)] }
     }
@@ -217,14 +325,14 @@ impl<'a, P: Pixel> Space<'a, P> {
 
     /// Moves to window `k` and computes the distances of its candidates; returns the least.
     fn measure(&mut self, job: &Job<'_, P>, k: usize) -> f64 {
-        let Side { probe, windows, least, found } = self.side;
+        let Side { probe, windows, least, reading, found } = self.side;
         self.runs.clear();
         self.runs.extend(windows.runs(k));
         self.patches.start(job.bank.image_shape()[0] * windows.pixels(k));
         // So few are left that many light ones can weigh less together.
         let found = found.of(k);
         let bits = job.cutoff.min(LIGHT + (found.len().max(1) as f64).log2());
-        let bound = bound(least[k], (bits / probe.rate) as f32);
+        let bound = reading.bound(least[k], (bits / probe.rate) as f32);
         self.images.clear();
         self.images.extend(found.iter().filter(|(_, energy)| *energy < bound).map(|&(image, _)| image));
         self.patches.gather(&probe.z, job.plane(), &self.runs, &mut self.patch);

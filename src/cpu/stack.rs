@@ -9,7 +9,7 @@ use std::ops::Range;
 
 use super::isa::{Isa, dispatched};
 use super::simd::{LANES, Lanes, Vector};
-use super::tile::{Pixel, transpose};
+use super::tile::{Pixel, Place, transpose};
 
 /// Probes whose sums are in flight together: twelve or eight registers of AVX2.
 const SIX: usize = 6;
@@ -89,10 +89,10 @@ impl<P: Pixel> Stack<P> {
         for (row, image) in rows.iter_mut().zip(images.chunks_exact(image_len)) {
             *row = &image[start..end];
         }
-        self.pixels.resize(vectors.len() * LANES, P::ZERO);
+        self.pixels.resize(vectors.len() * LANES, P::Lanes::ZERO);
         let (pixels, beyond) = self.pixels.split_at_mut(end - start);
-        transpose(isa, &rows[..count], pixels);
-        beyond.fill(P::ZERO);
+        transpose(isa, &rows[..count], 0, pixels);
+        beyond.fill(P::Lanes::ZERO);
         self.vectors = vectors;
         square(isa, self);
     }

@@ -1,15 +1,12 @@
 //! `Tile`: sixteen images transposed so that every pixel holds its sixteen values side by side.
 
 use super::isa::{Isa, dispatched};
-use super::simd::{Halves, LANES, Lanes, Vector, transpose_bytes};
+use super::simd::{Halves, LANES, Lanes, Vector, WordLanes, centred_words, transpose_bytes};
 
 /// A stored pixel.
 pub trait Pixel: Copy + Send + Sync + 'static {
     /// The same pixel of sixteen images, in memory, less the centre of its range.
-    type Lanes: Copy + Send + Sync;
-
-    /// Zero in every lane.
-    const ZERO: Self::Lanes;
+    type Lanes: Place<Self>;
 
     /// What pads rows of pixels.
     const BLANK: Self;
@@ -23,13 +20,31 @@ pub trait Pixel: Copy + Send + Sync + 'static {
     /// Its value less the centre of the range.
     fn number(self) -> f64;
 
-    /// Writes its value less the centre of the range to one lane.
-    fn put(self, lanes: &mut Self::Lanes, lane: usize);
+    /// The pixels, if they are bytes.
+    fn bytes(_pixels: &[Self]) -> Option<&[u8]> {
+        None
+    }
+}
 
-    /// Copies the leading pixels of sixteen images to `[pixel][lane]`, in blocks, and returns how many it copied.
-    fn transpose_blocks(_isa: Isa, _images: &[&[Self]; LANES], _pixels: &mut [Self::Lanes]) -> usize {
+/// Where the same pixel of sixteen images, or more, lies in memory, less the centre of its range.
+pub trait Place<P>: Copy + Send + Sync + 'static {
+    /// Zero in every lane.
+    const ZERO: Self;
+
+    /// Writes a pixel's value less the centre of the range to one lane.
+    fn put(&mut self, lane: usize, pixel: P);
+
+    /// Copies the leading pixels of sixteen images to their places, lanes from `first` on, in blocks; returns how many it
+    /// copied.
+    fn transpose_blocks(_isa: Isa, _images: &[&[P]; LANES], _first: usize, _places: &mut [Self]) -> usize {
         0
     }
+}
+
+/// A place for bytes.
+pub trait BytePlace: Place<u8> {
+    /// Writes the same pixel of sixteen images to the lanes from `first` on.
+    fn put_all<V: Vector>(&mut self, first: usize, bytes: &[u8; LANES]);
 }
 
 /// Half the range of a byte. `u - 127.5` has eight significant bits, so that [`Halves`] hold it exactly.
@@ -37,7 +52,6 @@ const CENTRE: f32 = 127.5;
 
 impl Pixel for u8 {
     type Lanes = Halves;
-    const ZERO: Self::Lanes = Halves::ZERO;
     const BLANK: Self = 0;
 
     #[inline(always)]
@@ -54,28 +68,70 @@ impl Pixel for u8 {
         f64::from(self) - f64::from(CENTRE)
     }
 
-    fn put(self, lanes: &mut Self::Lanes, lane: usize) {
-        lanes.set(lane, f32::from(self) - CENTRE);
+    fn bytes(pixels: &[Self]) -> Option<&[u8]> {
+        Some(pixels)
+    }
+}
+
+impl Place<u8> for Halves {
+    const ZERO: Self = Self::ZERO;
+
+    fn put(&mut self, lane: usize, pixel: u8) {
+        self.set(lane, f32::from(pixel) - CENTRE);
     }
 
-    fn transpose_blocks(isa: Isa, images: &[&[Self]; LANES], pixels: &mut [Self::Lanes]) -> usize {
-        transpose_byte_blocks(isa, images, pixels)
+    fn transpose_blocks(isa: Isa, images: &[&[u8]; LANES], first: usize, places: &mut [Self]) -> usize {
+        transpose_byte_blocks(isa, images, first, places)
+    }
+}
+
+impl BytePlace for Halves {
+    #[inline(always)]
+    fn put_all<V: Vector>(&mut self, _first: usize, bytes: &[u8; LANES]) {
+        V::load_bytes(bytes).sub(V::splat(CENTRE)).store_halves(self);
+    }
+}
+
+impl Place<u8> for WordLanes {
+    const ZERO: Self = Self::ZERO;
+
+    fn put(&mut self, lane: usize, pixel: u8) {
+        self.0[lane] = ((128.0 * pixel.number()) as i16).cast_unsigned();
+    }
+
+    fn transpose_blocks(isa: Isa, images: &[&[u8]; LANES], first: usize, places: &mut [Self]) -> usize {
+        transpose_byte_blocks(isa, images, first, places)
+    }
+}
+
+impl BytePlace for WordLanes {
+    #[inline(always)]
+    fn put_all<V: Vector>(&mut self, first: usize, bytes: &[u8; LANES]) {
+        self.0[first..first + LANES].copy_from_slice(&centred_words(bytes));
     }
 }
 
 dispatched! {
-    fn transpose_byte_blocks(images: &[&[u8]; LANES], pixels: &mut [Halves]) -> usize = transpose_byte_blocks_body
+    fn transpose_byte_blocks<L: BytePlace>(
+        images: &[&[u8]; LANES],
+        first: usize,
+        places: &mut [L],
+    ) -> usize = transpose_byte_blocks_body
 }
 
 #[inline(always)]
-fn transpose_byte_blocks_body<V: Vector>(images: &[&[u8]; LANES], pixels: &mut [Halves]) -> usize {
-    let blocks = pixels.len() / LANES;
-    for (block, pixels) in pixels.chunks_exact_mut(LANES).enumerate() {
+fn transpose_byte_blocks_body<V: Vector, L: BytePlace>(
+    images: &[&[u8]; LANES],
+    first: usize,
+    places: &mut [L],
+) -> usize {
+    let blocks = places.len() / LANES;
+    for (block, places) in places.chunks_exact_mut(LANES).enumerate() {
         let rows = std::array::from_fn(|i| &images[i].as_chunks::<LANES>().0[block]);
         let mut columns = [[0; LANES]; LANES];
         transpose_bytes(rows, &mut columns);
-        for (pixel, bytes) in pixels.iter_mut().zip(&columns) {
-            V::load_bytes(bytes).sub(V::splat(CENTRE)).store_halves(pixel);
+        for (place, bytes) in places.iter_mut().zip(&columns) {
+            place.put_all::<V>(first, bytes);
         }
     }
     blocks * LANES
@@ -83,7 +139,6 @@ fn transpose_byte_blocks_body<V: Vector>(images: &[&[u8]; LANES], pixels: &mut [
 
 impl Pixel for f32 {
     type Lanes = Lanes;
-    const ZERO: Self::Lanes = Lanes::ZERO;
     const BLANK: Self = 0.0;
 
     #[inline(always)]
@@ -99,9 +154,13 @@ impl Pixel for f32 {
     fn number(self) -> f64 {
         f64::from(self)
     }
+}
 
-    fn put(self, lanes: &mut Self::Lanes, lane: usize) {
-        lanes.0[lane] = self;
+impl Place<f32> for Lanes {
+    const ZERO: Self = Self::ZERO;
+
+    fn put(&mut self, lane: usize, pixel: f32) {
+        self.0[lane] = pixel;
     }
 }
 
@@ -126,7 +185,7 @@ impl<P: Pixel> Tile<P> {
     pub fn new(channels: usize, plane: usize) -> Self {
         Self {
             channels,
-            pixels: vec![P::ZERO; channels * plane],
+            pixels: vec![P::Lanes::ZERO; channels * plane],
             squares: Vec::new(),
             window_squares: Vec::new(),
             valid: 0,
@@ -135,11 +194,7 @@ impl<P: Pixel> Tile<P> {
 
     /// Fills the tile with up to sixteen images laid one after the other.
     pub fn load(&mut self, isa: Isa, images: &[P]) {
-        let image_len = self.pixels.len();
-        self.valid = images.len() / image_len;
-        let mut rows: [&[P]; LANES] = [&[]; LANES];
-        rows.iter_mut().zip(images.chunks_exact(image_len)).for_each(|(row, image)| *row = image);
-        transpose(isa, &rows[..self.valid], &mut self.pixels);
+        self.valid = load(isa, images, 0, &mut self.pixels);
     }
 
     /// Fills in the squares, which the expanded form of the energies shares among all probes.
@@ -149,17 +204,31 @@ impl<P: Pixel> Tile<P> {
     }
 }
 
-/// Lays the pixels of up to sixteen rows of the same length side by side; zeros stand in for rows that are missing.
-pub(super) fn transpose<P: Pixel>(isa: Isa, rows: &[&[P]], pixels: &mut [P::Lanes]) {
+/// Lays the pixels of up to sixteen images, one after the other, side by side in the lanes from `first` on; returns how
+/// many images there are.
+pub(super) fn load<P: Pixel, L: Place<P>>(isa: Isa, images: &[P], first: usize, places: &mut [L]) -> usize {
+    let (image_len, mut count) = (places.len(), 0);
+    let mut rows: [&[P]; LANES] = [&[]; LANES];
+    for (row, image) in rows.iter_mut().zip(images.chunks_exact(image_len)) {
+        *row = image;
+        count += 1;
+    }
+    transpose(isa, &rows[..count], first, places);
+    count
+}
+
+/// Lays the pixels of up to sixteen rows of the same length side by side in the lanes from `first` on; zeros stand in for
+/// rows that are missing from the first sixteen.
+pub(super) fn transpose<P: Pixel, L: Place<P>>(isa: Isa, rows: &[&[P]], first: usize, places: &mut [L]) {
     let mut start = 0;
     if let Ok(all) = rows.try_into() {
-        start = P::transpose_blocks(isa, all, pixels);
-    } else {
-        pixels.fill(P::ZERO);
+        start = L::transpose_blocks(isa, all, first, places);
+    } else if first == 0 {
+        places.fill(L::ZERO);
     }
     for (lane, row) in rows.iter().enumerate() {
-        for (pixel, &value) in pixels[start..].iter_mut().zip(&row[start..]) {
-            value.put(pixel, lane);
+        for (place, &pixel) in places[start..].iter_mut().zip(&row[start..]) {
+            place.put(first + lane, pixel);
         }
     }
 }

@@ -6,6 +6,8 @@
 
 mod portable;
 #[cfg(target_arch = "x86_64")]
+mod words;
+#[cfg(target_arch = "x86_64")]
 mod x86;
 
 pub use portable::Portable;
@@ -48,6 +50,19 @@ pub struct WholeLanes(pub [i32; LANES]);
 impl WholeLanes {
     /// Zero in every lane.
     pub const ZERO: Self = Self([0; LANES]);
+}
+
+/// Lanes of whole numbers of sixteen bits: two tiles of images.
+pub const WORDS: usize = 2 * LANES;
+
+/// Whole numbers of sixteen bits in memory, with or without sign.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(C, align(64))]
+pub struct WordLanes(pub [u16; WORDS]);
+
+impl WordLanes {
+    /// Zero in every lane.
+    pub const ZERO: Self = Self([0; WORDS]);
 }
 
 /// Sums of sixteen values, lanes i and i + 8 together.
@@ -100,8 +115,58 @@ pub trait Whole: Copy {
     fn sub(self, other: Self) -> Self;
 }
 
+/// Whole numbers of sixteen bits in registers. Results that do not fit end at the last number that does.
+pub trait Word: Copy {
+    /// From memory.
+    fn load(lanes: &WordLanes) -> Self;
+    /// To memory.
+    fn store(self, lanes: &mut WordLanes);
+    /// The same number in every lane.
+    fn splat(value: u16) -> Self;
+    /// Lane by lane difference of numbers with sign.
+    #[must_use]
+    fn difference(self, other: Self) -> Self;
+    /// Twice numbers with sign.
+    #[must_use]
+    fn twice(self) -> Self;
+    /// From numbers with sign the nearest to their squares divided by 2^15, halves up, without sign.
+    #[must_use]
+    fn square(self) -> Self;
+    /// Lane by lane sum of numbers without sign.
+    #[must_use]
+    fn add(self, other: Self) -> Self;
+    /// One bit a lane, the first lane lowest: whether it is below `bound`'s, without sign.
+    fn below(self, bound: Self) -> u32;
+    /// Whether any lane is below `bound`'s.
+    #[inline(always)]
+    fn any_below(self, bound: Self) -> bool {
+        self.below(bound) != 0
+    }
+    /// The smallest of all lanes, without sign.
+    #[inline(always)]
+    fn least(self) -> u16 {
+        let mut lanes = WordLanes::ZERO;
+        self.store(&mut lanes);
+        lanes.0.into_iter().fold(u16::MAX, u16::min)
+    }
+}
+
+/// 128 times what bytes are above the centre of their range, with sign; plain arithmetic that compilers see through.
+#[inline(always)]
+#[must_use]
+pub fn centred_words(bytes: &[u8; LANES]) -> [u16; LANES] {
+    const CENTRE: u16 = 16_320;
+    let mut words = [0; LANES];
+    for i in 0..LANES {
+        words[i] = (u16::from(bytes[i]) << 7).wrapping_sub(CENTRE);
+    }
+    words
+}
+
 /// Sixteen values in registers, with the operations the kernels need.
 pub trait Vector: Copy {
+    /// Whole numbers of sixteen bits of the same instruction set.
+    type Word: Word;
     /// Whole numbers of the same instruction set.
     type Whole: Whole;
     /// The nearest whole numbers, ties to even, of values of magnitude below 2^31.
@@ -210,6 +275,21 @@ mod tests {
     }
 
     dispatched! {
+        fn every_word(a: &WordLanes, b: &WordLanes) -> (Vec<WordLanes>, u32, bool, u16) = every_word_body
+    }
+
+    fn every_word_body<V: Vector>(a: &WordLanes, b: &WordLanes) -> (Vec<WordLanes>, u32, bool, u16) {
+        let (x, y) = (V::Word::load(a), V::Word::load(b));
+        let all = [x.difference(y), x.twice(), x.square(), x.add(y), V::Word::splat(a.0[3])];
+        let stored = all.iter().map(|v| {
+            let mut out = WordLanes::ZERO;
+            v.store(&mut out);
+            out
+        });
+        (stored.collect(), x.below(y), x.any_below(y), x.least())
+    }
+
+    dispatched! {
         fn whole_sums(values: &Lanes, other: &WholeLanes) -> (WholeLanes, Lanes) = whole_sums_body
     }
 
@@ -223,6 +303,33 @@ mod tests {
     }
 
     proptest! {
+        #[test]
+        fn words_end_at_the_last_number_that_fits(
+            a in proptest::array::uniform32(prop_oneof![any::<i16>(), Just(i16::MIN), Just(i16::MAX), -3_i16..3]),
+            b in proptest::array::uniform32(prop_oneof![any::<i16>(), Just(i16::MIN), Just(i16::MAX), -3_i16..3]),
+        ) {
+            let words = |op: fn(i32, i32) -> i32| {
+                WordLanes(std::array::from_fn(|i| op(i32::from(a[i]), i32::from(b[i])) as u16))
+            };
+            let bare = |op: fn(u16, u16) -> u16| {
+                WordLanes(std::array::from_fn(|i| op(a[i].cast_unsigned(), b[i].cast_unsigned())))
+            };
+            let expected = vec![
+                words(|a, b| (a - b).clamp(-32_768, 32_767)),
+                words(|a, _| (2 * a).clamp(-32_768, 32_767)),
+                words(|a, _| (f64::from(a).powi(2) / 32_768.0 + 0.5).floor() as i32),
+                bare(u16::saturating_add),
+                WordLanes([a[3].cast_unsigned(); WORDS]),
+            ];
+            let (a, b) = (a.map(i16::cast_unsigned), b.map(i16::cast_unsigned));
+            let below = (0..WORDS).map(|i| u32::from(a[i] < b[i]) << i).sum();
+            let least = *a.iter().min().unwrap();
+            for isa in Isa::available() {
+                let found = every_word(isa, &WordLanes(a), &WordLanes(b));
+                prop_assert_eq!(found, (expected.clone(), below, below != 0, least));
+            }
+        }
+
         #[test]
         fn whole_numbers_round_and_wrap(
             values in proptest::array::uniform16(prop_oneof![-9.0_f32..9.0, -2.1e9_f32..2.1e9]),

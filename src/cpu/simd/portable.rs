@@ -1,6 +1,6 @@
 //! Vectors as plain arrays: the baseline of every processor, and NEON, which is the baseline of 64-bit ARM.
 
-use super::{HalfLanes, Halves, LANES, Lanes, Vector, Whole, WholeLanes};
+use super::{HalfLanes, Halves, LANES, Lanes, Vector, WORDS, Whole, WholeLanes, Word, WordLanes};
 
 /// Sixteen values as an array; `FMA` says whether the target has a fused multiply-add.
 #[derive(Clone, Copy)]
@@ -43,6 +43,74 @@ impl Whole for PortableWhole {
     }
 }
 
+/// Whole numbers of sixteen bits as an array.
+#[derive(Clone, Copy)]
+pub struct PortableWord([u16; WORDS]);
+
+impl PortableWord {
+    #[inline(always)]
+    fn zip(self, other: Self, op: impl Fn(u16, u16) -> u16) -> Self {
+        let mut out = self.0;
+        for (o, b) in out.iter_mut().zip(other.0) {
+            *o = op(*o, b);
+        }
+        Self(out)
+    }
+
+    /// The same for numbers with sign.
+    #[inline(always)]
+    fn zip_signed(self, other: Self, op: impl Fn(i16, i16) -> i16) -> Self {
+        self.zip(other, |a, b| op(a.cast_signed(), b.cast_signed()).cast_unsigned())
+    }
+}
+
+impl Word for PortableWord {
+    #[inline(always)]
+    fn load(lanes: &WordLanes) -> Self {
+        Self(lanes.0)
+    }
+
+    #[inline(always)]
+    fn store(self, lanes: &mut WordLanes) {
+        lanes.0 = self.0;
+    }
+
+    #[inline(always)]
+    fn splat(value: u16) -> Self {
+        Self([value; WORDS])
+    }
+
+    #[inline(always)]
+    fn difference(self, other: Self) -> Self {
+        self.zip_signed(other, i16::saturating_sub)
+    }
+
+    #[inline(always)]
+    fn twice(self) -> Self {
+        self.zip_signed(self, i16::saturating_add)
+    }
+
+    #[inline(always)]
+    fn square(self) -> Self {
+        let square = |a: i16| ((i32::from(a) * i32::from(a) + (1 << 14)) >> 15) as u16;
+        self.zip(self, |a, _| square(a.cast_signed()))
+    }
+
+    #[inline(always)]
+    fn add(self, other: Self) -> Self {
+        self.zip(other, u16::saturating_add)
+    }
+
+    #[inline(always)]
+    fn below(self, bound: Self) -> u32 {
+        let mut below = 0;
+        for lane in 0..WORDS {
+            below |= u32::from(self.0[lane] < bound.0[lane]) << lane;
+        }
+        below
+    }
+}
+
 /// The nearest whole number, ties to even. Where the processor has no instruction for it, [`f32::round_ties_even`] is a
 /// call; adding and taking away 2^23, from where on floats are whole, is not.
 #[inline(always)]
@@ -65,6 +133,7 @@ impl<const FMA: bool> Portable<FMA> {
 }
 
 impl<const FMA: bool> Vector for Portable<FMA> {
+    type Word = PortableWord;
     type Whole = PortableWhole;
 
     #[inline(always)]

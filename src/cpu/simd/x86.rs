@@ -22,6 +22,7 @@ use std::arch::x86_64::{
     _mm512_slli_epi32, _mm512_store_ps, _mm512_store_si512, _mm512_sub_epi32, _mm512_sub_ps,
 };
 
+use super::words::{Avx2Word, Avx512Word};
 use super::{HalfLanes, Halves, LANES, Lanes, Vector, Whole, WholeLanes};
 
 /// Sixteen values in two AVX2 registers.
@@ -257,6 +258,7 @@ impl Whole for Avx512Whole {
 }
 
 impl Vector for Avx2 {
+    type Word = Avx2Word;
     type Whole = Avx2Whole;
 
     #[inline(always)]
@@ -393,6 +395,7 @@ impl Vector for Avx2 {
 }
 
 impl Vector for Avx512 {
+    type Word = Avx512Word;
     type Whole = Avx512Whole;
 
     #[inline(always)]
