@@ -137,6 +137,26 @@ def test_heat_maps_give_the_oracle_masks(problem: Problem, data: st.DataObject) 
 
 
 @pytest.mark.parametrize("xflip", [False, True])
+@pytest.mark.parametrize("side", [1, 3, 4, 5])
+def test_small_sigma_far_from_all_images_is_the_oracle_and_independent(xflip: bool, side: int) -> None:
+    """Distances that whole numbers of sixteen bits cannot hold, next to queries whose distances they do hold."""
+    rng = np.random.default_rng(side)
+    images = rng.integers(0, 256, (40, 3, 8, 7), dtype=np.uint8)
+    sigma = np.array([0.002, 0.01, 0.05, 0.05, 0.08])
+    near = pspc.ImageSet(images).batch([0, 1, 2]) + sigma[:3, None, None, None] * rng.standard_normal((3, 3, 8, 7))
+    inside = rng.uniform(-1, 1, (1, 3, 8, 7))
+    outside = rng.uniform(-4, 4, (1, 3, 8, 7))
+    z = np.concatenate([near, inside, outside])
+    problem = Problem(images, xflip, z, sigma)
+    windows = reference.square_windows(8, 7, side)
+    D = pspc.PSPCSquare(problem.data, patch_sizes=side)
+    together = D(z, sigma)
+    close(problem, windows, together)
+    for i in range(len(z)):
+        np.testing.assert_array_equal(together[i : i + 1], D(z[i : i + 1], float(sigma[i])))
+
+
+@pytest.mark.parametrize("xflip", [False, True])
 @pytest.mark.parametrize("side", [2, 5, 8])
 def test_small_sigma_with_too_many_near_images_is_the_oracle(xflip: bool, side: int) -> None:
     """Images one grey level apart: at small sigma all of them carry weight, and lists of candidates overflow."""

@@ -220,27 +220,39 @@ dispatched! {
 
 #[inline(always)]
 fn collect_words_body<V: Vector>(energies: &[WordLanes], start: usize, first: usize, found: &mut Candidates) {
+    const SOME: usize = 64;
+    let mut near = [0; SOME];
+    for (i, some) in energies.chunks(SOME).enumerate() {
+        let start = start + i * SOME;
+        let limits = &found.limits[start..][..some.len()];
+        // Windows with a candidate are few and anywhere: noted without a branch, which would often go wrong.
+        let mut count = 0;
+        for k in 0..some.len() {
+            near[count % SOME] = k;
+            count += usize::from(V::Word::load(&some[k]).any_below(V::Word::splat(limits[k])));
+        }
+        for &k in &near[..count] {
+            collect_window::<V>(&some[k], start + k, first, found);
+        }
+    }
+}
+
+/// Collects the candidates on window `k`.
+#[inline(always)]
+fn collect_window<V: Vector>(energies: &WordLanes, k: usize, first: usize, found: &mut Candidates) {
     let Candidates { least, bounds, limits, margin, reading, list, limit, .. } = found;
-    let (count, units) = (energies.len(), 1.0 / reading.unit);
-    let (limits, bounds, least) =
-        (&mut limits[start..][..count], &mut bounds[start..][..count], &mut least[start..][..count]);
-    for k in 0..count {
-        let near = V::Word::load(&energies[k]);
-        if !near.any_below(V::Word::splat(limits[k])) {
-            continue;
-        }
-        if near.any_below(V::Word::splat((units * least[k]) as u16)) {
-            least[k] = reading.unit * f32::from(near.least());
-            bounds[k] = reading.bound(least[k], *margin);
-            limits[k] = reading.limit(bounds[k]);
-        }
-        let mut below = near.below(V::Word::splat(limits[k]));
-        while below != 0 && list.len() <= *limit {
-            let lane = below.trailing_zeros() as usize;
-            below &= below - 1;
-            let energy = reading.unit * f32::from(energies[k].0[lane]);
-            list.push(Candidate { window: (start + k) as u32, image: (first + lane) as u32, energy });
-        }
+    let near = V::Word::load(energies);
+    if near.any_below(V::Word::splat((least[k] / reading.unit) as u16)) {
+        least[k] = reading.unit * f32::from(near.least());
+        bounds[k] = reading.bound(least[k], *margin);
+        limits[k] = reading.limit(bounds[k]);
+    }
+    let mut below = near.below(V::Word::splat(limits[k]));
+    while below != 0 && list.len() <= *limit {
+        let lane = below.trailing_zeros() as usize;
+        below &= below - 1;
+        let energy = reading.unit * f32::from(energies.0[lane]);
+        list.push(Candidate { window: k as u32, image: (first + lane) as u32, energy });
     }
 }
 
@@ -248,6 +260,7 @@ fn collect_words_body<V: Vector>(energies: &[WordLanes], start: usize, first: us
 mod tests {
     use super::*;
     use crate::cpu::isa::Isa;
+    use crate::cpu::simd::WORDS;
     use proptest::prelude::*;
 
     proptest! {
@@ -272,6 +285,39 @@ mod tests {
                     let images: Vec<usize> = by_window.of(window).iter().map(|&(image, _)| image as usize).collect();
                     prop_assert_eq!(images, expected);
                 }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whole_numbers_of_any_rounding_miss_nothing(
+            exact in proptest::collection::vec(0.0_f32..5000.0, 2 * WORDS),
+            off in proptest::collection::vec(-1.0_f32..1.0, 2 * WORDS),
+            margin in 0.5_f32..500.0, doublings in 0_i32..3, root in 0.0_f32..0.1,
+        ) {
+            // Two tiles, one window; readings anywhere within their bound, in whole units.
+            let unit = 2.0 * 0.25_f32.powi(doublings);
+            let reading = Reading { unit, offset: 14.0 * unit, root };
+            let read = |i: usize| {
+                let error = off[i] * (reading.offset - unit + root * exact[i].sqrt());
+                ((exact[i] + error) / unit).round().clamp(0.0, 65_535.0) as u16
+            };
+            let least = exact.iter().copied().fold(f32::MAX, f32::min);
+            for isa in Isa::available() {
+                let mut found = Candidates::new(vec![f32::MAX], margin, reading, 1000);
+                for tile in 0..2 {
+                    let energies = WordLanes(std::array::from_fn(|lane| read(tile * WORDS + lane)));
+                    collect_words(isa, &[energies], 0, tile * WORDS, &mut found);
+                }
+                found.prune();
+                let by_window = found.by_window();
+                let images: Vec<usize> = by_window.of(0).iter().map(|&(image, _)| image as usize).collect();
+                prop_assert!(images.is_sorted());
+                let missed = (0..2 * WORDS).find(|&i| exact[i] <= least + margin && !images.contains(&i));
+                prop_assert!(missed.is_none() || !found.trusted(), "{:?} of {:?}", missed, images);
+                let (low, high) = (found.least[0], (0..2 * WORDS).map(read).min().unwrap());
+                prop_assert_eq!(low, unit * f32::from(high));
             }
         }
     }

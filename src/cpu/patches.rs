@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use super::isa::{Isa, dispatched};
-use super::simd::Vector;
+use super::simd::{Vector, prefetch};
 use super::tile::Pixel;
 
 /// Sums in flight; patches are padded to a multiple of it.
@@ -37,6 +37,15 @@ impl<P: Pixel> Patches<P> {
     /// Forgets all patches.
     pub fn clear(&mut self) {
         self.pixels.clear();
+    }
+
+    /// Asks for the pixels on `runs` of an image that is pushed soon.
+    pub fn prefetch(&self, image: &[P], plane: usize, runs: &[Range<usize>]) {
+        for channel in (0..image.len()).step_by(plane) {
+            for run in runs {
+                prefetch(&image[channel + run.start]);
+            }
+        }
     }
 
     /// Adds the pixels on `runs` of an image of `plane` pixels a channel.

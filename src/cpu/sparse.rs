@@ -37,6 +37,9 @@ const LIGHT: f64 = 24.0;
 /// Pixels gathered at once from a window's candidates.
 const PATCHES: usize = 1 << 16;
 
+/// Candidates lie anywhere in the data, so that the caches are asked for this many before they are read.
+const AHEAD: usize = 6;
+
 /// Bytes of the longest list.
 pub(super) const LARGEST_LIST: usize = LONGEST * size_of::<Candidate>();
 
@@ -352,7 +355,11 @@ impl<'a, P: Pixel> Space<'a, P> {
     /// Gathers the patches of the images from `first` on.
     fn load(&mut self, job: &Job<'_, P>, first: usize) {
         self.patches.clear();
-        for &image in self.images[first..].iter().take(self.at_once()) {
+        let images = &self.images[first..];
+        for (i, &image) in images.iter().enumerate().take(self.at_once()) {
+            if let Some(&later) = images.get(i + AHEAD) {
+                self.patches.prefetch(job.image(later as usize), job.plane(), &self.runs);
+            }
             self.patches.push(job.image(image as usize), job.plane(), &self.runs);
         }
     }
@@ -377,5 +384,36 @@ impl<'a, P: Pixel> Space<'a, P> {
         }
         let sums = self.sums.as_slice_mut().unwrap_or_default();
         self.patches.scatter_add(&self.patch, sums, job.plane(), &self.runs);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use ndarray::Array4;
+
+    use super::*;
+    use crate::bank::Bank;
+
+    /// Which of some queries at small sigma on windows of three by three have their energies read in whole numbers.
+    fn in_words(z: &[f64]) -> Vec<bool> {
+        let images = Array4::from_shape_fn((20, 3, 6, 6), |(n, c, y, x)| (n * 12 + c * 5 + y * 3 + x) as u8);
+        let bank = Bank::from_u8(images.view()).unwrap();
+        let windows = Windows::square(6, 6, 3).unwrap();
+        let (Some(pixels), views) = (images.as_slice(), [windows.clone(), windows]) else { unreachable!("in order") };
+        let probe = |(i, &z): (usize, &f64)| {
+            let z = Array3::from_elem((3, 6, 6), z);
+            Probe::new(&bank, &views[0], z.view(), 0.05, i, false)
+        };
+        let probes: Vec<Probe> = z.iter().enumerate().map(probe).collect();
+        let job = Job::new(&bank, pixels, &views, &probes).unwrap();
+        let monitor: &mut crate::composite::Monitor<'_> = &mut |_, _| Ok(());
+        let mut rounds = Rounds::new(1, &views[0], 108, monitor).unwrap();
+        candidates(&job, &mut rounds).unwrap().iter().map(|found| found.reading.unit > 0.0).collect()
+    }
+
+    #[test]
+    fn whole_numbers_serve_queries_near_the_data_and_only_those() {
+        // Images are at -1 to 0.9: the third query is 1.6 from the nearest, the last has values that do not fit.
+        assert_eq!(in_words(&[-0.5, 0.3, 1.9, -0.9, 2.5]), [true, true, false, true, false]);
     }
 }
