@@ -34,7 +34,7 @@ impl Posterior {
 
     fn merge_one(&mut self, k: usize, shift: f32, sum: f64) {
         let joint = shift.min(self.shift[k]);
-        let share = |shift: f32| if shift <= joint { 1.0 } else { (f64::from(joint) - f64::from(shift)).exp2() };
+        let share = |shift: f32| power_of_whole(f64::from(joint) - f64::from(shift));
         self.sum[k] = self.sum[k] * share(self.shift[k]) + sum * share(shift);
         self.shift[k] = joint;
     }
@@ -51,6 +51,14 @@ impl Posterior {
         let mirrored = (0..self.shift.len()).map(|k| windows.mirror_index(k));
         mirrored.map(|k| normaliser_of(self.shift[k], self.sum[k])).unzip()
     }
+}
+
+/// Two to the power of a whole number up to zero, as differences of shifts are; library calls would be felt.
+pub(crate) fn power_of_whole(exponent: f64) -> f64 {
+    const SMALLEST: f64 = -1022.0;
+    const BIAS: f64 = 1023.0;
+    debug_assert!(exponent <= 0.0 && exponent == exponent.trunc(), "shifts are whole numbers");
+    if exponent < SMALLEST { 0.0 } else { f64::from_bits(((exponent + BIAS) as u64) << 52) }
 }
 
 fn normaliser_of(shift: f32, sum: f64) -> (f32, f32) {
@@ -83,6 +91,16 @@ mod tests {
             prop_assert!((0.7..1.5).contains(&scale[0]));
             let weight = (f64::from(shift[0]) - least).exp2() * f64::from(scale[0]);
             prop_assert!((weight * exact - 1.0).abs() < 1e-7);
+        }
+    }
+
+    #[test]
+    fn powers_of_whole_numbers_are_exact() {
+        for exponent in [0, -1, -7, -125, -1021, -1022] {
+            assert_eq!(power_of_whole(f64::from(exponent)), f64::from(exponent).exp2());
+        }
+        for exponent in [-1023.0, -1e6, -7e38] {
+            assert_eq!(power_of_whole(exponent), 0.0);
         }
     }
 

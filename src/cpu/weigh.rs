@@ -3,6 +3,7 @@
 use super::isa::dispatched;
 use super::parts::{parts, parts_mut};
 use super::simd::{HalfLanes, Lanes, Vector};
+use crate::posterior::power_of_whole;
 
 /// Beyond this many powers of two below the running best, an image cannot change a float32 sum that is at least 1.
 const INVISIBLE: f32 = 25.0;
@@ -39,7 +40,7 @@ impl LaneState {
     #[inline(never)]
     fn move_to(&mut self, k: usize, least: f32, rate: f32) {
         let shift = shift_of(least, rate);
-        let share = (shift - self.shift[k]).exp2();
+        let share = power_of_whole(f64::from(shift) - f64::from(self.shift[k])) as f32;
         self.sum[k].0.iter_mut().for_each(|sum| *sum *= share);
         self.shift[k] = shift;
     }
