@@ -170,7 +170,7 @@ fn panels(criterion: &mut Criterion) {
     group.bench_function("load", |b| b.iter(|| panel.load(isa, black_box(pixels), image_len, part.clone())));
     group.throughput(Throughput::Elements((part.len() * LANES * IMAGES * PROBES) as u64));
     let weights = vec![[0.1; IMAGES]; PROBES];
-    group.bench_function("means", |b| b.iter(|| add_means(isa, &panel, &weights, black_box(&mut sums))));
+    group.bench_function("means", |b| b.iter(|| add_means(isa, &panel, &weights, false, black_box(&mut sums))));
     group.throughput(Throughput::Elements((part.len() * LANES * LANES) as u64));
     let some = &pixels[..LANES * image_len];
     group.bench_function("load a stack", |b| b.iter(|| stack.load(isa, black_box(some), image_len, part.clone())));

@@ -194,11 +194,12 @@ fn means_of<P: Pixel>(
     let weights: Vec<_> = images_at_once(item, IMAGES).map(weights_of).collect();
     // The sums of a part of all probes stay in the second-level cache while panels pass by.
     for part in Panel::parts(image_len) {
-        sums.iter_mut().for_each(|sums| sums[part.clone()].fill(Lanes::ZERO));
+        let mut fresh = true;
         for (images, weights) in images_at_once(item, IMAGES).zip(&weights) {
-            if weights.as_flattened().iter().any(|&weight| weight != 0.0) {
+            if fresh || weights.as_flattened().iter().any(|&weight| weight != 0.0) {
                 panel.load(job.isa, job.images(images), image_len, part.clone());
-                add_means(job.isa, panel, weights, &mut sums);
+                add_means(job.isa, panel, weights, fresh, &mut sums);
+                fresh = false;
             }
         }
     }

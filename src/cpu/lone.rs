@@ -168,7 +168,7 @@ mod tests {
                 let mut panel = Panel::default();
                 for part in Panel::parts(image_len) {
                     panel.load(isa, &bytes, image_len, part);
-                    add_means(isa, &panel, &[weights], &mut means);
+                    add_means(isa, &panel, &[weights], true, &mut means);
                 }
                 let mut sums = vec![Lanes::ZERO; vectors(image_len)];
                 add_mean(isa, &bytes, image_len, &weights[..images], &mut sums);

@@ -84,13 +84,13 @@ fn pack_body<V: Vector, P: Pixel>(images: &[P], image_len: usize, panel: &mut Pa
 }
 
 dispatched! {
-    /// Adds to `sums` `[probe][vector]` a panel's images times their weights `[probe][image]`; what has no image has a
-    /// weight of zero.
-    pub fn add_means(panel: &Panel, weights: &[[f32; IMAGES]], sums: &mut [Vec<Lanes>]) = add_means_body
+    /// Adds to `sums` `[probe][vector]`, or writes there if they are `fresh`, a panel's images times their weights
+    /// `[probe][image]`; what has no image has a weight of zero.
+    pub fn add_means(panel: &Panel, weights: &[[f32; IMAGES]], fresh: bool, sums: &mut [Vec<Lanes>]) = add_means_body
 }
 
 #[inline(always)]
-fn add_means_body<V: Vector>(panel: &Panel, weights: &[[f32; IMAGES]], sums: &mut [Vec<Lanes>]) {
+fn add_means_body<V: Vector>(panel: &Panel, weights: &[[f32; IMAGES]], fresh: bool, sums: &mut [Vec<Lanes>]) {
     let (sixes, ones) = weights.as_chunks::<SIX>();
     let (six_sums, one_sums) = sums.as_chunks_mut::<SIX>();
     for (six, sums) in sixes.iter().zip(six_sums) {
@@ -110,8 +110,7 @@ fn add_means_body<V: Vector>(panel: &Panel, weights: &[[f32; IMAGES]], sums: &mu
                 }
             }
             for q in 0..SIX {
-                let sum = &mut sums[q][panel.vectors.start + v];
-                V::load(sum).add(lanes[q]).store(sum);
+                add_to::<V>(lanes[q], fresh, &mut sums[q][panel.vectors.start + v]);
             }
         }
     }
@@ -126,10 +125,16 @@ fn add_means_body<V: Vector>(panel: &Panel, weights: &[[f32; IMAGES]], sums: &mu
                 }
             }
             for (sum, lanes) in sums[v..].iter_mut().zip(lanes) {
-                V::load(sum).add(lanes).store(sum);
+                add_to::<V>(lanes, fresh, sum);
             }
         }
     }
+}
+
+#[inline(always)]
+fn add_to<V: Vector>(lanes: V, fresh: bool, sum: &mut Lanes) {
+    let before = if fresh { V::splat(0.0) } else { V::load(sum) };
+    before.add(lanes).store(sum);
 }
 
 #[cfg(test)]
@@ -146,13 +151,14 @@ mod tests {
             let weight = |q: usize, n: usize| if n < images { ((q * 13 + n * 7) % 11) as f32 } else { 0.0 };
             let weights: Vec<[f32; IMAGES]> = (0..probes).map(|q| std::array::from_fn(|n| weight(q, n))).collect();
             for isa in Isa::available() {
-                let mut sums = vec![vec![Lanes::ZERO; vectors(image_len)]; probes];
+                // What fresh sums hold is of no account.
+                let mut sums = vec![vec![Lanes::splat(7.0); vectors(image_len)]; probes];
                 let mut lone_sums = vec![vec![Lanes::ZERO; vectors(image_len)]];
                 let mut panel = Panel::default();
                 for part in Panel::parts(image_len) {
                     panel.load(isa, &bytes, image_len, part);
-                    add_means(isa, &panel, &weights, &mut sums);
-                    add_means(isa, &panel, &weights[..1], &mut lone_sums);
+                    add_means(isa, &panel, &weights, true, &mut sums);
+                    add_means(isa, &panel, &weights[..1], false, &mut lone_sums);
                 }
                 prop_assert_eq!(&sums[0], &lone_sums[0]);
                 let pixel = |n: usize, p: usize| bytes[n * image_len + p].number();
