@@ -5,19 +5,21 @@ mod support;
 
 use std::hint::black_box;
 
-use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use criterion::measurement::WallTime;
+use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use pspc_rs::cpu::energy::{EnergyRows, mask_energies};
 use pspc_rs::cpu::gather::gather;
 use pspc_rs::cpu::isa::Isa;
 use pspc_rs::cpu::panel::{IMAGES, Panel, add_means, vectors};
 use pspc_rs::cpu::probe::Probe;
 use pspc_rs::cpu::rate::chains;
-use pspc_rs::cpu::simd::{LANES, Lanes};
+use pspc_rs::cpu::simd::{LANES, Lanes, WORDS};
 use pspc_rs::cpu::spread::{SpreadRows, spread_masks};
 use pspc_rs::cpu::stack::{Block, Stack};
 use pspc_rs::cpu::tile::Tile;
 use pspc_rs::cpu::weigh::{LaneState, Softmax, absorb, weigh};
 use pspc_rs::cpu::whole;
+use pspc_rs::cpu::words::{WordProbe, WordTile};
 use pspc_rs::windows::{Kind, Windows};
 use pspc_rs::{Bank, composite, threads};
 use support::{SIDE, discs, noisy, waves, windows};
@@ -40,7 +42,7 @@ fn stages(criterion: &mut Criterion) {
     group.bench_function("tile squares", |b| b.iter(|| tile.square(isa)));
     tile.square(isa);
 
-    let smaller = LEVELS.iter().filter(|(_, side, _)| *side < SIDE);
+    let smaller = LEVELS.iter().filter(|(_, side, sigma)| *side < SIDE && *sigma > 0.1);
     let all = smaller.map(|&(label, side, sigma)| (label, windows(side), sigma));
     for (label, windows, sigma) in all.chain([("discs", discs(9.6), 0.5)]) {
         let z = noisy(images.view(), 1, sigma);
@@ -75,6 +77,7 @@ fn stages(criterion: &mut Criterion) {
             b.iter(|| stage(&weights, &mut coefficients));
         });
     }
+    words(isa, &mut group);
     let coefficients = vec![Lanes::splat(0.1); SIDE * SIDE];
     let mut sums = vec![0.0; bank.image_len()];
     group.throughput(Throughput::Elements(4 * LANES as u64));
@@ -82,6 +85,30 @@ fn stages(criterion: &mut Criterion) {
         b.iter(|| gather(isa, &[(&tile, coefficients.as_slice()); 4], 0, SIDE * SIDE, black_box(&mut sums)));
     });
     group.finish();
+}
+
+/// The scan for candidates at small sigma: a tile of bytes as words, and the energies on it.
+fn words(isa: Isa, group: &mut BenchmarkGroup<'_, WallTime>) {
+    let images = waves(WORDS);
+    let pixels = images.as_slice().expect("contiguous");
+    let (bank, windows) = (Bank::from_u8(images.view()).expect("valid"), windows(3));
+    let mut tile = WordTile::default();
+    group.throughput(Throughput::Elements(WORDS as u64));
+    group.bench_function("tile of words", |b| b.iter(|| tile.load(isa, black_box(pixels), bank.image_len())));
+    for (label, sigma, margin) in [("3, sigma .06", 0.06, 2800.0), ("3, sigma .002", 0.002, 3.0)] {
+        let z = noisy(images.view(), 1, sigma);
+        let probe = Probe::new(&bank, &windows, z.index_axis(ndarray::Axis(0), 0), sigma, 0, false);
+        let probe = WordProbe::new(&probe, 27, margin).expect("near the data");
+        let mut least = [u16::MAX; WORDS];
+        group.bench_function(BenchmarkId::new("energies in words", label), |b| {
+            b.iter(|| {
+                tile.energies(isa, &windows, 3, &probe, |_, energies| {
+                    least = energies[0].0;
+                });
+                black_box(&least);
+            });
+        });
+    }
 }
 
 /// A stage from one plane of values to another.

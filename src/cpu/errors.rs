@@ -129,7 +129,9 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Errors<'a, P, FORM, CH
         sum
     }
 
-    /// Adds the error of a channel; `first` says that the sum holds nothing yet but squares.
+    /// Adds the error of a channel; `first` says that the sum holds nothing yet but squares. Additions bound the loops of
+    /// the direct form, so differences are formed as `-1 a + z`, the same number, by units that multiply; a compiler that
+    /// knew the factor would turn that back.
     #[inline(always)]
     fn add<V: Vector>(&self, sum: V, first: bool, a: V, z: f32) -> V {
         match FORM {

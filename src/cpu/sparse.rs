@@ -1,9 +1,9 @@
 //! Small sigma: a scan finds the few images that carry weight on each window, and only those are weighed, in `f64`.
 //!
-//! The scan is one dense pass of energies without a single exponential. Its bound per window is the least energy of the
-//! shard so far, and of whole epochs of shards before it; epochs are cut by the data alone, so the candidates, like the
-//! result, never depend on timing. Where too many images carry weight for a list to pay, the caller falls back on the
-//! dense passes.
+//! The scan is one dense pass of energies without a single exponential, in whole numbers of sixteen bits where those do,
+//! else in floats. Its bound per window is the least energy of the shard so far, and of whole epochs of shards before it;
+//! epochs are cut by the data alone, so the candidates, like the result, never depend on timing. Where too many images
+//! carry weight for a list to pay, the caller falls back on the dense passes.
 
 use std::ops::Range;
 
