@@ -57,7 +57,7 @@ impl Posterior {
 pub(crate) fn power_of_whole(exponent: f64) -> f64 {
     const SMALLEST: f64 = -1022.0;
     const BIAS: f64 = 1023.0;
-    debug_assert!(exponent <= 0.0 && exponent == exponent.trunc(), "shifts are whole numbers");
+    debug_assert!(exponent <= 0.0 && exponent.fract() == 0.0, "shifts are whole numbers");
     if exponent < SMALLEST { 0.0 } else { f64::from_bits(((exponent + BIAS) as u64) << 52) }
 }
 

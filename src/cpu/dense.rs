@@ -75,7 +75,7 @@ fn posteriors_of<P: Pixel>(job: &Job<'_, P>, item: &Item, space: &mut Space<P>) 
     let (_, columns) = job.views[0].grid();
     space.states.resize_with(item.probes.len(), LaneState::default);
     space.states.iter_mut().for_each(|state| state.start(count));
-    for first in space.group.firsts(&item.images) {
+    for first in item.images.clone().step_by(Group::<P>::IMAGES) {
         space.group.load(job, first, &item.images);
         for (probe, state) in item.probes.clone().zip(&mut space.states) {
             let rate = job.probes[probe].rate as f32;
@@ -101,7 +101,7 @@ fn composites_of<P: Pixel>(
     space: &mut Space<P>,
 ) -> Vec<Vec<f32>> {
     let mut sums: Vec<_> = item.probes.clone().map(|_| spare.filled(job.bank.image_len(), 0.0)).collect();
-    for first in space.group.firsts(&item.images) {
+    for first in item.images.clone().step_by(Group::<P>::IMAGES) {
         space.group.load(job, first, &item.images);
         for (probe, sums) in item.probes.clone().zip(&mut sums) {
             let Space { group, composites, .. } = space;

@@ -147,11 +147,6 @@ impl<P: Pixel> Group<P> {
         }
     }
 
-    /// The first images of the groups of a shard.
-    pub(super) fn firsts(&self, shard: &Range<usize>) -> impl Iterator<Item = usize> + use<P> {
-        shard.clone().step_by(Self::IMAGES)
-    }
-
     /// The tiles that hold images.
     pub(super) fn tiles(&self) -> &[Tile<P>] {
         &self.tiles[..self.filled]

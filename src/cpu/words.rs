@@ -26,8 +26,8 @@ pub const TRUSTED: f32 = 32_766.0;
 /// Units of errors before doubling.
 const STEPS: f64 = 128.0;
 
-/// How often errors may be doubled.
-const MOST_DOUBLINGS: usize = 2;
+/// What a squared error of one means, by how often errors are doubled.
+const UNITS: [f32; 3] = [2.0, 0.5, 0.125];
 
 /// Half the largest rounding of a value of z.
 const ROUNDING: f64 = 0.5 / STEPS;
@@ -65,13 +65,12 @@ impl WordProbe {
             .map(|z| (STEPS * z).round())
             .map(|value| (value.abs() <= largest).then_some((value as i16).cast_unsigned()))
             .collect();
-        let unit = |doublings: usize| 2.0 * 0.25_f64.powi(doublings as i32);
         let pixels = pixels as f64;
-        let fine = |&doublings: &usize| FINE * pixels * unit(doublings) <= f64::from(margin);
-        let doublings = (0..MOST_DOUBLINGS).find(fine).unwrap_or(MOST_DOUBLINGS);
+        let fine = |unit: &f32| FINE * pixels * f64::from(*unit) <= f64::from(margin);
+        let doublings = UNITS.iter().position(fine).unwrap_or(UNITS.len() - 1);
         let reading = Reading {
-            unit: unit(doublings) as f32,
-            offset: (pixels * (0.5 * unit(doublings) + ROUNDING.powi(2))) as f32,
+            unit: UNITS[doublings],
+            offset: (pixels * (0.5 * f64::from(UNITS[doublings]) + ROUNDING.powi(2))) as f32,
             root: (2.0 * ROUNDING * pixels.sqrt()) as f32,
         };
         Some(Self { values: values?, doublings, reading })
@@ -145,7 +144,7 @@ fn errors_body<V: Vector>(pixels: &[WordLanes], probe: &WordProbe, shape: Shape,
     match probe.doublings {
         0 => errors_of::<V, 0>(pixels, &probe.values, shape, y, out),
         1 => errors_of::<V, 1>(pixels, &probe.values, shape, y, out),
-        _ => errors_of::<V, MOST_DOUBLINGS>(pixels, &probe.values, shape, y, out),
+        _ => errors_of::<V, { UNITS.len() - 1 }>(pixels, &probe.values, shape, y, out),
     }
 }
 
