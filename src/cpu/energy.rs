@@ -181,8 +181,8 @@ fn short<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize, const BEFOR
     let mut chunks = parts_mut(&mut rows.rows, columns);
     let mut above: [&mut [Lanes]; BEFORE] = std::array::from_fn(|_| chunks.next().unwrap_or_default());
     if BEFORE > 1 {
-        // The oldest first, whose place the new row takes.
-        above.rotate_left(rows.seen % BEFORE);
+        // The oldest first, whose place the new row takes. (A rotation would be a library call.)
+        above.swap(0, rows.seen % BEFORE);
     }
     for i in 0..BEFORE {
         above[i] = &mut std::mem::take(&mut above[i])[..columns];
