@@ -281,7 +281,8 @@ mod tests {
                     let energy = |image: usize| lanes[image / LANES * 2 + window].0[image % LANES];
                     let least = (0..4 * LANES).map(energy).fold(f32::MAX, f32::min);
                     prop_assert_eq!(found.least[window], least);
-                    let expected: Vec<usize> = (0..4 * LANES).filter(|&i| energy(i) < Reading::FLOATS.bound(least, margin)).collect();
+                    let bound = Reading::FLOATS.bound(least, margin);
+                    let expected: Vec<usize> = (0..4 * LANES).filter(|&i| energy(i) < bound).collect();
                     let images: Vec<usize> = by_window.of(window).iter().map(|&(image, _)| image as usize).collect();
                     prop_assert_eq!(images, expected);
                 }
