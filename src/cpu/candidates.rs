@@ -87,6 +87,24 @@ impl Candidates {
         Self { least, bounds, limits, margin, reading, list: Vec::new(), limit, given_up: false }
     }
 
+    /// The least energies and what follows from them, without a list.
+    #[must_use]
+    pub fn without_list(&self) -> Self {
+        let mut copy = Self::new(Vec::new(), self.margin, self.reading, self.limit);
+        copy.start_from(self, self.limit);
+        copy
+    }
+
+    /// Starts a new list of up to `limit`, with the least energies of `other`.
+    pub fn start_from(&mut self, other: &Self, limit: usize) {
+        self.least.clone_from(&other.least);
+        self.bounds.clone_from(&other.bounds);
+        self.limits.clone_from(&other.limits);
+        (self.margin, self.reading, self.limit) = (other.margin, other.reading, limit);
+        self.list.clear();
+        self.given_up = false;
+    }
+
     /// Whether no energy that counts could lie beyond what was read faithfully.
     #[must_use]
     pub fn trusted(&self) -> bool {

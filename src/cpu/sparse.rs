@@ -17,6 +17,7 @@ use super::patches::Patches;
 use super::probe::Probe;
 use super::rounds::{Item, Rounds, items};
 use super::simd::WORDS;
+use super::spare::Spare;
 use super::tile::Pixel;
 use super::words::{self, WordProbe, WordTile};
 use crate::error::Result;
@@ -100,7 +101,7 @@ fn scan_some<P: Pixel, S: Scan<P> + Send>(
     job: &Job<'_, P>,
     rounds: &mut Rounds<'_, '_>,
     places: &[usize],
-    reading: impl Fn(usize) -> Reading + Sync,
+    reading: impl Fn(usize) -> Reading,
     space: impl Fn() -> S + Sync,
     found: &mut [Option<Candidates>],
 ) -> Result<()> {
@@ -117,20 +118,24 @@ fn scan_some<P: Pixel, S: Scan<P> + Send>(
 fn scan<P: Pixel, S: Scan<P> + Send>(
     job: &Job<'_, P>,
     rounds: &mut Rounds<'_, '_>,
-    reading: impl Fn(usize) -> Reading + Sync,
+    reading: impl Fn(usize) -> Reading,
     space: impl Fn() -> S + Sync,
 ) -> Result<Vec<Candidates>> {
     let count = job.views[0].count();
     let none = |(i, probe)| Candidates::new(vec![f32::MAX; count], job.margin(probe), reading(i), LONGEST);
     let mut found: Vec<_> = job.probes.iter().enumerate().map(none).collect();
+    let spare = Spare::new();
     for epoch in epochs(&items(job)) {
-        let hints: Vec<Vec<f32>> = found.iter().map(|found| found.least.clone()).collect();
+        let before: Vec<_> = found.iter().map(Candidates::without_list).collect();
         rounds.run_items(
             epoch,
             &mut found,
             &space,
-            |item, space| scan_item(job, item, &hints, &reading, space),
-            |found, part| found.merge(&part),
+            |item, space| scan_item(job, item, &before, &spare, space),
+            |found, part| {
+                found.merge(&part);
+                spare.keep(part);
+            },
         )?;
         share_least(job, &mut found);
         rounds.install(|| found.par_iter_mut().for_each(Candidates::prune));
@@ -138,17 +143,21 @@ fn scan<P: Pixel, S: Scan<P> + Send>(
     Ok(found)
 }
 
-/// The candidates of each of an item's probes.
+/// The candidates of each of an item's probes, given the least energies found `before`.
 fn scan_item<P: Pixel>(
     job: &Job<'_, P>,
     item: &Item,
-    hints: &[Vec<f32>],
-    reading: impl Fn(usize) -> Reading,
+    before: &[Candidates],
+    spare: &Spare<Candidates>,
     space: &mut impl Scan<P>,
 ) -> Vec<Candidates> {
     let limit = 1024 + 16 * job.views[0].count();
-    let none = |p: usize| Candidates::new(hints[p].clone(), job.margin(&job.probes[p]), reading(p), limit);
-    let mut found: Vec<_> = item.probes.clone().map(none).collect();
+    let start = |before: &Candidates| {
+        let mut found = spare.take_or(|| before.without_list());
+        found.start_from(before, limit);
+        found
+    };
+    let mut found: Vec<_> = before[item.probes.clone()].iter().map(start).collect();
     for first in item.images.clone().step_by(space.images_at_once()) {
         space.load(job, first, &item.images);
         for (probe, found) in item.probes.clone().zip(&mut found) {
