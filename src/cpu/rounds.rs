@@ -78,7 +78,7 @@ impl<'m, 'a> Rounds<'m, 'a> {
         work: impl Fn(&Item, &mut S) -> Vec<R> + Sync,
         merge: impl Fn(&mut T, R) + Sync,
     ) -> Result<()> {
-        self.run_items(&items(job), totals, space, work, merge)
+        self.run_items(&items(job, LONG), totals, space, work, merge)
     }
 
     /// The same for some of a job's items.
@@ -138,9 +138,9 @@ impl<'m, 'a> Rounds<'m, 'a> {
     }
 }
 
-/// All items of a job, shard by shard.
-pub(super) fn items<P: Pixel>(job: &Job<'_, P>) -> Vec<Item> {
-    let shard = shard_len(job.bank.len(), job.bank.image_len());
+/// All items of a job, shard by shard; shards of `long` images are long enough.
+pub(super) fn items<P: Pixel>(job: &Job<'_, P>, long: usize) -> Vec<Item> {
+    let shard = shard_len(job.bank.len(), job.bank.image_len(), long);
     let items = |images: Range<usize>| probes_of_items(job).map(move |probes| Item { images: images.clone(), probes });
     blocks(job.bank.len(), shard).flat_map(items).collect()
 }
@@ -155,22 +155,24 @@ fn blocks(count: usize, block: usize) -> impl Iterator<Item = Range<usize>> {
     (0..count).step_by(block).map(move |start| start..count.min(start + block))
 }
 
-/// Images a shard: 64 shards to share among threads where they are long enough for starting not to be felt (every window
-/// has to find its shift again, which with 192 images takes a tenth of the time at side 3), at least 16 elsewhere; none so
-/// long that Ctrl-C has to wait. It depends on the bank alone, as the cut into shards decides the bits of the result.
-fn shard_len(images: usize, image_len: usize) -> usize {
+/// So many images make a shard long enough for starting not to be felt: every window has to find its shift again, which
+/// with 192 images takes a tenth of the time at side 3.
+const LONG: usize = 640;
+
+/// Images a shard: 64 shards to share among threads where they are `long` enough, at least 16 elsewhere; none so long that
+/// Ctrl-C has to wait. It depends on the bank alone, as the cut into shards decides the bits of the result.
+fn shard_len(images: usize, image_len: usize, long: usize) -> usize {
     const MANY: usize = 64;
     const FEW: usize = 16;
-    const LONG: usize = 640;
     const LONGEST: usize = 1 << 22;
     let longest = (LONGEST / image_len).clamp(64, 4096);
-    let shortest = images.div_ceil(FEW).clamp(64, LONG.min(longest));
+    let shortest = images.div_ceil(FEW).clamp(64, long.min(longest));
     images.div_ceil(MANY).clamp(shortest, longest).next_multiple_of(64)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::shard_len;
+    use super::{LONG, shard_len};
 
     #[test]
     fn shards_are_many_or_long() {
@@ -184,7 +186,7 @@ mod tests {
             (1_000_000, 3072, 1408),
             (50_000, 196_608, 64),
         ] {
-            assert_eq!(shard_len(images, image_len), shard, "{images} images of {image_len}");
+            assert_eq!(shard_len(images, image_len, LONG), shard, "{images} images of {image_len}");
         }
     }
 }

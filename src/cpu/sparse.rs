@@ -41,6 +41,9 @@ const PATCHES: usize = 1 << 16;
 /// Candidates lie anywhere in the data, so that the caches are asked for this many before they are read.
 const AHEAD: usize = 6;
 
+/// So many images make a shard of the scan long enough; the first one is scanned by itself.
+const LONG: usize = 64;
+
 /// Bytes of the longest list.
 pub(super) const LARGEST_LIST: usize = LONGEST * size_of::<Candidate>();
 
@@ -125,7 +128,7 @@ fn scan<P: Pixel, S: Scan<P> + Send>(
     let none = |(i, probe)| Candidates::new(vec![f32::MAX; count], job.margin(probe), reading(i), LONGEST);
     let mut found: Vec<_> = job.probes.iter().enumerate().map(none).collect();
     let spare = Spare::new();
-    for epoch in epochs(&items(job)) {
+    for epoch in epochs(&items(job, LONG)) {
         let before: Vec<_> = found.iter().map(Candidates::without_list).collect();
         rounds.run_items(
             epoch,
