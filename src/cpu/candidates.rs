@@ -3,7 +3,6 @@
 use super::isa::dispatched;
 use super::parts::parts;
 use super::simd::{LANES, Lanes, Vector, Word, WordLanes};
-use super::words::TRUSTED;
 
 /// An image that may carry weight on a window.
 #[derive(Debug, Clone, Copy)]
@@ -26,11 +25,13 @@ pub struct Reading {
     pub offset: f32,
     /// In the units of their roots.
     pub root: f32,
+    /// Energies read below this are within those bounds, others may be anything from here on.
+    pub faithful: f32,
 }
 
 impl Reading {
     /// Of floats.
-    pub const FLOATS: Self = Self { unit: 0.0, offset: 0.0, root: 0.0 };
+    pub const FLOATS: Self = Self { unit: 0.0, offset: 0.0, root: 0.0, faithful: f32::INFINITY };
 
     /// Energies within `margin` of the exact least one are read below this bound, where the least reading is `least`.
     #[inline(always)]
@@ -82,9 +83,21 @@ impl Candidates {
     /// None yet; `least` may already bound the least energies from above.
     #[must_use]
     pub fn new(least: Vec<f32>, margin: f32, reading: Reading, limit: usize) -> Self {
-        let bounds: Vec<f32> = least.iter().map(|&least| reading.bound(least, margin)).collect();
-        let limits = if reading.unit > 0.0 { bounds.iter().map(|&b| reading.limit(b)).collect() } else { Vec::new() };
-        Self { least, bounds, limits, margin, reading, list: Vec::new(), limit, given_up: false }
+        let (bounds, limits, list) = (Vec::new(), Vec::new(), Vec::new());
+        let mut new = Self { least, bounds, limits, margin, reading, list, limit, given_up: false };
+        new.follow();
+        new
+    }
+
+    /// Puts the bounds of all windows where their least energies want them.
+    fn follow(&mut self) {
+        let Self { reading, margin, .. } = *self;
+        self.bounds.clear();
+        self.bounds.extend(self.least.iter().map(|&least| reading.bound(least, margin)));
+        self.limits.clear();
+        if reading.unit > 0.0 {
+            self.limits.extend(self.bounds.iter().map(|&bound| reading.limit(bound)));
+        }
     }
 
     /// The least energies and what follows from them, without a list.
@@ -108,7 +121,7 @@ impl Candidates {
     /// Whether no energy that counts could lie beyond what was read faithfully.
     #[must_use]
     pub fn trusted(&self) -> bool {
-        self.reading.unit == 0.0 || self.bounds.iter().all(|&bound| bound < TRUSTED * self.reading.unit)
+        self.bounds.iter().all(|&bound| bound < self.reading.faithful)
     }
 
     /// Whether some were not collected, so that the list is of no use.
@@ -140,12 +153,7 @@ impl Candidates {
 
     /// Drops what the least energies have meanwhile left behind.
     pub fn prune(&mut self) {
-        for (bound, &least) in self.bounds.iter_mut().zip(&self.least) {
-            *bound = self.reading.bound(least, self.margin);
-        }
-        for (limit, &bound) in self.limits.iter_mut().zip(&self.bounds) {
-            *limit = self.reading.limit(bound);
-        }
+        self.follow();
         let bounds = &self.bounds;
         self.list.retain(|candidate| candidate.energy < bounds[candidate.window as usize]);
     }
@@ -317,7 +325,7 @@ mod tests {
         ) {
             // Two tiles, one window; readings anywhere within their bound, in whole units.
             let unit = 2.0 * 0.25_f32.powi(doublings);
-            let reading = Reading { unit, offset: 14.0 * unit, root };
+            let reading = Reading { unit, offset: 14.0 * unit, root, faithful: 32_766.0 * unit };
             let read = |i: usize| {
                 let error = off[i] * (reading.offset - unit + root * exact[i].sqrt());
                 ((exact[i] + error) / unit).round().clamp(0.0, 65_535.0) as u16

@@ -1,6 +1,6 @@
 //! The composite on CPU: shards of the bank times blocks of probes, in two passes, on the engine's threads.
 //!
-//! Where sigma is small, `sparse` looks for the few images that carry weight; otherwise `dense` weighs them all, and
+//! Where sigma is small, `scan` finds the few images that carry weight and `sparse` weighs them; otherwise `dense` weighs them all, and
 //! `full` does so where the only window is the full image.
 //!
 //! - A *probe* is a query, or its mirror image where flips count: `|z - flip x| = |flip z - x|`, so flips cost a second
@@ -25,6 +25,7 @@ pub mod patches;
 pub mod probe;
 pub mod rate;
 mod rounds;
+mod scan;
 pub mod simd;
 pub mod slide;
 mod spare;
@@ -92,7 +93,7 @@ pub fn composite<T: Copy + Into<f64> + Send + Sync>(
 /// How many queries to hold at once, in whole items where there is room. A query and its mirror image hold z, sums,
 /// results that wait for their merge, and between the passes all energies, lists of candidates or posteriors.
 fn queries_at_once(bank: &Bank<'_>, windows: &Windows, sigma: &[f64]) -> usize {
-    let lists = if sigma.iter().any(|&sigma| Probe::is_sparse(bank, sigma)) { sparse::LARGEST_LIST } else { 0 };
+    let lists = if sigma.iter().any(|&sigma| Probe::is_sparse(bank, sigma)) { scan::LARGEST_LIST } else { 0 };
     let between = match windows.kind() {
         Kind::Full => 4 * bank.len(),
         Kind::Square { .. } | Kind::Masks(_) => 20 * windows.count(),

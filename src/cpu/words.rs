@@ -8,7 +8,7 @@
 //! - `offset = n (unit / 2 + d^2)` for n values a window: squares are rounded to the unit, z by at most d = 1/256;
 //! - `root = 2 d sqrt(n)`, by Cauchy and Schwarz from `(a - z)^2` against `(a - z - d)^2`,
 //!
-//! as long as it is below the square of the largest error. Whoever scans makes sure of that ([`TRUSTED`]).
+//! as long as it is below the square of the largest error. Whoever scans makes sure of that ([`Reading::faithful`]).
 
 use super::candidates::Reading;
 use super::errors::Shape;
@@ -21,7 +21,7 @@ use super::tile::load;
 use crate::windows::{Kind, Windows};
 
 /// Numbers below this are what they seem: no error behind them, and no sum, ended at the largest.
-pub const TRUSTED: f32 = 32_766.0;
+const FAITHFUL: f32 = 32_766.0;
 
 /// Units of errors before doubling.
 const STEPS: f64 = 128.0;
@@ -29,7 +29,7 @@ const STEPS: f64 = 128.0;
 /// What a squared error of one means, by how often errors are doubled.
 const UNITS: [f32; 3] = [2.0, 0.5, 0.125];
 
-/// Half the largest rounding of a value of z.
+/// The largest rounding of a value of z.
 const ROUNDING: f64 = 0.5 / STEPS;
 
 /// The side of windows whose energies fit sixteen bits.
@@ -72,6 +72,7 @@ impl WordProbe {
             unit: UNITS[doublings],
             offset: (pixels * (0.5 * f64::from(UNITS[doublings]) + ROUNDING.powi(2))) as f32,
             root: (2.0 * ROUNDING * pixels.sqrt()) as f32,
+            faithful: FAITHFUL * UNITS[doublings],
         };
         Some(Self { values: values?, doublings, reading })
     }
@@ -274,7 +275,7 @@ mod tests {
             let probe = Probe::new(&bank, &windows, z.view(), 0.01, 0, false);
             let pixels = side * side * channels;
             let words = WordProbe::new(&probe, pixels, margin).unwrap();
-            let Reading { unit, offset, root } = words.reading;
+            let Reading { unit, offset, root, faithful } = words.reading;
             let (_, columns) = windows.grid();
             for isa in Isa::available() {
                 let mut tile = WordTile::default();
@@ -295,10 +296,10 @@ mod tests {
                             }).sum();
                             let energy = f64::from(word) * f64::from(unit);
                             let bound = f64::from(offset) + f64::from(root) * exact.sqrt() + 1e-3;
-                            if f32::from(word) < TRUSTED {
+                            if energy < f64::from(faithful) {
                                 assert!((energy - exact).abs() <= bound, "{energy} against {exact} within {bound}");
                             } else {
-                                assert!(exact > f64::from(TRUSTED * unit) - bound);
+                                assert!(exact > f64::from(faithful) - bound);
                             }
                             seen += 1;
                         }
