@@ -78,7 +78,7 @@ pub enum Error {
         reason: String,
     },
     /// The environment asks for a number of threads that is none.
-    #[error("PSPC_NUM_THREADS is {value:?}, allowed are whole numbers from 1 up")]
+    #[error("PSPC_NUM_THREADS is {value:?}, allowed are integers from 1 up")]
     ThreadsVariable {
         /// What the variable holds.
         value: String,

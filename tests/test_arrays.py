@@ -20,11 +20,10 @@ from pspc_rs.arrays import (
     is_torch,
     like,
     real_array,
-    real_number,
     sigma_vector,
     to_numpy,
-    whole_number,
 )
+from pspc_rs.checks import integer, real_number
 from pspc_rs.errors import DTypeError, InvalidValueError, MissingDependencyError, PspcError, ShapeError
 
 FLOATS = [torch.float16, torch.bfloat16, torch.float32, torch.float64]
@@ -186,7 +185,7 @@ def test_bad_real_numbers(bad: object, error: type[Exception]) -> None:
 
 @pytest.mark.parametrize("good", [3, np.uint8(3), torch.tensor(3)])
 def test_whole_numbers(good: object) -> None:
-    number = whole_number("n", good)
+    number = integer("n", good)
     assert number == 3 and type(number) is int
 
 
@@ -196,4 +195,4 @@ def test_whole_numbers(good: object) -> None:
 )
 def test_bad_whole_numbers(bad: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"n is .* at least 1"):
-        whole_number("n", bad)
+        integer("n", bad)

@@ -4,9 +4,6 @@ Torch is never imported here on numpy's behalf: a tensor can only reach this cod
 """
 
 import importlib
-import math
-import numbers
-import operator
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
@@ -225,47 +222,3 @@ def real_array(name: str, values: object) -> NDArray[np.float64]:
     if array.dtype.kind not in "iuf":
         raise DTypeError(f"{name} is {values!r:.80}; allowed are real numbers and arrays of them")
     return array.astype(np.float64)
-
-
-def real_number(name: str, value: object) -> float:
-    """One finite real number as a float.
-
-    Raises:
-        DTypeError: value is not a real number.
-        InvalidValueError: value is NaN or infinite.
-
-    Example:
-        >>> real_number("rho", np.float32(7))
-        7.0
-    """
-    if isinstance(value, bool) or not (isinstance(value, numbers.Real | np.ndarray) or is_torch(value)):
-        raise DTypeError(f"{name} is {value!r:.80}; allowed are real numbers")
-    array = real_array(name, value)
-    if array.size != 1:
-        raise ShapeError(f"{name} has shape {list(array.shape)}; allowed is one number")
-    number = float(array.reshape(()))
-    if not math.isfinite(number):
-        raise InvalidValueError(f"{name} is {number}; allowed are finite numbers")
-    return number
-
-
-def whole_number(name: str, value: object, least: int = 1) -> int:
-    """One whole number of at least ``least``.
-
-    Raises:
-        DTypeError: value is not an integer (booleans are none).
-        InvalidValueError: value is smaller than ``least``.
-
-    Example:
-        >>> whole_number("num_steps", np.int64(18))
-        18
-    """
-    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
-        raise DTypeError(f"{name} is {value!r:.80}; allowed are whole numbers of at least {least}")
-    try:
-        number = operator.index(cast(Any, value))
-    except TypeError as error:
-        raise DTypeError(f"{name} is {value!r:.80}; allowed are whole numbers of at least {least}") from error
-    if number < least:
-        raise InvalidValueError(f"{name} is {number}; allowed are whole numbers of at least {least}")
-    return number

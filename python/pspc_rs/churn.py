@@ -3,7 +3,7 @@
 import math
 from dataclasses import dataclass
 
-from pspc_rs.arrays import real_number
+from pspc_rs.checks import real_number
 from pspc_rs.errors import InvalidValueError
 
 

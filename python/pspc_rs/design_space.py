@@ -12,7 +12,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import real_number, whole_number
+from pspc_rs.checks import integer, real_number
 from pspc_rs.errors import InvalidValueError
 from pspc_rs.sigmas import edm_sigmas
 
@@ -263,7 +263,7 @@ DISCRETIZATIONS: Mapping[str, Callable[..., NDArray[np.float64]]] = {
 
 
 def _checked(num_steps: object, sigma_min: object, sigma_max: object) -> tuple[int, float, float]:
-    number = whole_number("num_steps", num_steps)
+    number = integer("num_steps", num_steps)
     low, high = real_number("sigma_min", sigma_min), real_number("sigma_max", sigma_max)
     if not 0 < low <= high:
         raise InvalidValueError(f"sigma_min is {low:g} and sigma_max {high:g}; allowed are 0 < sigma_min <= sigma_max")

@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
-from pspc_rs.arrays import Array, real_number
+from pspc_rs.arrays import Array
+from pspc_rs.checks import real_number
 from pspc_rs.churn import checked_churn
 from pspc_rs.design_space import EPSILON_S, Schedule, find_schedule
 from pspc_rs.errors import DTypeError, InvalidValueError

@@ -6,7 +6,8 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import check_finite, to_numpy, whole_number
+from pspc_rs.arrays import check_finite, to_numpy
+from pspc_rs.checks import integer
 from pspc_rs.errors import DTypeError, ShapeError
 from pspc_rs.files import replacing
 
@@ -59,9 +60,9 @@ def image_grid(x: object, columns: int | None = None, padding: int = 2) -> NDArr
         raise ShapeError(
             f"images have shape {list(pixels.shape)}; needed is [batch, 1 or 3 or 4 channels, height, width]"
         )
-    padding = whole_number("padding", padding, least=0)
+    padding = integer("padding", padding, least=0)
     batch, channels, height, width = pixels.shape
-    columns = math.ceil(math.sqrt(batch)) if columns is None else whole_number("columns", columns)
+    columns = math.ceil(math.sqrt(batch)) if columns is None else integer("columns", columns)
     if channels == 4:
         pixels = _on_white(pixels)
     rows = math.ceil(batch / columns)

@@ -7,7 +7,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import check_finite, import_torch, is_torch, like, real_number, to_numpy, whole_number
+from pspc_rs.arrays import check_finite, import_torch, is_torch, like, to_numpy
+from pspc_rs.checks import integer, real_number
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 
 Noise: TypeAlias = int | Callable[[Any], Any]
@@ -47,7 +48,7 @@ def initial_noise(
     level = real_number("sigma_max", sigma_max)
     if level <= 0:
         raise InvalidValueError(f"sigma_max is {level:g}; allowed are numbers above 0")
-    size = (whole_number("n", n), *image_shape(shape))
+    size = (integer("n", n), *image_shape(shape))
     return _normals(_checked_seed(seed), noise_source(generator))(size) * np.float32(level)
 
 
@@ -82,7 +83,7 @@ def image_shape(shape: object) -> tuple[int, int, int]:
     """
     if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) != 3:
         raise ShapeError(f"shape is {shape!r}; allowed is (channels, height, width)")
-    channels, height, width = (whole_number("each length of shape", length) for length in shape)
+    channels, height, width = (integer("each length of shape", length) for length in shape)
     return channels, height, width
 
 
@@ -121,7 +122,7 @@ def _normals(seed: int, library: str) -> Callable[[tuple[int, ...]], NDArray[np.
 
 
 def _checked_seed(seed: object) -> int:
-    number = whole_number("seed", seed, least=0)
+    number = integer("seed", seed, least=0)
     if number > _MAX_SEED:
         raise InvalidValueError(f"seed is {number}; allowed are 0 to {_MAX_SEED}")
     return number

@@ -7,7 +7,8 @@ from typing import Any, cast
 
 import numpy as np
 
-from pspc_rs.arrays import Array, import_torch, is_torch, real_number, to_numpy, whole_number
+from pspc_rs.arrays import Array, import_torch, is_torch, to_numpy
+from pspc_rs.checks import integer, real_number
 from pspc_rs.churn import checked_churn
 from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.general_sampler import sample_general
@@ -273,7 +274,7 @@ def sample(
         raise InvalidValueError(f"sampler is {sampler!r}; allowed are {', '.join(SAMPLERS)}")
     low, high = _clipped_range(D, sigma_min, sigma_max)
     sigmas = edm_sigmas(num_steps, low, high, rho)
-    size = (whole_number("n", n), *_image_shape(D, shape, x_init))
+    size = (integer("n", n), *_image_shape(D, shape, x_init))
     if x_init is None:
         x_init = initial_noise(n, size[1:], high, seed, generator=generator)
     elif to_numpy(x_init, "x_init").shape != size:

@@ -10,7 +10,8 @@ from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, ca
 
 import numpy as np
 
-from pspc_rs.arrays import is_torch, real_number, whole_number
+from pspc_rs.arrays import is_torch
+from pspc_rs.checks import integer, real_number
 from pspc_rs.errors import DTypeError, InvalidValueError, MissingFileError, PspcError, ScheduleError, ShapeError
 from pspc_rs.files import replacing
 from pspc_rs.sigmas import Nearest, check_grid, check_nearest, edm_sigmas, nearest_level
@@ -194,7 +195,7 @@ class PatchSchedule(Schedule[Side]):
     def _checked(self, value: object) -> Side:
         if isinstance(value, str) and value == FULL:
             return FULL
-        side = whole_number("window side", value)
+        side = integer("window side", value)
         height, width = self.image_size
         if side > min(height, width):
             raise InvalidValueError(
@@ -218,7 +219,7 @@ class PatchSchedule(Schedule[Side]):
             >>> patch_schedule("cifar10").scaled(64, 64).patch_sizes[6:12]
             ('full', 47, 31, 23, 15, 11)
         """
-        new, old = whole_number("side", side), min(self.image_size)
+        new, old = integer("side", side), min(self.image_size)
         most = min(_image_size(image_size))
 
         def scale(value: Side) -> Side:
@@ -276,7 +277,7 @@ class ThresholdSchedule(Schedule[float]):
 
     def scaled(self, image_size: int | tuple[int, int], side: int) -> Self:
         """The schedule for images of another size: the same thresholds, because they are shares of a heat map."""
-        return self._resized(image_size, whole_number("side", side), self.thresholds)
+        return self._resized(image_size, integer("side", side), self.thresholds)
 
 
 def patch_schedule(name: str) -> PatchSchedule:
@@ -408,7 +409,7 @@ def _custom(cls: type[SomeSchedule], spec: object, size: tuple[int, int], sigmas
 
 def _fitted(schedule: SomeSchedule, size: tuple[int, int], scale_to: int | None) -> SomeSchedule:
     height, width = size
-    if scale_to is not None and whole_number("scale_to", scale_to) not in size:
+    if scale_to is not None and integer("scale_to", scale_to) not in size:
         raise InvalidValueError(f"scale_to is {scale_to}; allowed is a side of the {height} x {width} images")
     if schedule.image_size == size:
         return schedule
@@ -441,7 +442,7 @@ def _image_size(size: object) -> tuple[int, int]:
     sides = list(size) if isinstance(size, tuple | list) else [size, size]
     if len(sides) != 2:
         raise ShapeError(f"image_size is {size!r}; allowed are one side and (height, width)")
-    height, width = (whole_number("image side", side) for side in sides)
+    height, width = (integer("image side", side) for side in sides)
     return height, width
 
 

@@ -5,7 +5,8 @@ from typing import Any, Literal, TypeAlias, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import real_array, real_number, whole_number
+from pspc_rs.arrays import real_array
+from pspc_rs.checks import integer, real_number
 from pspc_rs.errors import InvalidValueError, ShapeError
 
 Nearest: TypeAlias = Literal["linear", "log"]
@@ -41,7 +42,7 @@ def edm_sigmas(
         >>> edm_sigmas(3).round(4)
         array([8.0000e+01, 2.5152e+00, 2.0000e-03, 0.0000e+00])
     """
-    num_steps = whole_number("num_steps", num_steps)
+    num_steps = integer("num_steps", num_steps)
     low = _positive("sigma_min", sigma_min)
     high = _positive("sigma_max", sigma_max)
     rho = _positive("rho", rho)

@@ -7,7 +7,8 @@ from typing import Any, TypeAlias, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import is_torch, numpy_view, whole_number
+from pspc_rs.arrays import is_torch, numpy_view
+from pspc_rs.checks import integer
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, ShapeError
 
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
@@ -156,7 +157,7 @@ def as_choice(indices: object, num: int) -> Choice:
 
 def choose(num: int, labels: NDArray[np.int64] | None, max_size: int | None, classes: Collection[int] | None) -> Choice:
     """The first `max_size` images out of those whose label is in `classes`."""
-    limit = num if max_size is None else whole_number("max_size", max_size)
+    limit = num if max_size is None else integer("max_size", max_size)
     if classes is None:
         return slice(0, min(limit, num))
     if labels is None:

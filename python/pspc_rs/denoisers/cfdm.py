@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pspc_rs.arrays import real_number, whole_number
+from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.base import Denoiser, Progress
 from pspc_rs.denoisers.composite import Empirical
@@ -47,8 +47,8 @@ class CFDM(Denoiser):
         self.smoothing = real_number("smoothing", smoothing)
         if self.smoothing < 0:
             raise InvalidValueError(f"smoothing is {smoothing:g}; allowed are numbers from 0 up")
-        self.num_noises = whole_number("num_noises", num_noises)
-        self.seed = whole_number("seed", seed, least=0)
+        self.num_noises = integer("num_noises", num_noises)
+        self.seed = integer("seed", seed, least=0)
         self.noises = smoothing_noises(data.shape, self.num_noises, self.seed)
         self._empirical = Empirical(data)
 

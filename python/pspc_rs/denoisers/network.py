@@ -62,7 +62,7 @@ class Network:
         dtype: str = "float32",
     ) -> None:
         if max_batch is not None and max_batch < 1:
-            raise InvalidValueError(f"max_batch is {max_batch}, allowed are whole numbers from 1 up, or None")
+            raise InvalidValueError(f"max_batch is {max_batch}, allowed are integers from 1 up, or None")
         if dtype not in _DTYPES:
             raise InvalidValueError(f"dtype is {dtype!r:.80}; allowed are {', '.join(_DTYPES)}")
         self.device = None if device is None else _checked_device(device)

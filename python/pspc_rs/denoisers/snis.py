@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pspc_rs.arrays import whole_number
+from pspc_rs.checks import integer
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.base import Denoiser, Progress
 
@@ -48,9 +48,9 @@ class SNIS(Denoiser):
     def __init__(self, data: ImageSet, num_neighbors: int = 2048, num_draws: int = 256, seed: int = 0) -> None:
         super().__init__(data.shape)
         self.data = data
-        self.num_neighbors = whole_number("num_neighbors", num_neighbors)
-        self.num_draws = whole_number("num_draws", num_draws)
-        self.seed = whole_number("seed", seed, least=0)
+        self.num_neighbors = integer("num_neighbors", num_neighbors)
+        self.num_draws = integer("num_draws", num_draws)
+        self.seed = integer("seed", seed, least=0)
 
     @property
     def settings(self) -> dict[str, Any]:

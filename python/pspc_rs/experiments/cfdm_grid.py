@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import real_number, whole_number
+from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import Empirical
 from pspc_rs.denoisers.cfdm import perturbed, smoothing_noises
@@ -84,7 +84,7 @@ def cfdm_mse(
             f"there are {len(z)} sets of z, {len(sigmas)} levels, {len(smoothings)} smoothings and {len(num_noises)} "
             "numbers of noises; needed is at least one of each, and a set of z a level"
         )
-    sizes = [whole_number("num_noises", num) for num in num_noises]
+    sizes = [integer("num_noises", num) for num in num_noises]
     scales = [real_number("smoothing", smoothing) for smoothing in smoothings]
     empirical = Empirical(data)
     noises = smoothing_noises(data.shape, max(sizes), seed)

@@ -8,7 +8,8 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import check_finite, import_torch, to_numpy, whole_number
+from pspc_rs.arrays import check_finite, import_torch, to_numpy
+from pspc_rs.checks import integer
 from pspc_rs.errors import DataError, InvalidValueError, MissingFileError, ShapeError
 
 Descriptor: TypeAlias = Callable[[NDArray[Any]], NDArray[np.float64]]
@@ -65,7 +66,7 @@ def gradient_descriptor(images: object, cells: int = 4) -> NDArray[np.float64]:
     """
     grey = _grey(checked_images(images))
     num, height, width = grey.shape
-    if whole_number("cells", cells) > min(height, width) or min(height, width) < 2:
+    if integer("cells", cells) > min(height, width) or min(height, width) < 2:
         raise InvalidValueError(f"cells is {cells}; allowed are 1 to the shorter side of {height} x {width} images")
     down, right = np.gradient(grey, axis=(1, 2))
     lengths = np.hypot(down, right)
@@ -118,7 +119,7 @@ def sscd_descriptor(path: str | Path, *, device: str = "cpu", batch: int = 32) -
             network = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
         raise DataError(f"{path} is no TorchScript module: {str(error).splitlines()[0]}") from error
-    size = whole_number("batch", batch)
+    size = integer("batch", batch)
 
     def describe(images: object) -> NDArray[np.float64]:
         pixels = _three_channels(checked_images(images))

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs import _core
-from pspc_rs.arrays import real_number, whole_number
+from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import PosteriorComposite, masks_from_maps
 from pspc_rs.denoisers.base import Progress
@@ -87,7 +87,7 @@ class Sides(Family):
     def __init__(self, data: ImageSet, sides: Sequence[Side] | None = None) -> None:
         shorter, longer = sorted((data.height, data.width))
         chosen = [*(side for side in _SIDES if side < shorter), FULL] if sides is None else list(sides)
-        numbers = sorted({longer if side == FULL else whole_number("side", side) for side in chosen})
+        numbers = sorted({longer if side == FULL else integer("side", side) for side in chosen})
         if not numbers or any(number > shorter and number != longer for number in numbers):
             raise InvalidValueError(f'sides are {chosen}; allowed are 1 to {shorter} and "full"')
         self.values = tuple(float(number) for number in numbers)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import check_finite, whole_number
+from pspc_rs.arrays import check_finite
+from pspc_rs.checks import integer
 from pspc_rs.errors import InvalidValueError, ScheduleError, ShapeError
 from pspc_rs.experiments.drawing import log_axes, new_figure
 from pspc_rs.experiments.evaluate import denoised, mean_squared_error
@@ -124,7 +125,7 @@ def fit_schedule(
     levels = _levels_in(grid, fit_range)
     settings = {**family.settings, "target": _target_settings(target), **dict(record or {})}
     results = ResultTable(table, _COLUMNS, _KEY)
-    walk = _Walk(family, target, noisy, grid, results, settings_key(settings), whole_number("batch", batch))
+    walk = _Walk(family, target, noisy, grid, results, settings_key(settings), integer("batch", batch))
     walk.run(levels, tick)
     mse, errors = walk.curves(levels)
     best = [family.values[index] for index in _least(mse)]

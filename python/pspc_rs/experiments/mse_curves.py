@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import real_number, whole_number
+from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError
 from pspc_rs.experiments.evaluate import denoised, mean_squared_error
@@ -153,9 +153,9 @@ def compare(
         denoisers=_named("denoisers", denoisers),
         sigmas=tuple(level for level in _grid(sigmas) if level > 0),
         processes=_processes(processes),
-        n=whole_number("n", n, least=2),
+        n=integer("n", n, least=2),
         seed=checked_seed(seed),
-        batch=whole_number("batch", batch),
+        batch=integer("batch", batch),
         sampler=checked_sampler(sampler),
         start=start,
         sigma_range=_range(sigma_range),

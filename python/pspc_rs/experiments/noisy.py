@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import whole_number
+from pspc_rs.checks import integer
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError
 from pspc_rs.experiments.settings import data_settings, model_settings, numeric_settings
@@ -66,7 +66,7 @@ def drawn_images(data: ImageSet, n: int, seed: int = 0) -> NDArray[np.float32]:
         (3, 1, 4, 4)
     """
     random = np.random.RandomState(checked_seed(seed))
-    indices = [int(random.randint(len(data))) for _ in range(whole_number("n", n))]
+    indices = [int(random.randint(len(data))) for _ in range(integer("n", n))]
     return data.batch(indices)
 
 
@@ -139,7 +139,7 @@ def save_forward(
     settings = {
         "process": "forward",
         "sigmas": levels,
-        "n": whole_number("n", n),
+        "n": integer("n", n),
         "seed": checked_seed(seed),
         **data_settings(data),
         **numeric_settings(),
@@ -210,10 +210,10 @@ def save_reverse(
     settings = {
         "process": "reverse",
         "sigmas": levels,
-        "n": whole_number("n", n),
+        "n": integer("n", n),
         "seed": checked_seed(seed),
         "sampler": checked_sampler(sampler),
-        "batch": whole_number("batch", batch),
+        "batch": integer("batch", batch),
         "start": "noise" if start_data is None else describe_data(start_data),
         "shape": size,
         "model": model_settings(model),
@@ -269,7 +269,7 @@ def checked_seed(seed: object) -> int:
         >>> checked_seed(7)
         7
     """
-    number = whole_number("seed", seed, least=0)
+    number = integer("seed", seed, least=0)
     if number > _MAX_SEED:
         raise InvalidValueError(f"seed is {number}; allowed are 0 to {_MAX_SEED}")
     return number

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import real_number, whole_number
+from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError, ShapeError
 
@@ -127,11 +127,11 @@ def _positions(data: ImageSet, side: int) -> int:
 
 def _windows(data: ImageSet, side: int, max_windows: int | None, seed: int) -> list[tuple[int, int]]:
     """The upper left corners of the windows to look at."""
-    if whole_number("side", side) > min(data.height, data.width):
+    if integer("side", side) > min(data.height, data.width):
         raise InvalidValueError(f"side is {side}; allowed are 1 to the shorter side of {data.height} x {data.width}")
     total = _positions(data, side)
     chosen = np.arange(total)
-    if max_windows is not None and whole_number("max_windows", max_windows) < total:
+    if max_windows is not None and integer("max_windows", max_windows) < total:
         chosen = np.sort(np.random.default_rng([seed, side]).choice(total, max_windows, replace=False))
     rows, columns = np.divmod(chosen, data.width - side + 1)
     return list(zip(rows.tolist(), columns.tolist(), strict=True))

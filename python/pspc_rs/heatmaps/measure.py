@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import whole_number
+from pspc_rs.checks import integer
 from pspc_rs.denoisers import Denoiser, Gaussian, Network
 from pspc_rs.denoisers.composite import PosteriorComposite
 from pspc_rs.errors import DTypeError, ShapeError
@@ -96,7 +96,7 @@ def save_heatmaps(
     """
     if len(noisy) != len(sigmas) or len(sigmas) == 0:
         raise ShapeError(f"there are {len(noisy)} sets of noisy images for {len(sigmas)} levels; allowed is one each")
-    whole_number("batch", batch)
+    integer("batch", batch)
     height, width = _image_size(denoiser, noisy[0])
     chosen = chosen_pixels(pixels, height, width)
     decides = {

@@ -37,7 +37,7 @@ def chosen_pixels(pixels: object, height: int, width: int) -> Pixels:
     if len(pairs) == 0 or not inside.all():
         bad = pairs[~inside.all(axis=1)][:1].tolist()
         raise InvalidValueError(
-            f"pixels hold {bad or 'nothing'}; allowed are whole numbers (y, x) below ({height}, {width})"
+            f"pixels hold {bad or 'nothing'}; allowed are integers (y, x) below ({height}, {width})"
         )
     y, x = pairs.astype(np.int64).T
     return np.asarray(y * width + x)

@@ -7,7 +7,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from pspc_rs.arrays import real_array, real_number
+from pspc_rs.arrays import real_array
+from pspc_rs.checks import real_number
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.networks.arguments import choice, flag
 from pspc_rs.networks.edm.preconditioner import as_levels, checked_limits

@@ -6,7 +6,7 @@ or time than there is.
 
 from collections.abc import Sequence
 
-from pspc_rs.arrays import real_number, whole_number
+from pspc_rs.checks import integer, real_number
 from pspc_rs.errors import DTypeError, InvalidValueError
 
 MAX_CHANNELS = 1 << 14
@@ -20,9 +20,9 @@ def bounded(name: str, value: object, least: int, most: int) -> int:
         >>> bounded("num_blocks", 4, 1, 64)
         4
     """
-    number = whole_number(name, value, least)
+    number = integer(name, value, least)
     if number > most:
-        raise InvalidValueError(f"{name} is {number}; allowed are whole numbers from {least} to {most}")
+        raise InvalidValueError(f"{name} is {number}; allowed are integers from {least} to {most}")
     return number
 
 

@@ -16,7 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pspc_rs.arrays import real_array, real_number
+from pspc_rs.arrays import real_array
+from pspc_rs.checks import real_number
 from pspc_rs.errors import InvalidValueError
 from pspc_rs.networks.arguments import bounded, choice, within
 

@@ -12,7 +12,7 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from pspc_rs.arrays import real_number
+from pspc_rs.checks import real_number
 from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.training.resampling import rotation, scaling, transform, translation
 

@@ -7,7 +7,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from pspc_rs.arrays import whole_number
+from pspc_rs.checks import integer
 from pspc_rs.data import ImageSet
 from pspc_rs.networks.edm.preconditioner import Preconditioner
 from pspc_rs.noise import initial_noise
@@ -47,7 +47,7 @@ def loss_per_sigma(
     """
     device = next(network.parameters()).device
     random = np.random.default_rng(seed)
-    indices = random.integers(len(data), size=whole_number("num", num))
+    indices = random.integers(len(data), size=integer("num", num))
     totals = np.zeros(len(sigmas))
     for start in range(0, num, batch):
         chosen = indices[start : start + batch]

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Literal, TypeAlias
 
-from pspc_rs.arrays import real_number, whole_number
+from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError
 
@@ -77,11 +77,11 @@ class TrainSettings:
         _one_of("process", self.process, tuple(PRECONDITIONERS))
         _one_of("precision", self.precision, ("fp32", "bf16"))
         for name in ("images", "batch"):
-            whole_number(name, getattr(self, name))
-        if whole_number("seed", self.seed, least=0) > _MAX_SEED:
+            integer(name, getattr(self, name))
+        if integer("seed", self.seed, least=0) > _MAX_SEED:
             raise InvalidValueError(f"seed is {self.seed}; allowed are 0 to {_MAX_SEED}")
         if self.learning_rate_ramp is not None:
-            whole_number("learning_rate_ramp", self.learning_rate_ramp, least=0)
+            integer("learning_rate_ramp", self.learning_rate_ramp, least=0)
         for name in ("learning_rate", "eps", "loss_scale"):
             _within(name, getattr(self, name), above=0.0)
         for name, beta in zip(("beta1", "beta2"), self.betas, strict=True):
@@ -176,10 +176,10 @@ class RunOptions:
     def __post_init__(self) -> None:
         for name in ("micro_batch", "log_every", "checkpoint_every", "sample_every"):
             if getattr(self, name) is not None:
-                whole_number(name, getattr(self, name))
-        whole_number("num_samples", self.num_samples, least=0)
-        whole_number("evaluate_images", self.evaluate_images, least=0)
-        whole_number("sample_steps", self.sample_steps)
+                integer(name, getattr(self, name))
+        integer("num_samples", self.num_samples, least=0)
+        integer("evaluate_images", self.evaluate_images, least=0)
+        integer("sample_steps", self.sample_steps)
 
 
 def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import whole_number
+from pspc_rs.checks import integer
 from pspc_rs.data.arrays import as_numpy
 from pspc_rs.data.image_set import ImageSet
 from pspc_rs.data.progress import progress_bar
@@ -57,7 +57,7 @@ def read_torch_dataset(
     """
     if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
         raise DTypeError(f"data is a {type(dataset).__name__}; a data set needs __len__ and __getitem__")
-    count = None if max_size is None else whole_number("max_size", max_size)
+    count = None if max_size is None else integer("max_size", max_size)
     # Which items belong to a class is known only after asking for them all.
     num = len(dataset) if count is None or classes is not None else min(count, len(dataset))
     called = type(dataset).__name__ if name is None else name

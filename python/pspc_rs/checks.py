@@ -1,0 +1,132 @@
+"""Checks of single arguments: numbers, ranges, choices and flags, each with one sentence for every caller.
+
+A check returns the argument in plain Python types, or raises an error that gives its name, its value and what is
+allowed. Arrays and tensors are checked in `arrays`, files in `files`.
+"""
+
+import math
+import numbers
+import operator
+from collections.abc import Collection
+from typing import Any, cast
+
+import numpy as np
+
+from pspc_rs.arrays import is_torch, real_array
+from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
+
+
+def real_number(
+    name: str,
+    value: object,
+    *,
+    least: float | None = None,
+    most: float | None = None,
+    above: float | None = None,
+    below: float | None = None,
+) -> float:
+    """One finite real number as a float.
+
+    Args:
+        name: what the message calls it.
+        value: a number, or an array or tensor of one number; booleans are refused.
+        least: the smallest number allowed.
+        most: the largest number allowed.
+        above: a bound below all numbers allowed.
+        below: a bound above all numbers allowed.
+
+    Raises:
+        DTypeError: value is not a real number.
+        ShapeError: value holds several numbers.
+        InvalidValueError: value is NaN, infinite or out of range.
+
+    Example:
+        >>> real_number("rho", np.float32(7))
+        7.0
+        >>> real_number("dropout", 1, least=0, below=1)
+        Traceback (most recent call last):
+        ...
+        pspc_rs.errors.InvalidValueError: dropout is 1; allowed are numbers from 0 and below 1
+    """
+    if isinstance(value, bool) or not (isinstance(value, numbers.Real | np.ndarray) or is_torch(value)):
+        raise DTypeError(f"{name} is {value!r:.80}; allowed are real numbers")
+    array = real_array(name, value)
+    if array.size != 1:
+        raise ShapeError(f"{name} has shape {list(array.shape)}; allowed is one number")
+    number = float(array.reshape(()))
+    if not math.isfinite(number):
+        raise InvalidValueError(f"{name} is {number}; allowed are finite numbers")
+    if (
+        (least is not None and number < least)
+        or (most is not None and number > most)
+        or (above is not None and number <= above)
+        or (below is not None and number >= below)
+    ):
+        bounds = {"from": least, "above": above, "up to": most, "below": below}
+        allowed = " and ".join(f"{word} {bound:g}" for word, bound in bounds.items() if bound is not None)
+        raise InvalidValueError(f"{name} is {number:g}; allowed are numbers {allowed}")
+    return number
+
+
+def integer(name: str, value: object, least: int = 1, most: int | None = None) -> int:
+    """One integer from ``least`` to ``most``.
+
+    Raises:
+        DTypeError: value is not an integer; booleans are refused.
+        InvalidValueError: value is out of range.
+
+    Example:
+        >>> integer("num_steps", np.int64(18))
+        18
+        >>> integer("num_blocks", 65, 1, 64)
+        Traceback (most recent call last):
+        ...
+        pspc_rs.errors.InvalidValueError: num_blocks is 65; allowed are integers from 1 to 64
+    """
+    allowed = f"integers of at least {least}" if most is None else f"integers from {least} to {most}"
+    if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
+        raise DTypeError(f"{name} is {value!r:.80}; allowed are {allowed}")
+    try:
+        number = operator.index(cast(Any, value))
+    except TypeError as error:
+        raise DTypeError(f"{name} is {value!r:.80}; allowed are {allowed}") from error
+    if number < least or (most is not None and number > most):
+        raise InvalidValueError(f"{name} is {number}; allowed are {allowed}")
+    return number
+
+
+def one_of(name: str, value: object, allowed: Collection[str]) -> str:
+    """One of some words.
+
+    Raises:
+        DTypeError: value is not a string.
+        InvalidValueError: value is another string.
+
+    Example:
+        >>> one_of("split", "train", ["train", "test"])
+        'train'
+        >>> one_of("split", "valid", ["train", "test"])
+        Traceback (most recent call last):
+        ...
+        pspc_rs.errors.InvalidValueError: split is 'valid'; allowed are train, test
+    """
+    if not isinstance(value, str):
+        raise DTypeError(f"{name} is {value!r:.80}; allowed are {', '.join(allowed)}")
+    if value not in allowed:
+        raise InvalidValueError(f"{name} is {value!r:.80}; allowed are {', '.join(allowed)}")
+    return value
+
+
+def flag(name: str, value: object) -> bool:
+    """True or False. Numbers and strings are refused, because "no" would count as true.
+
+    Raises:
+        DTypeError: value is neither.
+
+    Example:
+        >>> flag("xflip", np.bool_(True))
+        True
+    """
+    if not isinstance(value, bool | np.bool_):
+        raise DTypeError(f"{name} is {value!r:.80}; allowed are True and False")
+    return bool(value)
