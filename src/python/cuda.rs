@@ -1,117 +1,8 @@
-//! `CudaBank`: the images on a GPU; torch tensors by address, numpy arrays by copy.
+//! The GPUs of this machine, and the sources of their kernels.
 
-use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
-
-use numpy::{PyArray4, ToPyArray};
 use pyo3::prelude::*;
 
-use super::bank::Bank;
-use super::call::{Queries, monitored};
-use super::windows::Windows;
-use crate::cuda::call::HostQueries;
-use crate::cuda::device::options;
-use crate::cuda::{Device, DeviceBank, DeviceWindows, PixelKind, Source};
-
-/// Windows on devices, by number of the device.
-#[derive(Default)]
-pub(super) struct OnDevices(Mutex<Vec<(usize, Arc<DeviceWindows>)>>);
-
-impl OnDevices {
-    fn get(&self, device: &Arc<Device>, windows: &crate::Windows) -> crate::Result<Arc<DeviceWindows>> {
-        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let ordinal = device.info().ordinal;
-        if let Some((_, windows)) = made.iter().find(|(other, _)| *other == ordinal) {
-            return Ok(Arc::clone(windows));
-        }
-        let windows = Arc::new(DeviceWindows::new(device, windows)?);
-        made.push((ordinal, Arc::clone(&windows)));
-        Ok(windows)
-    }
-}
-
-/// The images of a `Bank` on GPU `device`; compiled kernels are kept in the folder `cache`.
-#[pyclass(frozen, module = "pspc_rs._core")]
-pub(super) struct CudaBank {
-    bank: Py<Bank>,
-    device: Arc<Device>,
-    images: DeviceBank,
-}
-
-#[pymethods]
-impl CudaBank {
-    #[new]
-    fn new(py: Python<'_>, bank: Py<Bank>, device: usize, cache: Option<PathBuf>) -> PyResult<Self> {
-        let device = py.detach(|| Device::open(device, cache))?;
-        let images = {
-            let borrowed = bank.get().borrow(py)?;
-            let view = bank.get().view(&borrowed)?;
-            py.detach(|| DeviceBank::new(&device, &view))?
-        };
-        Ok(Self { bank, device, images })
-    }
-
-    /// Whether all images stay on the device.
-    #[getter]
-    fn resident(&self) -> bool {
-        self.images.is_resident()
-    }
-
-    /// Like the function `composite`, on the GPU.
-    #[pyo3(signature = (windows, z, sigma, flips, progress=None))]
-    #[allow(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
-    fn composite<'py>(
-        &self,
-        py: Python<'py>,
-        windows: &Windows,
-        z: Queries<'py>,
-        sigma: Vec<f64>,
-        flips: bool,
-        progress: Option<Py<PyAny>>,
-    ) -> PyResult<Bound<'py, PyArray4<f32>>> {
-        let images = self.bank.get().borrow(py)?;
-        let bank = self.bank.get().view(&images)?;
-        let z = match &z {
-            Queries::F32(z) => HostQueries::F32(z.as_array()),
-            Queries::F64(z) => HostQueries::F64(z.as_array()),
-        };
-        let denoised = monitored(py, progress, |monitor| {
-            let windows = windows.on_devices.get(&self.device, &windows.engine)?;
-            crate::cuda::composite(&bank, &self.images, &windows, z, &sigma, flips, monitor)
-        });
-        Ok(denoised?.to_pyarray(py))
-    }
-
-    /// Denoises contiguous queries at address `z` of the device into `out`, on the stream with handle `stream`; `z_wide`
-    /// and `out_wide` say which of the two hold float64 numbers instead of float32 ones.
-    #[pyo3(signature = (windows, z, z_wide, sigma, flips, out, out_wide, stream, progress=None))]
-    #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
-    fn composite_at(
-        &self,
-        py: Python<'_>,
-        windows: &Windows,
-        z: u64,
-        z_wide: bool,
-        sigma: Vec<f64>,
-        flips: bool,
-        out: u64,
-        out_wide: bool,
-        stream: usize,
-        progress: Option<Py<PyAny>>,
-    ) -> PyResult<()> {
-        let images = self.bank.get().borrow(py)?;
-        let bank = self.bank.get().view(&images)?;
-        let queries = crate::cuda::Queries { z, z_wide, out, out_wide };
-        monitored(py, progress, |monitor| {
-            let windows = windows.on_devices.get(&self.device, &windows.engine)?;
-            // SAFETY: the caller vouches for the addresses: the package takes them from torch tensors, which it holds, on
-            // this device and on torch's current stream.
-            unsafe {
-                crate::cuda::composite_on_device(&bank, &self.images, &windows, queries, &sigma, flips, stream, monitor)
-            }
-        })
-    }
-}
+use crate::cuda::{PixelKind, Source, options};
 
 /// `(number, name, compute capability)` of every GPU; an error says why there is none.
 #[pyfunction]
@@ -126,7 +17,7 @@ pub(super) fn cuda_state(py: Python<'_>) -> String {
     py.detach(crate::cuda::state)
 }
 
-/// `(name, text, options)` of everything NVRTC may have to compile for an architecture, so that it can be looked at.
+/// `(name, text, options)` of everything NVRTC may have to compile for an architecture.
 #[pyfunction]
 pub(super) fn cuda_sources(architecture: i32) -> Vec<(String, String, Vec<String>)> {
     let kinds = [(PixelKind::U8, "u8"), (PixelKind::F32, "f32")];
