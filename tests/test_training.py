@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -131,7 +130,6 @@ def test_it_does_not_matter_how_a_batch_is_cut(tmp_path: Path) -> None:
     np.testing.assert_allclose(losses(tmp_path / "parts"), losses(tmp_path / "whole"), rtol=1e-4)
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="torch for Windows is built without libuv, which TCPStore asks for")
 def test_two_processes_are_as_one(tmp_path: Path) -> None:
     np.save(tmp_path / "data.npy", stripes().images)
     shape = ["--channels", 32, "--blocks", 2, "--heads", 2, "--patch", 2, "--dropout", 0]
