@@ -44,8 +44,10 @@ SMALL = {protocol: edm_pickle(small(), protocol) for protocol in (2, 4)}
 
 
 def read(folder: Path, data: bytes) -> nn.Module:
-    (folder / "net.pkl").write_bytes(data)
-    return read_edm_pickle(folder / "net.pkl")
+    # A new file each time: Windows cannot rewrite one that a traceback still maps.
+    path = Path(tempfile.mkdtemp(dir=folder), "net.pkl")
+    path.write_bytes(data)
+    return read_edm_pickle(path)
 
 
 def refused(folder: Path, data: bytes, words: str) -> None:

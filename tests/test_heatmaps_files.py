@@ -100,6 +100,7 @@ def images(tmp_path: Path) -> Path:
 def test_the_command_writes_what_flex_takes(tmp_path: Path, images: Path, source: list[Any]) -> None:
     options = ["--data", images, "--n-steps", 3, "--t-max", 2, "--t-min", 0.2, "--n-samples", 4, "--batch", 3]
     if source[0] == "network":
+        pytest.importorskip("torch")
         (tmp_path / "net_of_heat_maps.json").write_text(
             json.dumps({"source": "torch:tanh", "prediction": "residual", "blind": True})
         )

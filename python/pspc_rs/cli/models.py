@@ -114,7 +114,7 @@ def _options_of(what: str, options: Options) -> Options:
     denoiser = what.replace("-", "_").lower()
     if denoiser in DENOISERS and denoiser != "network":
         return replace(options, denoiser=denoiser)
-    if ":" not in what and not Path(what).exists():
+    if (":" not in what or Path(what).drive) and not Path(what).exists():
         known = ", ".join(one for one in DENOISERS if one != "network")
         raise click.UsageError(
             f"{what!r} is no denoiser; allowed are {known}, and networks: files, folders, module:callable"
@@ -123,7 +123,9 @@ def _options_of(what: str, options: Options) -> Options:
 
 
 def _short_name(network: str) -> str:
-    return network.rpartition(":")[2] if ":" in network else Path(network).stem
+    path = Path(network)
+    # On Windows the colon may be that of a drive.
+    return network.rpartition(":")[2] if ":" in network and not path.drive else path.stem
 
 
 def schedule_of(model: Model) -> PatchSchedule | ThresholdSchedule | None:

@@ -59,7 +59,7 @@ def load_network(source: object) -> NetworkFunction:
         return read_diffusers(path)
     if path.is_file():
         return _read_file(path)
-    if ":" in str(source):
+    if ":" in str(source) and not path.drive:
         return _imported(str(source))
     raise MissingFileError(f"there is no network {str(source)!r}; allowed are {SOURCES}")
 
