@@ -171,7 +171,7 @@ def test_a_noise_table_that_is_none_is_refused(tmp_path: Path) -> None:
     net = small()
     net.get_buffer("u")[3] = 0.0
     save_network(net, tmp_path / "net")
-    with pytest.raises(DataError, match="u is no table of falling noise levels"):
+    with pytest.raises(DataError, match="u is not a table of falling noise levels"):
         read_network(tmp_path / "net")
 
 

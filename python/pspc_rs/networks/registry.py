@@ -33,16 +33,17 @@ ARCHITECTURES: dict[str, str] = {
 """Module and class of each architecture; a module is imported when a network of it is built."""
 
 PRECONDITIONERS: dict[str, str] = {
-    "EDMPrecond": "pspc_rs.networks.edm.edm_precond:EDMPrecond",
-    "VPPrecond": "pspc_rs.networks.edm.vp_precond:VPPrecond",
-    "VEPrecond": "pspc_rs.networks.edm.ve_precond:VEPrecond",
-    "iDDPMPrecond": "pspc_rs.networks.edm.iddpm_precond:IDDPMPrecond",
+    "EDMPrecond": "pspc_rs.networks.edm.preconditioners:EDMPrecond",
+    "VPPrecond": "pspc_rs.networks.edm.preconditioners:VPPrecond",
+    "VEPrecond": "pspc_rs.networks.edm.preconditioners:VEPrecond",
+    "iDDPMPrecond": "pspc_rs.networks.edm.preconditioners:IDDPMPrecond",
 }
 """Module and class of each preconditioner."""
 
+SHARED_ARGUMENTS = ("img_resolution", "in_channels", "out_channels", "label_dim")
+"""Arguments of an architecture that follow from the preconditioner's."""
+
 _ENTRIES = ("preconditioner", "preconditioner_kwargs", "architecture", "architecture_kwargs")
-# What an architecture gets from the preconditioner.
-_SHARED = ("img_resolution", "in_channels", "out_channels", "label_dim")
 
 
 def build_network(description: Mapping[str, Any]) -> "nn.Module":
@@ -70,20 +71,20 @@ def build_network(description: Mapping[str, Any]) -> "nn.Module":
         (1, 0.5)
     """
     _check_entries(description)
-    outer = preconditioner_class(description.get("preconditioner"))
-    inner = architecture_class(description.get("architecture"))
-    outer_kwargs = _checked("preconditioner_kwargs", description, outer, ("model",))
-    inner_kwargs = _checked("architecture_kwargs", description, inner, _SHARED)
-    # Checks the shared arguments, too, before anything is made with them.
-    frame = outer(_nothing(), **outer_kwargs)
-    frame.model = inner(
-        frame.img_resolution,
-        frame.img_channels,
-        frame.img_channels * outer.outputs_per_channel,
-        frame.label_dim,
+    preconditioner = preconditioner_class(description.get("preconditioner"))
+    architecture = architecture_class(description.get("architecture"))
+    outer_kwargs = _checked_kwargs("preconditioner_kwargs", description, preconditioner, ("model",))
+    inner_kwargs = _checked_kwargs("architecture_kwargs", description, architecture, SHARED_ARGUMENTS)
+    # Made around a placeholder first, which checks the shared arguments before anything is made with them.
+    network: nn.Module = preconditioner(import_torch("a network").nn.Identity(), **outer_kwargs)
+    outer: Any = network
+    outer.model = architecture(
+        outer.img_resolution,
+        outer.img_channels,
+        outer.img_channels * preconditioner.outputs_per_channel,
+        outer.label_dim,
         **inner_kwargs,
     )
-    network: nn.Module = frame
     return network
 
 
@@ -103,12 +104,12 @@ def describe_network(module: "nn.Module") -> dict[str, Any]:
         >>> describe_network(net)["preconditioner_kwargs"]["img_channels"]
         1
     """
-    model: Any = getattr(module, "model", None)
+    outer: Any = module
     return {
         "preconditioner": _name_of(module, PRECONDITIONERS),
-        "preconditioner_kwargs": dict(_arguments(module)),
-        "architecture": _name_of(model, ARCHITECTURES),
-        "architecture_kwargs": dict(_arguments(model)),
+        "preconditioner_kwargs": dict(outer.arguments),
+        "architecture": _name_of(outer.model, ARCHITECTURES),
+        "architecture_kwargs": dict(outer.model.arguments),
     }
 
 
@@ -123,7 +124,7 @@ def preconditioner_class(name: object) -> Any:
         >>> preconditioner_class("iDDPMPrecond").outputs_per_channel
         2
     """
-    return _found("preconditioner", name, PRECONDITIONERS)
+    return _class("preconditioner", name, PRECONDITIONERS)
 
 
 def architecture_class(name: object) -> Any:
@@ -137,7 +138,7 @@ def architecture_class(name: object) -> Any:
         >>> architecture_class("SongUNet").__name__
         'SongUNet'
     """
-    return _found("architecture", name, ARCHITECTURES)
+    return _class("architecture", name, ARCHITECTURES)
 
 
 def _check_entries(description: object) -> None:
@@ -148,22 +149,21 @@ def _check_entries(description: object) -> None:
         raise InvalidValueError(f"the description has an entry {unknown[0]!r:.80}; allowed are {', '.join(_ENTRIES)}")
 
 
-def _found(what: str, name: object, homes: Mapping[str, str]) -> Any:
-    """The class of that name."""
-    if not isinstance(name, str) or name not in homes:
-        raise InvalidValueError(f"{what} is {name!r:.80}; allowed are {', '.join(homes)}")
+def _class(kind: str, name: object, paths: Mapping[str, str]) -> Any:
+    if not isinstance(name, str) or name not in paths:
+        raise InvalidValueError(f"{kind} is {name!r:.80}; allowed are {', '.join(paths)}")
     import_torch(f"the network {name}")
-    module, _, class_name = homes[name].partition(":")
+    module, _, class_name = paths[name].partition(":")
     return getattr(importlib.import_module(module), class_name)
 
 
-def _checked(entry: str, description: Mapping[str, Any], made: Any, given_by_us: tuple[str, ...]) -> dict[str, Any]:
-    """The keyword arguments of that entry, all of which the class has, and none of which is missing."""
+def _checked_kwargs(entry: str, description: Mapping[str, Any], made: Any, left_out: tuple[str, ...]) -> dict[str, Any]:
+    """The keyword arguments in that entry: those of the class but for some that are left out, and none is missing."""
     kwargs = description.get(entry, {})
     if not isinstance(kwargs, Mapping):
         raise DTypeError(f"{entry} is a {type(kwargs).__name__}; allowed is a dict")
     parameters = inspect.signature(made).parameters
-    allowed = [name for name in parameters if name not in given_by_us]
+    allowed = [name for name in parameters if name not in left_out]
     for name in kwargs:
         if name not in allowed:
             raise InvalidValueError(f"{entry} has {name!r:.80}; {made.__name__} takes {', '.join(allowed)}")
@@ -173,18 +173,9 @@ def _checked(entry: str, description: Mapping[str, Any], made: Any, given_by_us:
     return dict(kwargs)
 
 
-def _nothing() -> Any:
-    return import_torch("a network").nn.Identity()
-
-
-def _name_of(module: object, homes: Mapping[str, str]) -> str:
+def _name_of(module: object, paths: Mapping[str, str]) -> str:
     kind = type(module)
-    for name, home in homes.items():
-        if home == f"{kind.__module__}:{kind.__qualname__}":
+    for name, path in paths.items():
+        if path == f"{kind.__module__}:{kind.__qualname__}":
             return name
-    raise DTypeError(f"a {kind.__name__} is none of {', '.join(homes)}, so it cannot be described")
-
-
-def _arguments(module: Any) -> Mapping[str, Any]:
-    arguments: Mapping[str, Any] = module.arguments
-    return arguments
+    raise DTypeError(f"a {kind.__name__} is none of {', '.join(paths)}, so it cannot be described")

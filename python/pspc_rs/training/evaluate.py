@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from pspc_rs.checks import integer
 from pspc_rs.data import ImageSet
-from pspc_rs.networks.edm.preconditioner import Preconditioner
+from pspc_rs.networks.edm.preconditioners import Preconditioner
 from pspc_rs.noise import initial_noise
 from pspc_rs.samplers import sample_heun
 from pspc_rs.sigmas import edm_sigmas
