@@ -210,7 +210,7 @@ class _Operations:
         self.end = start
 
     def take(self, limit: int, allowed: frozenset[str], refuse: Callable[[str], object]) -> Iterator[tuple[str, Any]]:
-        """At most ``limit`` operations up to STOP; those that are not allowed are refused before their argument is read."""
+        """The operations up to STOP; one that is not allowed is refused before its argument is read."""
         for _ in range(limit):
             self._name = "an operation"
             code = self._view(1)[0]

@@ -1,4 +1,4 @@
-"""One process or several: what ``torchrun`` sets up, and the few things processes say to each other."""
+"""Training in one operating-system process or in several ranks, as ``torchrun`` starts them."""
 
 import os
 from collections.abc import Iterator
@@ -13,12 +13,12 @@ from pspc_rs.errors import InvalidValueError
 
 
 @dataclass(frozen=True)
-class Processes:
-    """This process among those that train together.
+class Ranks:
+    """This rank among those that train together.
 
     Attributes:
         rank: its number.
-        count: how many there are.
+        count: how many ranks there are.
         device: what it computes on.
     """
 
@@ -32,35 +32,35 @@ class Processes:
         return self.rank == 0
 
     def share(self, batch: int) -> range:
-        """The images of a batch that are this process's.
+        """The images of a batch that this rank computes.
 
         Raises:
-            InvalidValueError: there are fewer images than processes.
+            InvalidValueError: there are fewer images than ranks.
 
         Example:
-            >>> Processes(1, 2, torch.device("cpu")).share(5)
+            >>> Ranks(1, 2, torch.device("cpu")).share(5)
             range(2, 5)
         """
         if batch < self.count:
-            raise InvalidValueError(f"batch is {batch}; allowed are at least as many images as processes, {self.count}")
+            raise InvalidValueError(f"batch is {batch}; allowed are at least as many images as ranks, {self.count}")
         return range(batch * self.rank // self.count, batch * (self.rank + 1) // self.count)
 
-    def joined(self, network: nn.Module) -> nn.Module:
-        """The network, with gradients that are averaged over the processes in ``backward``."""
+    def distribute(self, network: nn.Module) -> nn.Module:
+        """The network, with gradients that ``backward`` averages over the ranks."""
         if self.count == 1:
             return network
         ids = [self.device] if self.device.type == "cuda" else None
         return nn.parallel.DistributedDataParallel(network, device_ids=ids, broadcast_buffers=False)
 
-    def add_up(self, numbers: Tensor) -> Tensor:
-        """The sum of all processes' tensors, in place."""
+    def sum(self, numbers: Tensor) -> Tensor:
+        """The sum of the tensors of all ranks, in place."""
         if self.count > 1:
             dist.all_reduce(numbers)
         return numbers
 
 
 def find_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device of a name; "auto" is CUDA if there is any, and a bare "cuda" the one of this process's number.
+    """The device of a name; "auto" is CUDA if there is any, and a bare "cuda" the one of this rank's number.
 
     Raises:
         InvalidValueError: there is no such device.
@@ -80,19 +80,19 @@ def find_device(name: str, local_rank: int = 0) -> torch.device:
     return torch.device(name)
 
 
-def is_first_process() -> bool:
-    """Whether this process is the one that writes files and shows progress.
+def is_first_rank() -> bool:
+    """Whether this is the rank that writes files and shows progress.
 
     Example:
-        >>> is_first_process()
+        >>> is_first_rank()
         True
     """
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
-def processes(device: str) -> Iterator[Processes]:
-    """This process among those that ``torchrun`` started, connected for as long as the context lasts; else on its own.
+def connect_ranks(device: str) -> Iterator[Ranks]:
+    """This rank among those that ``torchrun`` started, connected while the context lasts; else the only one.
 
     Args:
         device: see ``find_device``.
@@ -101,19 +101,19 @@ def processes(device: str) -> Iterator[Processes]:
         InvalidValueError: there is no such device.
 
     Example:
-        >>> with processes("cpu") as own:
-        ...     own.count
+        >>> with connect_ranks("cpu") as ranks:
+        ...     ranks.count
         1
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
-    found = find_device(device, int(os.environ.get("LOCAL_RANK", "0")))
+    torch_device = find_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if count == 1:
-        yield Processes(0, 1, found)
+        yield Ranks(0, 1, torch_device)
         return
-    if found.type == "cuda":
-        torch.cuda.set_device(found)
-    dist.init_process_group("nccl" if found.type == "cuda" else "gloo")
+    if torch_device.type == "cuda":
+        torch.cuda.set_device(torch_device)
+    dist.init_process_group("nccl" if torch_device.type == "cuda" else "gloo")
     try:
-        yield Processes(dist.get_rank(), count, found)
+        yield Ranks(dist.get_rank(), count, torch_device)
     finally:
         dist.destroy_process_group()
