@@ -12,7 +12,7 @@ from typing import Any, cast
 
 import numpy as np
 
-from pspc_rs.arrays import is_torch, real_array
+from pspc_rs.arrays import MAX_SIGMA, is_torch, real_array
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 
 
@@ -163,3 +163,21 @@ def integers(
         allowed = f"at least {shortest}" if longest is None else f"{shortest} to {longest}"
         raise InvalidValueError(f"{name} has {len(values)} entries; allowed are {allowed}")
     return [integer(f"an entry of {name}", value, least, most) for value in values]
+
+
+def sigma_range(sigma_min: object, sigma_max: object) -> tuple[float, float]:
+    """A smallest and a largest noise level, infinity for None.
+
+    Raises:
+        DTypeError: one is not a number.
+        InvalidValueError: one is out of range, or the largest is below the smallest.
+
+    Example:
+        >>> sigma_range(0, None)
+        (0.0, inf)
+    """
+    low = real_number("sigma_min", sigma_min, least=0, most=MAX_SIGMA)
+    high = math.inf if sigma_max is None else real_number("sigma_max", sigma_max, above=0, most=MAX_SIGMA)
+    if high < low:
+        raise InvalidValueError(f"sigma_max is {high:g}, below sigma_min, which is {low:g}; it must not be")
+    return low, high

@@ -11,7 +11,7 @@ from pspc_rs.arrays import import_torch
 if TYPE_CHECKING:
     from pspc_rs.networks.adapter import Adapter, with_adapter
     from pspc_rs.networks.edm_pickle.read import convert_edm_pickle, read_edm_pickle
-    from pspc_rs.networks.opening import load_network, open_network
+    from pspc_rs.networks.opening import is_safetensors, load_network, open_network
     from pspc_rs.networks.processes import (
         ContinuousVP,
         CosineVP,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         VarianceExploding,
     )
     from pspc_rs.networks.registry import build_network, describe_network
-    from pspc_rs.networks.saved import is_safetensors, read_metadata, read_network, save_network
+    from pspc_rs.networks.saved import read_metadata, read_network, save_network
 
 _MODULES = {
     "Adapter": "adapter",
@@ -36,7 +36,7 @@ _MODULES = {
     "build_network": "registry",
     "convert_edm_pickle": "edm_pickle.read",
     "describe_network": "registry",
-    "is_safetensors": "saved",
+    "is_safetensors": "opening",
     "load_network": "opening",
     "open_network": "opening",
     "read_edm_pickle": "edm_pickle.read",

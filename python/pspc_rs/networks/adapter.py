@@ -9,9 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pspc_rs.arrays import real_array
-from pspc_rs.checks import flag, one_of, real_number
+from pspc_rs.checks import flag, one_of, real_number, sigma_range
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
-from pspc_rs.networks.processes import Edm, NoiseProcess, as_levels, check_entries, checked_limits, named_process
+from pspc_rs.networks.processes import Edm, NoiseProcess, as_levels, check_entries, named_process
 from pspc_rs.noise import image_shape
 
 
@@ -195,7 +195,7 @@ class Adapter(nn.Module):
     def _limits(self, sigma_min: object, sigma_max: object) -> tuple[float, float]:
         low, high = (limit / self.gain for limit in self.process.limits())
         last = None if math.isinf(high) else high
-        return checked_limits(low if sigma_min is None else sigma_min, last if sigma_max is None else sigma_max)
+        return sigma_range(low if sigma_min is None else sigma_min, last if sigma_max is None else sigma_max)
 
 
 def with_adapter(network: Callable[..., Any], description: Mapping[str, Any]) -> Adapter:

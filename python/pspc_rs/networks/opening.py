@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import os
 import sys
 import warnings
 import zipfile
@@ -12,7 +13,7 @@ from typing import Any
 from pspc_rs.arrays import import_torch
 from pspc_rs.denoisers import Network
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingFileError, ShapeError
-from pspc_rs.files import decode_errors
+from pspc_rs.files import decode_errors, require_path
 
 NetworkFunction = Callable[..., Any]
 """D(x, sigma) or D(x, sigma, class_labels)."""
@@ -98,6 +99,16 @@ def load_network(source: object) -> NetworkFunction:
     return _network_of(source)
 
 
+def is_safetensors(path: str | os.PathLike[str]) -> bool:
+    """Whether a file begins like a safetensors file: the length of a header, and the header.
+
+    Raises:
+        MissingFileError: there is no such file.
+        DataError: it cannot be read.
+    """
+    return _starts_safetensors(_start_of(require_path(path)))
+
+
 def _network_of(source: object) -> NetworkFunction:
     if callable(source):
         return source
@@ -119,19 +130,29 @@ def _network_of(source: object) -> NetworkFunction:
 def _read_file(path: Path) -> NetworkFunction:
     import_torch(f"the network {path}")
     from pspc_rs.networks.edm_pickle.read import read_edm_pickle
-    from pspc_rs.networks.saved import is_safetensors, read_network
+    from pspc_rs.networks.saved import read_network
 
-    with decode_errors(path), path.open("rb") as file:
-        start = file.read(2)
-    if is_safetensors(path):
+    start = _start_of(path)
+    # First, as the length that such a file begins with may have any lowest byte.
+    if _starts_safetensors(start):
         return read_network(path)
-    if start[:1] == _PICKLE_START:
+    if start.startswith(_PICKLE_START):
         return read_edm_pickle(path)
-    if start == _ZIP_START:
+    if start.startswith(_ZIP_START):
         return _read_torchscript(path)
     if path.suffix == ".json":
         return _read_description(path)
     raise DataError(f"{path} holds no network; allowed are {SOURCES}")
+
+
+def _start_of(path: Path) -> bytes:
+    with decode_errors(path), path.open("rb") as file:
+        return file.read(9)
+
+
+def _starts_safetensors(start: bytes) -> bool:
+    # The length of the header takes 8 bytes; none is so long that it needs more than 4 of them.
+    return start[4:] == bytes(4) + b"{"
 
 
 def _read_torchscript(path: Path) -> NetworkFunction:

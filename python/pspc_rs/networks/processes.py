@@ -366,20 +366,6 @@ def check_entries(what: str, entries: Mapping[str, Any], allowed: Sequence[str])
             raise InvalidValueError(f"{what} has an entry {name!r:.80}; allowed are {', '.join(allowed) or 'none'}")
 
 
-def checked_limits(sigma_min: object, sigma_max: object) -> tuple[float, float]:
-    """A smallest and a largest noise level, infinity for None.
-
-    Example:
-        >>> checked_limits(0, None)
-        (0.0, inf)
-    """
-    low = real_number("sigma_min", sigma_min, least=0, most=MAX_SIGMA)
-    high = math.inf if sigma_max is None else real_number("sigma_max", sigma_max, above=0, most=MAX_SIGMA)
-    if high < low:
-        raise InvalidValueError(f"sigma_max is {high:g}, below sigma_min, which is {low:g}; it must not be")
-    return low, high
-
-
 def as_levels(sigma: Any) -> Tensor:
     """Noise levels, however they are held, as a float64 tensor (or on the device of a tensor)."""
     return sigma.double() if isinstance(sigma, Tensor) else torch.from_numpy(np.array(sigma, np.float64))

@@ -1,4 +1,7 @@
-"""Networks by name: from a description that JSON can hold to a module, and back.
+"""Networks by name: from a description that JSON can hold, and weights, to a module, and back.
+
+What comes from a file is not taken on trust: the network is first built of the description without memory, then every
+tensor is checked against it.
 
 A description has four entries::
 
@@ -11,19 +14,21 @@ A description has four entries::
 
 An architecture is an ``nn.Module`` that is made as ``Class(img_resolution, in_channels, out_channels, label_dim,
 **architecture_kwargs)``, checks these arguments with our exceptions, keeps all but the first four in an attribute
-``arguments`` that JSON can hold, and is called as ``module(x, noise_labels, class_labels, augment_labels=None)``.
+``arguments`` that JSON can hold, and is called as ``module(x, noise_labels, class_labels, augment_labels=None)``. A
+module whose buffers must hold certain values has a method ``wrong_constant``, which says in words what is wrong or
+returns None.
 """
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pspc_rs.arrays import import_torch
-from pspc_rs.errors import DTypeError, InvalidValueError
+from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingDependencyError, PspcError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 ARCHITECTURES: dict[str, str] = {
     "SongUNet": "pspc_rs.networks.edm.song:SongUNet",
@@ -111,6 +116,81 @@ def describe_network(module: "nn.Module") -> dict[str, Any]:
         "architecture": _name_of(outer.model, ARCHITECTURES),
         "architecture_kwargs": dict(outer.model.arguments),
     }
+
+
+def build_on_meta(description: Mapping[str, Any], what: object) -> "nn.Module":
+    """The network of a file's description on torch's device "meta": its tensors take no memory yet.
+
+    Args:
+        description: see ``build_network``.
+        what: the file it comes from.
+
+    Raises:
+        DataError: no such network can be built.
+    """
+    torch = import_torch("a network file")
+    try:
+        with torch.device("meta"):
+            return build_network(description)
+    except MissingDependencyError:
+        raise
+    except (PspcError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
+        raise DataError(f"{what} describes a network that cannot be built: {error}") from error
+
+
+def check_tensors(what: object, shapes: Mapping[str, list[int]], network: "nn.Module") -> None:
+    """Refuses tensors that are not exactly those of the network, by name and shape.
+
+    Args:
+        what: the file they come from.
+        shapes: their shapes by name.
+        network: the network that the file describes.
+
+    Raises:
+        DataError: one is missing, or too many, or has another shape.
+
+    Example:
+        >>> from torch import nn
+        >>> check_tensors("a.safetensors", {"weight": [2, 3]}, nn.Linear(3, 4, bias=False))
+        Traceback (most recent call last):
+        ...
+        pspc_rs.errors.DataError: a.safetensors: weight has shape [2, 3]; the network it describes has [4, 3]
+    """
+    expected = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    for name in expected:
+        if name not in shapes:
+            raise DataError(f"{what} lacks the tensor {name}, which the network it describes has")
+    for name, shape in shapes.items():
+        if name not in expected:
+            raise DataError(f"{what} has a tensor {name!r:.80}, which the network it describes does not have")
+        if shape != expected[name]:
+            raise DataError(f"{what}: {name} has shape {shape}; the network it describes has {expected[name]}")
+
+
+def load_weights(network: "nn.Module", tensors: "Iterable[tuple[str, Tensor]]", what: object) -> "nn.Module":
+    """The network with these tensors as float32, on the CPU, in evaluation mode and without gradients.
+
+    Args:
+        network: one of ``build_on_meta``.
+        tensors: all of its tensors by name, in the right shapes; each is copied before the next is taken.
+        what: the file they come from.
+
+    Raises:
+        DataError: a tensor holds NaN or infinities, or a filter or noise table has other values than it must have.
+    """
+    torch = import_torch("a network file")
+    network = network.to_empty(device="cpu")
+    weights = network.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, tensor in tensors:
+            weights[name].copy_(tensor)
+            if not bool(weights[name].isfinite().all()):
+                raise DataError(f"{what}: {name} holds NaN or infinities")
+    for name, module in network.named_modules():
+        wrong = module.wrong_constant() if hasattr(module, "wrong_constant") else None
+        if wrong is not None:
+            raise DataError(f"{what}: {name}.{wrong}" if name else f"{what}: {wrong}")
+    return network.eval().requires_grad_(False)
 
 
 def preconditioner_class(name: object) -> Any:

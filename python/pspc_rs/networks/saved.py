@@ -1,7 +1,4 @@
-"""Our network files, safetensors with a description of the network in the metadata; and how files become networks.
-
-Nothing in such a file can be run, and nothing in it is taken on trust: a network is built of the description without
-memory first, then every tensor is checked against it.
+"""Our network files: safetensors with a description of the network in the metadata. Nothing in such a file can be run.
 
 The metadata key ``pspc_rs`` holds JSON: ``{"format": 1, <the description of registry.py>, "metadata": {...}}``. The
 tensors have the names of ``network.state_dict()``. Parameters may be stored in half precision; buffers (frequencies,
@@ -10,7 +7,7 @@ noise tables, filters) are always float32. Everything is float32 once loaded.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,11 +17,9 @@ from torch import Tensor, nn
 
 from pspc_rs.arrays import import_safetensors
 from pspc_rs.checks import one_of
-from pspc_rs.errors import DataError, InvalidValueError, MissingDependencyError, PspcError
-from pspc_rs.files import decode_errors, replacing, require_path
-from pspc_rs.networks.edm.layers import Conv2d, resample_kernel
-from pspc_rs.networks.edm.preconditioners import IDDPMPrecond
-from pspc_rs.networks.registry import build_network, describe_network
+from pspc_rs.errors import DataError, InvalidValueError
+from pspc_rs.files import replacing, require_path
+from pspc_rs.networks.registry import build_on_meta, check_tensors, describe_network, load_weights
 from pspc_rs.provenance import plain
 
 FORMAT = 1
@@ -120,89 +115,6 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         return _read_record(file, path)
 
 
-def is_safetensors(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins like a safetensors file: the length of a header, and the header.
-
-    Raises:
-        MissingFileError: there is no such file.
-        DataError: it cannot be read.
-    """
-    required = require_path(path)
-    with decode_errors(required), required.open("rb") as file:
-        start = file.read(9)
-    # The length is a 64-bit number, of which no header needs more than 32 bits.
-    return start[4:] == bytes(4) + b"{"
-
-
-def build_on_meta(description: Mapping[str, Any], what: object) -> nn.Module:
-    """The network of a file's description on torch's device "meta": its tensors take no memory yet.
-
-    Args:
-        description: see ``build_network``.
-        what: the file it comes from.
-
-    Raises:
-        DataError: no such network can be built.
-    """
-    try:
-        with torch.device("meta"):
-            return build_network(description)
-    except MissingDependencyError:
-        raise
-    except (PspcError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
-        raise DataError(f"{what} describes a network that cannot be built: {error}") from error
-
-
-def check_tensors(what: object, shapes: Mapping[str, list[int]], network: nn.Module) -> None:
-    """Refuses tensors that are not exactly those of the network, by name and shape.
-
-    Args:
-        what: the file they come from.
-        shapes: their shapes by name.
-        network: the network that the file describes.
-
-    Raises:
-        DataError: one is missing, or too many, or has another shape.
-
-    Example:
-        >>> check_tensors("a.safetensors", {"weight": [2, 3]}, nn.Linear(3, 4, bias=False))
-        Traceback (most recent call last):
-        ...
-        pspc_rs.errors.DataError: a.safetensors: weight has shape [2, 3]; the network it describes has [4, 3]
-    """
-    expected = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
-    for name in expected:
-        if name not in shapes:
-            raise DataError(f"{what} lacks the tensor {name}, which the network it describes has")
-    for name, shape in shapes.items():
-        if name not in expected:
-            raise DataError(f"{what} has a tensor {name!r:.80}, which the network it describes does not have")
-        if shape != expected[name]:
-            raise DataError(f"{what}: {name} has shape {shape}; the network it describes has {expected[name]}")
-
-
-def load_weights(network: nn.Module, tensors: Iterable[tuple[str, Tensor]], what: object) -> nn.Module:
-    """The network with these tensors as float32, on the CPU, in evaluation mode and without gradients.
-
-    Args:
-        network: one of ``build_on_meta``.
-        tensors: all of its tensors by name, in the right shapes; each is copied before the next is taken.
-        what: the file they come from.
-
-    Raises:
-        DataError: a tensor holds NaN or infinities, or a filter or noise table has other values than it must have.
-    """
-    network = network.to_empty(device="cpu")
-    weights = network.state_dict(keep_vars=True)
-    with torch.no_grad():
-        for name, tensor in tensors:
-            weights[name].copy_(tensor)
-            if not bool(weights[name].isfinite().all()):
-                raise DataError(f"{what}: {name} holds NaN or infinities")
-    _check_constants(network, what)
-    return network.eval().requires_grad_(False)
-
-
 def _stored_tensor(name: str, tensor: Tensor, dtype: str) -> Tensor:
     """A tensor of its own memory on the CPU, rounded to dtype."""
     rounded = tensor.detach().to("cpu", getattr(torch, dtype)).clone(memory_format=torch.contiguous_format)
@@ -244,14 +156,3 @@ def _read_record(file: Any, path: object) -> dict[str, Any]:
     if len(file.keys()) > _MAX_TENSORS:
         raise DataError(f"{path} has {len(file.keys())} tensors; allowed are {_MAX_TENSORS}")
     return record
-
-
-def _check_constants(network: nn.Module, what: object) -> None:
-    """Buffers that follow from the description must hold what follows from it."""
-    for name, module in network.named_modules():
-        if isinstance(module, Conv2d) and module.resample_filter is not None:
-            wanted = resample_kernel(module.taps)
-            if not torch.allclose(module.resample_filter, wanted, rtol=0, atol=1e-6):
-                raise DataError(f"{what}: {name}.resample_filter is not the filter of {list(module.taps)}")
-        if isinstance(module, IDDPMPrecond) and not bool((module.u.diff() < 0).all() and module.u[-1] == 0):
-            raise DataError(f"{what}: u is not a table of falling noise levels that ends with 0")

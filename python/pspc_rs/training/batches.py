@@ -68,6 +68,10 @@ class RowDraws:
 
     def __init__(self, uniforms: Tensor, normals: Tensor) -> None:
         self._uniforms, self._normals = iter(uniforms.unbind(1)), iter(normals.unbind(1))
+        self._num = len(uniforms)
+
+    def __repr__(self) -> str:
+        return f"RowDraws({self._num} images)"
 
     def coin(self) -> Tensor:
         """0 or 1 with equal chances."""

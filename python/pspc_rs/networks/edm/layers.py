@@ -194,6 +194,13 @@ class Conv2d(nn.Module):
             x = functional.conv2d(x, self.weight.to(x.dtype), padding=max(margin - inset, 0) if self.up else margin)
         return x if self.bias is None else x + self.bias.to(x.dtype)[:, None, None]
 
+    def wrong_constant(self) -> str | None:
+        """What is wrong with the filter, None if it is that of the taps."""
+        if self.resample_filter is None:
+            return None
+        right = torch.allclose(self.resample_filter, resample_kernel(self.taps), rtol=0, atol=1e-6)
+        return None if right else f"resample_filter is not the filter of {list(self.taps)}"
+
     def _resampled(self, x: Tensor, padding: int) -> Tensor:
         if self.resample_filter is None:
             return x

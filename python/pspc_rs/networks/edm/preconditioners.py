@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from pspc_rs.arrays import MAX_SIGMA
-from pspc_rs.checks import flag, integer, integers, real_number
+from pspc_rs.checks import flag, integer, integers, real_number, sigma_range
 from pspc_rs.design_space import noise_table
 from pspc_rs.errors import ShapeError
 from pspc_rs.networks.edm.layers import MAX_CHANNELS
-from pspc_rs.networks.processes import as_levels, checked_limits
+from pspc_rs.networks.processes import as_levels
 
 _MAX_SIDE = 1 << 13
 _MAX_CLASSES = 1 << 20
@@ -183,7 +183,7 @@ class EDMPrecond(Preconditioner):
         sigma_data: float = 0.5,
     ) -> None:
         super().__init__(model, img_resolution, img_channels, label_dim, use_fp16=use_fp16)
-        self._limits = checked_limits(sigma_min, sigma_max)
+        self._limits = sigma_range(sigma_min, sigma_max)
         self.sigma_data = real_number("sigma_data", sigma_data, above=0, most=MAX_SIGMA)
         self.arguments |= {"sigma_min": self._limits[0], "sigma_max": sigma_max, "sigma_data": self.sigma_data}
 
@@ -289,7 +289,7 @@ class VEPrecond(Preconditioner):
         sigma_max: float | None = 100.0,
     ) -> None:
         super().__init__(model, img_resolution, img_channels, label_dim, use_fp16=use_fp16)
-        self._limits = checked_limits(sigma_min, sigma_max)
+        self._limits = sigma_range(sigma_min, sigma_max)
         self.arguments |= {"sigma_min": self._limits[0], "sigma_max": sigma_max}
 
     def limits(self) -> tuple[float, float]:
@@ -343,6 +343,11 @@ class IDDPMPrecond(Preconditioner):
     def limits(self) -> tuple[float, float]:
         """Smallest and largest noise level that the network is for."""
         return float(self.u[-2]), float(self.u[0])
+
+    def wrong_constant(self) -> str | None:
+        """What is wrong with the table, None if it falls to 0."""
+        right = bool((self.u.diff() < 0).all() and self.u[-1] == 0)
+        return None if right else "u is not a table of falling noise levels that ends with 0"
 
     def nearest(self, sigma: Tensor) -> Tensor:
         """Index of the level of the table nearest to sigma, in the shape of sigma."""

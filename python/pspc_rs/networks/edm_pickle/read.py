@@ -14,8 +14,16 @@ from torch import nn
 from pspc_rs.errors import DataError
 from pspc_rs.files import decode_errors, require_path
 from pspc_rs.networks.edm_pickle.objects import EmbeddedObject, StoredModuleDict, StoredTensor, read_objects
-from pspc_rs.networks.registry import ARCHITECTURES, PRECONDITIONERS, SHARED_ARGUMENTS, preconditioner_class
-from pspc_rs.networks.saved import build_on_meta, check_tensors, load_weights, save_network
+from pspc_rs.networks.registry import (
+    ARCHITECTURES,
+    PRECONDITIONERS,
+    SHARED_ARGUMENTS,
+    build_on_meta,
+    check_tensors,
+    load_weights,
+    preconditioner_class,
+)
+from pspc_rs.networks.saved import save_network
 from pspc_rs.provenance import sha256, versions
 
 _PICKLE_START = b"\x80"
