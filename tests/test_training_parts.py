@@ -18,7 +18,7 @@ from pspc_rs.training.batches import Batches, Prefetcher, ShuffledOrder, dropout
 from pspc_rs.training.checkpoint import Interruptions
 from pspc_rs.training.evaluation import LineLog, LossSums
 from pspc_rs.training.optimise import clean_gradients, ema_beta, learning_rate, update_average
-from pspc_rs.training.ranks import Ranks, find_device
+from pspc_rs.training.ranks import Rank, find_device
 from training_runs import stripes
 
 CPU = torch.device("cpu")
@@ -151,9 +151,9 @@ def test_signals_wait_for_the_end_of_a_step() -> None:
 def test_shares_of_ranks_make_up_the_batch(batch: int, count: int) -> None:
     if batch < count:
         with pytest.raises(InvalidValueError, match=f"batch is {batch}"):
-            Ranks(0, count, CPU).share(batch)
+            Rank(0, count, CPU).share(batch)
         return
-    shares = [Ranks(rank, count, CPU).share(batch) for rank in range(count)]
+    shares = [Rank(rank, count, CPU).share(batch) for rank in range(count)]
     assert [image for share in shares for image in share] == list(range(batch))
 
 

@@ -1,4 +1,4 @@
-"""From what a network predicts to the denoised image: one formula for all of them."""
+"""From what a network predicts to the denoised image: one formula for all predictions."""
 
 import inspect
 import math
@@ -16,7 +16,7 @@ from pspc_rs.noise import image_shape
 
 
 class _State(NamedTuple):
-    """Where a network is called: x_t = alpha z, at the level r that sigma was rounded to."""
+    """The point at which a network is called: x_t = alpha z, at the level r that sigma was rounded to."""
 
     alpha: Tensor
     r: Tensor
@@ -150,7 +150,7 @@ class Adapter(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the numbers but for the network itself."""
+        """Everything that decides the numbers, except the network itself."""
         named = self.net if hasattr(self.net, "__qualname__") else type(self.net)
         return {
             "net": f"{named.__module__}.{named.__qualname__}",

@@ -238,7 +238,7 @@ def _class(kind: str, name: object, paths: Mapping[str, str]) -> Any:
 
 
 def _checked_kwargs(entry: str, description: Mapping[str, Any], made: Any, left_out: tuple[str, ...]) -> dict[str, Any]:
-    """The keyword arguments in that entry: those of the class but for some that are left out, and none is missing."""
+    """The keyword arguments in that entry: the class has each of them, and none of its own is missing."""
     kwargs = description.get(entry, {})
     if not isinstance(kwargs, Mapping):
         raise DTypeError(f"{entry} is a {type(kwargs).__name__}; allowed is a dict")

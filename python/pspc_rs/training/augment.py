@@ -1,8 +1,8 @@
 """The augmentation of EDM: flips and affine maps without aliasing, and labels that tell the network about them.
 
 Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, appendix F.2; first in
-Karras et al., "Training Generative Adversarial Networks with Limited Data", 2020. A network that gets
-the augmentation of its training images as labels gives images without augmentation when the labels are zero.
+Karras et al., "Training Generative Adversarial Networks with Limited Data", 2020. A network that gets the augmentation
+of its training images as labels gives images without augmentation where the labels are zero.
 """
 
 import math
@@ -16,7 +16,7 @@ from torch.nn import functional
 from pspc_rs.checks import real_number
 from pspc_rs.errors import ShapeError
 
-# log2 of the factor that one standard deviation enlarges by, and the share of the image's side that it moves by.
+# One standard deviation: of scaling, in log2 of the factor; of translation, as a share of the image's side.
 _SCALE_STD = 0.2
 _SHIFT_STD = 0.125
 # Half of the images are stretched along an axis at a random angle, the others along an axis of the image.
@@ -60,7 +60,7 @@ class Draws(Protocol):
 
 @dataclass(frozen=True)
 class Augmentation:
-    """What is to be done to N images.
+    """The augmentations of N images.
 
     Attributes:
         xflip: mirror left to right, bool [N].

@@ -12,7 +12,12 @@ _LARGEST_GRADIENT = 1e5
 
 
 def learning_rate(peak: float, images: int, ramp: int) -> float:
-    """Peak min(images / ramp, 1), so 0 at the very first step.
+    """The learning rate of a step: peak min(images / ramp, 1), so 0 at the first one.
+
+    Args:
+        peak: the learning rate after the ramp.
+        images: images seen before the step.
+        ramp: images over which it grows.
 
     Example:
         >>> learning_rate(1e-3, 512, 10_000_000)
@@ -82,7 +87,7 @@ def clean_gradients(parameters: Iterable[Tensor]) -> Tensor:
 
 
 def compile_network(network: nn.Module, option: bool | str) -> nn.Module:
-    """The network, for True or a backend's name through ``torch.compile``."""
+    """The network through ``torch.compile``: with torch's own backend (True) or a named one, or as it is (False)."""
     if option is False:
         return network
     wrapped: Any = torch.compile(network, backend="inductor" if option is True else option)
@@ -91,14 +96,14 @@ def compile_network(network: nn.Module, option: bool | str) -> nn.Module:
 
 
 def keep_generators(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """At the end of this context, torch's generators are as they were at its begin."""
+    """A context at whose end torch's generators are as they were at its start."""
     context: contextlib.AbstractContextManager[None] = torch.random.fork_rng([device] if device.type == "cuda" else [])
     return context
 
 
 @contextlib.contextmanager
 def allow_tf32(tf32: bool) -> Iterator[None]:
-    """In this context, whether CUDA may round factors to 10 bits, which torch by itself allows for convolutions."""
+    """In this context, CUDA may round factors to 10 bits or not; torch's default allows it for convolutions alone."""
     earlier = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
     try:

@@ -1,4 +1,4 @@
-"""Training in one operating-system process or in several ranks, as ``torchrun`` starts them."""
+"""Training in several operating-system processes, called ranks, as ``torchrun`` starts them; or in one."""
 
 import os
 from collections.abc import Iterator
@@ -13,23 +13,23 @@ from pspc_rs.errors import InvalidValueError
 
 
 @dataclass(frozen=True)
-class Ranks:
-    """This rank among those that train together.
+class Rank:
+    """One of the operating-system processes that train a network together.
 
     Attributes:
-        rank: its number.
+        number: from 0.
         count: how many ranks there are.
-        device: what it computes on.
+        device: what this one computes on.
     """
 
-    rank: int
+    number: int
     count: int
     device: torch.device
 
     @property
     def first(self) -> bool:
-        """Whether it is the one that writes files."""
-        return self.rank == 0
+        """Whether it is the one that writes files and shows progress."""
+        return self.number == 0
 
     def share(self, batch: int) -> range:
         """The images of a batch that this rank computes.
@@ -38,12 +38,12 @@ class Ranks:
             InvalidValueError: there are fewer images than ranks.
 
         Example:
-            >>> Ranks(1, 2, torch.device("cpu")).share(5)
+            >>> Rank(1, 2, torch.device("cpu")).share(5)
             range(2, 5)
         """
         if batch < self.count:
             raise InvalidValueError(f"batch is {batch}; allowed are at least as many images as ranks, {self.count}")
-        return range(batch * self.rank // self.count, batch * (self.rank + 1) // self.count)
+        return range(batch * self.number // self.count, batch * (self.number + 1) // self.count)
 
     def distribute(self, network: nn.Module) -> nn.Module:
         """The network, with gradients that ``backward`` averages over the ranks."""
@@ -60,7 +60,11 @@ class Ranks:
 
 
 def find_device(name: str, local_rank: int = 0) -> torch.device:
-    """The device of a name; "auto" is CUDA if there is any, and a bare "cuda" the one of this rank's number.
+    """The device of a name: "auto" is CUDA where there is one, and "cuda" the GPU with the number of the rank.
+
+    Args:
+        name: "auto", "cpu", "cuda" or "cuda:0".
+        local_rank: number of the rank on this machine.
 
     Raises:
         InvalidValueError: there is no such device.
@@ -91,8 +95,10 @@ def is_first_rank() -> bool:
 
 
 @contextmanager
-def connect_ranks(device: str) -> Iterator[Ranks]:
-    """This rank among those that ``torchrun`` started, connected while the context lasts; else the only one.
+def connect_rank(device: str) -> Iterator[Rank]:
+    """This rank, connected to the others that ``torchrun`` started; without ``torchrun``, the only one.
+
+    The connection ends with the context.
 
     Args:
         device: see ``find_device``.
@@ -101,19 +107,19 @@ def connect_ranks(device: str) -> Iterator[Ranks]:
         InvalidValueError: there is no such device.
 
     Example:
-        >>> with connect_ranks("cpu") as ranks:
-        ...     ranks.count
+        >>> with connect_rank("cpu") as rank:
+        ...     rank.count
         1
     """
     count = int(os.environ.get("WORLD_SIZE", "1"))
     torch_device = find_device(device, int(os.environ.get("LOCAL_RANK", "0")))
     if count == 1:
-        yield Ranks(0, 1, torch_device)
+        yield Rank(0, 1, torch_device)
         return
     if torch_device.type == "cuda":
         torch.cuda.set_device(torch_device)
     dist.init_process_group("nccl" if torch_device.type == "cuda" else "gloo")
     try:
-        yield Ranks(dist.get_rank(), count, torch_device)
+        yield Rank(dist.get_rank(), count, torch_device)
     finally:
         dist.destroy_process_group()

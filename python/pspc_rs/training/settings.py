@@ -10,10 +10,10 @@ from pspc_rs.data import ImageSet
 from pspc_rs.errors import DataError
 
 ProcessName: TypeAlias = Literal["edm", "vp", "ve"]
-"""A noise process: the preconditioner, and the loss that goes with it."""
+"""A noise process: it decides the preconditioner and the loss."""
 
 Precision: TypeAlias = Literal["fp32", "bf16"]
-"""What the network computes in; weights, loss and optimiser are float32 in either case."""
+"""Precision of the network's computation; weights, loss and optimiser are float32 in either case."""
 
 PRECONDITIONERS: dict[str, str] = {"edm": "EDMPrecond", "vp": "VPPrecond", "ve": "VEPrecond"}
 """The preconditioner for every noise process."""
@@ -41,10 +41,10 @@ class TrainSettings:
         eps: of Adam.
         learning_rate_ramp: images over which the learning rate grows from 0; None for a twentieth of the run, at most
             ten million.
-        ema_half_life: images in which the averaged weights forget half of what they were.
+        ema_half_life: images after which the old weights are half of the average.
         ema_ramp: the half-life is at most this share of the images seen; None for no such limit.
         augment: probability of every augmentation, 0 for none, see ``AugmentPipe``.
-        loss_scale: factor of the loss; it plays a part only beside Adam's ``eps``.
+        loss_scale: factor of the loss; Adam's steps depend on it only through ``eps``.
         precision: "fp32" or "bf16".
         seed: of weights, order, noise, augmentation and dropout.
 
@@ -104,7 +104,7 @@ class TrainSettings:
         return -(-self.images // self.batch)
 
     def label_dim(self, data: ImageSet) -> int:
-        """Number of classes that the network is given, 0 for none.
+        """Number of classes of a conditional network, else 0.
 
         Raises:
             DataError: the network is to be conditional, but the images have no labels.

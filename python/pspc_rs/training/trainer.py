@@ -43,7 +43,7 @@ from pspc_rs.training.optimise import (
     learning_rate,
     update_average,
 )
-from pspc_rs.training.ranks import Ranks, connect_ranks
+from pspc_rs.training.ranks import Rank, connect_rank
 from pspc_rs.training.settings import RunOptions, TrainSettings
 
 NETWORK = "network.safetensors"
@@ -92,8 +92,8 @@ def train(
             DeprecationWarning,
             stacklevel=2,
         )
-    with connect_ranks(options.device) as ranks, keep_generators(ranks.device), allow_tf32(options.tf32):
-        trainer = Trainer(data, Path(outdir), settings, options, ranks)
+    with connect_rank(options.device) as rank, keep_generators(rank.device), allow_tf32(options.tf32):
+        trainer = Trainer(data, Path(outdir), settings, options, rank)
         trainer.begin(resume)
         return trainer.run(progress)
 
@@ -105,10 +105,8 @@ class Trainer:
         state: what changes in it.
     """
 
-    def __init__(
-        self, data: ImageSet, outdir: Path, settings: TrainSettings, options: RunOptions, ranks: Ranks
-    ) -> None:
-        self._data, self._outdir, self._settings, self._options, self._ranks = data, outdir, settings, options, ranks
+    def __init__(self, data: ImageSet, outdir: Path, settings: TrainSettings, options: RunOptions, rank: Rank) -> None:
+        self._data, self._outdir, self._settings, self._options, self._rank = data, outdir, settings, options, rank
         self._clock = Clock()
         self._interruptions = Interruptions()
         self._augment = AugmentPipe(settings.augment) if settings.augment else None
@@ -116,12 +114,12 @@ class Trainer:
         self._label_dim = settings.label_dim(data)
         description = settings.description(data, self._augment.label_dim if self._augment else 0)
         torch.manual_seed(settings.seed % 2**63)
-        network = build_network(description).to(ranks.device).train()
+        network = build_network(description).to(rank.device).train()
         average = copy.deepcopy(network).eval().requires_grad_(False)
         # The learning rate is set before every step.
         adam = torch.optim.Adam(network.parameters(), lr=0.0, betas=settings.betas, eps=settings.eps)
-        self.state = TrainState(network, average, adam, LossSums(ranks.device))
-        self._model = ranks.distribute(compile_network(network, options.compile))
+        self.state = TrainState(network, average, adam, LossSums(rank.device))
+        self._model = rank.distribute(compile_network(network, options.compile))
         self._average: Any = average
         self._last_loss: float | None = None
 
@@ -146,7 +144,7 @@ class Trainer:
             if changes:
                 raise OutputError(f"{self._outdir} cannot be resumed, it has other settings: {changes}")
             load_checkpoint(earlier[-1], self.state)
-        if self._ranks.first:
+        if self._rank.first:
             remove_unfinished(self._outdir / "checkpoints")
             save_record(self._outdir / "settings.json", self._record())
             self._log = LineLog(self._outdir / "log.jsonl", self.state.images)
@@ -202,19 +200,19 @@ class Trainer:
             with self._exchange_gradients(index == len(parts) - 1):
                 sums = sums + self._accumulate(batch, first)
         assert isinstance(sums, Tensor)
-        sums = self._ranks.sum(sums)
+        sums = self._rank.sum(sums)
         with self._interruptions.deferred():
             self._update(sums)
 
     def _parts(self, seen: int) -> list[tuple[int, int]]:
         """First image and number of images of every part of this rank's share of the step after ``seen`` images."""
-        share = self._ranks.share(self._settings.batch)
+        share = self._rank.share(self._settings.batch)
         size = self._options.micro_batch or len(share)
         return [(seen + start, min(size, share.stop - start)) for start in range(share.start, share.stop, size)]
 
     def _accumulate(self, batch: Batch, first: int) -> Tensor:
         """Adds the gradients of a part of a batch, and returns its losses by noise level."""
-        device = self._ranks.device
+        device = self._rank.device
         torch.manual_seed(dropout_seed(self._settings.seed, first))
         sigma = self._loss.sigma(batch.number)
         weight = self._loss.weight(sigma).float().to(device)
@@ -229,7 +227,7 @@ class Trainer:
                 self._model, images, noise, level, class_labels=class_labels, augment_labels=augment_labels
             )
         # Gradients are averaged over the ranks, so each rank's loss counts as many times as there are ranks.
-        share = self._settings.loss_scale * self._ranks.count / self._settings.batch
+        share = self._settings.loss_scale * self._rank.count / self._settings.batch
         (share * (weight[:, None, None, None] * error).sum()).backward()  # type: ignore[no-untyped-call]
         mse = error.detach().mean((1, 2, 3))
         return self.state.sums.of(sigma, mse, weight * mse)
@@ -246,7 +244,7 @@ class Trainer:
         self.state.images += s.batch
 
     def _between_steps(self) -> None:
-        """Log, evaluation and checkpoint, where they are due; the checkpoint last, so that the others are done once."""
+        """Log, evaluation and checkpoint, where they are due. The checkpoint comes last: a resumed run repeats neither."""
         if self._due(self._options.log_every, 1000):
             self._write_log()
         if self._due(self._options.sample_every, 20):
@@ -282,7 +280,7 @@ class Trainer:
             "replaced_gradients": int(replaced),
             "per_sigma": list(self.state.sums.rows()),
         }
-        if self._ranks.first:
+        if self._rank.first:
             self._log.write(entry)
         self.state.sums.reset()
         self._interval = (now, seen)
@@ -292,7 +290,7 @@ class Trainer:
 
     def _evaluate(self) -> None:
         """A picture of samples, and the squared error of the averaged network by noise level."""
-        if not self._ranks.first or not self._due(self._options.sample_every, 20):
+        if not self._rank.first or not self._due(self._options.sample_every, 20):
             return
         if self._options.evaluate_images:
             num = self._options.evaluate_images
@@ -305,12 +303,12 @@ class Trainer:
             save_png(self._samples_file(), image_grid(x))
 
     def _save_checkpoint(self) -> None:
-        if self._ranks.first:
+        if self._rank.first:
             save_checkpoint(self._outdir / "checkpoints", self.state, {"settings": self._record()})
 
     def _finish(self) -> Path:
         path = self._outdir / NETWORK
-        if self._ranks.first and (self._began or not path.exists()):
+        if self._rank.first and (self._began or not path.exists()):
             record = provenance("train", {}, data=self._data, clock=self._clock, settings=self._record())
             record |= {"images": self.state.images, "seconds": round(self.state.seconds, 1), "loss": self._last_loss}
             dtype = "float16" if self._options.half_precision else "float32"

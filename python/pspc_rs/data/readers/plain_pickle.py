@@ -33,7 +33,7 @@ class _U8:
 
 
 class PickledArray:
-    """A u8 array found in a pickle."""
+    """A u8 array in a pickle."""
 
     def __init__(self) -> None:
         self._state: tuple[Any, ...] = ()

@@ -15,12 +15,12 @@ MAX_CHANNELS = 1 << 14
 """No tensor inside a network has more channels: far more than anyone trains, but a file cannot ask for all memory."""
 
 Law: TypeAlias = Literal["xavier_uniform", "xavier_normal", "kaiming_uniform", "kaiming_normal"]
-"""How the spread follows from the number of inputs and outputs; see ``initial_values``."""
+"""How the spread of initial values follows from the number of inputs and outputs; see ``initial_values``."""
 
 
 @dataclass(frozen=True)
 class Initial:
-    """How a layer begins: a law, and the factors that weights and biases are multiplied by.
+    """Initial values of a layer: a law, and factors of the weights and the biases.
 
     Attributes:
         law: name of the law.
@@ -42,7 +42,7 @@ class Initial:
 
 
 KAIMING_NORMAL = Initial("kaiming_normal")
-"""What layers begin with, if nothing else is said."""
+"""The default of all layers."""
 
 
 def initial_values(law: Law, shape: Sequence[int], fan_in: int, fan_out: int, factor: float) -> Tensor:

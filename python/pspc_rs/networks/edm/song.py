@@ -38,7 +38,7 @@ _INITIAL_QKV = Initial("xavier_uniform", weight=math.sqrt(0.2))
 
 
 class _Role(Enum):
-    """What the output of a module is used for."""
+    """How ``forward`` uses a module."""
 
     CONV = auto()
     BLOCK = auto()

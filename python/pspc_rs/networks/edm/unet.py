@@ -1,4 +1,4 @@
-"""What both U-Nets share: the residual block, and which blocks there are, in what order, joined to what."""
+"""What both U-Nets share: their arguments, the residual block, and the order and connections of the blocks."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -166,7 +166,7 @@ class UNetBlock(nn.Module):
 
 
 class Kind(Enum):
-    """What a row of the wiring is, and the word in its name."""
+    """The kind of a module on the main path; the value is the word in its name."""
 
     CONV = "conv"
     DOWN = "down"
@@ -177,11 +177,11 @@ class Kind(Enum):
 
 
 class Row(NamedTuple):
-    """One module on the main path.
+    """One module on the main path of a U-Net.
 
     Attributes:
         key: its name in the encoder or decoder, such as ``16x16_block0``.
-        kind: what it is; JOIN is a block whose input is joined with an output of the encoder.
+        kind: JOIN is a block whose input is joined with an output of the encoder.
         in_channels: channels of its input, those of the encoder's output included.
         out_channels: channels of its output.
         resolution: side of its output.

@@ -254,13 +254,13 @@ _CALLS: Mapping[str, Callable[..., Any]] = {
     "numpy.core.multiarray scalar": _EdmMachine._scalar,
     "numpy._core.multiarray scalar": _EdmMachine._scalar,
 }
-"""What may be called, and our own function that answers."""
+"""The names that may be called, and our functions that stand for them."""
 
 _EMPTY_OBJECTS: Mapping[str, Callable[[], Any]] = {
     "torch.nn.modules.container ModuleDict": StoredModuleDict,
     "dnnlib.util EasyDict": dict,
 }
-"""What may be made without arguments, and what stands for it."""
+"""The classes that may be made, without arguments, and what stands for them."""
 
 
 def stored_tensor(storage: Storage, offset: object, shape: object, strides: object, what: str) -> StoredTensor:
