@@ -323,6 +323,21 @@ def test_load_network_says_what_to_write(tmp_path: Path) -> None:
     torch.testing.assert_close(net(z, sigma), open_network(tmp_path / "net.safetensors").net(z, sigma))
 
 
+def test_reprs_say_what_an_object_is(tmp_path: Path) -> None:
+    save_network(build_network(TINY), tmp_path / "net.safetensors")
+    D = open_network(tmp_path / "net.safetensors")
+    assert repr(D) == (
+        "Network(pspc_rs.networks.edm.preconditioners.EDMPrecond, images of [1, 8, 8], sigma from 0 to inf)"
+    )
+    shown = repr(D.net)
+    assert shown.startswith("EDMPrecond(\n  shape=[1, 8, 8], label_dim=0, sigma=0 to inf\n  (model): SongUNet(")
+    assert "(8x8_block0): UNetBlock(\n        8, 8, num_heads=0" in shown
+    assert "(conv0): Conv2d(8, 8, kernel=3)" in shown
+    assert "(norm0): GroupNorm(2 groups of 8 channels, eps=1e-06)" in shown
+    adapter = Adapter(nn.Identity(), "eps", DiscreteVP.linear(10))
+    assert repr(adapter).startswith("Adapter(\n  eps, DiscreteVP(10 steps from sigma 0.01")
+
+
 def test_numpy_functions_need_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "torch", None)
     D = open_network("numpy:multiply")

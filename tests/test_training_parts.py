@@ -157,6 +157,17 @@ def test_shares_of_ranks_make_up_the_batch(batch: int, count: int) -> None:
     assert [image for share in shares for image in share] == list(range(batch))
 
 
+def test_reprs_say_what_an_object_is(tmp_path: Path) -> None:
+    data, sums = stripes(8), LossSums(CPU)
+    sums.add(sums.of(torch.tensor([0.5]), torch.tensor([0.1]), torch.tensor([0.25])))
+    assert repr(sums) == "LossSums(1 images, loss 0.25)"
+    assert repr(Batches(data, 3, normal=True)) == f"Batches({data!r}, seed=3)"
+    assert repr(ShuffledOrder(8, 3)) == "ShuffledOrder(8, seed=3)"
+    assert repr(LineLog(tmp_path / "log.jsonl", 0)).endswith("log.jsonl')")
+    assert repr(Interruptions()) == "Interruptions(received=None)"
+    assert repr(AugmentPipe(0.5, xflip=0, yflip=0, aniso=0)) == "AugmentPipe(p=0.5, scale, rotate, translate)"
+
+
 def test_devices() -> None:
     assert find_device("cpu") == CPU
     with pytest.raises(InvalidValueError, match="device is 'tpu'; allowed are auto, cpu"):

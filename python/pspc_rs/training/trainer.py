@@ -244,7 +244,7 @@ class Trainer:
         self.state.images += s.batch
 
     def _between_steps(self) -> None:
-        """Log, evaluation and checkpoint where they are due; the checkpoint last, so that a resumed run repeats neither."""
+        """Log, evaluation and checkpoint, where due; the checkpoint last, so that a resumed run repeats neither."""
         if self._due(self._options.log_every, 1000):
             self._write_log()
         if self._due(self._options.sample_every, 20):
