@@ -54,7 +54,7 @@ class TrainState:
     seconds: float = 0.0
 
     def __repr__(self) -> str:
-        return f"TrainState({self.images} images, {self.steps} steps)"
+        return f"TrainState({self.images} images in {self.seconds:.1f} s)"
 
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name, not copied."""

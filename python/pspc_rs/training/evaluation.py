@@ -70,7 +70,7 @@ class LossSums:
         return sums.index_add_(0, bins, rows)
 
     def add(self, sums: Tensor, replaced: Tensor | float = 0.0) -> None:
-        """Adds what ``of`` gave for a step, and the number of entries of gradients that were replaced."""
+        """Adds the sums of a step, see ``of``, and the number of entries of gradients that were replaced."""
         self.sums += sums[:-1]
         self.nonfinite[0] += sums[-1, 0]
         self.nonfinite[1] += replaced
@@ -86,7 +86,7 @@ class LossSums:
         return loss / count if count else None
 
     def rows(self) -> Iterator[dict[str, Any]]:
-        """The noise levels with any images: their range, number of images, squared error and weighted loss."""
+        """Every bin with images in it: its range of noise levels, number of images, squared error and weighted loss."""
         edges = [0.0, *self._edges.tolist(), None]
         for index, (count, mse, loss) in enumerate(self.sums.tolist()):
             if count:

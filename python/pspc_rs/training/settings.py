@@ -15,9 +15,7 @@ ProcessName: TypeAlias = Literal["edm", "vp", "ve"]
 Precision: TypeAlias = Literal["fp32", "bf16"]
 """Precision of the network's computation; weights, loss and optimiser are float32 in either case."""
 
-PRECONDITIONERS: dict[str, str] = {"edm": "EDMPrecond", "vp": "VPPrecond", "ve": "VEPrecond"}
-"""The preconditioner for every noise process."""
-
+_PRECONDITIONER_OF_PROCESS = {"edm": "EDMPrecond", "vp": "VPPrecond", "ve": "VEPrecond"}
 _MAX_SEED = 2**64 - 1
 _LONGEST_RAMP = 10_000_000
 _RAMP_SHARE = 20
@@ -75,7 +73,7 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        one_of("process", self.process, PRECONDITIONERS)
+        one_of("process", self.process, _PRECONDITIONER_OF_PROCESS)
         one_of("precision", self.precision, ("fp32", "bf16"))
         for name in ("images", "batch"):
             integer(name, getattr(self, name))
@@ -124,7 +122,7 @@ class TrainSettings:
         """
         square = data.height == data.width
         return {
-            "preconditioner": PRECONDITIONERS[self.process],
+            "preconditioner": _PRECONDITIONER_OF_PROCESS[self.process],
             "preconditioner_kwargs": {
                 "img_resolution": data.height if square else [data.height, data.width],
                 "img_channels": data.channels,
