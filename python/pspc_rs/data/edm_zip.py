@@ -11,10 +11,9 @@ from numpy.typing import NDArray
 
 from pspc_rs.data.image_set import ImageSet
 from pspc_rs.data.progress import progress_bar
-from pspc_rs.data.readers.files import as_path
 from pspc_rs.data.readers.labels_json import LABELS_FILE
 from pspc_rs.errors import DTypeError, ShapeError
-from pspc_rs.files import replacing
+from pspc_rs.files import as_path, replacing
 
 _EPOCH = (1980, 1, 1, 0, 0, 0)
 _UNIX = 3

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from pspc_rs.data.arrays import check_split
 from pspc_rs.data.image_set import ImageSet
-from pspc_rs.data.readers.files import damage_named, existing, open_file
+from pspc_rs.data.readers.files import open_file
 from pspc_rs.data.readers.plain_pickle import PickledArray, read_plain_pickle
 from pspc_rs.errors import DataError
+from pspc_rs.files import decode_errors, require_path
 
 BATCH_SIZE = 10_000
 """Images in each file of CIFAR-10."""
@@ -64,11 +65,11 @@ def read_cifar10(
         ImageSet('cifar10-test', 10000 images of [3, 32, 32] uint8, 10 classes, xflip=False)
     """
     names = _NAMES[check_split(split)]
-    source = existing(path)
+    source = require_path(path)
     batches = _folder_batches(source, names) if source.is_dir() else _archive_batches(source, names)
     missing = [name for name in names if name not in batches]
     if missing:
-        raise DataError(f"{source} lacks {', '.join(missing)}; found were {', '.join(sorted(batches)) or 'no batches'}")
+        raise DataError(f"{source} lacks {', '.join(missing)}; it has {', '.join(sorted(batches)) or 'no batches'}")
     images = np.concatenate([batches[name][0] for name in names])
     labels = np.concatenate([batches[name][1] for name in names])
     return ImageSet(images, labels, xflip, name=f"cifar10-{split}").select(max_size, classes)
@@ -88,7 +89,7 @@ def _folder_batches(folder: Path, names: tuple[str, ...]) -> dict[str, _Batch]:
     for name in names:
         file = find_batch(folder, name)
         if file is not None:
-            with damage_named(file):
+            with decode_errors(file):
                 batches[name] = _parse(file.name, _read_all(file.open("rb"), file.stat().st_size, file), str(file))
     return batches
 
@@ -101,7 +102,7 @@ def _archive_batches(file: Path, names: tuple[str, ...]) -> dict[str, _Batch]:
 
 
 def _members(file: Path, names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    with damage_named(file), ExitStack() as stack:
+    with decode_errors(file), ExitStack() as stack:
         stream = _Limited(stack.enter_context(open_file(file)), file)
         archive = stack.enter_context(tarfile.open(fileobj=cast(BinaryIO, stream), mode="r|"))
         for member in archive:
@@ -170,5 +171,5 @@ def _parse_python(data: bytes, what: str) -> _Batch:
         raise DataError(f"{what} lacks an array 'data' or a list 'labels'; it has {', '.join(map(str, entries))}")
     if not all(type(label) is int and 0 <= label <= 9 for label in labels):
         raise DataError(f"{what} holds labels other than the integers 0 .. 9")
-    with damage_named(what):
+    with decode_errors(what):
         return pixels.array(), np.array(labels, np.int64)

@@ -1,14 +1,8 @@
 """How every reader opens a file: errors of ours, and no allocation that the file's real size cannot justify."""
 
 import gzip
-import lzma
 import math
-import os
-import struct
-import tarfile
-import tokenize
 import zipfile
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +11,11 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.errors import DataError, DTypeError, MissingFileError, PspcError
+from pspc_rs.errors import DataError
+from pspc_rs.files import decode_errors, require_path
+
+damage_named = decode_errors
+existing = require_path
 
 MAX_SIDE = 4096
 """No image may be higher or wider than this."""
@@ -28,54 +26,7 @@ MAX_FILE_BYTES = MAX_SIDE * MAX_SIDE * 4 + (1 << 20)
 # No deflate stream expands by more than 1032 : 1.
 _MAX_EXPANSION = 1032
 
-_DAMAGE = (
-    OSError,
-    EOFError,
-    ValueError,
-    ArithmeticError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    SyntaxError,
-    MemoryError,
-    NotImplementedError,
-    RuntimeError,
-    struct.error,
-    zlib.error,
-    lzma.LZMAError,
-    tarfile.TarError,
-    tokenize.TokenError,
-    zipfile.BadZipFile,
-)
-
 GZIP_MAGIC = b"\x1f\x8b"
-
-
-@contextmanager
-def damage_named(what: object) -> Iterator[None]:
-    """Turn whatever a decoder throws at damaged input into a DataError that names the file."""
-    try:
-        yield
-    except PspcError:
-        raise
-    except _DAMAGE as error:
-        reason = str(error) or type(error).__name__
-        raise DataError(f"{what} cannot be read, it is damaged or not what it seems: {reason}") from error
-
-
-def as_path(path: str | os.PathLike[str]) -> Path:
-    """The path as a Path."""
-    if not isinstance(path, str | os.PathLike):
-        raise DTypeError(f"path is a {type(path).__name__}; allowed are strings and paths")
-    return Path(path)
-
-
-def existing(path: str | os.PathLike[str]) -> Path:
-    """The path, which must exist."""
-    found = as_path(path)
-    if not found.exists():
-        raise MissingFileError(f"{found} does not exist")
-    return found
 
 
 def is_gzip(path: Path) -> bool:

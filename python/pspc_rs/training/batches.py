@@ -1,6 +1,6 @@
-"""Order and randomness of training as functions of the number of the image: nothing that would have to be remembered.
+"""The batches of a run: order and randomness are functions of the number of the image, so there is no state to keep.
 
-Image n of a run is the same image with the same noise however the run is cut into batches and processes, or stopped.
+Image n of a run is the same image with the same noise however the run is cut into batches and ranks, or stopped.
 """
 
 from collections.abc import Callable
@@ -11,18 +11,17 @@ from typing import Generic, Self, TypeVar
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pspc_rs.data import ImageSet
 from pspc_rs.training.augment import Augmentation, AugmentPipe
-from pspc_rs.training.evaluate import one_hot
 
 Made = TypeVar("Made")
 
-# Random numbers of an image besides its noise; augmentation takes 9 uniform (coins count) and 5 normal ones.
+# Random numbers per image besides its noise; augmentation takes 9 uniform ones (coins count) and 5 normal ones.
 _UNIFORMS = 16
 _NORMALS = 16
-# Purposes, which keep streams of one seed apart.
+# What a stream is for: part of its key, so that streams of one seed differ.
 _IMAGES, _ORDER, _STEP = 0, 1, 2
 
 
@@ -44,15 +43,18 @@ class ShuffledOrder:
         self._epoch = -1
         self._shuffled = np.empty(0, np.int64)
 
+    def __repr__(self) -> str:
+        return f"ShuffledOrder({self._num}, seed={self._seed})"
+
     def indices(self, start: int, count: int) -> NDArray[np.int64]:
         """The images at the places start .. start + count - 1 of the order."""
-        found: list[NDArray[np.int64]] = []
+        parts = [np.empty(0, np.int64)]
         while count > 0:
             epoch, place = divmod(start, self._num)
             part = self._permutation(epoch)[place : place + count]
-            found.append(part)
+            parts.append(part)
             start, count = start + len(part), count - len(part)
-        return np.concatenate(found) if found else np.empty(0, np.int64)
+        return np.concatenate(parts)
 
     def _permutation(self, epoch: int) -> NDArray[np.int64]:
         if epoch != self._epoch:
@@ -66,6 +68,10 @@ class RowDraws:
 
     def __init__(self, uniforms: Tensor, normals: Tensor) -> None:
         self._uniforms, self._normals = iter(uniforms.unbind(1)), iter(normals.unbind(1))
+        self._num = len(uniforms)
+
+    def __repr__(self) -> str:
+        return f"RowDraws({self._num} images)"
 
     def coin(self) -> Tensor:
         """0 or 1 with equal chances."""
@@ -87,7 +93,7 @@ class Batch:
     Attributes:
         images: [N, C, H, W], not augmented yet.
         noise: standard normal, [N, C, H, W].
-        number: what the noise level is made of, float64 [N].
+        number: the drawn numbers that noise levels are functions of, see `DenoisingLoss`, float64 [N].
         augmentation: what is to be done to the images; None for nothing.
         class_labels: one-hot [N, classes], None for none.
     """
@@ -106,8 +112,8 @@ class Batches:
         data: the images; flips among them count if the set has them.
         seed: of order, noise and augmentation.
         normal: whether the number of the noise level is standard normal, or uniform on [0, 1).
-        label_dim: number of classes to tell, 0 for none.
-        augment: what draws the augmentations, None for none.
+        label_dim: number of classes of the network, 0 for none.
+        augment: draws the augmentations; None for none.
     """
 
     def __init__(
@@ -119,6 +125,9 @@ class Batches:
         self._label_dim = label_dim
         self._augment = augment
         self._order = ShuffledOrder(len(data), seed)
+
+    def __repr__(self) -> str:
+        return f"Batches({self._data!r}, seed={self._seed})"
 
     def batch(self, first: int, count: int) -> Batch:
         """The images first .. first + count - 1 of the run."""
@@ -150,28 +159,39 @@ def _stream(seed: int, number: int) -> np.random.Generator:
     return np.random.Generator(np.random.Philox(key=[seed, _IMAGES], counter=[0, 0, number, 0]))
 
 
-class Ahead(Generic[Made]):
-    """Makes the next batch in a thread of its own while the current one is computed with.
+def one_hot(data: ImageSet, indices: NDArray[np.int64], label_dim: int) -> Tensor | None:
+    """The labels of images as float32 [N, label_dim], None for a network without classes."""
+    if not label_dim or data.labels is None:
+        return None
+    labels = torch.from_numpy(data.labels[indices % data.num_stored])
+    return nn.functional.one_hot(labels, label_dim).float()
+
+
+class Prefetcher(Generic[Made]):
+    """Makes the next batch in a thread of its own while the network computes with the current one.
 
     Args:
-        make: makes the batch of a key.
+        make: makes the batch for a key.
 
     Example:
-        >>> with Ahead(lambda first, count: list(range(first, first + count))) as ahead:
-        ...     ahead.get((0, 2), (2, 2)), ahead.get((2, 2), (4, 2))
+        >>> with Prefetcher(lambda first, count: list(range(first, first + count))) as prefetcher:
+        ...     prefetcher.get((0, 2), (2, 2)), prefetcher.get((2, 2), (4, 2))
         ([0, 1], [2, 3])
     """
 
     def __init__(self, make: Callable[[int, int], Made]) -> None:
         self._make = make
         self._pool = ThreadPoolExecutor(1)
-        self._coming: tuple[tuple[int, int], Future[Made]] | None = None
+        self._next: tuple[tuple[int, int], Future[Made]] | None = None
 
-    def get(self, key: tuple[int, int], coming: tuple[int, int]) -> Made:
-        """The batch of ``key``; that of ``coming`` is begun."""
-        ready = self._coming[1] if self._coming and self._coming[0] == key else self._pool.submit(self._make, *key)
-        batch = ready.result()
-        self._coming = (coming, self._pool.submit(self._make, *coming))
+    def __repr__(self) -> str:
+        return f"Prefetcher({self._make!r})"
+
+    def get(self, key: tuple[int, int], next_key: tuple[int, int]) -> Made:
+        """The batch for ``key``; that for ``next_key`` is begun."""
+        future = self._next[1] if self._next and self._next[0] == key else self._pool.submit(self._make, *key)
+        batch = future.result()
+        self._next = (next_key, self._pool.submit(self._make, *next_key))
         return batch
 
     def __enter__(self) -> Self:
