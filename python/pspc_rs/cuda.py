@@ -77,7 +77,7 @@ def device_bank(bank: _core.Bank, ordinal: int) -> _core.CudaBank:
         CudaError: the GPU cannot be used; the message says why.
         MissingDependencyError: NVRTC is not installed.
     """
-    from pspc_rs.data.cache import cache_dir
+    from pspc_rs.files import cache_dir
 
     _load_nvrtc()
     try:

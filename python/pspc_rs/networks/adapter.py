@@ -8,12 +8,11 @@ import torch
 from torch import Tensor, nn
 
 from pspc_rs.arrays import real_array
-from pspc_rs.checks import real_number
+from pspc_rs.checks import image_shape, real_number
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.networks.arguments import choice, flag
 from pspc_rs.networks.edm.preconditioner import as_levels, checked_limits
 from pspc_rs.networks.processes import Edm, NoiseProcess
-from pspc_rs.noise import image_shape
 
 
 class _State(NamedTuple):

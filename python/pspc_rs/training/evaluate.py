@@ -10,8 +10,7 @@ from torch import Tensor, nn
 from pspc_rs.checks import integer
 from pspc_rs.data import ImageSet
 from pspc_rs.networks.edm.preconditioner import Preconditioner
-from pspc_rs.noise import initial_noise
-from pspc_rs.samplers import sample_heun
+from pspc_rs.samplers import initial_noise, sample_heun
 from pspc_rs.sigmas import edm_sigmas
 
 SIGMAS = (0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 20.0, 50.0)

@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from pspc_rs.design_space import noise_table
 from pspc_rs.networks.arguments import bounded, within
 from pspc_rs.networks.edm.preconditioner import Coefficients, Level, Preconditioner, as_levels
+from pspc_rs.samplers.design_space import noise_table
 
 
 class IDDPMPrecond(Preconditioner):
