@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bad_files import encoded, labels_of, png_claiming, random_images, write_folder, write_zip
-from pspc_rs.data import ImageSet, load, read_edm_zip, read_folder, save_edm_zip
-from pspc_rs.data.readers import decode
+from pspc_rs.data import ImageSet, decode, load, read_edm_zip, read_folder, save_edm_zip
 from pspc_rs.errors import DTypeError, OutputError, ShapeError
 
 
@@ -136,21 +135,13 @@ def test_ctrl_c_stops_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(decode, "_decode", waiting)
 
-    class Interrupted:
-        def __enter__(self) -> "Interrupted":
-            return self
+    def interrupted(done: int, total: int) -> None:
+        if done > 1:
+            released.set()
+            raise KeyboardInterrupt
 
-        def __exit__(self, *_: object) -> None:
-            return None
-
-        def update(self, count: int) -> None:
-            if count > 1:
-                released.set()
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(decode, "progress_bar", lambda *_: Interrupted())
     with pytest.raises(KeyboardInterrupt):
-        read_edm_zip(path)
+        read_edm_zip(path, progress=interrupted)
     assert len(names) < 400
 
 

@@ -101,11 +101,11 @@ def decode_errors(what: object) -> Iterator[None]:
     """Turns what a decoder raises on damaged input into a DataError that names the file.
 
     Example:
-        >>> with decode_errors("a.txt"):  # doctest: +ELLIPSIS
+        >>> with decode_errors("a"):  # doctest: +ELLIPSIS
         ...     int("x")
         Traceback (most recent call last):
         ...
-        pspc_rs.errors.DataError: a.txt cannot be read, it is damaged or not what it seems: invalid literal for int() ...
+        pspc_rs.errors.DataError: a cannot be read, it is damaged or not what it seems: invalid literal for int() ...
     """
     try:
         yield

@@ -126,9 +126,7 @@ class _Path:
         return (sigma_slope / sigma + scale_slope / scale) * y - (sigma_slope * scale / sigma) * denoised
 
 
-def _as_schedule(
-    schedule: str | NoiseSchedule, sigma_min: float, sigma_max: float, epsilon_s: object
-) -> NoiseSchedule:
+def _as_schedule(schedule: str | NoiseSchedule, sigma_min: float, sigma_max: float, epsilon_s: object) -> NoiseSchedule:
     if isinstance(schedule, str):
         return noise_schedule(schedule, sigma_min, sigma_max, real_number("epsilon_s", epsilon_s))
     if not all(callable(getattr(schedule, name, None)) for name in ("sigma", "slope", "time")):
