@@ -168,11 +168,30 @@ def read_u8(stream: BinaryIO, shape: tuple[int, ...], what: object) -> NDArray[n
     return flat.reshape(shape)
 
 
-@contextmanager
-def open_zip(path: Path) -> Iterator[zipfile.ZipFile]:
-    """A ZIP archive, opened for reading in memory; nothing is extracted."""
+def zip_names(path: Path) -> list[str] | None:
+    """The names of the members of a ZIP archive, or None if the file is none.
+
+    Raises:
+        DataError: the file is damaged.
+    """
     with decode_errors(path):
-        archive = zipfile.ZipFile(path)
+        if not zipfile.is_zipfile(path):
+            return None
+        with zipfile.ZipFile(path) as archive:
+            return archive.namelist()
+
+
+@contextmanager
+def open_zip(path: str | os.PathLike[str]) -> Iterator[zipfile.ZipFile]:
+    """A ZIP archive, opened for reading in memory; nothing is extracted.
+
+    Raises:
+        DataError: it is no ZIP archive.
+        MissingFileError: there is no such file.
+    """
+    found = require_path(path)
+    with decode_errors(found):
+        archive = zipfile.ZipFile(found)
     with archive:
         yield archive
 

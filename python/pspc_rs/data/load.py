@@ -2,7 +2,6 @@
 
 import difflib
 import os
-import zipfile
 from collections.abc import Collection
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, TypeAlias
@@ -16,7 +15,7 @@ from pspc_rs.data.readers.array_files import IDX_MAGIC, IDX_NAMES, NPY_MAGIC, re
 from pspc_rs.data.readers.cifar import CIFAR10_PATHS, read_cifar10
 from pspc_rs.data.readers.image_files import read_edm_zip, read_folder
 from pspc_rs.errors import DataError, InvalidValueError, MissingFileError
-from pspc_rs.files import decode_errors, is_gzip, open_file, open_zip
+from pspc_rs.files import decode_errors, is_gzip, open_file, zip_names
 from pspc_rs.progress import Progress
 
 NAMES = (*EMBEDDED, *SOURCES)
@@ -130,8 +129,11 @@ def _format_of(path: Path) -> Format:
     """
     if path.is_dir():
         return _format_of_folder(path)
-    with decode_errors(path):
-        return _format_of_zip(path) if zipfile.is_zipfile(path) else _format_of_file(path)
+    members = zip_names(path)
+    if members is None:
+        return _format_of_file(path)
+    suffixes = {PurePosixPath(name).suffix.lower() for name in members}
+    return "npz" if ".npy" in suffixes and not suffixes & SUFFIXES else "edm_zip"
 
 
 def _format_of_folder(path: Path) -> Format:
@@ -142,14 +144,8 @@ def _format_of_folder(path: Path) -> Format:
     return "folder"
 
 
-def _format_of_zip(path: Path) -> Format:
-    with open_zip(path) as archive:
-        suffixes = {PurePosixPath(name).suffix.lower() for name in archive.namelist()}
-    return "npz" if ".npy" in suffixes and not suffixes & SUFFIXES else "edm_zip"
-
-
 def _format_of_file(path: Path) -> Format:
-    with open_file(path) as stream:
+    with decode_errors(path), open_file(path) as stream:
         start = stream.read(512)
     if start[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC):
         return "cifar10"

@@ -95,9 +95,9 @@ def read_npz(
         ...     read_npz(file)
         ImageSet('few', 3 images of [1, 8, 8] uint8, 2 classes, xflip=False)
     """
-    file = require_path(path)
     one_of("split", split, _IMAGE_KEYS)
-    with open_zip(file) as archive:
+    with open_zip(path) as archive:
+        file = Path(path)
         keys = {name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")}
         images_key = next((key for key in _IMAGE_KEYS[split] if key in keys), None)
         if images_key is None:

@@ -125,8 +125,8 @@ def read_edm_zip(
         ...     read_edm_zip(save_edm_zip(data, pathlib.Path(folder, "a.zip")), classes={6})
         ImageSet('a', 2 images of [1, 4, 4] uint8, 1 class, xflip=False)
     """
-    file = require_path(path)
-    with open_zip(file) as archive:
+    with open_zip(path) as archive:
+        file = Path(path)
         members = {member.filename: member for member in archive.infolist() if _is_image(member)}
         names = sorted(members)
         labels = _zip_labels(archive, names)
