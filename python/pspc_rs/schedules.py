@@ -265,7 +265,10 @@ class ThresholdSchedule(Schedule[float]):
         ScheduleError: there are not as many thresholds as noise levels.
 
     Example:
-        >>> ThresholdSchedule((1, 0.4), sigmas=(1.0, 0.1), image_size=(8, 8)).at(0.2)
+        >>> schedule = ThresholdSchedule((1, 0.4), sigmas=(1.0, 0.1), image_size=(8, 8))
+        >>> schedule
+        ThresholdSchedule('custom', 2 levels from sigma 1 to 0.1, 8 x 8 images, nearest='linear')
+        >>> schedule.at(0.2)
         0.4
     """
 

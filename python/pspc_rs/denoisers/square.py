@@ -40,6 +40,8 @@ class PSPCSquare(PosteriorComposite):
         >>> import numpy as np, pspc_rs as pspc
         >>> images = np.random.default_rng(0).integers(0, 256, (100, 3, 8, 8), dtype=np.uint8)
         >>> D = pspc.PSPCSquare(pspc.ImageSet(images), patch_sizes=[8, 5, 3], sigmas=[10.0, 1.0, 0.1])
+        >>> D  # doctest: +ELLIPSIS
+        PSPCSquare(ImageSet(...), PatchSchedule('custom', 3 levels from sigma 10 to 0.1, ...), device='cpu')
         >>> D(np.zeros((2, 3, 8, 8), np.float32), sigma=[3.0, 0.2]).shape
         (2, 3, 8, 8)
     """
