@@ -154,6 +154,18 @@ def test_progress_is_shown_when_asked_for(
     assert ("a.zip" in capsys.readouterr().err) == bool(progress)
 
 
+def test_progress_may_be_a_function(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    data = ImageSet(random_images(40, 1, 4, 4))
+    path = save_edm_zip(data, tmp_path / "a.zip", progress=lambda *call: calls.append(call))
+    assert calls == [(done, 40) for done in range(1, 41)]
+    calls.clear()
+    load(path, progress=lambda *call: calls.append(call))
+    assert calls == [(1, 40), (33, 40), (40, 40)]
+    with pytest.raises(DTypeError, match="progress is 'yes'"):
+        load(path, progress="yes")  # type: ignore[arg-type]
+
+
 def test_folders_are_read_recursively_in_the_order_of_their_paths(tmp_path: Path) -> None:
     images = random_images(4, 3, 3, 5)
     names = ["a.png", "b/a.bmp", "b/c/d.tiff", "b.png"]

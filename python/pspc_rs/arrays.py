@@ -198,6 +198,26 @@ def check_finite(name: str, array: object) -> None:
         raise InvalidValueError(f"{name} holds {values[index]} at [{where}]; all values must be finite")
 
 
+def check_like(what: str, returned: Any, x: Any) -> None:
+    """Refuses what a function returned if it is not an array or tensor of the kind and shape of its argument.
+
+    Raises:
+        DTypeError: it is another kind.
+        ShapeError: it has another shape.
+
+    Example:
+        >>> check_like("the model", np.zeros(2), np.zeros(3))
+        Traceback (most recent call last):
+        ...
+        pspc_rs.errors.ShapeError: the model returned shape [2] for [3]; it must be the same
+    """
+    if is_torch(returned) != is_torch(x) or not hasattr(returned, "shape"):
+        kinds = f"a {type(returned).__name__} for a {type(x).__name__}"
+        raise DTypeError(f"{what} returned {kinds}; it must return the same")
+    if tuple(returned.shape) != tuple(x.shape):
+        raise ShapeError(f"{what} returned shape {list(returned.shape)} for {list(x.shape)}; it must be the same")
+
+
 def sigma_vector(sigma: object, batch: int) -> NDArray[np.float64]:
     """Noise levels as float64 [batch], one per sample.
 

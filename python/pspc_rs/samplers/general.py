@@ -11,7 +11,6 @@ from pspc_rs.progress import Progress
 from pspc_rs.samplers.design_space import EPSILON_S, NoiseSchedule, noise_schedule
 from pspc_rs.samplers.integrator import Callback, Denoise, Integrator, Model, Step
 from pspc_rs.samplers.noise import Churn, Noise, noise_like
-from pspc_rs.sigmas import check_grid
 
 _SOLVERS = ("euler", "heun")
 _SCALINGS = ("none", "vp")
@@ -81,9 +80,8 @@ def sample_general(
         array([[[[ 1., -1.]]]])
     """
     integrator = Integrator(model, x, sigmas, extra_args, float64_state)
-    levels = check_grid(sigmas)
-    levels = levels[levels > 0]
-    times = _as_schedule(schedule, float(levels[-1]), float(levels[0]), epsilon_s)
+    lowest = min(level for level in integrator.levels if level > 0)
+    times = _as_schedule(schedule, lowest, integrator.levels[0], epsilon_s)
     path = _Path(times, one_of("scaling", scaling, _SCALINGS))
     second_order = one_of("solver", solver, _SOLVERS) == "heun"
     reach = real_number("alpha", alpha, above=0, most=1)

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
-from pspc_rs.arrays import check_finite, import_torch, is_torch, to_numpy
+from pspc_rs.arrays import check_finite, check_like, import_torch, is_torch, to_numpy
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.progress import Progress, reporting
 from pspc_rs.reprs import build_repr
@@ -40,6 +40,7 @@ class Integrator:
     """The checked arguments of a sampler; ``integrate`` takes its steps.
 
     Attributes:
+        levels: the noise levels.
         steps: number of steps, one fewer than noise levels.
         start: the first state, in the dtype of the states.
 
@@ -69,10 +70,10 @@ class Integrator:
         check_finite("x", images)
         if not callable(model):
             raise DTypeError(f"model is a {type(model).__name__}; allowed are functions model(x, sigma)")
-        self._levels: list[float] = check_grid(sigmas).tolist()
-        self.steps = len(self._levels) - 1
+        self.levels: list[float] = check_grid(sigmas).tolist()
+        self.steps = len(self.levels) - 1
         if self.steps < 1:
-            raise InvalidValueError(f"sigmas are {self._levels}; a step needs two noise levels, the last may be 0")
+            raise InvalidValueError(f"sigmas are {self.levels}; a step needs two noise levels, the last may be 0")
         self._model = model
         self._extra_args = dict(extra_args or {})
         self._input_dtype = x.dtype
@@ -84,14 +85,14 @@ class Integrator:
     def __repr__(self) -> str:
         states = f"{list(self.start.shape)} {str(self.start.dtype).removeprefix('torch.')}"
         steps = f"{self.steps} step{'s' * (self.steps != 1)}"
-        return build_repr(self, states, f"{steps} from sigma {self._levels[0]:g} to {self._levels[-1]:g}")
+        return build_repr(self, states, f"{steps} from sigma {self.levels[0]:g} to {self.levels[-1]:g}")
 
     def integrate(self, step: Stepper, callback: Callback | None, progress: bool | Progress, trajectory: bool) -> Any:
         """The last state, or all states stacked along a new first axis, in the dtype of the input."""
         x = self.start
         states = [x]
         with _without_gradients(x), reporting(progress, "step", "sampling", self.steps) as report:
-            for i, (sigma, sigma_next) in enumerate(pairwise(self._levels)):
+            for i, (sigma, sigma_next) in enumerate(pairwise(self.levels)):
                 done = step(self._denoise, x, sigma, sigma_next)
                 if callback is not None:
                     state = {"x": done.x, "i": i, "sigma": sigma, "sigma_hat": done.sigma_hat}
@@ -106,13 +107,7 @@ class Integrator:
         levels = np.full(len(x), sigma, self._sigma_dtype)
         sigmas = import_torch("a tensor").from_numpy(levels).to(x.device) if is_torch(x) else levels
         denoised = self._model(_cast(x, self._input_dtype), sigmas, **self._extra_args)
-        if is_torch(denoised) != is_torch(x) or not hasattr(denoised, "shape"):
-            kinds = f"a {type(denoised).__name__} for a {type(x).__name__}"
-            raise DTypeError(f"the model returned {kinds}; it must return the same")
-        if tuple(denoised.shape) != tuple(x.shape):
-            raise ShapeError(
-                f"the model returned shape {list(denoised.shape)} for {list(x.shape)}; it must be the same"
-            )
+        check_like("the model", denoised, x)
         check_finite(f"the model's output at sigma {sigma:g}", denoised)
         return _cast(denoised, x.dtype)
 

@@ -9,9 +9,8 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import check_finite, import_torch, is_torch, like, to_numpy
+from pspc_rs.arrays import check_finite, check_like, import_torch, is_torch, like, to_numpy
 from pspc_rs.checks import image_shape, in_order, integer, one_of, real_number
-from pspc_rs.errors import DTypeError, ShapeError
 from pspc_rs.reprs import build_repr
 
 Noise: TypeAlias = int | Callable[[Any], Any]
@@ -58,6 +57,7 @@ def noise_source(generator: Generator = "auto") -> str:
     """The library that draws initial noise, "torch" or "numpy": for "auto" torch, if it is installed.
 
     Raises:
+        DTypeError: generator is not a string.
         InvalidValueError: generator is none of "auto", "torch", "numpy".
 
     Example:
@@ -131,10 +131,7 @@ def _checked_seed(seed: object) -> int:
 
 
 def _checked_noise(drawn: Any, x: Any) -> Any:
-    if is_torch(drawn) != is_torch(x) or not hasattr(drawn, "shape"):
-        raise DTypeError(f"noise() returned a {type(drawn).__name__} for a {type(x).__name__}; it must return the same")
-    if tuple(drawn.shape) != tuple(x.shape):
-        raise ShapeError(f"noise() returned shape {list(drawn.shape)} for {list(x.shape)}; it must be the same")
+    check_like("noise()", drawn, x)
     check_finite("what noise() returned", drawn)
     return drawn
 

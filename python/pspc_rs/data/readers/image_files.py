@@ -74,17 +74,15 @@ def read_folder(
     folder = require_path(path)
     names = sorted(_image_names(folder))
     labels = _folder_labels(folder, names)
-    return _image_set(
+    images, labels = _decode_chosen(
         folder,
         names,
         labels,
         lambda name: ImageFile(str(folder / name), partial(read_limited, folder / name)),
-        max_size=max_size,
-        classes=classes,
+        choice=(max_size, classes),
         progress=progress,
-        xflip=xflip,
-        name=folder.name,
     )
+    return ImageSet(images, labels, xflip, name=folder.name)
 
 
 def read_edm_zip(
@@ -130,17 +128,15 @@ def read_edm_zip(
         members = {member.filename: member for member in archive.infolist() if _is_image(member)}
         names = sorted(members)
         labels = _zip_labels(archive, names)
-        return _image_set(
+        images, labels = _decode_chosen(
             file,
             names,
             labels,
             lambda name: ImageFile(f"{file}, member {name}", partial(read_member, archive, members[name])),
-            max_size=max_size,
-            classes=classes,
+            choice=(max_size, classes),
             progress=progress,
-            xflip=xflip,
-            name=file.stem,
         )
+    return ImageSet(images, labels, xflip, name=file.stem)
 
 
 def save_edm_zip(data: ImageSet, path: str | os.PathLike[str], *, progress: bool | Progress | None = None) -> Path:
@@ -189,24 +185,21 @@ def save_edm_zip(data: ImageSet, path: str | os.PathLike[str], *, progress: bool
     return target
 
 
-def _image_set(
+def _decode_chosen(
     source: Path,
     names: list[str],
     labels: NDArray[np.int64] | None,
     image_file: Callable[[str], ImageFile],
     *,
-    max_size: int | None,
-    classes: Collection[int] | None,
+    choice: tuple[int | None, Collection[int] | None],
     progress: bool | Progress | None,
-    xflip: bool,
-    name: str,
-) -> ImageSet:
-    """The chosen images of a folder or archive, the only ones that are decoded."""
+) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
+    """The images of a folder or archive that (max_size, classes) choose, and their labels; no others are decoded."""
     if not names:
         raise DataError(f"{source} holds no images; known are the suffixes {', '.join(sorted(SUFFIXES))}")
-    positions = np.arange(len(names))[choose(len(names), labels, max_size, classes)]
+    positions = np.arange(len(names))[choose(len(names), labels, *choice)]
     images = decode_images([image_file(names[i]) for i in positions], source.name, progress)
-    return ImageSet(images, None if labels is None else labels[positions], xflip, name=name)
+    return images, None if labels is None else labels[positions]
 
 
 def _image_names(folder: Path) -> list[str]:
