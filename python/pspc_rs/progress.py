@@ -2,8 +2,8 @@
 
 A long call takes ``progress``, a function called as ``progress(done, total)`` with two integers, ``done`` growing up to
 ``total``. An exception raised by it stops the work. A progress that also has a method ``describe(what)``, as
-`ProgressBar` has, is told in words what is being worked on. Where True and False are taken as well, `reporting` turns
-them into such a function.
+`ProgressBar` has, gets in words what is being worked on. Where a call also takes True and False, `reporting` turns them
+into such a function.
 """
 
 import sys

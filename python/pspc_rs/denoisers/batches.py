@@ -21,7 +21,7 @@ def in_parts(work: Callable[[slice], Part], total: int, largest: int) -> tuple[l
         The results in order, and the size of parts that fitted.
 
     Raises:
-        MemoryError: not even a part of 1 fits; or torch's own error.
+        MemoryError: a part of 1 does not fit; on a GPU, torch's error.
 
     Example:
         >>> in_parts(lambda part: part.stop - part.start, 5, 2)

@@ -24,7 +24,7 @@ Denoise: TypeAlias = Callable[[Any, float], Any]
 
 
 class Step(NamedTuple):
-    """The state that a step leads to, and what a callback is told about the step."""
+    """The state that a step leads to, and what the callback gets: x, sigma_hat and denoised."""
 
     x_next: Any
     x: Any
@@ -54,7 +54,7 @@ class Integrator:
     Raises:
         ShapeError: x does not have four axes.
         DTypeError: x is not an array of floats, or model cannot be called.
-        InvalidValueError: x holds NaN or infinities, or the noise levels are not descending or fewer than two.
+        InvalidValueError: x has NaN or infinities, or the noise levels do not descend or are fewer than two.
 
     Example:
         >>> Integrator(lambda x, sigma: x, np.zeros((1, 1, 2, 2)), [1.0, 0.5, 0.0], None, False)

@@ -51,7 +51,7 @@ def sample_euler(
     Raises:
         ShapeError: x does not have four axes, or the model returned another shape.
         DTypeError: x is not an array of floats, or the model returned something else.
-        InvalidValueError: x or what the model returned holds NaN or infinities, or the sigmas are not descending.
+        InvalidValueError: x or the model's result has NaN or infinities, or the sigmas do not descend.
 
     Example:
         >>> def D(x, sigma):  # of data whose only image is 0.5 everywhere
@@ -251,7 +251,7 @@ def sample(
         >>> sample(D, 1, "euler", shape=(1, 1, 2))
         array([[[[0.5, 0.5]]]], dtype=float32)
     """
-    take = SAMPLERS[one_of("sampler", sampler, SAMPLERS)]
+    sampler_function = SAMPLERS[one_of("sampler", sampler, SAMPLERS)]
     low, high = _clipped_range(D, sigma_min, sigma_max)
     sigmas = edm_sigmas(num_steps, low, high, rho)
     size = (integer("n", n), *_image_shape(D, shape, x_init))
@@ -263,7 +263,7 @@ def sample(
         x_init = import_torch("as_torch=True").from_numpy(np.array(x_init))
     if sampler == "edm":
         sampler_options.setdefault("noise", seed)
-    return take(D, x_init, sigmas, **sampler_options)
+    return sampler_function(D, x_init, sigmas, **sampler_options)
 
 
 def _euler_step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
@@ -301,13 +301,15 @@ def _limit(D: object, name: str, otherwise: float) -> float:
 
 
 def _image_shape(D: object, shape: Sequence[int] | None, x_init: Any) -> tuple[int, int, int]:
-    own = getattr(D, "shape", None)
-    own = own if isinstance(own, tuple | list) else None
-    if shape is None and own is None and x_init is not None:
+    """The shape of images: the one given, that of D or that of x_init."""
+    of_denoiser = getattr(D, "shape", None)
+    if not isinstance(of_denoiser, tuple | list):
+        of_denoiser = None
+    if shape is None and of_denoiser is None and x_init is not None:
         return image_shape(tuple(to_numpy(x_init, "x_init").shape[1:]))
-    if shape is None and own is None:
+    if shape is None and of_denoiser is None:
         raise ShapeError("the denoiser has no attribute shape; give shape=(channels, height, width)")
-    known = image_shape(own if shape is None else shape)
-    if own is not None and tuple(own) != known:
-        raise ShapeError(f"shape is {list(known)}, but the denoiser is for images of shape {list(own)}")
-    return known
+    checked = image_shape(of_denoiser if shape is None else shape)
+    if of_denoiser is not None and tuple(of_denoiser) != checked:
+        raise ShapeError(f"shape is {list(checked)}, but the denoiser is for images of shape {list(of_denoiser)}")
+    return checked
