@@ -16,9 +16,21 @@ import pspc_rs
 ROOT = Path(pspc_rs.__file__).parent
 
 LAYERS = (
-    {"_core", "arrays", "checks", "deprecation", "design_space", "errors", "files", "noise", "progress", "reprs"},
+    {
+        "_core",
+        "arrays",
+        "checks",
+        "deprecation",
+        "design_space",
+        "errors",
+        "files",
+        "noise",
+        "pickles",
+        "progress",
+        "reprs",
+    },
     {"cuda", "data", "images", "schedules", "sigmas"},
-    {"denoisers", "heatmaps", "networks", "provenance", "runs", "samplers"},
+    {"denoisers", "heatmaps", "networks", "outputs", "provenance", "runs", "samplers"},
     {"__init__", "demo", "experiments", "training"},
     {"cli"},
 )
