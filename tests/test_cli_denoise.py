@@ -16,7 +16,7 @@ from command_line import fail, invoke, names, normals, random_data, succeed
 from pspc_rs.data import ImageSet
 from pspc_rs.experiments import forward_noisy
 from pspc_rs.heatmaps import gaussian_heatmaps
-from pspc_rs.noise import noise_source
+from pspc_rs.samplers import noise_source
 
 
 @pytest.fixture(autouse=True)

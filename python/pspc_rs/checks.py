@@ -68,8 +68,24 @@ def real_number(
     return number
 
 
-def integer(name: str, value: object, least: int = 1, most: int | None = None) -> int:
-    """One integer from ``least`` to ``most``.
+def in_order(low_name: str, low: float, high_name: str, high: float) -> None:
+    """Refuses two bounds of a range of which the upper one is below the lower one.
+
+    Raises:
+        InvalidValueError: it is.
+
+    Example:
+        >>> in_order("S_min", 2.0, "S_max", 1.0)
+        Traceback (most recent call last):
+        ...
+        pspc_rs.errors.InvalidValueError: S_max is 1, below S_min, which is 2; it must not be
+    """
+    if high < low:
+        raise InvalidValueError(f"{high_name} is {high:g}, below {low_name}, which is {low:g}; it must not be")
+
+
+def integer(name: str, value: object, least: int | None = 1, most: int | None = None) -> int:
+    """One integer from ``least`` to ``most``; None is no bound.
 
     Raises:
         DTypeError: value is not an integer; booleans are refused.
@@ -83,14 +99,17 @@ def integer(name: str, value: object, least: int = 1, most: int | None = None) -
         ...
         pspc_rs.errors.InvalidValueError: num_blocks is 65; allowed are integers from 1 to 64
     """
-    allowed = f"integers of at least {least}" if most is None else f"integers from {least} to {most}"
+    if least is None:
+        allowed = "integers" if most is None else f"integers of at most {most}"
+    else:
+        allowed = f"integers of at least {least}" if most is None else f"integers from {least} to {most}"
     if isinstance(value, bool | np.bool_) or not hasattr(value, "__index__"):
         raise DTypeError(f"{name} is {value!r:.80}; allowed are {allowed}")
     try:
         number = operator.index(cast(Any, value))
     except TypeError as error:
         raise DTypeError(f"{name} is {value!r:.80}; allowed are {allowed}") from error
-    if number < least or (most is not None and number > most):
+    if (least is not None and number < least) or (most is not None and number > most):
         raise InvalidValueError(f"{name} is {number}; allowed are {allowed}")
     return number
 
@@ -181,3 +200,21 @@ def sigma_range(sigma_min: object, sigma_max: object) -> tuple[float, float]:
     if high < low:
         raise InvalidValueError(f"sigma_max is {high:g}, below sigma_min, which is {low:g}; it must not be")
     return low, high
+
+
+def image_shape(shape: object) -> tuple[int, int, int]:
+    """The three lengths (channels, height, width) of an image.
+
+    Raises:
+        ShapeError: there are not three of them.
+        DTypeError: one is not an integer.
+        InvalidValueError: one is below 1.
+
+    Example:
+        >>> image_shape([3, 32, 32])
+        (3, 32, 32)
+    """
+    if not isinstance(shape, Sequence) or isinstance(shape, str) or len(shape) != 3:
+        raise ShapeError(f"shape is {shape!r}; allowed is (channels, height, width)")
+    channels, height, width = (integer("each length of shape", length) for length in shape)
+    return channels, height, width

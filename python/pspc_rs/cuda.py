@@ -81,7 +81,6 @@ def engine(bank: _core.Bank, ordinal: int | None) -> _core.Engine:
     """
     if ordinal is None:
         return _core.Engine(bank)
-    from pspc_rs.data.cache import cache_dir
 
     _load_nvrtc()
     try:

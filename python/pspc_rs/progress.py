@@ -2,21 +2,24 @@
 
 A long call takes ``progress``, a function called as ``progress(done, total)`` with two integers, ``done`` growing up to
 ``total``. An exception raised by it stops the work. A progress that also has a method ``describe(what)``, as
-`ProgressBar` has, is told in words what is being worked on.
+`ProgressBar` has, gets in words what is being worked on. Where a call also takes True and False, `reporting` turns them
+into such a function.
 """
 
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
-if TYPE_CHECKING:
-    pass
+from pspc_rs.errors import DTypeError
+from pspc_rs.reprs import build_repr
 
 Progress: TypeAlias = Callable[[int, int], object]
 """Called as ``progress(done, total)``."""
 
 _SECONDS_BETWEEN_LINES = 10.0
+_WORTH_SHOWING = 2000
 
 
 def describe(progress: Progress | None, what: str) -> None:
@@ -49,6 +52,36 @@ def part_of(progress: Progress | None, start: int, size: int, total: int) -> Pro
     return lambda done, whole: progress(1000 * start + 1000 * size * done // whole, 1000 * total)
 
 
+@contextmanager
+def reporting(progress: bool | Progress | None, unit: str, what: str, total: int) -> Iterator[Progress]:
+    """The progress function that a caller asked for, for as long as the work lasts.
+
+    Args:
+        progress: True for a `ProgressBar`, False for silence, or a progress function. None is True on a terminal and
+            for a total above 2000, else False.
+        unit: what is counted: "img".
+        what: what is being worked on.
+        total: how much there is.
+
+    Raises:
+        DTypeError: progress is none of these.
+
+    Example:
+        >>> with reporting(lambda done, total: print(done, "of", total), "img", "reading", 3) as report:
+        ...     report(1, 3)
+        1 of 3
+    """
+    if callable(progress):
+        yield progress
+    elif progress is True or (progress is None and total > _WORTH_SHOWING and sys.stderr.isatty()):
+        with ProgressBar(unit, what, total=total) as bar:
+            yield bar
+    elif progress is None or progress is False:
+        yield lambda done, total: None
+    else:
+        raise DTypeError(f"progress is {progress!r}; allowed are True, False and functions progress(done, total)")
+
+
 class ProgressBar:
     """A progress that is shown as a bar on stderr; where that is no terminal, as a line every ten seconds or so.
 
@@ -63,6 +96,8 @@ class ProgressBar:
     Example:
         >>> with ProgressBar("img", "reading", shown=False) as progress:
         ...     progress(3, 10)
+        ...     progress
+        ProgressBar('reading', 3 of 10 img)
     """
 
     def __init__(
@@ -72,6 +107,8 @@ class ProgressBar:
 
         interval = 0.1 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES
         self._scale = scale
+        self._unit = unit
+        self._what = what
         self._bar: tqdm[Any] = tqdm(
             total=total,
             initial=done,
@@ -91,8 +128,12 @@ class ProgressBar:
         self._bar.update(units - self._done)
         self._done = units
 
+    def __repr__(self) -> str:
+        return build_repr(self, repr(self._what), f"{self._done} of {self._bar.total} {self._unit}")
+
     def describe(self, what: str) -> None:
         """Shows in words what is being worked on."""
+        self._what = what
         self._bar.set_description(what, refresh=False)
 
     def __enter__(self) -> Self:

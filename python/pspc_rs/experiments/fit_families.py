@@ -105,7 +105,9 @@ class Sides(Family):
         """PSPC-Square's D(z, sigma) with windows of this side."""
         side, (height, width) = self._side(value), (self._data.height, self._data.width)
         windows = (
-            _core.Components.full(height, width) if isinstance(side, str) else _core.Components.square(height, width, side)
+            _core.Components.full(height, width)
+            if isinstance(side, str)
+            else _core.Components.square(height, width, side)
         )
         self._composite.use(side, windows)
         return self._composite(z, sigma, progress=progress)

@@ -25,8 +25,8 @@ from pspc_rs.experiments.noisy import (
 from pspc_rs.experiments.run_folder import RunFolder
 from pspc_rs.experiments.settings import data_settings, model_settings, settings_key
 from pspc_rs.experiments.table import Row
-from pspc_rs.noise import noise_source
 from pspc_rs.provenance import Clock
+from pspc_rs.samplers import noise_source
 from pspc_rs.sigmas import check_grid, edm_sigmas
 
 Process: TypeAlias = Literal["forward", "reverse"]

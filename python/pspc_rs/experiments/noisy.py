@@ -7,14 +7,13 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.checks import integer
+from pspc_rs.checks import image_shape, integer
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError
 from pspc_rs.experiments.settings import data_settings, model_settings, numeric_settings
-from pspc_rs.noise import image_shape, initial_noise, noise_source
 from pspc_rs.provenance import Clock, describe_data, provenance
 from pspc_rs.runs import BatchRun
-from pspc_rs.samplers import SAMPLERS
+from pspc_rs.samplers import SAMPLERS, initial_noise, noise_source
 from pspc_rs.sigmas import check_grid
 
 Model: TypeAlias = Callable[..., Any]

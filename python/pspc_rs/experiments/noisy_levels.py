@@ -11,8 +11,8 @@ from pspc_rs.data import ImageSet
 from pspc_rs.errors import DataError, InvalidValueError, ShapeError
 from pspc_rs.experiments.noisy import Model, Start, Tick, check_start, forward_noisy, save_reverse
 from pspc_rs.experiments.settings import data_settings, model_settings, settings_key
-from pspc_rs.noise import noise_source
 from pspc_rs.provenance import sha256
+from pspc_rs.samplers import noise_source
 
 
 class NoisyLevels(Sequence[NDArray[Any]]):

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from pspc_rs.data import ImageSet
-from pspc_rs.noise import noise_source
 from pspc_rs.provenance import build, describe_data, plain, versions
+from pspc_rs.samplers import noise_source
 
 _KEY_DIGITS = 12
 

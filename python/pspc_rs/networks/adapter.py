@@ -9,10 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from pspc_rs.arrays import real_array
-from pspc_rs.checks import flag, one_of, real_number, sigma_range
+from pspc_rs.checks import flag, image_shape, one_of, real_number, sigma_range
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.networks.processes import Edm, NoiseProcess, as_levels, check_entries, named_process
-from pspc_rs.noise import image_shape
 
 
 class _State(NamedTuple):

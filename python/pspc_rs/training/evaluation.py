@@ -14,8 +14,8 @@ from pspc_rs.checks import integer
 from pspc_rs.data import ImageSet
 from pspc_rs.files import replacing
 from pspc_rs.networks.edm.preconditioners import Preconditioner
-from pspc_rs.noise import initial_noise
 from pspc_rs.samplers import sample_heun
+from pspc_rs.samplers.noise import initial_noise
 from pspc_rs.sigmas import edm_sigmas
 from pspc_rs.training.batches import one_hot
 

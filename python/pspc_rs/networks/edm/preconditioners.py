@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from pspc_rs.arrays import MAX_SIGMA
 from pspc_rs.checks import flag, integer, integers, real_number, sigma_range
-from pspc_rs.design_space import noise_table
 from pspc_rs.errors import ShapeError
 from pspc_rs.networks.edm.layers import MAX_CHANNELS
 from pspc_rs.networks.processes import as_levels
+from pspc_rs.samplers.design_space import noise_table
 
 _MAX_SIDE = 1 << 13
 _MAX_CLASSES = 1 << 20

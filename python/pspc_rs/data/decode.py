@@ -1,4 +1,4 @@
-"""Decoding of many image files at once, straight into one array."""
+"""Pixels of image files: many files decoded into one array, on all cores."""
 
 import io
 import os
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.data.progress import progress_bar
-from pspc_rs.data.readers.files import MAX_SIDE, damage_named
 from pspc_rs.errors import DataError
+from pspc_rs.files import MAX_SIDE, decode_errors
+from pspc_rs.progress import Progress, reporting
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -25,53 +25,64 @@ SUFFIXES = frozenset(
 )
 """File names that are taken for images."""
 
-# The content decides, not the suffix; formats that run another program (EPS) must never be reached.
+# The content decides, not the suffix; formats that run another program (EPS) are left out.
 _FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF", "PPM", "TGA", "AVIF", "JPEG2000")
 
-# Decoders are content once all pixels are there; a file that lost its end is reported all the same.
+# Decoders stop once all pixels are there; by these bytes a file without its end is noticed.
 _LAST_BYTES = {"PNG": b"IEND\xaeB`\x82", "JPEG": b"\xff\xd9"}
 
 _MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "PA": "RGBA", "RGB": "RGB", "RGBA": "RGBA"}
 
-_PER_TASK = 32
+_FILES_PER_TASK = 32
 
-# Up to this many pixels, threads waiting for the interpreter lock cost more than decoding in parallel wins.
-_SMALL = 64 * 64
+# Up to this many pixels per channel one thread is fastest: more would wait for the interpreter lock.
+_MAX_SINGLE_THREAD_PIXELS = 64 * 64
 
 
 @dataclass(frozen=True)
 class ImageFile:
-    """One image before it is read: the name for messages, and how to get its bytes."""
+    """One image file: its name in messages, and a function that returns its bytes."""
 
     name: str
     read: Callable[[], bytes]
 
 
-def decode_images(files: Sequence[ImageFile], what: str, progress: bool | None) -> NDArray[np.uint8]:
-    """All images as [N, C, H, W] u8; each file is read and decoded once, larger ones on all cores."""
+def decode_images(files: Sequence[ImageFile], what: str, progress: bool | Progress | None) -> NDArray[np.uint8]:
+    """The images as uint8 [N, C, H, W]; each file is read and decoded once, larger ones on all cores.
+
+    Args:
+        files: at least one.
+        what: what messages and the progress bar call them together.
+        progress: see `pspc_rs.progress.reporting`.
+
+    Raises:
+        DataError: a file is damaged, or differs from the first in size or channels.
+    """
     with _quiet_pillow():
         first = _decode(files[0], None)
-        with damage_named(what):
+        with decode_errors(what):
             images = np.empty((len(files), *first.shape), np.uint8)
         images[0] = first
         stop = threading.Event()
 
         def decode_range(start: int) -> int:
-            end = min(start + _PER_TASK, len(files))
+            end = min(start + _FILES_PER_TASK, len(files))
             for index in range(start, end):
                 if stop.is_set():
                     break
                 images[index] = _decode(files[index], first.shape)
             return end - start
 
-        workers = 1 if first[0].size <= _SMALL else os.cpu_count()
-        with progress_bar(len(files), f"reading {what}", progress) as bar, ThreadPoolExecutor(workers) as pool:
-            bar.update(1)
+        total, done = len(files), 1
+        workers = 1 if first[0].size <= _MAX_SINGLE_THREAD_PIXELS else os.cpu_count()
+        with reporting(progress, "img", f"reading {what}", total) as report, ThreadPoolExecutor(workers) as pool:
             try:
-                for count in pool.map(decode_range, range(1, len(files), _PER_TASK)):
-                    bar.update(count)
+                report(done, total)
+                for count in pool.map(decode_range, range(1, total, _FILES_PER_TASK)):
+                    done += count
+                    report(done, total)
             finally:
-                # After an error or Ctrl-C the running tasks end with their current image and the others never start.
+                # After an error or Ctrl-C, running tasks end with their current image and no others start.
                 stop.set()
                 pool.shutdown(wait=False, cancel_futures=True)
     return images
@@ -83,7 +94,7 @@ def _quiet_pillow() -> Iterator[None]:
 
     Image.init()
     with warnings.catch_warnings():
-        # Sizes are checked here, against a limit of ours.
+        # `_check_header` has its own limit on sizes.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         warnings.filterwarnings("ignore", module=r"PIL\.")
         yield
@@ -92,9 +103,9 @@ def _quiet_pillow() -> Iterator[None]:
 def _decode(file: ImageFile, expected: tuple[int, ...] | None) -> NDArray[np.uint8]:
     from PIL import Image
 
-    data = file.read()
     formats = [name for name in _FORMATS if name in Image.OPEN]
-    with damage_named(file.name):
+    with decode_errors(file.name):
+        data = file.read()
         try:
             image = Image.open(io.BytesIO(data), formats=formats)
         except Image.DecompressionBombError as error:
@@ -124,7 +135,11 @@ def _check_header(image: "Image.Image", name: str, expected: tuple[int, ...] | N
 
 
 def pixels_of(image: "Image.Image", name: str) -> NDArray[np.uint8]:
-    """The pixels of a Pillow image, [C, H, W] u8: grey, grey and alpha, RGB or RGBA."""
+    """The pixels of a Pillow image, uint8 [C, H, W]: grey, grey and alpha, RGB or RGBA.
+
+    Raises:
+        DataError: the image has another mode, or more than 8 bits per channel.
+    """
     mode = _target_mode(image, name)
     pixels: NDArray[Any] = np.asarray(image if image.mode == mode else image.convert(mode))
     return pixels[None] if pixels.ndim == 2 else pixels.transpose(2, 0, 1)
@@ -135,8 +150,9 @@ def _channels(image: "Image.Image", name: str) -> int:
 
 
 def _target_mode(image: "Image.Image", name: str) -> str:
-    if _has_more_than_8_bits(image) or image.mode not in _MODES:
-        depth = ", 16 bits a channel" if _has_more_than_8_bits(image) else ""
+    deep = _has_more_than_8_bits(image)
+    if deep or image.mode not in _MODES:
+        depth = ", 16 bits per channel" if deep else ""
         raise DataError(
             f"{name} has mode {image.mode}{depth}; allowed are 8-bit grey, RGB and palette images, with alpha or not"
         )
@@ -146,7 +162,7 @@ def _target_mode(image: "Image.Image", name: str) -> str:
 
 
 def _has_more_than_8_bits(image: "Image.Image") -> bool:
-    # Pillow reads 16-bit colour as RGB by dropping the low byte; only the raw mode of the tile still tells.
+    # Pillow reads 16-bit colour as RGB and drops the low byte; only the raw mode of the tiles says so.
     for tile in getattr(image, "tile", []):
         codec, arguments = tile[0], tile[3] if isinstance(tile[3], tuple) else (tile[3],)
         if any(isinstance(part, str) and ";16" in part for part in arguments):

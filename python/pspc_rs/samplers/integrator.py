@@ -1,31 +1,30 @@
-"""What every sampler does besides its own formula: checks, dtypes, callbacks, progress and trajectories."""
+"""What every sampler does besides its formula: checks, dtypes, callbacks, progress and trajectories."""
 
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
 from itertools import pairwise
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
-from pspc_rs.arrays import check_finite, import_torch, is_torch, to_numpy
+from pspc_rs.arrays import check_finite, check_like, import_torch, is_torch, to_numpy
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
+from pspc_rs.progress import Progress, reporting
+from pspc_rs.reprs import build_repr
 from pspc_rs.sigmas import check_grid
 
 Model: TypeAlias = Callable[..., Any]
 """model(x, sigma, **extra_args) -> denoised; x and denoised are [batch, channels, height, width], sigma is [batch]."""
 
 Callback: TypeAlias = Callable[[dict[str, Any]], object]
-"""Called once a step with a dict of x, i, sigma, sigma_hat and denoised."""
-
-Progress: TypeAlias = bool | Callable[[int, int], object]
-"""True for a tqdm bar, or a function called as progress(steps done, steps in all)."""
+"""Called once per step with a dict of x, i, sigma, sigma_hat and denoised."""
 
 Denoise: TypeAlias = Callable[[Any, float], Any]
 """denoise(state, sigma): the checked model output in the dtype of the state."""
 
 
 class Step(NamedTuple):
-    """The state that a step leads to, and what a callback is told about the step."""
+    """The state that a step leads to, and what the callback gets: x, sigma_hat and denoised."""
 
     x_next: Any
     x: Any
@@ -37,12 +36,13 @@ Stepper: TypeAlias = Callable[[Denoise, Any, float, float], Step]
 """One step of a sampler, step(denoise, x, sigma, sigma_next)."""
 
 
-class Run:
-    """One run of a sampler, whose arguments were checked; ``integrate`` takes the steps.
+class Integrator:
+    """The checked arguments of a sampler; ``integrate`` takes its steps.
 
     Attributes:
+        levels: the noise levels.
         steps: number of steps, one fewer than noise levels.
-        start: the first state, in the dtype that states have.
+        start: the first state, in the dtype of the states.
 
     Args:
         model: called as ``model(x, sigma, **extra_args)``.
@@ -52,13 +52,13 @@ class Run:
         float64_state: keep states in float64; the model still gets the dtype of x.
 
     Raises:
-        ShapeError: x is not of four axes.
+        ShapeError: x does not have four axes.
         DTypeError: x is not an array of floats, or model cannot be called.
-        InvalidValueError: x holds NaN or infinities, or the noise levels are not descending or fewer than two.
+        InvalidValueError: x has NaN or infinities, or the noise levels do not descend or are fewer than two.
 
     Example:
-        >>> Run(lambda x, sigma: x, np.zeros((1, 1, 2, 2)), [1.0, 0.5, 0.0], None, False).steps
-        2
+        >>> Integrator(lambda x, sigma: x, np.zeros((1, 1, 2, 2)), [1.0, 0.5, 0.0], None, False)
+        Integrator([1, 1, 2, 2] float64, 2 steps from sigma 1 to 0)
     """
 
     def __init__(
@@ -70,10 +70,10 @@ class Run:
         check_finite("x", images)
         if not callable(model):
             raise DTypeError(f"model is a {type(model).__name__}; allowed are functions model(x, sigma)")
-        self._levels: list[float] = check_grid(sigmas).tolist()
-        self.steps = len(self._levels) - 1
+        self.levels: list[float] = check_grid(sigmas).tolist()
+        self.steps = len(self.levels) - 1
         if self.steps < 1:
-            raise InvalidValueError(f"sigmas are {self._levels}; a step needs two noise levels, the last may be 0")
+            raise InvalidValueError(f"sigmas are {self.levels}; a step needs two noise levels, the last may be 0")
         self._model = model
         self._extra_args = dict(extra_args or {})
         self._input_dtype = x.dtype
@@ -82,34 +82,32 @@ class Run:
         wide = (import_torch("a tensor") if is_torch(x) else np).float64
         self.start = _cast(x, wide if float64_state else x.dtype)
 
-    def integrate(self, step: Stepper, callback: Callback | None, progress: Progress, trajectory: bool) -> Any:
+    def __repr__(self) -> str:
+        states = f"{list(self.start.shape)} {str(self.start.dtype).removeprefix('torch.')}"
+        steps = f"{self.steps} step{'s' * (self.steps != 1)}"
+        return build_repr(self, states, f"{steps} from sigma {self.levels[0]:g} to {self.levels[-1]:g}")
+
+    def integrate(self, step: Stepper, callback: Callback | None, progress: bool | Progress, trajectory: bool) -> Any:
         """The last state, or all states stacked along a new first axis, in the dtype of the input."""
         x = self.start
         states = [x]
-        with _without_gradients(x), _reporting(progress, self.steps) as report:
-            for i, (sigma, sigma_next) in enumerate(pairwise(self._levels)):
+        with _without_gradients(x), reporting(progress, "step", "sampling", self.steps) as report:
+            for i, (sigma, sigma_next) in enumerate(pairwise(self.levels)):
                 done = step(self._denoise, x, sigma, sigma_next)
                 if callback is not None:
-                    told = {"x": done.x, "i": i, "sigma": sigma, "sigma_hat": done.sigma_hat, "denoised": done.denoised}
-                    callback(told)
+                    state = {"x": done.x, "i": i, "sigma": sigma, "sigma_hat": done.sigma_hat}
+                    callback({**state, "denoised": done.denoised})
                 x = done.x_next
                 if trajectory:
                     states.append(x)
-                report(i + 1)
+                report(i + 1, self.steps)
             return _cast(_stacked(states) if trajectory else x, self._input_dtype)
 
     def _denoise(self, x: Any, sigma: float) -> Any:
         levels = np.full(len(x), sigma, self._sigma_dtype)
-        asked = _cast(x, self._input_dtype)
-        level = import_torch("a tensor").from_numpy(levels).to(x.device) if is_torch(x) else levels
-        denoised = self._model(asked, level, **self._extra_args)
-        if is_torch(denoised) != is_torch(x) or not hasattr(denoised, "shape"):
-            kinds = f"a {type(denoised).__name__} for a {type(x).__name__}"
-            raise DTypeError(f"the model returned {kinds}; it must return the same")
-        if tuple(denoised.shape) != tuple(x.shape):
-            raise ShapeError(
-                f"the model returned shape {list(denoised.shape)} for {list(x.shape)}; it must be the same"
-            )
+        sigmas = import_torch("a tensor").from_numpy(levels).to(x.device) if is_torch(x) else levels
+        denoised = self._model(_cast(x, self._input_dtype), sigmas, **self._extra_args)
+        check_like("the model", denoised, x)
         check_finite(f"the model's output at sigma {sigma:g}", denoised)
         return _cast(denoised, x.dtype)
 
@@ -124,19 +122,3 @@ def _stacked(states: list[Any]) -> Any:
 
 def _without_gradients(x: Any) -> AbstractContextManager[object]:
     return cast(AbstractContextManager[object], import_torch("a tensor").no_grad()) if is_torch(x) else nullcontext()
-
-
-@contextmanager
-def _reporting(progress: Progress, total: int) -> Iterator[Callable[[int], object]]:
-    """A function to call with the number of steps done."""
-    if callable(progress):
-        yield lambda done: progress(done, total)
-    elif progress is False:
-        yield lambda done: None
-    elif progress is True:
-        from tqdm import tqdm
-
-        with tqdm(total=total, desc="sampling", unit="step") as bar:
-            yield lambda done: bar.update()
-    else:
-        raise DTypeError(f"progress is {progress!r}; allowed are True, False and functions progress(done, total)")

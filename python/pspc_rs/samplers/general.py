@@ -1,17 +1,16 @@
-"""One sampler for every schedule and scaling: EDM's, Song et al.'s and Nichol and Dhariwal's are cases of it."""
+"""One sampler for every noise schedule and scaling: EDM's, Song et al.'s and Nichol and Dhariwal's are cases of it."""
 
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
 from pspc_rs.arrays import Array
-from pspc_rs.checks import real_number
-from pspc_rs.churn import checked_churn
-from pspc_rs.design_space import EPSILON_S, Schedule, find_schedule
-from pspc_rs.errors import DTypeError, InvalidValueError
-from pspc_rs.noise import Noise, noise_like
-from pspc_rs.sigmas import check_grid
-from pspc_rs.solver_run import Callback, Denoise, Model, Progress, Run, Step
+from pspc_rs.checks import one_of, real_number
+from pspc_rs.errors import DTypeError
+from pspc_rs.progress import Progress
+from pspc_rs.samplers.design_space import EPSILON_S, NoiseSchedule, noise_schedule
+from pspc_rs.samplers.integrator import Callback, Denoise, Integrator, Model, Step
+from pspc_rs.samplers.noise import Churn, Noise, noise_like
 
 _SOLVERS = ("euler", "heun")
 _SCALINGS = ("none", "vp")
@@ -22,7 +21,7 @@ def sample_general(
     x: Array,
     sigmas: object,
     *,
-    schedule: str | Schedule = "linear",
+    schedule: str | NoiseSchedule = "linear",
     scaling: str = "none",
     solver: str = "heun",
     alpha: float = 1.0,
@@ -35,11 +34,11 @@ def sample_general(
     noise: Noise = 0,
     extra_args: Mapping[str, Any] | None = None,
     callback: Callback | None = None,
-    progress: Progress = False,
+    progress: bool | Progress = False,
     float64_state: bool = False,
     trajectory: bool = False,
 ) -> Array:
-    """Samples along any schedule sigma(t) and scaling s(t) by Euler's method or a second-order one.
+    """Samples along any noise schedule sigma(t) and scaling s(t) by Euler's method or a second-order one.
 
     The images y = s(t) z follow dy/dt = (sigma'/sigma + s'/s) y - (sigma' s / sigma) D(y / s, sigma). From t to t + h
     and with the slope d at t, Euler's method takes y + h d. The second-order ones take the slope d' at
@@ -47,19 +46,19 @@ def sample_general(
     2/3 Ralston's. Karras et al., "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, algorithms
     1 to 3. With the defaults this is ``sample_edm``.
 
-    Arguments, result and errors are those of ``sample_edm``, whose noise is added here, too, and:
+    Noise is added as in ``sample_edm``. Arguments, result and errors are those of ``sample_edm``, and:
 
     Args:
         model: see ``sample_euler``.
         x: see ``sample_euler``; it is not scaled by s.
-        sigmas: see ``sample_euler``; ``design_space`` has the discretisations of earlier samplers.
-        schedule: "linear", "ve", "vp", or an object like those of ``design_space``. "vp" is made to pass through the
-            first and the last noise level above 0.
+        sigmas: see ``sample_euler``; ``samplers.design_space`` has the discretisations of earlier samplers.
+        schedule: "linear", "ve", "vp", or an object like ``samplers.design_space.VPSchedule()``. "vp" is made to pass
+            through the first and the last noise level above 0.
         scaling: "none", or "vp" for s = 1 / sqrt(1 + sigma^2).
         solver: "heun" for the second-order methods, or "euler".
-        alpha: above 0 and at most 1: where the second slope is taken.
+        alpha: where the second slope is taken, above 0 and up to 1.
         epsilon_s: time of the last noise level above 0 of the schedule "vp".
-        round_sigma: levels that the model knows, for the levels that noise is added up to.
+        round_sigma: returns the level that the model knows for a level that noise was added up to.
         S_churn: see ``sample_edm``.
         S_min: see ``sample_edm``.
         S_max: see ``sample_edm``.
@@ -73,31 +72,24 @@ def sample_general(
 
     Example:
         >>> import numpy as np
-        >>> from pspc_rs.design_space import vp_sigmas
+        >>> from pspc_rs.samplers.design_space import vp_sigmas
         >>> x = np.array([[[[80.0, -80.0]]]])  # of data that are normal with variance 1
         >>> def D(x, sigma):
         ...     return x / (1 + sigma**2)
         >>> sample_general(D, x, vp_sigmas(50, 0.002, 80.0), schedule="vp", scaling="vp").round(2)
         array([[[[ 1., -1.]]]])
     """
-    run = Run(model, x, sigmas, extra_args, float64_state)
-    levels = check_grid(sigmas)
-    levels = levels[levels > 0]
-    path = _Path(_schedule(schedule, float(levels[-1]), float(levels[0]), epsilon_s), _one_of(_SCALINGS, scaling))
-    second_order = _one_of(_SOLVERS, solver) == "heun"
-    reach = real_number("alpha", alpha)
-    if not 0 < reach <= 1:
-        raise InvalidValueError(f"alpha is {reach:g}; allowed are numbers above 0 and up to 1")
-    churn = checked_churn(run.steps, S_churn, S_min, S_max, S_noise)
-    draw = noise_like(noise, run.start)
-    rounded = (lambda sigma: sigma) if round_sigma is None else round_sigma
+    integrator = Integrator(model, x, sigmas, extra_args, float64_state)
+    lowest = min(level for level in integrator.levels if level > 0)
+    times = _as_schedule(schedule, lowest, integrator.levels[0], epsilon_s)
+    path = _Path(times, one_of("scaling", scaling, _SCALINGS))
+    second_order = one_of("solver", solver, _SOLVERS) == "heun"
+    reach = real_number("alpha", alpha, above=0, most=1)
+    churn = Churn.checked(integrator.steps, S_churn, S_min, S_max, S_noise)
+    draw = noise_like(noise, integrator.start)
 
     def step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
-        growth = churn.at(sigma)
-        if growth:
-            raised = float(rounded(sigma * (1 + growth)))
-            x = x + churn.strength * math.sqrt(max(raised**2 - sigma**2, 0.0)) * draw(x)
-            sigma = raised
+        x, sigma = churn.add(x, sigma, draw, round_sigma)
         denoised = denoise(x, sigma)
         t, t_next = path.time(sigma), path.time(sigma_next)
         h = t_next - t
@@ -111,13 +103,13 @@ def sample_general(
             slope = (1 - 1 / (2 * reach)) * slope + slope_mid / (2 * reach)
         return Step((y + h * slope) / path.scale(t_next), x, sigma, denoised)
 
-    return cast(Array, run.integrate(step, callback, progress, trajectory))
+    return cast(Array, integrator.integrate(step, callback, progress, trajectory))
 
 
 class _Path:
-    """Noise level and scale as functions of time, and the slope of what follows them."""
+    """Noise level and scale as functions of time, and the slope of the scaled images that follow them."""
 
-    def __init__(self, schedule: Schedule, scaling: str) -> None:
+    def __init__(self, schedule: NoiseSchedule, scaling: str) -> None:
         self.sigma = schedule.sigma
         self.time = schedule.time
         self._sigma_slope = schedule.slope
@@ -132,15 +124,9 @@ class _Path:
         return (sigma_slope / sigma + scale_slope / scale) * y - (sigma_slope * scale / sigma) * denoised
 
 
-def _schedule(schedule: str | Schedule, sigma_min: float, sigma_max: float, epsilon_s: object) -> Schedule:
+def _as_schedule(schedule: str | NoiseSchedule, sigma_min: float, sigma_max: float, epsilon_s: object) -> NoiseSchedule:
     if isinstance(schedule, str):
-        return find_schedule(schedule, sigma_min, sigma_max, real_number("epsilon_s", epsilon_s))
+        return noise_schedule(schedule, sigma_min, sigma_max, real_number("epsilon_s", epsilon_s))
     if not all(callable(getattr(schedule, name, None)) for name in ("sigma", "slope", "time")):
         raise DTypeError(f"schedule is a {type(schedule).__name__}; allowed are names, and objects like VPSchedule()")
     return schedule
-
-
-def _one_of(allowed: tuple[str, ...], name: object) -> str:
-    if not isinstance(name, str) or name not in allowed:
-        raise InvalidValueError(f"{name!r:.80} is none of {', '.join(allowed)}")
-    return name

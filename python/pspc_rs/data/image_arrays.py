@@ -1,40 +1,25 @@
-"""What every image array goes through on its way in: checks of type, shape and range, and no copy without need."""
+"""Arrays of images, labels and indices as an `ImageSet` takes them: checked, and copied only where necessary."""
 
-import operator
 from collections.abc import Collection, Iterator
 from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import is_torch, numpy_view
+from pspc_rs.arrays import as_numpy
 from pspc_rs.checks import integer
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, ShapeError
 
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
-"""Image arrays as they are held: u8, or float32 in whatever unit the data set uses."""
+"""Images as they are stored: uint8 bytes u for pixels u / 127.5 - 1, or the pixels themselves in float32."""
 
 Choice: TypeAlias = slice | NDArray[np.int64]
-"""Which stored images are meant: a slice where one will do, because slicing copies nothing."""
+"""Which stored images are chosen: a slice where that is possible, because slicing copies nothing."""
 
 MAX_MAGNITUDE = 1e6
-"""Float pixels beyond this are refused: their squared distances drown everything in float32."""
+"""Largest magnitude of a float pixel: squared distances of larger ones exceed the precision of float32."""
 
 _CHUNK_BYTES = 1 << 24
-
-
-def as_numpy(array: object, what: str) -> NDArray[Any]:
-    """A plain numpy view of an array or tensor; memory is shared unless the tensor lives on a device or is bfloat16."""
-    if isinstance(array, np.ma.MaskedArray):
-        raise DTypeError(f"{what} is a masked array; fill it first, for example with .filled(0)")
-    if is_array(array):
-        return numpy_view(array)
-    raise DTypeError(f"{what} must be a numpy array or a torch tensor, not {type(array).__name__}")
-
-
-def is_array(value: object) -> bool:
-    """Whether `as_numpy` takes it."""
-    return is_torch(value) or hasattr(value, "__array__")
 
 
 def chunks(array: NDArray[Any]) -> Iterator[slice]:
@@ -43,8 +28,32 @@ def chunks(array: NDArray[Any]) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, len(array), step))
 
 
-def as_pixels(images: object) -> Pixels:
-    """A read-only, C-contiguous [N, C, H, W] array of u8 or float32; a copy is made only when the input is neither."""
+def as_stored(images: object, labels: object) -> tuple[Pixels, NDArray[np.int64] | None]:
+    """Images and labels, checked and read-only.
+
+    Args:
+        images: [N, C, H, W] or [N, H, W], uint8 or floats.
+        labels: N integers, or None.
+
+    Returns:
+        C-contiguous uint8 or float32 [N, C, H, W], copied only from other layouts and dtypes, and an int64 copy [N].
+
+    Raises:
+        DataError: there is no image.
+        DTypeError: another type of pixels or labels.
+        InvalidValueError: a pixel is not finite or beyond 1e6, or a label does not fit into int64.
+        ShapeError: axes that are no images, or not one label per image.
+
+    Example:
+        >>> pixels, labels = as_stored(np.zeros((2, 4, 4)), [0, 1])
+        >>> pixels.shape, pixels.dtype, labels
+        ((2, 1, 4, 4), dtype('float32'), array([0, 1]))
+    """
+    pixels = _as_pixels(images)
+    return pixels, None if labels is None else _as_labels(labels, len(pixels))
+
+
+def _as_pixels(images: object) -> Pixels:
     array = _with_channels(as_numpy(images, "images"))
     held: Pixels
     if array.dtype == np.uint8:
@@ -103,8 +112,7 @@ def _bad_pixel(block: NDArray[Any], start: int) -> InvalidValueError:
     )
 
 
-def as_labels(labels: object, num: int) -> NDArray[np.int64]:
-    """A private, read-only int64 copy of `num` labels."""
+def _as_labels(labels: object, num: int) -> NDArray[np.int64]:
     array = _flat_or_array(labels, "labels")
     if array.shape != (num,):
         raise ShapeError(f"labels have shape {array.shape}; {num} images need labels of shape ({num},)")
@@ -127,7 +135,17 @@ def _flat_or_array(values: object, what: str) -> NDArray[Any]:
 
 
 def as_indices(indices: object, num: int) -> NDArray[np.int64]:
-    """Integer positions below `num` as int64, negative ones counted from the end."""
+    """Indices of `num` images as int64 from 0 up; negative ones count from the end.
+
+    Raises:
+        DTypeError: they are not integers.
+        InvalidValueError: one is out of range.
+        ShapeError: they have several axes.
+
+    Example:
+        >>> as_indices([0, -1], 5)
+        array([0, 4])
+    """
     array = _flat_or_array(indices, "indices")
     if array.size == 0:
         return np.empty(0, np.int64)
@@ -144,7 +162,16 @@ def as_indices(indices: object, num: int) -> NDArray[np.int64]:
 
 
 def as_choice(indices: object, num: int) -> Choice:
-    """The chosen images as a slice when they follow each other, else as indices."""
+    """The chosen images as a slice if they follow each other, else as indices.
+
+    Raises:
+        DataError: no image is chosen.
+        DTypeError, InvalidValueError, ShapeError: see `as_indices`.
+
+    Example:
+        >>> as_choice([2, 3], 5), as_choice([3, 2], 5)
+        (slice(2, 4, None), array([3, 2]))
+    """
     if isinstance(indices, slice):
         indices = range(*indices.indices(num))
     positions = as_indices(indices, num)
@@ -156,45 +183,29 @@ def as_choice(indices: object, num: int) -> Choice:
 
 
 def choose(num: int, labels: NDArray[np.int64] | None, max_size: int | None, classes: Collection[int] | None) -> Choice:
-    """The first `max_size` images out of those whose label is in `classes`."""
+    """The first `max_size` images out of those whose label is in `classes`.
+
+    Raises:
+        DataError: classes are given, labels are not.
+        DTypeError: a class or `max_size` is not an integer.
+        InvalidValueError: a class that no image has, or `max_size` below 1.
+
+    Example:
+        >>> choose(4, np.array([1, 0, 1, 0]), 1, [0])
+        slice(1, 2, None)
+    """
     limit = num if max_size is None else integer("max_size", max_size)
     if classes is None:
         return slice(0, min(limit, num))
     if labels is None:
         raise DataError("classes were asked for, but the data set has no labels")
-    wanted = {_as_class(label) for label in classes}
+    wanted = {integer("each class", label, least=None) for label in classes}
     present = {int(label) for label in np.unique(labels)}
     if not wanted or not wanted <= present:
         raise InvalidValueError(
             f"classes are {sorted(wanted)}; allowed is a non-empty choice from {_shortened(sorted(present))}"
         )
     return as_choice(np.flatnonzero(np.isin(labels, list(wanted)))[:limit], num)
-
-
-def _as_class(label: object) -> int:
-    if isinstance(label, bool) or not hasattr(label, "__index__"):
-        raise DTypeError(f"class {label!r} is a {type(label).__name__}; allowed are integers")
-    return operator.index(cast(Any, label))
-
-
-def as_flag(value: object, what: str) -> bool:
-    """A yes or no; numbers and strings are refused, because "no" would count as true."""
-    if not isinstance(value, bool | np.bool_):
-        raise DTypeError(f"{what} is {value!r}; allowed are True and False")
-    return bool(value)
-
-
-def refuse_test_split(split: str, what: str) -> None:
-    """Complain when a test split is asked of data that has none."""
-    if check_split(split) == "test":
-        raise InvalidValueError(f"split is 'test', but {what} is not divided into training and test images")
-
-
-def check_split(split: str) -> str:
-    """The split, one of train and test."""
-    if split not in ("train", "test"):
-        raise InvalidValueError(f"split is {split!r}; allowed are 'train' and 'test'")
-    return split
 
 
 def _shortened(values: list[int], most: int = 20) -> str:

@@ -1,4 +1,4 @@
-"""Solvers of the probability flow ODE dz/dsigma = (z - D(z, sigma)) / sigma for any model(x, sigma)."""
+"""The samplers by name, and `sample`, which draws images of a denoiser with any of them."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
@@ -8,25 +8,12 @@ from typing import Any, cast
 import numpy as np
 
 from pspc_rs.arrays import Array, import_torch, is_torch, to_numpy
-from pspc_rs.checks import integer, real_number
-from pspc_rs.churn import checked_churn
+from pspc_rs.checks import image_shape, integer, one_of, real_number
 from pspc_rs.errors import InvalidValueError, ShapeError
-from pspc_rs.general_sampler import sample_general
-from pspc_rs.noise import Generator, Noise, image_shape, initial_noise, noise_like, noise_source
+from pspc_rs.progress import Progress
+from pspc_rs.samplers.integrator import Callback, Denoise, Integrator, Model, Step
+from pspc_rs.samplers.noise import Churn, Generator, Noise, initial_noise, noise_like
 from pspc_rs.sigmas import edm_sigmas
-from pspc_rs.solver_run import Callback, Denoise, Model, Progress, Run, Step
-
-__all__ = [
-    "SAMPLERS",
-    "initial_noise",
-    "noise_source",
-    "sample",
-    "sample_dpmpp_2m",
-    "sample_edm",
-    "sample_euler",
-    "sample_general",
-    "sample_heun",
-]
 
 
 def sample_euler(
@@ -36,11 +23,11 @@ def sample_euler(
     *,
     extra_args: Mapping[str, Any] | None = None,
     callback: Callback | None = None,
-    progress: Progress = False,
+    progress: bool | Progress = False,
     float64_state: bool = False,
     trajectory: bool = False,
 ) -> Array:
-    """Samples by Euler's method, one model call a step.
+    """Samples by Euler's method, one model call per step.
 
     z <- z + (s_next - s) (z - D(z, s)) / s; a step to s_next = 0 returns D itself.
 
@@ -51,7 +38,7 @@ def sample_euler(
             tensor of floats. It is not written to.
         sigmas: strictly descending noise levels, at least two, the last of which may be 0.
         extra_args: further keyword arguments for the model.
-        callback: called once a step with a dict: the state ``x``, the number of the step ``i``, ``sigma``,
+        callback: called once per step with a dict: the state ``x``, the number of the step ``i``, ``sigma``,
             ``sigma_hat`` (the level at which the model was called, above sigma if noise was added) and ``denoised``.
         progress: True for a progress bar, or a function called as ``progress(done, total)``.
         float64_state: keep the state in float64 between steps; the model still gets the dtype of x.
@@ -62,9 +49,9 @@ def sample_euler(
         [steps + 1, batch, channels, height, width], from x itself to the samples.
 
     Raises:
-        ShapeError: x is not of four axes, or the model returned another shape.
+        ShapeError: x does not have four axes, or the model returned another shape.
         DTypeError: x is not an array of floats, or the model returned something else.
-        InvalidValueError: x or what the model returned holds NaN or infinities, or the sigmas are not descending.
+        InvalidValueError: x or the model's result has NaN or infinities, or the sigmas do not descend.
 
     Example:
         >>> def D(x, sigma):  # of data whose only image is 0.5 everywhere
@@ -72,8 +59,8 @@ def sample_euler(
         >>> sample_euler(D, np.full((1, 1, 1, 2), 80.0), edm_sigmas(18))
         array([[[[0.5, 0.5]]]])
     """
-    run = Run(model, x, sigmas, extra_args, float64_state)
-    return cast(Array, run.integrate(_euler_step, callback, progress, trajectory))
+    integrator = Integrator(model, x, sigmas, extra_args, float64_state)
+    return cast(Array, integrator.integrate(_euler_step, callback, progress, trajectory))
 
 
 def sample_heun(
@@ -83,11 +70,11 @@ def sample_heun(
     *,
     extra_args: Mapping[str, Any] | None = None,
     callback: Callback | None = None,
-    progress: Progress = False,
+    progress: bool | Progress = False,
     float64_state: bool = False,
     trajectory: bool = False,
 ) -> Array:
-    """Samples by Heun's second-order method, two model calls a step and one for a step to 0.
+    """Samples by Heun's second-order method, two model calls per step and one for a step to 0.
 
     With d = (z - D(z, s)) / s and z' = z + (s_next - s) d:
     z <- z + (s_next - s) (d + (z' - D(z', s_next)) / s_next) / 2; a step to s_next = 0 returns D(z, s). Karras et al.,
@@ -100,8 +87,8 @@ def sample_heun(
         >>> sample_heun(lambda x, sigma: x / (1 + sigma**2), x, edm_sigmas(100)).round(2)
         array([[[[ 1., -1.]]]])
     """
-    run = Run(model, x, sigmas, extra_args, float64_state)
-    return cast(Array, run.integrate(_heun_step, callback, progress, trajectory))
+    integrator = Integrator(model, x, sigmas, extra_args, float64_state)
+    return cast(Array, integrator.integrate(_heun_step, callback, progress, trajectory))
 
 
 def sample_edm(
@@ -116,7 +103,7 @@ def sample_edm(
     noise: Noise = 0,
     extra_args: Mapping[str, Any] | None = None,
     callback: Callback | None = None,
-    progress: Progress = False,
+    progress: bool | Progress = False,
     float64_state: bool = False,
     trajectory: bool = False,
 ) -> Array:
@@ -136,9 +123,8 @@ def sample_edm(
         S_min: lowest noise level at which noise is added.
         S_max: highest noise level at which noise is added.
         S_noise: standard deviation of eps, 0 or more; slightly above 1 makes up for lost detail.
-        noise: seed of eps, or a function that returns eps for a given state. Seeds are drawn from with numpy's
-            generator for arrays and torch's CPU generator for tensors; a seed given to ``initial_noise`` too does not
-            give the same numbers again.
+        noise: seed of eps, or a function that returns eps for a given state. The seed is for numpy's generator
+            (arrays) or torch's CPU generator (tensors); ``initial_noise`` draws other numbers with the same seed.
         extra_args: see ``sample_euler``.
         callback: see ``sample_euler``; ``x`` is the state after noise was added.
         progress: see ``sample_euler``.
@@ -150,19 +136,14 @@ def sample_edm(
         >>> sample_edm(lambda x, sigma: np.full_like(x, 0.5), x, edm_sigmas(18), S_churn=40.0, noise=1)
         array([[[[0.5, 0.5]]]])
     """
-    run = Run(model, x, sigmas, extra_args, float64_state)
-    churn = checked_churn(run.steps, S_churn, S_min, S_max, S_noise)
-    draw = noise_like(noise, run.start)
+    integrator = Integrator(model, x, sigmas, extra_args, float64_state)
+    churn = Churn.checked(integrator.steps, S_churn, S_min, S_max, S_noise)
+    draw = noise_like(noise, integrator.start)
 
     def step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
-        growth = churn.at(sigma)
-        if growth == 0:
-            return _heun_step(denoise, x, sigma, sigma_next)
-        sigma_hat = (1 + growth) * sigma
-        x_hat = x + churn.strength * math.sqrt(sigma_hat**2 - sigma**2) * draw(x)
-        return _heun_step(denoise, x_hat, sigma_hat, sigma_next)
+        return _heun_step(denoise, *churn.add(x, sigma, draw), sigma_next)
 
-    return cast(Array, run.integrate(step, callback, progress, trajectory))
+    return cast(Array, integrator.integrate(step, callback, progress, trajectory))
 
 
 def sample_dpmpp_2m(
@@ -172,11 +153,11 @@ def sample_dpmpp_2m(
     *,
     extra_args: Mapping[str, Any] | None = None,
     callback: Callback | None = None,
-    progress: Progress = False,
+    progress: bool | Progress = False,
     float64_state: bool = False,
     trajectory: bool = False,
 ) -> Array:
-    """Samples by DPM-Solver++(2M), a second-order multistep method, one model call a step.
+    """Samples by DPM-Solver++(2M), a second-order multistep method, one model call per step.
 
     In sigma form, with h = log(s / s_next) and h_last that of the step before, r = h_last / h:
     z <- (s_next / s) z + (1 - s_next / s) ((1 + 1 / 2r) D(z, s) - (1 / 2r) D_last), where the first step and a step to
@@ -190,7 +171,7 @@ def sample_dpmpp_2m(
         >>> sample_dpmpp_2m(lambda x, sigma: x / (1 + sigma**2), x, edm_sigmas(100)).round(2)
         array([[[[ 1., -1.]]]])
     """
-    run = Run(model, x, sigmas, extra_args, float64_state)
+    integrator = Integrator(model, x, sigmas, extra_args, float64_state)
     last: tuple[float, Any] | None = None
 
     def step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
@@ -207,7 +188,7 @@ def sample_dpmpp_2m(
         ratio = sigma_next / sigma
         return Step(ratio * x + (1 - ratio) * target, x, sigma, denoised)
 
-    return cast(Array, run.integrate(step, callback, progress, trajectory))
+    return cast(Array, integrator.integrate(step, callback, progress, trajectory))
 
 
 SAMPLERS: Mapping[str, Callable[..., Any]] = {
@@ -260,7 +241,7 @@ def sample(
 
     Raises:
         InvalidValueError: an argument is out of range, the sampler is unknown, or D takes none of the noise levels.
-        ShapeError: x_init and shape do not fit each other, or the shape is not known.
+        ShapeError: x_init and shape do not fit each other, or neither they nor D give the shape.
         DTypeError: an argument is of the wrong type.
         MissingDependencyError: torch was asked for and is not installed.
 
@@ -270,8 +251,7 @@ def sample(
         >>> sample(D, 1, "euler", shape=(1, 1, 2))
         array([[[[0.5, 0.5]]]], dtype=float32)
     """
-    if sampler not in SAMPLERS:
-        raise InvalidValueError(f"sampler is {sampler!r}; allowed are {', '.join(SAMPLERS)}")
+    sampler_function = SAMPLERS[one_of("sampler", sampler, SAMPLERS)]
     low, high = _clipped_range(D, sigma_min, sigma_max)
     sigmas = edm_sigmas(num_steps, low, high, rho)
     size = (integer("n", n), *_image_shape(D, shape, x_init))
@@ -283,7 +263,7 @@ def sample(
         x_init = import_torch("as_torch=True").from_numpy(np.array(x_init))
     if sampler == "edm":
         sampler_options.setdefault("noise", seed)
-    return SAMPLERS[sampler](D, x_init, sigmas, **sampler_options)
+    return sampler_function(D, x_init, sigmas, **sampler_options)
 
 
 def _euler_step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
@@ -315,19 +295,21 @@ def _clipped_range(D: object, sigma_min: float, sigma_max: float) -> tuple[float
 
 
 def _limit(D: object, name: str, otherwise: float) -> float:
-    """A noise level that bounds what D takes; other things by that name (methods, say) are none."""
+    """A bound of the noise levels that D takes; an attribute of that name that is no number is none."""
     value: Any = getattr(D, name, None)
     return float(value) if isinstance(value, Real) or getattr(value, "ndim", None) == 0 else otherwise
 
 
 def _image_shape(D: object, shape: Sequence[int] | None, x_init: Any) -> tuple[int, int, int]:
-    own = getattr(D, "shape", None)
-    own = own if isinstance(own, tuple | list) else None
-    if shape is None and own is None and x_init is not None:
+    """The shape of images: the one given, that of D or that of x_init."""
+    of_denoiser = getattr(D, "shape", None)
+    if not isinstance(of_denoiser, tuple | list):
+        of_denoiser = None
+    if shape is None and of_denoiser is None and x_init is not None:
         return image_shape(tuple(to_numpy(x_init, "x_init").shape[1:]))
-    if shape is None and own is None:
+    if shape is None and of_denoiser is None:
         raise ShapeError("the denoiser has no attribute shape; give shape=(channels, height, width)")
-    known = image_shape(own if shape is None else shape)
-    if own is not None and tuple(own) != known:
-        raise ShapeError(f"shape is {list(known)}, but the denoiser is for images of shape {list(own)}")
-    return known
+    checked = image_shape(of_denoiser if shape is None else shape)
+    if of_denoiser is not None and tuple(of_denoiser) != checked:
+        raise ShapeError(f"shape is {list(checked)}, but the denoiser is for images of shape {list(of_denoiser)}")
+    return checked
