@@ -12,10 +12,11 @@ import pytest
 
 import pspc_rs as pspc
 from pspc_rs.errors import InvalidValueError, MissingFileError, OutputError
-from pspc_rs.experiments.figure_files import save_figure, save_table
-from pspc_rs.experiments.grids import sample_figure
+from pspc_rs.experiments.figures import save_figure
+from pspc_rs.experiments.image_grids import sample_figure
 from pspc_rs.experiments.report import write_report
 from pspc_rs.images import image_grid, save_png
+from pspc_rs.outputs import save_table
 from pspc_rs.provenance import provenance, save_record
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)

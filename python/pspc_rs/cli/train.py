@@ -1,7 +1,7 @@
 """`pspc-rs train`: train a denoising network, which can be resumed."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,8 +10,8 @@ import click
 
 from pspc_rs.arrays import import_torch
 from pspc_rs.cli.front import Interrupted
-from pspc_rs.cli.progress import progress_bar
 from pspc_rs.data import load
+from pspc_rs.progress import ProgressBar
 from pspc_rs.training import PRESETS, RunOptions, TrainSettings, preset
 
 _COUNT = click.IntRange(min=1)
@@ -159,17 +159,14 @@ def _settings(arch: str, options: dict[str, Any]) -> TrainSettings:
 @contextmanager
 def _bar(what: str) -> Iterator[Callable[[int, int, float | None], None]]:
     """What shows images seen, images a second, the time left and the loss; it begins where the run does."""
-    bars: list[Any] = []
+    bars: list[ProgressBar] = []
 
     def show(done: int, total: int, loss: float | None) -> None:
         if not bars:
-            bars.append(progress_bar(total, "img", what, done))
+            bars.append(stack.enter_context(ProgressBar("img", what, total=total, done=done)))
         if loss is not None:
-            bars[0].set_postfix_str(f"loss {loss:.4f}", refresh=False)
-        bars[0].update(done - bars[0].n)
+            bars[0].describe(f"{what}, loss {loss:.4f}")
+        bars[0](done, total)
 
-    try:
+    with ExitStack() as stack:
         yield show
-    finally:
-        for bar in bars:
-            bar.close()

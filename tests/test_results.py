@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError
-from pspc_rs.experiments.table import Kind, ResultTable, Row
+from pspc_rs.experiments.results import Kind, ResultTable, Row
 
 COLUMNS: dict[str, Kind] = {"name": str, "level": int, "mse": float}
 KEY = ("name", "level")
@@ -48,7 +48,7 @@ def test_a_row_takes_the_place_of_one_with_its_key(tmp_path: Path) -> None:
     one.add({"name": "a", "level": 1, "mse": 2.0}, {"name": "a", "level": 10, "mse": np.float64(0.1)})
     one.add({"name": "a", "level": 1, "mse": 3})
     assert one.path.read_text() == "name,level,mse\na,1,3.0\na,10,0.1\n"
-    assert one.columns_of()["mse"] == [3.0, 0.1]
+    assert [row["mse"] for row in one] == [3.0, 0.1]
 
 
 @pytest.mark.parametrize(
