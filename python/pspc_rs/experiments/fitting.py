@@ -64,6 +64,9 @@ class Fit:
     standard_error: NDArray[np.float64]
     schedule: PatchSchedule | ThresholdSchedule
 
+    def __repr__(self) -> str:
+        return f"Fit({self.schedule.name!r}, {len(self.values)} {self.family}s at {len(self.sigmas)} levels)"
+
 
 def fit_schedule(
     family: Family,

@@ -35,6 +35,10 @@ class MassSides:
     shares: tuple[float, ...]
     sides: NDArray[np.int64]
 
+    def __repr__(self) -> str:
+        height, width = self.sides.shape[2:]
+        return f"MassSides({len(self.sigmas)} levels, shares {self.shares}, {height} x {width} pixels)"
+
     @property
     def mean(self) -> NDArray[np.float64]:
         """Mean side over output pixels, [levels, shares]."""

@@ -134,6 +134,9 @@ class Trajectory:
     states: NDArray[np.float32]
     denoised: NDArray[np.float32]
 
+    def __repr__(self) -> str:
+        return f"Trajectory({len(self.denoised)} steps, {self.states.shape[1]} images)"
+
 
 def trajectories(
     denoisers: Mapping[str, Model],

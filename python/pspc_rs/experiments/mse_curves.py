@@ -26,7 +26,7 @@ from pspc_rs.experiments.noisy_sets import (
 )
 from pspc_rs.experiments.results import COMPARE_KEY, Row, RunFolder
 from pspc_rs.progress import Progress, describe, renamed_progress
-from pspc_rs.provenance import Clock, data_settings, model_settings, settings_key
+from pspc_rs.provenance import Clock, data_settings, machine_settings, model_settings, settings_key
 from pspc_rs.samplers import noise_source
 from pspc_rs.sigmas import edm_sigmas
 
@@ -57,6 +57,9 @@ class Plan:
     sampler: str
     start: Start
     sigma_range: tuple[float, float]
+
+    def __repr__(self) -> str:
+        return f"Plan({', '.join(self.denoisers)} against {', '.join(self.targets)}, {len(self.levels)} levels)"
 
     @cached_property
     def levels(self) -> list[int]:
@@ -187,6 +190,7 @@ class _Comparison:
         self.folder = folder
         self.progress = progress
         self.done = 0
+        self.made_with = machine_settings()
         self.keys = {
             (process, target, denoiser): self._key(process, target, denoiser)
             for process in plan.processes
@@ -219,7 +223,7 @@ class _Comparison:
 
     def _key(self, process: NoisyProcess, target: str, denoiser: str) -> str:
         settings = self.plan.row_settings(process, target, denoiser)
-        self.folder.remember(settings_key(settings), settings)
+        self.folder.remember(settings_key(settings), {**settings, "made_with": self.made_with})
         return settings_key(settings)
 
     def _row_key(self, process: NoisyProcess, target: str, denoiser: str, level: int) -> tuple[str | int, ...]:

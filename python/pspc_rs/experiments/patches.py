@@ -64,6 +64,9 @@ class PatchErrors:
     of: int
     errors: Float64
 
+    def __repr__(self) -> str:
+        return f"PatchErrors(side {self.side}, {self.windows} of {self.of} windows, mean {self.mean:.4g})"
+
     @property
     def mean(self) -> float:
         """Mean over images."""
@@ -153,6 +156,9 @@ class PatchStudy:
     mse: NDArray[np.float64]
     standard_error: NDArray[np.float64]
     settings: Mapping[str, Any]
+
+    def __repr__(self) -> str:
+        return f"PatchStudy(sides {', '.join(map(str, self.sides))}, {len(self.sigmas)} levels)"
 
 
 def patch_study(

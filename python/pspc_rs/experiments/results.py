@@ -19,7 +19,6 @@ from typing import Any, TypeAlias
 
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, OutputError
 from pspc_rs.outputs import plain, save_record, save_table
-from pspc_rs.provenance import machine_settings
 
 Value: TypeAlias = str | int | float
 Kind: TypeAlias = type[str] | type[int] | type[float]
@@ -282,12 +281,12 @@ class RunFolder:
         return self._settings.settings
 
     def remember(self, key: str, settings: Mapping[str, object]) -> None:
-        """Writes down the settings behind a key, with the versions that it is first used with.
+        """Writes down the settings behind a key, unless there are some.
 
         Raises:
             OutputError: a file cannot be written.
         """
-        self._settings.remember(key, {**settings, "made_with": machine_settings()})
+        self._settings.remember(key, settings)
 
     def noisy(self, target: str, key: str) -> Path:
         """The file of a target's reverse noisy set."""

@@ -47,6 +47,9 @@ class SimilarityMatrix:
     standard_error: NDArray[np.float64]
     unrelated: NDArray[np.float64]
 
+    def __repr__(self) -> str:
+        return f"SimilarityMatrix({', '.join(self.names)})"
+
     def table(self) -> dict[str, list[Any]]:
         """One row per pair of sets, each pair once."""
         pairs = [(a, b) for a in range(len(self.names)) for b in range(a + 1, len(self.names))]

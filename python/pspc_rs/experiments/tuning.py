@@ -28,6 +28,9 @@ class Tuned:
     best: Mapping[str, float]
     columns: Mapping[str, list[Any]]
 
+    def __repr__(self) -> str:
+        return f"Tuned({', '.join(f'{name}={value:g}' for name, value in self.best.items())})"
+
 
 def tune_cfdm(
     data: ImageSet,
@@ -128,6 +131,9 @@ class CFDMErrors:
     sigmas: tuple[float, ...]
     mse: NDArray[np.float64]
     standard_error: NDArray[np.float64]
+
+    def __repr__(self) -> str:
+        return f"CFDMErrors(smoothings {self.smoothings}, num_noises {self.num_noises}, {len(self.sigmas)} levels)"
 
     @property
     def best(self) -> tuple[float, int]:
