@@ -146,8 +146,10 @@ def test_bad_fits_are_refused(tmp_path: Path, data: pspc.ImageSet, noisy: list[A
         fit(target=lambda z, sigma: z * np.nan)
     with pytest.raises(InvalidValueError, match=r"sides are \[13\]"):
         Sides(data, [13])
-    with pytest.raises(InvalidValueError, match="thresholds are"):
+    with pytest.raises(InvalidValueError, match="threshold is 0"):
         Thresholds(data, np.ones((1, 12, 12, 12, 12)), [1.0], [0.0])
+    with pytest.raises(InvalidValueError, match="no thresholds"):
+        Thresholds(data, np.ones((1, 12, 12, 12, 12)), [1.0], [])
     with pytest.raises(ShapeError, match="heat maps have shape"):
         Thresholds(data, np.ones((1, 12, 12, 12, 12)), [2.0, 1.0])
 

@@ -158,9 +158,9 @@ class Thresholds(Family):
                 f"heat maps have shape {list(heatmaps.shape)}; needed is {list(expected)} for these levels"
             )
         chosen = _THRESHOLDS if thresholds is None else thresholds
-        self.values = tuple(sorted({real_number("threshold", one) for one in chosen}))
-        if not self.values or not (self.values[0] > 0 and self.values[-1] <= 1):
-            raise InvalidValueError(f"thresholds are {list(chosen)}; allowed are numbers above 0 and up to 1")
+        self.values = tuple(sorted({real_number("threshold", one, above=0, most=1) for one in chosen}))
+        if not self.values:
+            raise InvalidValueError("there are no thresholds; at least one is needed")
         self._data, self._composite = data, _Composite(data)
         self._heatmaps, self._sigmas = heatmaps, [float(sigma) for sigma in sigmas]
 

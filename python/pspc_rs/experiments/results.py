@@ -87,13 +87,15 @@ class ResultTable:
         self.columns = dict(columns)
         self.key = tuple(key)
         self._table = _quoted(path.stem)
-        rows: Sequence[Row] | None = None
+        self._rows: dict[Key, Row] = {}
+        stored = False
         if self.database.exists():
             with _connection(self.database) as connection:
-                rows = self._select(connection)
-        if rows is None and path.exists():
-            rows = self._read_file()
-        self._rows = {self._key_of(row): row for row in rows or ()}
+                stored = self._exists(connection)
+                if stored:
+                    self._rows = self._select(connection)
+        if not stored and path.exists():
+            self._rows = {self._key_of(row): row for row in self._read_file()}
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}, {len(self)} rows)"
@@ -120,34 +122,38 @@ class ResultTable:
         """
         checked = [self._checked(row) for row in rows]
         with _transaction(self.database) as connection:
-            if self._select(connection) is None:
+            if not self._exists(connection):
                 self._create(connection)
                 self._insert(connection, "IGNORE", self._rows.values())
             self._insert(connection, "REPLACE", checked)
-            found = {self._key_of(row): row for row in self._select(connection) or ()}
+            found = self._select(connection)
             # Within the transaction: a slower writer cannot put back a file with fewer rows.
             self._write_file([found[key] for key in sorted(found)])
         self._rows = found
+
+    def _exists(self, connection: sqlite3.Connection) -> bool:
+        """Whether the database has the table."""
+        found = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({self._table})")]
+        if found:
+            self._check_columns(found, self.database)
+        return bool(found)
 
     def _create(self, connection: sqlite3.Connection) -> None:
         columns = [f"{_quoted(name)}{_DECLARATIONS[kind]} NOT NULL" for name, kind in self.columns.items()]
         key = ", ".join(_quoted(name) for name in self.key)
         connection.execute(f"CREATE TABLE {self._table} ({', '.join(columns)}, PRIMARY KEY ({key})) WITHOUT ROWID")
 
-    def _insert(self, connection: sqlite3.Connection, conflict: str, rows: Any) -> None:
-        """Inserts rows; ``conflict`` says what becomes of those whose key is there."""
-        holes = ", ".join("?" * len(self.columns))
+    def _insert(self, connection: sqlite3.Connection, conflict: str, rows: Iterable[Row]) -> None:
+        """Inserts rows; ``conflict`` says what happens where a key is there already, IGNORE or REPLACE."""
+        placeholders = ", ".join("?" * len(self.columns))
         values = [[row[name] for name in self.columns] for row in rows]
-        connection.executemany(f"INSERT OR {conflict} INTO {self._table} VALUES ({holes})", values)
+        connection.executemany(f"INSERT OR {conflict} INTO {self._table} VALUES ({placeholders})", values)
 
-    def _select(self, connection: sqlite3.Connection) -> list[Row] | None:
-        """The rows of the database, None if it does not have the table."""
-        found = [name for _, name, *_ in connection.execute(f"PRAGMA table_info({self._table})")]
-        if not found:
-            return None
-        self._check_columns(found, self.database)
+    def _select(self, connection: sqlite3.Connection) -> dict[Key, Row]:
+        """The rows of the database by key."""
         rows = connection.execute(f"SELECT * FROM {self._table}").fetchall()
-        return [self._parsed(values, str(self.database)) for values in rows]
+        parsed = [self._parsed(values, str(self.database)) for values in rows]
+        return {self._key_of(row): row for row in parsed}
 
     def _check_columns(self, found: Sequence[str], where: Path) -> None:
         if list(found) != list(self.columns):
@@ -302,7 +308,7 @@ def _connection(path: Path) -> Iterator[sqlite3.Connection]:
         with contextlib.closing(sqlite3.connect(path, timeout=_BUSY_SECONDS, isolation_level=None)) as connection:
             yield connection
     except sqlite3.Error as error:
-        if error.sqlite_errorcode & 0xFF in _NOT_DAMAGED:
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF in _NOT_DAMAGED:
             raise OutputError(f"{path} cannot be opened or written: {error}") from error
         raise DataError(f"{path} cannot be read as a database of results: {error}") from error
 
