@@ -310,7 +310,10 @@ def test_the_command_keeps_to_a_range_and_a_process(tmp_path: Path, command: lis
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--target", "compare_networks:half", "--denoisers", "pspc"], "'pspc' is no denoiser; allowed are empirical"),
+        (
+            ["--target", "compare_networks:half", "--denoisers", "pspc"],
+            "'pspc' is not a denoiser; allowed are empirical",
+        ),
         (["--target", "compare_networks:none"], "cannot be imported"),
         (["--target", "compare_networks:half", "--denoisers", "empirical,empirical"], "is empty or taken"),
         (["--target", "compare_networks:half", "--denoisers", "pspc_flex"], "needs --heatmaps"),
@@ -341,6 +344,22 @@ def test_a_killed_command_goes_on_to_the_same_table(tmp_path: Path, command: lis
     assert names(tmp_path / "killed") == names(tmp_path / "undisturbed")
 
 
+def test_two_commands_at_once_in_one_folder_lose_nothing(tmp_path: Path, command: list[object]) -> None:
+    shared = [*command, "--target", "compare_networks:half,compare_networks:zero", "--process", "forward"]
+    shared += ["--n-steps", 8, "--num-noises", 2, "--num-draws", 8, "--patch-sizes", 3]
+    denoisers = ["empirical,cfdm", "empirical,snis,pspc_sq"]
+    processes = [start(*shared, "--denoisers", one, "--outdir", tmp_path / "both") for one in denoisers]
+    for process in processes:
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+    for one in denoisers:
+        succeed(*shared, "--denoisers", one, "--outdir", tmp_path / "in_turn")
+    assert table_bytes(tmp_path / "both") == table_bytes(tmp_path / "in_turn")
+    both, in_turn = ((tmp_path / name / "settings.json").read_bytes() for name in ("both", "in_turn"))
+    assert both == in_turn
+    assert len((tmp_path / "both" / "times.csv").read_text().splitlines()) == 1 + 2 * 4 * 8
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(tmp_path: Path, command: list[object]) -> None:
     slow = [*command, "--denoisers", "empirical", "--target", "compare_networks:half", "--n", 4000]
@@ -355,7 +374,7 @@ def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(tmp_path: Path, command:
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert stderr.strip().splitlines()[-1] == "Interrupted; finished levels are kept, the same command goes on"
+    assert stderr.strip().splitlines()[-1] == "Interrupted; finished levels are kept, run the same command to continue"
 
 
 def wait_for_rows(table: Path, process: "subprocess.Popen[str]", count: int) -> None:

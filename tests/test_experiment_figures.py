@@ -183,7 +183,7 @@ def test_sscd_sees_images_as_it_was_trained_on(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="no TorchScript file"):
         sscd_descriptor(tmp_path / "none.pt")
     (tmp_path / "bad.pt").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="no TorchScript module"):
+    with pytest.raises(DataError, match="not a TorchScript module"):
         sscd_descriptor(tmp_path / "bad.pt")
 
 

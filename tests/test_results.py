@@ -92,9 +92,9 @@ def test_bad_rows_are_refused_and_the_file_stays(tmp_path: Path, row: Row, error
     [
         (b"", "cannot be read"),
         (b"name,mse\na,1\n", "has the columns name, mse; needed are name, level, mse"),
-        (b"name,level,mse\na,1\n", "line 2, is no row"),
-        (b"name,level,mse\na,1,0.5\nb,x,0.5\n", "line 3, is no row"),
-        (b"name,level,mse\na,1,nan\n", "line 2, is no row"),
+        (b"name,level,mse\na,1\n", "line 2, is not a row"),
+        (b"name,level,mse\na,1,0.5\nb,x,0.5\n", "line 3, is not a row"),
+        (b"name,level,mse\na,1,nan\n", "line 2, is not a row"),
         (b'name,level,mse\n"a,1,0.5\n', "cannot be read"),
         (b"\xff\xfe\x00", "cannot be read"),
     ],
@@ -196,7 +196,7 @@ def test_a_database_with_another_table_of_the_name_is_refused(tmp_path: Path) ->
         connection.execute("CREATE TABLE 'text' (name, level, mse)")
         connection.execute("INSERT INTO 'text' VALUES ('a', 'b', 'c')")
         connection.commit()
-    with pytest.raises(DataError, match="is no row of this table"):
+    with pytest.raises(DataError, match="is not a row of this table"):
         ResultTable(tmp_path / "text.csv", {"name": str, "level": int, "mse": float}, ["name"])
 
 

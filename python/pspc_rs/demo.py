@@ -131,7 +131,7 @@ def _family(data: ImageSet, subject: Subject, steps: Steps) -> dict[str, Denoise
 def _samples(denoiser: Denoiser, subject: Subject, name: str, steps: Steps) -> NDArray[np.float32]:
     noise = initial_noise(subject.num_samples, denoiser.shape, seed=0)
     return sample_heun(
-        denoiser, noise, edm_sigmas(_STEPS), callback=lambda told: steps.finish(f"{subject.name}: samples, {name}")
+        denoiser, noise, edm_sigmas(_STEPS), callback=lambda step: steps.finish(f"{subject.name}: samples, {name}")
     )
 
 

@@ -138,7 +138,7 @@ class ResumableArray:
         output: the `.npy` file.
         settings: everything that decides the numbers in it, of types that JSON holds.
         axis: the axis along which batches are joined.
-        resume: go on with the batches that an earlier run kept; without it they are removed.
+        resume: continue with the batches that an earlier run kept; without it they are removed.
 
     Raises:
         OutputError: `resume`, but the earlier run had other settings (the message names them), or the folder cannot be
@@ -265,7 +265,7 @@ def _save_joined(path: Path, parts: Sequence[NDArray[Any]], axis: int, reshaped:
 
 
 def _is_array(path: Path) -> bool:
-    """Whether a batch can be read; one that a power cut emptied is computed again."""
+    """Whether a batch can be read; one that a power cut left empty is computed again."""
     try:
         open_array(path)
     except DataError:

@@ -161,7 +161,7 @@ def peak_memory() -> int | None:
 
 
 def data_settings(data: ImageSet) -> dict[str, Any]:
-    """What identifies the data; where they lie and what they are called plays no part."""
+    """What identifies the data; not where they lie or what they are called."""
     return {"data": {name: value for name, value in describe_data(data).items() if name != "name"}}
 
 
@@ -173,7 +173,7 @@ def machine_settings() -> dict[str, Any]:
 def model_settings(model: object) -> dict[str, Any]:
     """What identifies a denoiser or network: its own ``settings``, or the name of a function.
 
-    A function that does something else under the same name cannot be told from the first.
+    A function that does something else under the same name cannot be told apart from the first.
 
     Example:
         >>> model_settings(max)

@@ -74,7 +74,7 @@ def compare(
     Forward: noisy images of the data. Reverse: images on the network's own sampling trajectories. Writes mse.csv (mean
     over pixels and images in [-1, 1] units, standard error over images), and mse.png and mse.pdf with its curves, next
     to results.sqlite (every row), settings.json, times.csv and the trajectories. After an interruption the same command
-    goes on; with other denoisers, networks or settings it adds rows.
+    continues; with other denoisers, networks or settings it adds rows.
     """
     clock = Clock()
     options = Options(**others)
@@ -82,7 +82,7 @@ def compare(
     data = load(options.data, xflip=options.xflip)
     targets, models = ({name: build_model(own, data) for name, own in chosen.items()} for chosen in wanted)
     # Denoisers differ a lot in speed: the time left is reckoned from the mean.
-    kept = "finished levels are kept, the same command goes on"
+    kept = "finished levels are kept, run the same command to continue"
     with interruptible_bar("img", "comparing", kept, smoothing=0) as progress:
         rows = mse_curves.compare(
             data,
@@ -156,14 +156,14 @@ def patch_study(target: str, sides: list[int], max_windows: int | None, **others
     """Study how good patch posterior means of each side are at each noise level.
 
     Writes patch_study.csv, mean squared errors with standard errors over images, and patch_study.png, .pdf and .npz
-    with the curves. After an interruption the same command goes on; with other settings it adds rows.
+    with the curves. After an interruption the same command continues; with other settings it adds rows.
     """
     clock, (options, source) = Clock(), split_options(others)
     ((name, chosen),) = named_options([target], options).items()
     data = load(options.data, xflip=options.xflip)
     model = build_model(chosen, data)
     levels = source.chosen_levels(options)
-    with interruptible_bar("step", "patch study", "what is done is kept, the same command goes on") as progress:
+    with interruptible_bar("step", "patch study", "what is done is kept, run the same command to continue") as progress:
         noisy = source.levels(options, data, model, progress)
         study = patches.patch_study(
             data,

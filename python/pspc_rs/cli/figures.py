@@ -85,7 +85,7 @@ def heatmaps(
 ) -> None:
     """Show how local a network is, from its heat maps.
 
-    Writes heatmap_sides: the side of the square round an output pixel that holds 50, 75 and 95 % of its heat map, by
+    Writes heatmap_sides: the side of the square around an output pixel that holds 50, 75 and 95 % of its heat map, by
     noise level; and heatmap_pixel: the maps of one pixel.
     """
     clock, maps = Clock(), open_array(path)
@@ -133,7 +133,7 @@ def denoised(denoisers: Sequence[str], t_idx: list[int] | None, **others: Any) -
     inside = [level for level, _ in source.chosen_levels(options)]
     wanted = t_idx or [inside[index] for index in spread_evenly(len(inside), _DEFAULT_LEVELS)]
     chosen = sorted(set(check_levels("--t-idx", wanted, len(sigmas))))
-    with interruptible_bar("step", "denoising", "what is done is kept, the same command goes on") as progress:
+    with interruptible_bar("step", "denoising", "what is done is kept, run the same command to continue") as progress:
         noisy = source.levels(options, data, next(iter(models.values())), progress)
         z = np.stack([noisy[level] for level in chosen])
         outputs = image_grids.denoised_grid(models, z, sigmas[chosen], progress=progress)

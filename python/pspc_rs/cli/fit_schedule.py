@@ -69,7 +69,7 @@ def fit_schedule(
 
     Writes NAME.json, a schedule as --patch-sizes and --thresholds take it, with its origin and curves; fit.csv, the
     error of every candidate at every level; and NAME_curves.png, .pdf, .npz and .csv. Every error is kept: after an
-    interruption the same command goes on. For cfdm and snis, NAME.json holds the settings and NAME.csv the errors.
+    interruption the same command continues. For cfdm and snis, NAME.json holds the settings and NAME.csv the errors.
     """
     clock, (options, source) = Clock(), split_options(others)
     chosen = None if target == _CLEAN else next(iter(named_options([target], options).values()))
@@ -80,7 +80,7 @@ def fit_schedule(
     data = load(options.data, xflip=options.xflip)
     model = None if chosen is None else build_model(chosen, data)
     wanted = source.clean(options, data) if model is None else model
-    with interruptible_bar("step", "fitting", "what is done is kept, the same command goes on") as progress:
+    with interruptible_bar("step", "fitting", "what is done is kept, run the same command to continue") as progress:
         noisy = source.levels(options, data, model, progress)
         used = {**options.as_dict(), **vars(source), "target": target, "fit": family, "candidates": candidates}
         origin: dict[str, Any] = {

@@ -104,7 +104,7 @@ def comma_list(convert: Callable[[str], Any], what: str) -> Callable[..., Any]:
         try:
             return [convert(word.strip()) for word in value.split(",")]
         except ValueError as error:
-            raise click.BadParameter(f"{value!r} is no comma list of {what}") from error
+            raise click.BadParameter(f"{value!r} is not a comma list of {what}") from error
 
     return read
 
@@ -113,12 +113,12 @@ def read_pixel(text: str) -> tuple[int, int]:
     """A pixel written as Y,X.
 
     Raises:
-        click.BadParameter: this is no pixel.
+        click.BadParameter: this is not a pixel.
     """
     try:
         y, x = (int(word) for word in text.split(","))
     except ValueError as error:
-        raise click.BadParameter(f"{text!r} is no pixel; write Y,X") from error
+        raise click.BadParameter(f"{text!r} is not a pixel; write Y,X") from error
     return y, x
 
 
@@ -363,7 +363,7 @@ def _options_of(what: str, options: Options) -> Options:
     if ":" not in what and not Path(what).exists():
         known = ", ".join(one for one in DENOISERS if one != "network")
         raise click.UsageError(
-            f"{what!r} is no denoiser; allowed are {known}, and networks: files, folders, module:callable"
+            f"{what!r} is not a denoiser; allowed are {known}, and networks: files, folders, module:callable"
         )
     return replace(options, denoiser="network", network=what)
 

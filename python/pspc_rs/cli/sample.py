@@ -50,12 +50,12 @@ _NOT_SETTINGS = ("outdir", "device", "data", "heatmaps", "patch_sizes", "thresho
 @click.option("--s-max", type=float, help="edm: highest noise level at which noise is added.  [default: no limit]")
 @click.option("--s-noise", type=float, help="edm: standard deviation of the added noise.  [default: 1]")
 @click.option("--save-images", is_flag=True, help="Also write a grid of the samples as a PNG file.")
-@click.option("--resume", is_flag=True, help="Go on with an earlier run that was stopped.")
+@click.option("--resume", is_flag=True, help="Continue an earlier run that was stopped.")
 def sample(sampler: str, z_init: Path | None, save_images: bool, resume: bool, **others: Any) -> None:
     """Draw samples with a denoiser.
 
     Writes {denoiser}_samples.npy, float32 [N, C, H, W] in [-1, 1] units, not clipped, and a .json file with every
-    setting beside it. Every finished batch is kept: after an interruption the same command with --resume goes on, and
+    setting beside it. Every finished batch is kept: after an interruption the same command with --resume continues, and
     ends with the same bytes as if nothing had happened.
     """
     clock = Clock()
@@ -113,7 +113,7 @@ def _sample_batches(
 ) -> None:
     batches, sigmas = options.batches(), options.sigmas(include_zero=True)
     pending = samples.pending(len(batches))
-    kept = "finished batches are kept, the same command with --resume goes on"
+    kept = "finished batches are kept, run the same command with --resume to continue"
     with interruptible_bar("step", options.denoiser, kept) as progress:
         steps = Steps(progress, options.n_steps * len(batches), options.n_steps * (len(batches) - len(pending)))
         for index in pending:

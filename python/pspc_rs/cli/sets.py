@@ -29,7 +29,7 @@ from pspc_rs.provenance import Clock, provenance
 _N_SAMPLES = click.option(
     "--n-samples", "--n", type=click.IntRange(min=1), default=1000, help="Images per noise level."
 )
-_RESUME = click.option("--resume", is_flag=True, help="Go on with an earlier run that was stopped.")
+_RESUME = click.option("--resume", is_flag=True, help="Continue an earlier run that was stopped.")
 
 
 @click.group()
@@ -45,7 +45,7 @@ def forward(resume: bool, **shared: Any) -> None:
     """Draw noisy images of the data.
 
     Writes forward_z.npy, float32 [n_steps, N, C, H, W], and a .json file with every setting beside it. Row t is what
-    denoise draws at --t-idx t. After an interruption the same command with --resume goes on.
+    denoise draws at --t-idx t. After an interruption the same command with --resume continues.
     """
     options = Options(**shared)
     sigmas = options.sigmas()
@@ -82,7 +82,7 @@ def reverse(sampler: str, start: str, resume: bool, **shared: Any) -> None:
     """Follow a network's deterministic sampling trajectories.
 
     Writes reverse_z.npy, float32 [n_steps, N, C, H, W], and a .json file with every setting beside it. The images have
-    the shape of --data. After an interruption the same command with --resume goes on.
+    the shape of --data. After an interruption the same command with --resume continues.
     """
     options = Options(**shared, denoiser="network")
     check_options(options)
@@ -110,7 +110,7 @@ def reverse(sampler: str, start: str, resume: bool, **shared: Any) -> None:
 
 
 def _run(output: Path, unit: str, write: Callable[[Progress], bool]) -> None:
-    kept = "what is done is kept, the same command with --resume goes on"
+    kept = "what is done is kept, run the same command with --resume to continue"
     with interruptible_bar(unit, output.stem, kept) as progress:
         written = write(progress)
     click.echo(f"{output}{'' if written else ' is complete already'}")
@@ -126,7 +126,7 @@ def _pixels(context: click.Context, option: click.Parameter, values: tuple[str, 
     "--pixel", "pixels", multiple=True, metavar="Y,X", callback=_pixels, help="Output pixel; repeat.  [default: all]"
 )
 @click.option("--raw", is_flag=True, help="Do not raise each pixel's own entry above the others of its map.")
-@click.option("--resume", is_flag=True, help="Go on with the rows that an interrupted run kept.")
+@click.option("--resume", is_flag=True, help="Continue with the rows that an interrupted run kept.")
 def heatmaps(pixels: list[tuple[int, int]] | None, raw: bool, resume: bool, **shared: Any) -> None:
     """Measure how much each input pixel decides each output pixel of a denoiser.
 
@@ -151,7 +151,7 @@ def heatmaps(pixels: list[tuple[int, int]] | None, raw: bool, resume: bool, **sh
         network=network_of(model),
         inputs_sha256=checksums(heatmaps=options.heatmaps, network_pkl=options.network_pkl),
     )
-    kept = "what is done is kept, the same command with --resume goes on"
+    kept = "what is done is kept, run the same command with --resume to continue"
     with interruptible_bar("row", "heat maps", kept) as progress:
         save_heatmaps(
             model,

@@ -94,7 +94,7 @@ def fit_schedule(
         family: the candidates, `Sides` or `Thresholds`.
         target: D(z, sigma), or outputs [levels, n, C, H, W] to compare with, such as clean images.
         noisy: noisy images [levels, n, C, H, W] of the whole grid, n at least 2: an array, memory map or sequence.
-        sigmas: descending noise levels; a final 0 plays no part.
+        sigmas: descending noise levels; a final 0 is ignored.
         table: the CSV file, with its database beside it (see `ResultTable`); made, or continued.
         name: of the schedule.
         fit_range: (lowest, highest) noise level to fit, those that the target is good for.
@@ -102,14 +102,14 @@ def fit_schedule(
         batch: images at once.
         record: where the noisy images and the target come from; kept with the schedule, and part of what tells one fit
             from another in the table.
-        progress: called as ``progress(candidates done, candidates)``, over all levels; told each one in words.
+        progress: called as ``progress(candidates done, candidates)``, over all levels; its `describe` gets each one.
         tick: deprecated; the earlier name of ``progress``, called as ``tick(done, total, what)``.
 
     Raises:
         InvalidValueError: no level in the range, outputs that are not finite, or fewer than two noisy images.
         ShapeError: noisy images or target outputs of another shape.
         ScheduleError: ``outside`` is for other images or of another kind.
-        DataError: the table is no table of fits.
+        DataError: the file holds another table, or is damaged.
 
     Example:
         >>> import tempfile, pspc_rs as pspc

@@ -1,4 +1,4 @@
-"""How local a network is: how much of its heat maps lies in a square round each output pixel (Figures 3 and 6)."""
+"""How local a network is: how much of its heat maps lies in a square around each output pixel (Figures 3 and 6)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

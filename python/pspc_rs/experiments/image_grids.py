@@ -45,7 +45,7 @@ def denoised_grid(
         z: noisy images [levels, N, C, H, W], one row per noise level; take few levels with ``z[[4, 8]]``.
         sigmas: the noise level of every row, descending.
         batch: images at once.
-        progress: called after every denoiser and level, as ``progress(done, total)``; told which one in words.
+        progress: called after every denoiser and level, as ``progress(done, total)``; its `describe` gets which one.
         tick: deprecated; the earlier name of ``progress``, called as ``tick(what)``.
 
     Raises:
@@ -154,7 +154,7 @@ def trajectories(
         z_init: [N, C, H, W], already scaled by the first sigma.
         sigmas: descending noise levels that end in 0.
         sampler: "euler", "heun", "edm" (without churn) or "dpmpp_2m".
-        progress: called after every step of the sampler, as ``progress(done, total)``; told which one in words.
+        progress: called after every step of the sampler, as ``progress(done, total)``; its `describe` gets which one.
         tick: deprecated; the earlier name of ``progress``, called as ``tick(what)``.
 
     Raises:

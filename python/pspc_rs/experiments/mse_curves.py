@@ -16,13 +16,15 @@ from pspc_rs.errors import InvalidValueError
 from pspc_rs.experiments.evaluate import Model, denoise, mean_squared_error
 from pspc_rs.experiments.figures import new_figure
 from pspc_rs.experiments.noisy_sets import (
+    NoisyLevels,
     Start,
     check_sampler,
     check_seed,
     check_start,
-    forward_noisy,
+    first_level,
+    forward_levels,
     positive_levels,
-    save_reverse,
+    trajectory_levels,
 )
 from pspc_rs.experiments.results import COMPARE_KEY, Row, RunFolder
 from pspc_rs.progress import Progress, describe, renamed_progress
@@ -70,7 +72,7 @@ class Plan:
     @property
     def first(self) -> int:
         """The level at which trajectories begin: that of the grid if they start at noise alone."""
-        return 0 if self.start == "noise" else self.levels[0]
+        return first_level(self.start, self.levels)
 
     def settings(self, process: NoisyProcess, target: str) -> dict[str, Any]:
         """Everything that decides the numbers against a target, besides the denoiser."""
@@ -120,7 +122,7 @@ def compare(
     Figure 7 of Niedoba et al. 2025. Forward z are noisy images of the data (`forward_noisy`), reverse z lie on
     trajectories of the target itself (`save_reverse`). Rows are written level by level to ``mse.csv`` in ``outdir``,
     under a key of all settings, which ``settings.json`` holds in full; seconds go to ``times.csv``. Rows that are
-    there already are not computed again: a stopped run goes on, and another run adds to the table. Several runs may
+    there already are not computed again: a stopped run continues, and another run adds to the table. Several runs may
     write to one folder at once; ``results.sqlite`` holds the rows of all.
 
     Args:
@@ -128,7 +130,7 @@ def compare(
         targets: networks D(z, sigma) by name.
         denoisers: denoisers or networks D(z, sigma) by name.
         outdir: folder of the run, made if need be.
-        sigmas: descending noise levels, the EDM grid of 18 levels if not given; a final 0 plays no part.
+        sigmas: descending noise levels, the EDM grid of 18 levels if not given; a final 0 is ignored.
         processes: "forward", "reverse", or both.
         n: noisy images per level, at least 2.
         seed: of the noisy images, 0 .. 2^32 - 1.
@@ -137,7 +139,7 @@ def compare(
         start: where trajectories start: at "noise" at the first level of the grid, or at noisy "data" at the first
             level in the range, for networks that are not good above it.
         sigma_range: lowest and highest level to compare at.
-        progress: called as ``progress(images done, images)``; told in words what is being worked on.
+        progress: called as ``progress(images done, images)``; its `describe` gets what is being worked on.
         report: deprecated; the earlier name of ``progress``, called as ``report(done, total, what)``.
 
     Returns:
@@ -237,38 +239,36 @@ class _Comparison:
         }
         return {denoiser: found for denoiser, found in missing.items() if found}
 
-    def _noisy(self, process: NoisyProcess, target: str) -> Callable[[int], NDArray[Any]]:
-        """A function that returns z of a level."""
+    def _noisy(self, process: NoisyProcess, target: str) -> NoisyLevels:
+        """Z of every level."""
         plan = self.plan
         if process == "forward":
-            return lambda level: forward_noisy(plan.data, plan.n, plan.sigmas[level], plan.seed)
+            return forward_levels(plan.data, plan.sigmas, plan.n, plan.seed)
         levels = plan.sigmas[plan.first : plan.levels[-1] + 1]
-        output = self.folder.noisy(target, settings_key({**plan.settings(process, target), "levels": levels}))
-        self._tell(self.done, f"trajectories of {target}")
-        save_reverse(
-            output,
+        settings = {**plan.settings(process, target), "levels": levels}
+        what = f"trajectories of {target}"
+        self._tell(self.done, what)
+        return trajectory_levels(
+            self.folder.noisy(target, settings_key(settings)),
             plan.targets[target],
-            plan.data.shape,
-            levels,
+            plan.data,
+            plan.sigmas,
             plan.n,
+            inside=plan.levels,
             seed=plan.seed,
             sampler=plan.sampler,
+            start=plan.start,
             batch=plan.batch,
-            start_data=plan.data if plan.start == "data" else None,
-            resume=True,
+            settings=settings,
             record={"target": target, "sampler": plan.sampler, "seed": plan.seed},
-            progress=lambda done, of: self._tell(self.done, f"trajectories of {target}, {done} of {of}"),
+            progress=lambda done, of: self._tell(self.done, f"{what}, {done} of {of}"),
         )
-        stored = np.load(output, mmap_mode="r")
-        return lambda level: np.array(stored[level - plan.first])
 
-    def _level(
-        self, process: NoisyProcess, targets: list[str], level: int, noisy: Callable[[int], NDArray[Any]]
-    ) -> None:
+    def _level(self, process: NoisyProcess, targets: list[str], level: int, noisy: NoisyLevels) -> None:
         lacking = self._lacking(process, targets, level)
         if not lacking:
             return
-        z = noisy(level)
+        z = noisy[level]
         outputs = {name: self._denoised(name, self.plan.targets[name], z, level, process) for name in _needed(lacking)}
         for denoiser, against in lacking.items():
             clock = Clock()

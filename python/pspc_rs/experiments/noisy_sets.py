@@ -80,15 +80,15 @@ def reverse_noisy(model: Model, z: NDArray[Any], sigmas: object, sampler: str = 
     Args:
         model: D(z, sigma).
         z: states at the first level, [N, C, H, W].
-        sigmas: descending noise levels; a final 0 plays no part.
+        sigmas: descending noise levels; a final 0 is ignored.
         sampler: "heun", as published, "euler" or "dpmpp_2m".
 
     Raises:
-        InvalidValueError: another sampler, or noise levels that are no grid.
+        InvalidValueError: another sampler, or noise levels that are not a grid.
 
     Example:
         >>> z = np.full((2, 1, 1, 1), 4.0, np.float32)
-        >>> reverse_noisy(lambda z, sigma: 0 * z, z, [2.0, 1.0]).ravel()  # z / sigma stays what it is
+        >>> reverse_noisy(lambda z, sigma: 0 * z, z, [2.0, 1.0]).ravel()  # z / sigma keeps its value
         array([4., 4., 2., 2.], dtype=float32)
     """
     levels = positive_levels(sigmas)
@@ -113,15 +113,15 @@ def save_forward(
     """Writes the forward noisy set of a data set, `.npy` float32 [levels, n, C, H, W], a level at a time.
 
     The same arguments give the same bytes, and a row is what `forward_noisy` draws at that level. Beside the output
-    lies a JSON record; an interrupted run goes on with ``resume``.
+    lies a JSON record; ``resume`` continues an interrupted run.
 
     Args:
         output: the `.npy` file.
         data: see `forward_noisy`.
-        sigmas: descending noise levels; a final 0 plays no part.
+        sigmas: descending noise levels; a final 0 is ignored.
         n: images a level.
         seed: see `forward_noisy`.
-        resume: go on with levels that an earlier run kept.
+        resume: continue with the levels that an earlier run kept.
         record: further options for the record.
         progress: called as ``progress(levels done, levels)``.
         tick: deprecated; the earlier name of ``progress``.
@@ -186,13 +186,13 @@ def save_reverse(
         output: the `.npy` file.
         model: D(z, sigma).
         shape: (channels, height, width) of the images.
-        sigmas: descending noise levels; a final 0 plays no part.
+        sigmas: descending noise levels; a final 0 is ignored.
         n: images a level.
         seed: of the noise at the first level, 0 .. 2^32 - 1.
         sampler: "heun", as published, "euler" or "dpmpp_2m".
         batch: images at once.
         start_data: images to start at, with noise added, instead of noise alone.
-        resume: go on with batches that an earlier run kept.
+        resume: continue with the batches that an earlier run kept.
         record: further options for the record.
         progress: called as ``progress(batches done, batches)``.
         tick: deprecated; the earlier name of ``progress``.
@@ -302,7 +302,7 @@ def reverse_levels(
     """Images on a network's trajectories, kept in a file below ``folder``; see `save_reverse`.
 
     Args:
-        folder: where the file goes; an earlier one of the same settings is gone on with.
+        folder: where the file goes; an earlier one of the same settings is continued.
         model: D(z, sigma).
         data: the images that trajectories start at, for ``start="data"``, and whose shape they have.
         sigmas: the whole grid, descending.
@@ -318,12 +318,10 @@ def reverse_levels(
     Raises:
         InvalidValueError: no level within the limits; asking for a level outside.
     """
-    check_start(start)
     inside = [level for level, sigma in enumerate(sigmas) if limits[0] <= sigma <= limits[1]]
     if not inside:
         raise InvalidValueError(f"no noise level lies in {limits[0]:g} to {limits[1]:g}")
-    first = 0 if start == "noise" else inside[0]
-    chosen = list(sigmas[first : inside[-1] + 1])
+    first = first_level(start, inside)
     settings = {
         "process": "reverse",
         "n": n,
@@ -331,24 +329,76 @@ def reverse_levels(
         "noise": noise_source(),
         "sampler": sampler,
         "start": start,
-        "sigmas": chosen,
+        "sigmas": list(sigmas[first : inside[-1] + 1]),
         "batch": batch,
         "network": model_settings(model),
         **data_settings(data),
     }
-    output = folder / "noisy" / f"reverse_{settings_key(settings)}.npy"
-    start_data = data if start == "data" else None
+    return trajectory_levels(
+        folder / "noisy" / f"reverse_{settings_key(settings)}.npy",
+        model,
+        data,
+        sigmas,
+        n,
+        inside=inside,
+        seed=seed,
+        sampler=sampler,
+        start=start,
+        batch=batch,
+        settings=settings,
+        progress=progress,
+    )
+
+
+def trajectory_levels(
+    output: Path,
+    model: Model,
+    data: ImageSet,
+    sigmas: Sequence[float],
+    n: int,
+    *,
+    inside: Sequence[int],
+    seed: int,
+    sampler: str,
+    start: Start,
+    batch: int,
+    settings: Mapping[str, Any],
+    record: Mapping[str, object] | None = None,
+    progress: Progress | None = None,
+) -> NoisyLevels:
+    """Images on a network's trajectories, kept in the file ``output``, which is computed or continued first.
+
+    Args:
+        output: the `.npy` file.
+        model: D(z, sigma).
+        data: see `reverse_levels`.
+        sigmas: the whole grid, descending.
+        n: images.
+        inside: indices of the levels that will be asked for, ascending.
+        seed: of the start of the trajectories.
+        sampler: of the trajectories.
+        start: see `reverse_levels`.
+        batch: images at once.
+        settings: what identifies the images, for the records of those who use them.
+        record: further options for the record beside the file.
+        progress: called as ``progress(batches done, batches)``.
+
+    Raises:
+        InvalidValueError: asking for a level that the trajectories do not reach.
+    """
+    first = first_level(start, inside)
     save_reverse(
         output,
         model,
         data.shape,
-        chosen,
+        sigmas[first : inside[-1] + 1],
         n,
         seed=seed,
         sampler=sampler,
         batch=batch,
-        start_data=start_data,
+        start_data=data if start == "data" else None,
         resume=True,
+        record=record,
         progress=progress,
     )
     stored = np.load(output, mmap_mode="r")
@@ -359,6 +409,11 @@ def reverse_levels(
         return np.array(stored[level - first])
 
     return NoisyLevels(len(sigmas), read, settings)
+
+
+def first_level(start: Start, inside: Sequence[int]) -> int:
+    """The level at which trajectories start: that of the grid for noise, the first one inside the range for data."""
+    return 0 if check_start(start) == "noise" else inside[0]
 
 
 def file_levels(path: Path, shape: tuple[int, int, int], num_levels: int, n: int | None = None) -> NoisyLevels:
@@ -429,7 +484,7 @@ def positive_levels(sigmas: object) -> list[float]:
     """The levels of a noise grid above 0.
 
     Raises:
-        InvalidValueError, ShapeError, DTypeError: this is no noise grid.
+        InvalidValueError, ShapeError, DTypeError: sigmas are not a noise grid.
 
     Example:
         >>> positive_levels([2, 1, 0])

@@ -186,20 +186,20 @@ def patch_study(
         data: the training images.
         target: D(z, sigma).
         noisy: noisy images [levels, n, C, H, W], an array, memory map or sequence.
-        sigmas: the noise level of each, descending; a final 0 plays no part.
+        sigmas: the noise level of each, descending; a final 0 is ignored.
         table: the CSV file, with its database beside it (see `ResultTable`); made, or continued.
         sides: sides of patches, 1 to the shorter side of the image.
         max_windows: look at no more positions a side than this, drawn once; all if None.
         seed: of that draw.
         batch: images at once that the target is given.
         record: where the noisy images come from; part of what tells one study from another in the table.
-        progress: called as ``progress(done, total)``, in thousandths of a level; told the level in words.
+        progress: called as ``progress(done, total)``, in thousandths of a level; its `describe` gets the level.
         tick: deprecated; the earlier name of ``progress``, called as ``tick(done, total, what)``.
 
     Raises:
         InvalidValueError: a side that does not fit.
         ShapeError: noisy images or target outputs of another shape.
-        DataError: the table is no table of patch studies.
+        DataError: the file holds another table, or is damaged.
 
     Example:
         >>> import tempfile, pspc_rs as pspc

@@ -1,9 +1,9 @@
 """Results on disk: tables of rows in one database per folder, written safely by several processes, with CSV beside it.
 
 The database, ``results.sqlite``, holds one table for every CSV file of the folder. Rows are added in transactions that
-exclude every other writer, so that two runs in one folder lose nothing, and a killed run leaves a table to go on with.
-The CSV files are for people: after every change they are written anew from the database. Run folders lie on network
-disks, so the database keeps a rollback journal and no write-ahead log.
+exclude every other writer, so that two runs in one folder lose nothing, and a killed run leaves a table that the next
+run continues. The CSV files are for people: after every change they are written anew from the database. Run folders
+lie on network disks, so the database keeps a rollback journal and no write-ahead log.
 """
 
 import contextlib
@@ -29,11 +29,11 @@ DATABASE = "results.sqlite"
 """What the database of a folder is called."""
 
 COMPARE_KEY = ("process", "target", "denoiser", "settings", "level")
-"""What tells a row of `compare` from every other, and the order of the rows."""
+"""The columns that identify a row of `compare`, in the order of sorting."""
 
 _COMPARE_COLUMNS: dict[str, Kind] = {"process": str, "target": str, "denoiser": str, "settings": str, "level": int}
 _BUSY_SECONDS = 60.0
-# Errors of SQLite that say nothing against the file: locked by others, not to be opened or written, disk full.
+# Errors of SQLite that do not mean a damaged file: it is locked, cannot be opened or written, or the disk is full.
 _NOT_DAMAGED = (
     sqlite3.SQLITE_BUSY,
     sqlite3.SQLITE_LOCKED,
@@ -51,10 +51,9 @@ _DECLARATIONS: Mapping[Kind, str] = {str: " TEXT", int: " INTEGER", float: ""}
 class ResultTable:
     """Rows of results, each under a key of its own: a table of the folder's database, and a CSV file.
 
-    The CSV file has the rows in the order of their keys: whichever way they came about, by however many processes, and
-    however often a run that makes them was killed, the same rows are the same bytes. Floats keep every bit. A folder
-    that holds the CSV file alone, as earlier versions left it, is read too; its rows go to the database with the first
-    row that is added.
+    The CSV file has the rows in the order of their keys. The same rows give the same bytes, however many processes
+    wrote them and however often a run was killed. Floats keep every bit. A folder that holds the CSV file alone, as
+    earlier versions left it, is read too; its rows go to the database with the first row that is added.
 
     Attributes:
         path: the CSV file.
@@ -63,7 +62,7 @@ class ResultTable:
     Args:
         path: the CSV file; its name without the suffix is that of the table in the database.
         columns: the type of every column, str, int or float, by name.
-        key: the columns that tell a row from every other; their order is that of the sorting.
+        key: the columns that identify a row, in the order of sorting.
 
     Raises:
         DataError: the database is damaged, or the folder holds another table of this name; both are left as they are.
@@ -110,9 +109,9 @@ class ResultTable:
         return (self._rows[key] for key in sorted(self._rows))
 
     def add(self, *rows: Row) -> None:
-        """Adds rows, in place of those of the same keys, and writes the CSV file anew.
+        """Adds rows, replacing those of the same keys, and writes the CSV file anew.
 
-        Rows that other processes have added since are in the table afterwards, too.
+        Afterwards the table also has the rows that other processes have added meanwhile.
 
         Raises:
             DTypeError: a row with other columns, or a value of another type.
@@ -173,7 +172,7 @@ class ResultTable:
         try:
             return self._checked(dict(zip(self.columns, values, strict=True)))
         except (ValueError, DTypeError) as error:
-            raise DataError(f"{where} is no row of this table: {error}") from error
+            raise DataError(f"{where} is not a row of this table: {error}") from error
 
     def _write_file(self, rows: Sequence[Row]) -> None:
         """Writes the file for people."""
@@ -194,7 +193,7 @@ class ResultTable:
         try:
             values = [kind(text) for kind, text in zip(self.columns.values(), line, strict=True)]
         except ValueError as error:
-            raise DataError(f"{where} is no row of this table: {error}") from error
+            raise DataError(f"{where} is not a row of this table: {error}") from error
         return self._parsed(values, where)
 
 

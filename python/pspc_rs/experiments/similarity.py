@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 Descriptor: TypeAlias = Callable[[NDArray[Any]], NDArray[np.float64]]
-"""Images [N, C, H, W] in [-1, 1] units to vectors [N, F]; their lengths play no part."""
+"""Images [N, C, H, W] in [-1, 1] units to vectors [N, F]; their lengths do not matter."""
 
 _LUMA = np.array([0.299, 0.587, 0.114])
 _ORIENTATIONS = 8
@@ -129,7 +129,7 @@ def similarity_figure(matrix: SimilarityMatrix, title: str) -> "Figure":
 def pixel_descriptor(images: object) -> NDArray[np.float64]:
     """The pixels themselves, float64 [N, C H W], less their mean over the image.
 
-    The cosine of two such vectors is the correlation of their pixels: brightness and contrast play no part.
+    The cosine of two such vectors is the correlation of their pixels: brightness and contrast do not matter.
 
     Args:
         images: [N, C, H, W] in [-1, 1] units.
@@ -211,7 +211,7 @@ def sscd_descriptor(path: str | Path, *, device: str = "cpu", batch: int = 32) -
     Raises:
         MissingDependencyError: torch is not installed.
         MissingFileError: there is no such file.
-        DataError: the file is no TorchScript module, or returns no vectors.
+        DataError: the file is not a TorchScript module, or returns no vectors.
     """
     torch = import_torch("SSCD")
     if not Path(path).is_file():
@@ -222,7 +222,7 @@ def sscd_descriptor(path: str | Path, *, device: str = "cpu", batch: int = 32) -
             warnings.simplefilter("ignore", DeprecationWarning)
             network = torch.jit.load(str(path), map_location=device).eval()
     except (RuntimeError, ValueError) as error:
-        raise DataError(f"{path} is no TorchScript module: {str(error).splitlines()[0]}") from error
+        raise DataError(f"{path} is not a TorchScript module: {str(error).splitlines()[0]}") from error
     size = integer("batch", batch)
 
     def describe(images: object) -> NDArray[np.float64]:

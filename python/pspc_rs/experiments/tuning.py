@@ -96,7 +96,7 @@ def tune_snis(
         num_draws: L.
         seed: of the draws.
         batch: images at once.
-        progress: called as ``progress(settings done, settings)``, over all levels; told each one in words.
+        progress: called as ``progress(settings done, settings)``, over all levels; its `describe` gets each one.
     """
     columns: dict[str, list[Any]] = {name: [] for name in ("num_neighbors", "sigma", "mse", "standard_error")}
     errors = np.empty((len(neighbors), len(sigmas)))

@@ -86,7 +86,7 @@ def save_heatmaps(
         batch: noisy images at once.
         settings: what else decides the numbers, such as seed and data of ``noisy``.
         record: what else is recorded.
-        resume: go on with rows that an earlier run with the same settings kept.
+        resume: continue with the rows that an earlier run with the same settings kept.
         progress: called as ``progress(rows done, rows)``.
         tick: deprecated; the earlier name of ``progress``, called as ``tick(done, total, what)``.
 
@@ -133,7 +133,7 @@ def save_heatmaps(
 
 
 def _pending(outputs: Sequence[ResumableArray], num: int, progress: Progress | None) -> Iterator[int]:
-    """The rows that one of the outputs lacks; what is done is told before each and at the end."""
+    """The rows that one of the outputs lacks; progress is reported before each and at the end."""
     pending = sorted({index for one in outputs if not one.complete for index in one.pending(num)})
     describe(progress, "heat maps")
     for done, index in enumerate(pending, num - len(pending)):
