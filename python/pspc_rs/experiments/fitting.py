@@ -28,7 +28,7 @@ Target = Model | Sequence[NDArray[Any]]
 """A denoiser D(z, sigma), or its outputs, [levels, n, C, H, W]: such as the clean images behind z."""
 
 Outside = Schedule[Any] | float | str | None
-"""What levels that are not fitted get: another schedule's values, one value, or the nearest fitted level's."""
+"""The values of levels that are not fitted: another schedule's, one value, or the nearest fitted level's (None)."""
 
 _COLUMNS: Mapping[str, Kind] = {
     "settings": str,
@@ -98,7 +98,7 @@ def fit_schedule(
         table: the CSV file, with its database beside it (see `ResultTable`); made, or continued.
         name: of the schedule.
         fit_range: (lowest, highest) noise level to fit, those that the target is good for.
-        outside: what the other levels get; see `Outside`.
+        outside: the values of the other levels; see `Outside`.
         batch: images at once.
         record: where the noisy images and the target come from; kept with the schedule, and part of what tells one fit
             from another in the table.
@@ -163,7 +163,7 @@ def _least(mse: NDArray[np.float64]) -> list[int]:
 
 @dataclass(frozen=True)
 class _CandidateErrors:
-    """The errors of every candidate at every level; noisy images and targets are made where a row is missing."""
+    """The errors of every candidate at every level; noisy images and targets are only made for rows that are missing."""
 
     family: Family
     target: Target
@@ -216,7 +216,7 @@ class _CandidateErrors:
 def _filled(
     family: Family, grid: list[float], best: dict[int, float], outside: Outside
 ) -> tuple[list[float], dict[str, Any]]:
-    """One value per level of the whole grid, and how those that were not fitted came about."""
+    """One value per level of the whole grid, and where the values of levels that were not fitted come from."""
     missing = [level for level in range(len(grid)) if level not in best]
     if not missing:
         return [best[level] for level in range(len(grid))], {}

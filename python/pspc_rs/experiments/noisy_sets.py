@@ -310,13 +310,13 @@ def reverse_levels(
         seed: of their start.
         sampler: of the trajectories.
         start: "noise" at the first level of the grid, or noisy "data" at the highest level within the limits.
-        limits: lowest and highest level that will be asked for; no others are computed, but those above for
-            ``start="noise"``.
+        limits: lowest and highest level that will be asked for; with ``start="noise"`` the levels above are
+            computed too.
         batch: images at once.
         progress: called as ``progress(batches done, batches)``.
 
     Raises:
-        InvalidValueError: no level within the limits; asking for a level outside.
+        InvalidValueError: no level within the limits, or a level outside is asked for.
     """
     inside = [level for level, sigma in enumerate(sigmas) if limits[0] <= sigma <= limits[1]]
     if not inside:
@@ -384,7 +384,7 @@ def trajectory_levels(
         progress: called as ``progress(batches done, batches)``.
 
     Raises:
-        InvalidValueError: asking for a level that the trajectories do not reach.
+        InvalidValueError: a level is asked for that the trajectories do not reach.
     """
     first = first_level(start, inside)
     save_reverse(
