@@ -157,8 +157,10 @@ def test_folders_of_earlier_versions_are_read_and_go_to_the_database_with_the_ne
     assert bits(table) == [("a", 0, (5e-324).hex()), ("a", 1, (0.1).hex())]
     assert names(tmp_path) == ["table.csv"]
     table.add(row("b", 0))
+    written = (tmp_path / "table.csv").read_bytes()
     (tmp_path / "table.csv").unlink()
     assert bits(open_table(tmp_path)) == bits(table)
+    assert (tmp_path / "table.csv").read_bytes() == written
     (tmp_path / "settings.json").write_text('{"0f": {"n": 4}}')
     kept = SettingsTable(tmp_path / "settings.json")
     kept.remember("0f", {"n": 5})

@@ -163,7 +163,7 @@ def _least(mse: NDArray[np.float64]) -> list[int]:
 
 @dataclass(frozen=True)
 class _CandidateErrors:
-    """The errors of every candidate at every level; noisy images and targets are only made for rows that are missing."""
+    """The errors of every candidate at every level; noisy images and targets are made for missing rows only."""
 
     family: Family
     target: Target

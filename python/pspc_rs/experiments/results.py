@@ -53,7 +53,8 @@ class ResultTable:
 
     The CSV file has the rows in the order of their keys. The same rows give the same bytes, however many processes
     wrote them and however often a run was killed. Floats keep every bit. A folder that holds the CSV file alone, as
-    earlier versions left it, is read too; its rows go to the database with the first row that is added.
+    earlier versions left it, is read too; its rows go to the database with the first row that is added. A CSV file that
+    was removed is written again.
 
     Attributes:
         path: the CSV file.
@@ -95,6 +96,8 @@ class ResultTable:
                     self._rows = self._select(connection)
         if not stored and path.exists():
             self._rows = {self._key_of(row): row for row in self._read_file()}
+        if stored and not path.exists():
+            self.add()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({str(self.path)!r}, {len(self)} rows)"
