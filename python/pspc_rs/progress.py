@@ -7,6 +7,7 @@ into such a function.
 """
 
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import TracebackType
@@ -92,6 +93,7 @@ class ProgressBar:
         done: how much of it was done before.
         shown: False for a bar that stays invisible.
         scale: how many of the counts of a call make a unit: 1000 for thousandths.
+        smoothing: weight of the newest speed in the time left; 0 takes the mean speed, for work of uneven pace.
 
     Example:
         >>> with ProgressBar("img", "reading", shown=False) as progress:
@@ -101,7 +103,15 @@ class ProgressBar:
     """
 
     def __init__(
-        self, unit: str, what: str, *, total: int = 0, done: int = 0, shown: bool = True, scale: int = 1
+        self,
+        unit: str,
+        what: str,
+        *,
+        total: int = 0,
+        done: int = 0,
+        shown: bool = True,
+        scale: int = 1,
+        smoothing: float = 0.3,
     ) -> None:
         from tqdm import tqdm
 
@@ -116,6 +126,7 @@ class ProgressBar:
             desc=what,
             mininterval=interval,
             maxinterval=interval,
+            smoothing=smoothing,
             file=sys.stderr,
             disable=not shown,
         )
@@ -143,3 +154,87 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+
+
+class Steps:
+    """Counts finished steps of one kind and reports each.
+
+    Args:
+        progress: what is told; None for nothing.
+        total: number of steps.
+        done: steps that are done already.
+
+    Example:
+        >>> steps = Steps(lambda done, total: print(done, total), 3, done=1)
+        >>> steps.finish("sigma 0.3")
+        2 3
+    """
+
+    def __init__(self, progress: Progress | None, total: int, done: int = 0) -> None:
+        self._progress = progress
+        self.total = total
+        self.done = done
+
+    def __repr__(self) -> str:
+        return f"Steps({self.done} of {self.total})"
+
+    def finish(self, what: str = "") -> None:
+        """Counts one step; ``what`` says in words which one it was."""
+        self.done += 1
+        if what:
+            describe(self._progress, what)
+        if self._progress is not None:
+            self._progress(self.done, self.total)
+
+
+class EarlierProgress:
+    """A function of an earlier protocol as a progress.
+
+    Args:
+        function: what the caller gave.
+        arguments: which arguments it takes, and in which order: some of "done", "total" and "what".
+
+    Example:
+        >>> progress = EarlierProgress(print, ("what", "done"))
+        >>> describe(progress, "sigma 0.3")
+        >>> progress(1, 2)
+        sigma 0.3 1
+    """
+
+    def __init__(self, function: Callable[..., object], arguments: tuple[str, ...]) -> None:
+        self._function = function
+        self._arguments = arguments
+        self._what = ""
+
+    def __repr__(self) -> str:
+        return f"EarlierProgress({self._function!r}, {self._arguments!r})"
+
+    def __call__(self, done: int, total: int) -> None:
+        """Calls the function with its own arguments."""
+        given = {"done": done, "total": total, "what": self._what}
+        self._function(*(given[name] for name in self._arguments))
+
+    def describe(self, what: str) -> None:
+        """Keeps the words for the next call."""
+        self._what = what
+
+
+def renamed_progress(
+    progress: Progress | None, name: str, function: Callable[..., object] | None, arguments: tuple[str, ...]
+) -> Progress | None:
+    """The progress of a call whose parameter had another name and protocol, which still works but is deprecated.
+
+    Args:
+        progress: what the caller gave as ``progress``.
+        name: the earlier name of the parameter.
+        function: what the caller gave under the earlier name.
+        arguments: what that function takes; see `EarlierProgress`.
+    """
+    if function is None:
+        return progress
+    warnings.warn(
+        f"{name}= is deprecated; write progress=, a function called as progress(done, total)",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return EarlierProgress(function, arguments)

@@ -18,9 +18,9 @@ from pspc_rs.errors import InvalidValueError, OutputError
 from pspc_rs.images import image_grid, save_png
 from pspc_rs.networks.registry import build_network
 from pspc_rs.networks.saved import save_network
+from pspc_rs.outputs import differences
 from pspc_rs.progress import Progress, describe
 from pspc_rs.provenance import Clock, describe_data, plain, provenance, save_record, versions
-from pspc_rs.runs import differences
 from pspc_rs.training.augment import AugmentPipe
 from pspc_rs.training.batches import Batch, Batches, Prefetcher, dropout_seed
 from pspc_rs.training.checkpoint import (

@@ -1,22 +1,94 @@
-"""Heat maps of posterior composites: their exact Jacobian, which needs no network."""
+"""The maps of each kind of denoiser, from its Jacobian: networks, posterior composites and the Gaussian denoiser.
+
+|d D_c(p) / d z_c(q)|, summed over channels c, for some output pixels p and every input pixel q.
+"""
 
 import math
 from collections.abc import Iterator
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pspc_rs.arrays import import_torch, is_torch, like
 from pspc_rs.data import ImageSet
 from pspc_rs.data.image_set import to_float
+from pspc_rs.denoisers import Gaussian, Network
+from pspc_rs.denoisers.batches import in_parts
 from pspc_rs.denoisers.composite import PosteriorComposite
-from pspc_rs.heatmaps.pixels import Pixels
+from pspc_rs.errors import InvalidValueError
 
-Float64 = NDArray[np.float64]
-Masks = NDArray[np.bool_]
+Float64: TypeAlias = NDArray[np.float64]
+Masks: TypeAlias = NDArray[np.bool_]
+Pixels: TypeAlias = NDArray[np.int64]
+"""Output pixels as indices y * W + x, [P]."""
 
 # Smaller posterior weights, relative to the largest, are below the rounding of float64.
 _LEAST_LOG_WEIGHT = math.log(np.finfo(np.float64).eps) - 1
 _NUMBERS_AT_ONCE = 1 << 24
+
+
+def network_maps(
+    network: Network, z: NDArray[np.floating], sigma: float, pixels: Pixels, *, at_once: int = 32
+) -> NDArray[np.float64]:
+    """|d D_c(p) / d z_c(q)|, summed over channels c, of a network; float64 [batch, P, H, W].
+
+    One evaluation of the network, then one vector-Jacobian product for every output pixel and channel, ``at_once`` of
+    them batched by torch's vmap, fewer if memory runs out.
+
+    Args:
+        network: one that computes with torch tensors.
+        z: noisy images [batch, channels, height, width].
+        sigma: their noise level, in the network's range.
+        pixels: output pixels p as indices y * W + x, [P].
+        at_once: products per batch.
+
+    Raises:
+        InvalidValueError: sigma is outside the network's range, or torch cannot differentiate the network.
+        MissingDependencyError: torch is not installed.
+    """
+    torch: Any = import_torch("a heat map of a network")
+    network.check_sigmas(np.array([sigma]))
+    x = network.as_input(torch.from_numpy(np.ascontiguousarray(z))).detach().requires_grad_()
+    with torch.enable_grad():
+        denoised = network.evaluate(x, like(np.full(len(z), sigma), x))
+    if not is_torch(denoised) or not denoised.requires_grad:
+        raise InvalidValueError(
+            "the network's output has no gradient with respect to its input, so no heat maps either"
+        )
+    batch, channels, height, width = x.shape
+    maps = np.zeros((batch, len(pixels), height * width))
+    for channel in range(channels):
+
+        def products(part: slice, channel: int = channel) -> NDArray[np.float32]:
+            chosen = torch.from_numpy(pixels[part]).to(x.device)
+            units = torch.zeros(len(chosen), batch, channels, height * width, device=x.device, dtype=denoised.dtype)
+            units[torch.arange(len(chosen)), :, channel, chosen] = 1
+            units = units.reshape(len(chosen), *x.shape)
+            rows = torch.autograd.grad(denoised, x, units, retain_graph=True, is_grads_batched=True)[0]
+            found: NDArray[np.float32] = rows[:, :, channel].abs().float().cpu().numpy()
+            return found
+
+        rows, at_once = in_parts(products, len(pixels), at_once)
+        maps += np.concatenate(rows).reshape(len(pixels), batch, -1).swapaxes(0, 1)
+    return maps.reshape(batch, len(pixels), height, width)
+
+
+def wiener_rows(gaussian: Gaussian, sigma: float, pixels: Pixels) -> NDArray[np.float32]:
+    """Heat maps of some output pixels at one noise level, float32 [P, H, W].
+
+    Args:
+        gaussian: the denoiser.
+        sigma: the noise level.
+        pixels: indices y * W + x, [P].
+    """
+    channels, height, width = gaussian.shape
+    axes = gaussian.axes.reshape(channels, height * width, -1).astype(np.float32)
+    gain = (gaussian.variances / (gaussian.variances + sigma**2)).astype(np.float32)
+    maps = np.zeros((len(pixels), height * width), np.float32)
+    for rows in axes:
+        maps += np.abs((rows[pixels] * gain) @ rows.T)
+    return maps.reshape(-1, height, width)
 
 
 def composite_maps(denoiser: PosteriorComposite, z: NDArray[np.floating], sigma: float, pixels: Pixels) -> Float64:
@@ -55,7 +127,7 @@ def _maps_of_one(data: ImageSet, masks: Masks, z: Float64, sigma: float, pixels:
             inside = np.flatnonzero(mask)
             rows = np.flatnonzero(mask[pixels])
             own = np.searchsorted(inside, pixels[rows])
-            parts = _Parts(data, images, weights / weights.sum(), inside)
+            parts = _WindowPosterior(data, images, weights / weights.sum(), inside)
             derivative[:, rows[:, None], inside] += _covariance(parts, own)
     cover = masks[:, pixels].sum(axis=0)
     maps: Float64 = np.abs(derivative).sum(axis=0) / (sigma**2 * cover[:, None])
@@ -74,8 +146,8 @@ def _energies(data: ImageSet, masks: Masks, z: Float64) -> Float64:
     return energies
 
 
-class _Parts:
-    """The posterior of one window, a part at a time: weights [n], and pixels of the window [n, channels, pixels]."""
+class _WindowPosterior:
+    """The posterior of one window, some images at a time: weights [n] and the window's pixels [n, channels, pixels]."""
 
     def __init__(self, data: ImageSet, images: Pixels, weights: Float64, inside: Pixels) -> None:
         self.data, self.images, self.weights, self.inside = data, images, weights, inside
@@ -92,8 +164,8 @@ class _Parts:
             yield self.weights[start : start + step], to_float(x).astype(np.float64)
 
 
-def _covariance(parts: _Parts, own: Pixels) -> Float64:
-    """Covariances of some pixels of a window, given by their places in it, with all of it: [channels, own, pixels]."""
+def _covariance(parts: _WindowPosterior, own: Pixels) -> Float64:
+    """Covariances of some pixels of a window, given by their indices in it, with all: [channels, own, pixels]."""
     mean = sum((np.tensordot(weights, x, 1) for weights, x in parts), np.zeros(()))
     covariance = np.zeros((parts.data.channels, len(own), len(parts.inside)))
     for weights, x in parts:
