@@ -160,11 +160,7 @@ impl<P: Pixel, const CHANNELS: usize, const T: usize> Values<T> for Products<'_,
 
     #[inline(always)]
     fn at<V: Vector>(&self, x: usize) -> [V; T] {
-        let mut values = [V::splat(0.0); T];
-        for t in 0..T {
-            values[t] = self.0[t].at(x);
-        }
-        values
+        Residuals::of_tiles(&self.0, x)
     }
 }
 

@@ -129,6 +129,26 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM,
         sum
     }
 
+    /// The products of several tiles with the same values at column `x`. Each value is read once, which the compiler does not
+    /// find by itself.
+    #[inline(always)]
+    pub(crate) fn of_tiles<V: Vector, const T: usize>(tiles: &[Self; T], x: usize) -> [V; T] {
+        debug_assert!(FORM == PRODUCTS, "other forms have terms besides the products");
+        let mut sums = [V::splat(0.0); T];
+        if CHANNELS == 0 {
+            for t in 0..T {
+                sums[t] = tiles[t].at(x);
+            }
+        }
+        for c in 0..CHANNELS {
+            let z = tiles[0].values[c][x];
+            for t in 0..T {
+                sums[t] = tiles[t].add(sums[t], c == 0, P::centred(&tiles[t].pixels[c][x]), z);
+            }
+        }
+        sums
+    }
+
     /// Adds the residual of a channel; `first` says that the sum holds nothing yet but squares. Additions bound the loops of
     /// the direct form, so differences are formed as `-1 a + z`, the same number, by units that multiply; a compiler that
     /// knew the factor would turn that back.
