@@ -1,7 +1,6 @@
 //! `CudaBank`: the images on a GPU; torch tensors by address, numpy arrays by copy.
 
 use std::path::PathBuf;
-use std::sync::{Arc, Mutex, PoisonError};
 
 use numpy::{PyArray4, ToPyArray};
 use pyo3::prelude::*;
@@ -9,52 +8,32 @@ use pyo3::prelude::*;
 use super::bank::Bank;
 use super::call::{Queries, monitored};
 use super::windows::Windows;
-use crate::cuda::call::HostQueries;
-use crate::cuda::device::options;
-use crate::cuda::{Device, DeviceBank, DeviceWindows, PixelKind, Source};
-
-/// Windows on devices, by number of the device.
-#[derive(Default)]
-pub(super) struct OnDevices(Mutex<Vec<(usize, Arc<DeviceWindows>)>>);
-
-impl OnDevices {
-    fn get(&self, device: &Arc<Device>, windows: &crate::Windows) -> crate::Result<Arc<DeviceWindows>> {
-        let mut made = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let ordinal = device.info().ordinal;
-        if let Some((_, windows)) = made.iter().find(|(other, _)| *other == ordinal) {
-            return Ok(Arc::clone(windows));
-        }
-        let windows = Arc::new(DeviceWindows::new(device, windows)?);
-        made.push((ordinal, Arc::clone(&windows)));
-        Ok(windows)
-    }
-}
+use crate::cuda::sources::{KernelSource, PixelKind, compile_options};
+use crate::cuda::{CudaEngine, DeviceQueries, HostPixels, HostQueries};
 
 /// The images of a `Bank` on GPU `device`; compiled kernels are kept in the folder `cache`.
 #[pyclass(frozen, module = "pspc_rs._core")]
 pub(super) struct CudaBank {
     bank: Py<Bank>,
-    device: Arc<Device>,
-    images: DeviceBank,
+    engine: CudaEngine,
 }
 
 #[pymethods]
 impl CudaBank {
     #[new]
     fn new(py: Python<'_>, bank: Py<Bank>, device: usize, cache: Option<PathBuf>) -> PyResult<Self> {
-        let device = py.detach(|| Device::open(device, cache))?;
-        let images = {
-            let borrowed = bank.get().borrow(py)?;
-            let view = bank.get().view(&borrowed)?;
-            py.detach(|| DeviceBank::new(&device, &view))?
+        let engine = {
+            let images = bank.get().borrow(py)?;
+            let view = bank.get().view(&images)?;
+            py.detach(|| CudaEngine::new(device, cache, &view))?
         };
-        Ok(Self { bank, device, images })
+        Ok(Self { bank, engine })
     }
 
     /// Whether all images stay on the device.
     #[getter]
     fn resident(&self) -> bool {
-        self.images.is_resident()
+        self.engine.is_resident()
     }
 
     /// Like the function `composite`, on the GPU.
@@ -72,13 +51,11 @@ impl CudaBank {
         let images = self.bank.get().borrow(py)?;
         let bank = self.bank.get().view(&images)?;
         let z = match &z {
-            Queries::F32(z) => HostQueries::F32(z.as_array()),
-            Queries::F64(z) => HostQueries::F64(z.as_array()),
+            Queries::F32(z) => HostPixels::F32(z.as_array()),
+            Queries::F64(z) => HostPixels::F64(z.as_array()),
         };
-        let denoised = monitored(py, progress, |monitor| {
-            let windows = windows.on_devices.get(&self.device, &windows.engine)?;
-            crate::cuda::composite(&bank, &self.images, &windows, z, &sigma, flips, monitor)
-        });
+        let (model, queries) = (windows.model(&bank, flips), HostQueries { z, sigma: &sigma });
+        let denoised = monitored(py, progress, |monitor| self.engine.denoise(&model, &queries, monitor));
         Ok(denoised?.to_pyarray(py))
     }
 
@@ -101,14 +78,12 @@ impl CudaBank {
     ) -> PyResult<()> {
         let images = self.bank.get().borrow(py)?;
         let bank = self.bank.get().view(&images)?;
-        let queries = crate::cuda::Queries { z, z_wide, out, out_wide };
+        let model = windows.model(&bank, flips);
+        let queries = DeviceQueries { z, z_is_f64: z_wide, out, out_is_f64: out_wide, sigma: &sigma };
         monitored(py, progress, |monitor| {
-            let windows = windows.on_devices.get(&self.device, &windows.engine)?;
             // SAFETY: the caller vouches for the addresses: the package takes them from torch tensors, which it holds, on
             // this device and on torch's current stream.
-            unsafe {
-                crate::cuda::composite_on_device(&bank, &self.images, &windows, queries, &sigma, flips, stream, monitor)
-            }
+            unsafe { self.engine.denoise_on_device(&model, queries, stream, monitor) }
         })
     }
 }
@@ -130,8 +105,10 @@ pub(super) fn cuda_state(py: Python<'_>) -> String {
 #[pyfunction]
 pub(super) fn cuda_sources(architecture: i32) -> Vec<(String, String, Vec<String>)> {
     let kinds = [(PixelKind::U8, "u8"), (PixelKind::F32, "f32")];
-    let every = Source::ALL.into_iter().flat_map(|source| kinds.map(|(pixels, kind)| (source, pixels, kind)));
+    let every = KernelSource::ALL.into_iter().flat_map(|source| kinds.map(|(pixels, kind)| (source, pixels, kind)));
     every
-        .map(|(source, pixels, kind)| (format!("{}_{kind}", source.name()), source.text(pixels), options(architecture)))
+        .map(|(source, pixels, kind)| {
+            (format!("{}_{kind}", source.name()), source.text(pixels), compile_options(architecture))
+        })
         .collect()
 }

@@ -9,9 +9,17 @@ use crate::windows::Windows as EngineWindows;
 #[pyclass(frozen, module = "pspc_rs._core")]
 pub(super) struct Windows {
     pub(super) engine: EngineWindows,
-    /// The windows on the devices that have used them.
+    /// Tells these windows from others, for the copies that devices hold of them.
     #[cfg(feature = "cuda")]
-    pub(super) on_devices: super::cuda::OnDevices,
+    identity: std::sync::Arc<()>,
+}
+
+#[cfg(feature = "cuda")]
+impl Windows {
+    /// What a GPU denoises with.
+    pub(super) fn model<'a>(&'a self, bank: &'a crate::Bank<'a>, flips: bool) -> crate::cuda::Model<'a> {
+        crate::cuda::Model { bank, components: &self.engine, identity: &self.identity, flips }
+    }
 }
 
 impl From<EngineWindows> for Windows {
@@ -19,7 +27,7 @@ impl From<EngineWindows> for Windows {
         Self {
             engine,
             #[cfg(feature = "cuda")]
-            on_devices: super::cuda::OnDevices::default(),
+            identity: std::sync::Arc::default(),
         }
     }
 }
