@@ -1,6 +1,6 @@
 """The whole GPU engine on an emulated device: the same kernels and launches, run by the CPU.
 
-This covers everything but NVIDIA's own driver and hardware: compilation, arguments, grids, memory plans, caches, errors.
+This covers everything but NVIDIA's driver and hardware: compilation, arguments, grids, memory plans, caches, errors.
 """
 
 import os
@@ -19,6 +19,19 @@ SMALL_RUN = """
 import numpy as np, pspc_rs as pspc
 data = pspc.ImageSet(np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5))
 print(pspc.PSPCSquare(data, patch_sizes=2, device="cuda")(np.zeros((1, 3, 4, 5)), 1.0).mean())
+"""
+
+
+MANY_WINDOWS_RUN = """
+import sys, numpy as np
+from pspc_rs import _core, cuda
+bank = cuda.device_bank(_core.Bank(np.zeros((2, 1, 32, 32), np.uint8)), 0)
+kept = []
+for _ in range(40):
+    windows = _core.Windows.masks(np.ones((20, 32, 32), bool))
+    bank.composite(windows, np.zeros((1, 1, 32, 32), np.float32), [1.0], False)
+    if sys.argv[1] == "keep":
+        kept.append(windows)
 """
 
 
@@ -83,10 +96,11 @@ def test_kernels_are_clean_under_a_sanitizer(sanitizer: str, driver: Path, cache
 
 
 @pytest.mark.parametrize(
-    ("kernel", "shown"), [
+    ("kernel", "shown"),
+    [
         ("prepare_probes", "kernel prepare_probes_u8"),
         ("square_composites", "kernel square_composites_u8_narrow"),
-    ]
+    ],
 )
 def test_an_error_names_the_kernel(kernel: str, shown: str, driver: Path, cache: Path) -> None:
     done = cuda_emulation.run(["-c", SMALL_RUN], driver, cache, FAKE_CUDA_FAIL=kernel)
@@ -99,6 +113,14 @@ def test_out_of_memory_says_for_what(driver: Path, cache: Path) -> None:
     assert "CudaError: getting" in done.stderr and "CUDA_ERROR_OUT_OF_MEMORY" in done.stderr, done.stderr
 
 
+def test_device_copies_of_windows_are_freed_with_their_originals(driver: Path, cache: Path) -> None:
+    memory = {"FAKE_CUDA_MEMORY": "1000000"}
+    kept = cuda_emulation.run(["-c", MANY_WINDOWS_RUN, "keep"], driver, cache, **memory)
+    assert "CUDA_ERROR_OUT_OF_MEMORY" in kept.stderr, kept.stderr
+    dropped = cuda_emulation.run(["-c", MANY_WINDOWS_RUN, "drop"], driver, cache, **memory)
+    assert dropped.returncode == 0, dropped.stderr
+
+
 @pytest.mark.parametrize(
     ("settings", "shown"),
     [
@@ -108,9 +130,7 @@ def test_out_of_memory_says_for_what(driver: Path, cache: Path) -> None:
         ({"FAKE_CUDA_MAJOR": "5"}, "does not compile for this GPU of compute capability 5.0"),
     ],
 )
-def test_an_unusable_machine_gets_the_reason(
-    settings: dict[str, str], shown: str, driver: Path, cache: Path
-) -> None:
+def test_an_unusable_machine_gets_the_reason(settings: dict[str, str], shown: str, driver: Path, cache: Path) -> None:
     if "NVRTC 13" not in cuda.state() and "12040" in settings.values():
         pytest.skip("NVRTC is older than 13")
     done = cuda_emulation.run(["-c", SMALL_RUN], driver, cache, **settings)

@@ -2,8 +2,7 @@
 
 use super::batch::Batch;
 use super::call::Call;
-use super::layout::kernel_args;
-use super::passes::{self, Pass};
+use super::passes::{self, PassOutput};
 use super::posterior::WindowPosteriors;
 use super::queue::LaunchQueue;
 use crate::error::Result;
@@ -18,11 +17,9 @@ pub(super) fn run(
     let shards = 0..call.bank.shards();
     // In the sparse regime the scan and the sums over candidates have counted the work.
     let counts = batch.candidates.is_none();
-    let (shard_least, shard_sum) = (&posteriors.shard_least, &posteriors.shard_sum);
-    let outputs: &[_] = kernel_args![shard_least.address_ref(), shard_sum.address_ref()];
-    passes::run(call, queue, batch, Pass::Posteriors, shards.clone(), counts, outputs)?;
+    let (least, sum) = (posteriors.shard_least.address(), posteriors.shard_sum.address());
+    passes::run(call, queue, batch, &PassOutput::Posteriors { least, sum }, shards.clone(), counts)?;
     posteriors.merge(call, queue, batch)?;
-    let normaliser = posteriors.normaliser();
-    let outputs: &[_] = kernel_args![&normaliser, batch.shard_sums.address_ref()];
-    passes::run(call, queue, batch, Pass::Composites, shards, counts, outputs)
+    let (normaliser, shard_sums) = (posteriors.normaliser(), batch.shard_sums.address());
+    passes::run(call, queue, batch, &PassOutput::Composites { normaliser, shard_sums }, shards, counts)
 }

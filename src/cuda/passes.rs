@@ -5,7 +5,10 @@ use std::ops::Range;
 use super::batch::Batch;
 use super::call::Call;
 use super::components::DeviceKind;
-use super::layout::{KernelArg, MaskWorkspace, MirroredMasks, SquareWindows, SquareWorkspace, kernel_args};
+use super::layout::{
+    Address, CandidateLists, KernelArg, MaskWorkspace, MirroredMasks, Normaliser, SquareWindows, SquareWorkspace,
+    kernel_args,
+};
 use super::memory::Memory;
 use super::module::{Grid, Kernel};
 use super::queue::LaunchQueue;
@@ -13,14 +16,40 @@ use super::sources::KernelSource;
 use super::workspace::{MAX_WARPS_PER_BLOCK, MaskNeeds, SquareNeeds, warps_per_block};
 use crate::error::Result;
 
-/// What a pass does with the energies of windows.
+/// What a pass does with the energies of windows, and the arguments of its kernels for that; 0 is the null pointer.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum PassOutput {
+    /// Pass 1: least energy and sum of weights, `[probe][shard][window]`.
+    Posteriors { least: Address, sum: Address },
+    /// Least energy `[probe][shard][window]`, from the bound `hint` `[probe][window]` down, and the candidates near it.
+    Scan { hint: Address, least: Address, lists: CandidateLists },
+    /// Pass 2: the weighted sum of images, `[probe][shard][channel][pixel]`.
+    Composites { normaliser: Normaliser, shard_sums: Address },
+}
+
+impl PassOutput {
+    fn pass(&self) -> Pass {
+        match self {
+            Self::Posteriors { .. } => Pass::Posteriors,
+            Self::Scan { .. } => Pass::Scan,
+            Self::Composites { .. } => Pass::Composites,
+        }
+    }
+
+    fn args(&self) -> Vec<KernelArg<'_>> {
+        match self {
+            Self::Posteriors { least, sum } => kernel_args![least, sum].to_vec(),
+            Self::Scan { hint, least, lists } => kernel_args![hint, least, lists].to_vec(),
+            Self::Composites { normaliser, shard_sums } => kernel_args![normaliser, shard_sums].to_vec(),
+        }
+    }
+}
+
+/// A pass, whatever it writes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Pass {
-    /// Pass 1: least energy and sum of weights.
+enum Pass {
     Posteriors,
-    /// Least energy, and the candidates near it.
     Scan,
-    /// Pass 2: the weighted sum of images.
     Composites,
 }
 
@@ -154,17 +183,16 @@ impl Plan {
     }
 }
 
-/// Runs a pass over `shards`. `outputs` are the kernel's arguments after images, probes, windows and workspace;
-/// `counts` says whether the pass counts as progress.
+/// Runs a pass over `shards`; `counts` says whether it counts as progress.
 pub(super) fn run(
     call: &Call<'_>,
     queue: &mut LaunchQueue<'_, '_>,
     batch: &Batch,
-    pass: Pass,
+    output: &PassOutput,
     shards: Range<usize>,
     counts: bool,
-    outputs: &[KernelArg<'_>],
 ) -> Result<()> {
+    let pass = output.pass();
     let probes = if pass == Pass::Scan { batch.probes } else { batch.dense_probes() };
     let steps = call.steps(shards, batch.probe_count);
     let max_shards = steps.iter().map(Range::len).max().unwrap_or(1);
@@ -174,9 +202,9 @@ pub(super) fn run(
     let Some(plan) = Plan::new(call, pass, batch.probe_count, &slabs)? else { return Ok(()) };
     let work_per_image = if counts { batch.probe_count } else { 0 };
     call.for_each_step(queue, &steps, Some(work_per_image), |queue, images, step| {
-        let args = [kernel_args![images, &probes], &plan.args()[..], outputs].concat();
-        // SAFETY: `outputs` are those of the pass; every array has room for all probes, shards and windows, and the
-        // workspace was laid out for this pass.
+        let args = [kernel_args![images, &probes], &plan.args()[..], &output.args()].concat();
+        // SAFETY: these are the arguments of the three kernels; every array of the output has room for all probes, shards
+        // and windows or pixels, and the workspace was laid out for this pass.
         unsafe { queue.launch(&plan.kernel, plan.grid(step.len()), &args) }
     })
 }

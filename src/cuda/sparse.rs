@@ -6,7 +6,7 @@ use super::call::Call;
 use super::candidates::DeviceCandidates;
 use super::layout::{Address, CandidateLists, kernel_args};
 use super::module::Grid;
-use super::passes::{self, Pass};
+use super::passes::{self, PassOutput};
 use super::posterior::WindowPosteriors;
 use super::queue::LaunchQueue;
 use super::sources::KernelSource;
@@ -24,14 +24,14 @@ pub(super) fn run(
     posteriors: &WindowPosteriors,
 ) -> Result<()> {
     let shards = call.bank.shards();
-    let (null, no_lists): (Address, _) = (0, CandidateLists::NONE);
+    let null: Address = 0;
     let hint_shards = 0..shards.div_ceil(HINT_DIVISOR);
-    let outputs: &[_] = kernel_args![&null, posteriors.shard_least.address_ref(), &no_lists];
-    passes::run(call, queue, batch, Pass::Scan, hint_shards.clone(), false, outputs)?;
+    let hint_scan =
+        PassOutput::Scan { hint: null, least: posteriors.shard_least.address(), lists: CandidateLists::NONE };
+    passes::run(call, queue, batch, &hint_scan, hint_shards.clone(), false)?;
     posteriors.merge_least(call, queue, batch, hint_shards)?;
-    let lists = candidates.lists();
-    let outputs: &[_] = kernel_args![posteriors.least.address_ref(), &null, &lists];
-    passes::run(call, queue, batch, Pass::Scan, 0..shards, true, outputs)?;
+    let scan = PassOutput::Scan { hint: posteriors.least.address(), least: null, lists: candidates.lists() };
+    passes::run(call, queue, batch, &scan, 0..shards, true)?;
     weigh(call, queue, batch, candidates)
 }
 
