@@ -4,7 +4,7 @@
 #[derive(Debug, Clone, PartialEq, thiserror::Error)]
 pub enum Error {
     /// An array has the wrong lengths.
-    #[error("{what} has shape {found:?}, expected {expected}")]
+    #[error("{what} has shape {found:?}; allowed is {expected}")]
     Shape {
         /// The argument.
         what: &'static str,
@@ -14,25 +14,25 @@ pub enum Error {
         expected: String,
     },
     /// The bank holds no image, or an axis has length zero.
-    #[error("the data set is empty: shape {shape:?}, every axis must be at least 1")]
+    #[error("the data set is empty: shape {shape:?}; every axis must be at least 1")]
     Empty {
         /// The shape given.
         shape: Vec<usize>,
     },
     /// A pixel is NaN, infinite, or too large for the arithmetic.
-    #[error("{what} holds {value} at flat index {index}, allowed are finite numbers of magnitude up to {limit:e}")]
+    #[error("{what} holds {value} at {index:?}; allowed are finite numbers of magnitude up to {limit:e}")]
     Pixel {
         /// The argument.
         what: &'static str,
         /// The offending value.
         value: f64,
-        /// Its position in the flattened array.
-        index: usize,
+        /// Its position.
+        index: Vec<usize>,
         /// The largest magnitude allowed.
         limit: f64,
     },
     /// A noise level is not a positive number the arithmetic can carry.
-    #[error("sigma is {value}, allowed are numbers from {min:e} to {max:e}")]
+    #[error("sigma is {value}; allowed are numbers from {min:e} to {max:e}")]
     Sigma {
         /// The offending value.
         value: f64,
@@ -42,7 +42,7 @@ pub enum Error {
         max: f64,
     },
     /// A square window does not fit the image.
-    #[error("the window side is {side}, allowed are sides from 1 to {largest} for images of {height} x {width}")]
+    #[error("the window side is {side}; allowed are sides from 1 to {largest} for images of {height} x {width}")]
     WindowSide {
         /// The side given.
         side: usize,
@@ -54,7 +54,7 @@ pub enum Error {
         width: usize,
     },
     /// A mask selects no pixel.
-    #[error("mask {index} selects no pixel, every mask must select at least one")]
+    #[error("mask {index} selects no pixel; every mask must select at least one")]
     EmptyMask {
         /// Its position in the list of masks.
         index: usize,
@@ -77,8 +77,8 @@ pub enum Error {
         /// What the system said.
         reason: String,
     },
-    /// The environment asks for a number of threads that is none.
-    #[error("PSPC_NUM_THREADS is {value:?}, allowed are integers from 1 up")]
+    /// The environment variable for the number of threads holds something else.
+    #[error("PSPC_NUM_THREADS is {value:?}; allowed are integers from 1 up")]
     ThreadsVariable {
         /// What the variable holds.
         value: String,
@@ -105,8 +105,8 @@ pub enum Error {
         /// What the driver or the compiler said.
         reason: String,
     },
-    /// The environment asks for an instruction set that is none of this processor's.
-    #[error("PSPC_ISA is {value:?}, allowed on this processor are {allowed}")]
+    /// The environment variable for the instruction set names one that this CPU lacks.
+    #[error("PSPC_ISA is {value:?}, allowed on this CPU are {allowed}")]
     IsaVariable {
         /// What the variable holds.
         value: String,

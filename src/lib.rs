@@ -8,28 +8,33 @@
 //! D(z)(p) = sum over windows k at p of sum_n w_kn x_n(p), divided by the number of windows at p
 //! ```
 //!
-//! A query's way: [`composite()`] takes a [`Bank`] (the images), [`Windows`], z and sigma; pass 1 finds every window's
-//! [`posterior`] normaliser, pass 2 forms the weights and accumulates the composite. The rooms:
+//! The way of a query: [`Engine::composite`] takes a [`Bank`] (the images), [`Components`] (the windows) and [`Queries`] (z
+//! and sigma, checked); pass 1 finds the normaliser of every window's posterior, pass 2 forms the weights and accumulates
+//! the composite. docs/engine/ explains it.
 //!
 //! | room | subject |
 //! |---|---|
 //! | [`bank`] | the training images, borrowed in place as bytes or floats |
-//! | [`windows`], [`runs`] | squares, masks as run plans, the full image; cover counts, mirror images |
-//! | [`posterior`] | the (least energy, sum) state of a softmax and its merge |
-//! | [`composite`](mod@composite) | the one entry and its checks |
-//! | [`cpu`] | both passes on CPU: tiles, energies, weights, spread, gather, instruction sets |
-//! | `cuda` | both passes on NVIDIA GPUs, with the feature of that name |
-//! | [`threads`] | the thread pool |
-//! | [`error`](mod@error) | the one error type |
+//! | [`query`] | noisy images and noise levels, checked |
+//! | [`components`], [`runs`] | squares, masks as plans of runs, the full image; cover counts, mirror images |
+//! | [`regime`] | every switch point, cut-off and bound on candidates, for CPU and GPU |
+//! | [`engine`] | the one entry |
+//! | [`posterior`] | the (shift, sum) state of a softmax and its merge |
+//! | `cpu` | the passes on the CPU, with three routes: `dense`, `full`, `sparse` |
+//! | `cuda` | the same on NVIDIA GPUs, with the feature of that name |
+//! | `simd` | vectors of every instruction set; all unsafe code of the CPU engine |
+//! | [`monitor`], [`threads`], [`info`], [`error`](mod@error) | progress and stopping, the thread pool, this CPU, the one error type |
 //!
 //! ```
 //! use ndarray::Array4;
-//! use pspc_rs::{Bank, Windows, composite};
+//! use pspc_rs::{Bank, Components, Engine, Queries};
 //!
 //! let images = Array4::from_shape_fn((50, 1, 8, 8), |(n, _, y, x)| ((n * 31 + y * 7 + x * 3) % 256) as u8);
 //! let bank = Bank::from_u8(images.view())?;
 //! let z = Array4::from_elem((2, 1, 8, 8), 0.1_f32);
-//! let denoised = composite(&bank, &Windows::square(8, 8, 3)?, z.view(), &[0.5, 2.0], true, &mut |_, _| Ok(()))?;
+//! let queries = Queries::new(&bank, z.view(), &[0.5, 2.0])?;
+//! let components = Components::square(8, 8, 3)?;
+//! let denoised = Engine::Cpu.composite(&bank, &components, &queries, true, &mut |_, _| Ok(()))?;
 //! assert_eq!(denoised.dim(), (2, 1, 8, 8));
 //! # Ok::<(), pspc_rs::Error>(())
 //! ```
@@ -44,19 +49,29 @@
 )]
 
 pub mod bank;
-pub mod composite;
-pub mod cpu;
+pub mod components;
+mod cpu;
 #[cfg(feature = "cuda")]
-pub mod cuda;
+mod cuda;
+pub mod engine;
 pub mod error;
+pub mod info;
+pub mod monitor;
 pub mod posterior;
 #[cfg(feature = "python")]
 mod python;
+pub mod query;
+pub mod regime;
 pub mod runs;
+mod simd;
+#[cfg(feature = "stages")]
+#[doc(hidden)]
+pub mod stages;
 pub mod threads;
-pub mod windows;
 
 pub use bank::{Bank, Pixels};
-pub use composite::{Monitor, composite};
+pub use components::Components;
+pub use engine::Engine;
 pub use error::{Error, Result};
-pub use windows::Windows;
+pub use monitor::Monitor;
+pub use query::Queries;

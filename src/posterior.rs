@@ -1,9 +1,9 @@
 //! `Posterior`: what pass 1 knows of every window's softmax, and how two parts of the data set are merged.
 
-use crate::windows::Windows;
+use crate::components::Components;
 
-/// Per window a shift and the sum over images of `2^(shift - rate energy)`; the shift is near the best image's logit,
-/// sign reversed, so that the sum is a moderate number.
+/// Per window a shift and the sum over images of `2^(shift - logit_scale energy)`. The shift is near the negative of the
+/// largest logit, so that the sum is of moderate size.
 #[derive(Debug, Clone)]
 pub struct Posterior {
     shift: Vec<f32>,
@@ -17,58 +17,58 @@ impl Posterior {
         Self { shift: vec![f32::MAX; count], sum: vec![0.0; count] }
     }
 
-    /// Takes in a shard of the data: the log-sum-exp merge, the order of which fixes the bits.
+    /// Merges a shard of the data by log-sum-exp; the order of the merges fixes the bits.
     pub fn merge(&mut self, shift: &[f32], sum: &[f32]) {
         for (k, (&shift, &sum)) in shift.iter().zip(sum).enumerate() {
             self.merge_one(k, shift, f64::from(sum));
         }
     }
 
-    /// Takes in the posterior of the mirrored query over mirrored `windows`: the flipped half of the data.
-    pub fn merge_mirrored(&mut self, flipped: &Self, windows: &Windows) {
+    /// Merges the posterior of the mirrored query over mirrored `components`: the flipped half of the data.
+    pub fn merge_mirrored(&mut self, flipped: &Self, components: &Components) {
         for k in 0..self.shift.len() {
-            let mirror = windows.mirror_index(k);
+            let mirror = components.mirror_index(k);
             self.merge_one(k, flipped.shift[mirror], flipped.sum[mirror]);
         }
     }
 
     fn merge_one(&mut self, k: usize, shift: f32, sum: f64) {
         let joint = shift.min(self.shift[k]);
-        let share = |shift: f32| power_of_whole(f64::from(joint) - f64::from(shift));
+        let share = |shift: f32| power_of_two(f64::from(joint) - f64::from(shift));
         self.sum[k] = self.sum[k] * share(self.shift[k]) + sum * share(shift);
         self.shift[k] = joint;
     }
 
-    /// `(shift, scale)` per window: `2^(shift - rate energy) * scale` is the normalised weight, with scale near 1.
+    /// `(shift, scale)` per window: `2^(shift - logit_scale energy) * scale` is the normalised weight, with scale near 1.
     #[must_use]
     pub fn normaliser(&self) -> (Vec<f32>, Vec<f32>) {
         self.shift.iter().zip(&self.sum).map(|(&shift, &sum)| normaliser_of(shift, sum)).unzip()
     }
 
-    /// The normaliser as the mirrored query's windows see it.
+    /// The normaliser for the windows of the mirrored query.
     #[must_use]
-    pub fn mirrored_normaliser(&self, windows: &Windows) -> (Vec<f32>, Vec<f32>) {
-        let mirrored = (0..self.shift.len()).map(|k| windows.mirror_index(k));
+    pub fn mirrored_normaliser(&self, components: &Components) -> (Vec<f32>, Vec<f32>) {
+        let mirrored = (0..self.shift.len()).map(|k| components.mirror_index(k));
         mirrored.map(|k| normaliser_of(self.shift[k], self.sum[k])).unzip()
     }
 }
 
-/// Two to the power of a whole number up to zero, as differences of shifts are; library calls would be felt.
-pub(crate) fn power_of_whole(exponent: f64) -> f64 {
+/// Two to the power of an integer up to zero, as differences of shifts are, without the cost of a library call.
+pub(crate) fn power_of_two(exponent: f64) -> f64 {
     const SMALLEST: f64 = -1022.0;
     const BIAS: f64 = 1023.0;
-    debug_assert!(exponent <= 0.0 && exponent.fract() == 0.0, "shifts are whole numbers");
+    debug_assert!(exponent <= 0.0 && exponent.fract() == 0.0, "shifts are integers");
     if exponent < SMALLEST { 0.0 } else { f64::from_bits(((exponent + BIAS) as u64) << 52) }
 }
 
 fn normaliser_of(shift: f32, sum: f64) -> (f32, f32) {
-    // From here on floats are further apart than whole numbers, and only the shift itself is sure to be one near by.
+    // From here on floats are further apart than integers, and the shift itself is the only integer sure to be near.
     const COARSE_FROM: f32 = 16_777_216.0;
     if shift.abs() >= COARSE_FROM {
         return (shift, (1.0 / sum) as f32);
     }
-    let whole = (f64::from(shift) - sum.log2()).round() as f32;
-    (whole, ((f64::from(shift) - f64::from(whole)).exp2() / sum) as f32)
+    let integer = (f64::from(shift) - sum.log2()).round() as f32;
+    (integer, ((f64::from(shift) - f64::from(integer)).exp2() / sum) as f32)
 }
 
 #[cfg(test)]
@@ -95,12 +95,12 @@ mod tests {
     }
 
     #[test]
-    fn powers_of_whole_numbers_are_exact() {
+    fn powers_of_integers_are_exact() {
         for exponent in [0, -1, -7, -125, -1021, -1022] {
-            assert_eq!(power_of_whole(f64::from(exponent)), f64::from(exponent).exp2());
+            assert_eq!(power_of_two(f64::from(exponent)), f64::from(exponent).exp2());
         }
         for exponent in [-1023.0, -1e6, -7e38] {
-            assert_eq!(power_of_whole(exponent), 0.0);
+            assert_eq!(power_of_two(exponent), 0.0);
         }
     }
 
@@ -110,8 +110,8 @@ mod tests {
             for sum in [2.0_f64.powi(-95), 1.0, 1e6] {
                 let mut posterior = Posterior::empty(1);
                 posterior.merge(&[shift], &[sum as f32]);
-                let (whole, scale) = posterior.normaliser();
-                assert_eq!(whole[0], shift);
+                let (normalised, scale) = posterior.normaliser();
+                assert_eq!(normalised[0], shift);
                 assert!((f64::from(scale[0]) * sum - 1.0).abs() < 1e-7);
             }
         }
@@ -119,7 +119,7 @@ mod tests {
 
     #[test]
     fn a_mirrored_window_joins_its_twin() {
-        let windows = Windows::square(1, 3, 1).expect("fits");
+        let windows = Components::square(1, 3, 1).expect("fits");
         let mut posterior = Posterior::empty(3);
         posterior.merge(&[0.0, 1.0, 2.0], &[1.0; 3]);
         let mut flipped = Posterior::empty(3);

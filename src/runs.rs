@@ -1,4 +1,4 @@
-//! `Runs`: masks cut into horizontal runs, runs into power-of-two pieces read from doubling tables.
+//! `MaskRuns`: masks cut into horizontal runs, runs into power-of-two pieces read from doubling tables.
 //!
 //! Table `j` holds at position `p` the sum of the `2^j` values from `p` on within its row; table 0 is the plane itself.
 //! A run of 13 pixels is then three reads (8 + 4 + 1) instead of thirteen, and nothing is ever subtracted.
@@ -20,7 +20,7 @@ pub struct Piece {
 
 /// The pieces of every mask.
 #[derive(Debug, Clone)]
-pub struct Runs {
+pub struct MaskRuns {
     pieces: Vec<Piece>,
     /// `pieces[starts[k]..starts[k + 1]]` belong to mask `k`.
     starts: Vec<usize>,
@@ -29,7 +29,7 @@ pub struct Runs {
     plane: usize,
 }
 
-impl Runs {
+impl MaskRuns {
     /// Cuts masks of `[components, height, width]`; an empty mask is an error.
     pub fn new(masks: ArrayView3<'_, bool>) -> Result<Self> {
         let (_, height, width) = masks.dim();
@@ -111,7 +111,7 @@ mod tests {
     use ndarray::Array3;
     use proptest::prelude::*;
 
-    fn paint(runs: &Runs, k: usize, pixels: usize) -> Vec<u32> {
+    fn paint(runs: &MaskRuns, k: usize, pixels: usize) -> Vec<u32> {
         let mut plane = vec![0; pixels];
         for piece in runs.pieces(k) {
             let at = piece.at as usize;
@@ -129,7 +129,7 @@ mod tests {
         ) {
             prop_assume!(bits.contains(&true));
             let masks = Array3::from_shape_vec((1, height, width), bits).expect("sized");
-            let runs = Runs::new(masks.view()).expect("not empty");
+            let runs = MaskRuns::new(masks.view()).expect("not empty");
             let expected: Vec<u32> = masks.iter().map(|&b| u32::from(b)).collect();
             prop_assert_eq!(paint(&runs, 0, height * width), expected);
             let flipped: Vec<u32> = masks.slice(ndarray::s![.., .., ..;-1]).iter().map(|&b| u32::from(b)).collect();

@@ -33,7 +33,7 @@ def test_asking_for_cuda_says_what_is_missing(device: str) -> None:
         lambda: pspc.PSPCSquare(DATA, patch_sizes=2, device=device),
         lambda: pspc.PSPCFlex(DATA, masks=np.ones((1, 3, 3), bool), device=device),
         cuda.devices,
-        lambda: cuda.device_bank(_core.Bank(DATA.images), 0),
+        lambda: cuda.engine(_core.Bank(DATA.images), 0),
     ):
         with pytest.raises(pspc.errors.CudaError) as raised:
             make()

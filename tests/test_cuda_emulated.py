@@ -25,11 +25,11 @@ print(pspc.PSPCSquare(data, patch_sizes=2, device="cuda")(np.zeros((1, 3, 4, 5))
 MANY_WINDOWS_RUN = """
 import sys, numpy as np
 from pspc_rs import _core, cuda
-bank = cuda.device_bank(_core.Bank(np.zeros((2, 1, 32, 32), np.uint8)), 0)
+engine = cuda.engine(_core.Bank(np.zeros((2, 1, 32, 32), np.uint8)), 0)
 kept = []
 for _ in range(40):
-    windows = _core.Windows.masks(np.ones((20, 32, 32), bool))
-    bank.composite(windows, np.zeros((1, 1, 32, 32), np.float32), [1.0], False)
+    windows = _core.Components.masks(np.ones((20, 32, 32), bool))
+    engine.composite(windows, np.zeros((1, 1, 32, 32), np.float32), [1.0], False)
     if sys.argv[1] == "keep":
         kept.append(windows)
 """

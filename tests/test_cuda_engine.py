@@ -157,8 +157,8 @@ def test_queries_by_address_are_as_by_value_and_bad_ones_become_nan(wide: bool) 
         expected: Array = D(z, sigma)
         given, out = z.copy(), np.zeros_like(z)
         given[2, 0, 0, 0] = np.inf
-        bank, windows = D._on_device(0), D.windows_at(1.0)
-        bank.composite_at(windows, given.ctypes.data, wide, sigma.tolist(), True, out.ctypes.data, wide, 0)
+        engine, windows = D._engine_on(0), D.windows_at(1.0)
+        engine.composite_at(windows, given.ctypes.data, wide, sigma.tolist(), True, out.ctypes.data, wide, 0)
         good = [0, 1, 3]
         assert np.isnan(out[2]).all()
         np.testing.assert_allclose(out[good], np.asarray(expected[good], np.float64), rtol=0, atol=1e-7)
@@ -184,7 +184,7 @@ def test_tensors_on_the_gpu_are_denoised_there(dtype: torch.dtype) -> None:
 def test_a_data_set_that_does_not_fit_is_copied_in_tiles() -> None:
     data, sigma = smooth((700, 1, 12, 11)), np.array([8.0, 0.8, 0.2, 0.01])
     if "FAKE_CUDA_FREE" in os.environ:
-        assert not cuda.device_bank(_core.Bank(data.images), 0).resident
+        assert not cuda.engine(_core.Bank(data.images), 0).resident
     z = noisy(data, sigma)
     for ours, theirs in zip(every_denoiser(data, "cuda"), every_denoiser(data, "cpu"), strict=True):
         np.testing.assert_allclose(ours(z, sigma), theirs(z, sigma), rtol=0, atol=2e-6)

@@ -1,7 +1,7 @@
-//! What the benches share: images, noisy queries and windows of CIFAR-10's shape.
+//! What the benches share: images, noisy queries and components of CIFAR-10's shape.
 
 use ndarray::{Array3, Array4, ArrayView4};
-use pspc_rs::Windows;
+use pspc_rs::Components;
 
 /// Height and width.
 pub(crate) const SIDE: usize = 32;
@@ -31,15 +31,15 @@ pub(crate) fn noisy(images: ArrayView4<'_, u8>, queries: usize, sigma: f64) -> A
 }
 
 /// Discs around every pixel, as thresholded heat maps are.
-pub(crate) fn discs(radius: f64) -> Windows {
+pub(crate) fn discs(radius: f64) -> Components {
     let masks = Array3::from_shape_fn((SIDE * SIDE, SIDE, SIDE), |(k, y, x)| {
         let square = (k / SIDE).abs_diff(y).pow(2) + (k % SIDE).abs_diff(x).pow(2);
         square as f64 <= radius * radius
     });
-    Windows::masks(masks.view()).expect("discs cover the image")
+    Components::masks(masks.view()).expect("discs cover the image")
 }
 
 /// Squares of a side, or the full image.
-pub(crate) fn windows(side: usize) -> Windows {
-    Windows::square(SIDE, SIDE, side).expect("fits")
+pub(crate) fn components(side: usize) -> Components {
+    Components::square(SIDE, SIDE, side).expect("fits")
 }

@@ -1,17 +1,21 @@
 """The compiled engine; use it through the package's public names."""
 
 from collections.abc import Callable
-from typing import final
+from typing import Final, final
 
 import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "MAX_PIXEL",
+    "MAX_SIGMA",
+    "MAX_Z",
+    "MIN_SIGMA",
     "Bank",
-    "CudaBank",
-    "Windows",
+    "Components",
+    "Engine",
     "build_info",
-    "composite",
+    "check_sigma",
     "cuda_devices",
     "cuda_sources",
     "cuda_state",
@@ -20,18 +24,32 @@ __all__ = [
     "vector_rate",
 ]
 
+MIN_SIGMA: Final[float]
+MAX_SIGMA: Final[float]
+MAX_Z: Final[float]
+MAX_PIXEL: Final[float]
+
 @final
 class Bank:
     def __new__(cls, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> Bank: ...
 
 @final
-class CudaBank:
-    def __new__(cls, bank: Bank, device: int, cache: str | None) -> CudaBank: ...
+class Components:
+    @staticmethod
+    def full(height: int, width: int) -> Components: ...
+    @staticmethod
+    def square(height: int, width: int, side: int) -> Components: ...
+    @staticmethod
+    def masks(masks: npt.NDArray[np.bool_]) -> Components: ...
+
+@final
+class Engine:
+    def __new__(cls, bank: Bank, device: int | None = None, cache: str | None = None) -> Engine: ...
     @property
     def resident(self) -> bool: ...
     def composite(
         self,
-        windows: Windows,
+        components: Components,
         z: npt.NDArray[np.float32] | npt.NDArray[np.float64],
         sigma: list[float],
         flips: bool,
@@ -39,34 +57,18 @@ class CudaBank:
     ) -> npt.NDArray[np.float32]: ...
     def composite_at(
         self,
-        windows: Windows,
+        components: Components,
         z: int,
-        z_wide: bool,
+        z_is_f64: bool,
         sigma: list[float],
         flips: bool,
         out: int,
-        out_wide: bool,
+        out_is_f64: bool,
         stream: int,
         progress: Callable[[int, int], object] | None = None,
     ) -> None: ...
 
-@final
-class Windows:
-    @staticmethod
-    def full(height: int, width: int) -> Windows: ...
-    @staticmethod
-    def square(height: int, width: int, side: int) -> Windows: ...
-    @staticmethod
-    def masks(masks: npt.NDArray[np.bool_]) -> Windows: ...
-
-def composite(
-    bank: Bank,
-    windows: Windows,
-    z: npt.NDArray[np.float32] | npt.NDArray[np.float64],
-    sigma: list[float],
-    flips: bool,
-    progress: Callable[[int, int], object] | None = None,
-) -> npt.NDArray[np.float32]: ...
+def check_sigma(sigma: npt.NDArray[np.float64]) -> None: ...
 def cuda_devices() -> list[tuple[int, str, int]]: ...
 def cuda_sources(architecture: int) -> list[tuple[str, str, list[str]]]: ...
 def cuda_state() -> str: ...

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from pspc_rs import _core
 from pspc_rs.errors import DTypeError, InvalidValueError, MissingDependencyError, ShapeError
 
 if TYPE_CHECKING:
@@ -19,11 +20,11 @@ if TYPE_CHECKING:
 Array = TypeVar("Array")
 """A numpy array or a torch tensor; what comes in as one goes out as the same."""
 
-MIN_SIGMA = 1e-6
-"""Smallest noise level a denoiser accepts."""
+MIN_SIGMA = _core.MIN_SIGMA
+"""Smallest noise level a denoiser accepts, 1e-6."""
 
-MAX_SIGMA = 1e9
-"""Largest noise level a denoiser accepts."""
+MAX_SIGMA = _core.MAX_SIGMA
+"""Largest noise level a denoiser accepts, 1e9."""
 
 _FLOATS = ("float16", "bfloat16", "float32", "float64")
 
@@ -171,6 +172,51 @@ def check_finite(name: str, array: object) -> None:
         raise InvalidValueError(f"{name} holds {values[index]} at [{where}]; all values must be finite")
 
 
+def noisy_images(
+    z: object, sigma: object, shape: tuple[int, int, int], *, check_values: bool = True
+) -> tuple[NDArray[np.floating[Any]], NDArray[np.float64]]:
+    """Noisy images and their noise levels, checked: what every denoiser starts with.
+
+    Args:
+        z: array or tensor of floats, [batch, channels, height, width].
+        sigma: noise levels, see `sigma_vector`.
+        shape: (channels, height, width) of the denoiser's images.
+        check_values: whether to look for pixels that are not finite; the engine looks itself.
+
+    Returns:
+        z as a numpy array, and sigma as float64 [batch].
+
+    Raises:
+        DTypeError: z is not an array of floating-point numbers.
+        ShapeError: z or sigma has the wrong shape.
+        InvalidValueError: z holds NaN or infinite pixels, or sigma is out of range.
+
+    Example:
+        >>> noisy, sigmas = noisy_images(np.zeros((2, 1, 4, 4)), 0.5, (1, 4, 4))
+        >>> noisy.shape, sigmas
+        ((2, 1, 4, 4), array([0.5, 0.5]))
+    """
+    noisy = to_numpy(z)
+    check_image_shape(noisy.shape, shape)
+    if check_values:
+        check_finite("z", noisy)
+    return noisy, sigma_vector(sigma, noisy.shape[0])
+
+
+def check_image_shape(found: tuple[int, ...], shape: tuple[int, int, int]) -> None:
+    """Refuses noisy images of another shape than [batch, channels, height, width].
+
+    Raises:
+        ShapeError: another shape.
+
+    Example:
+        >>> check_image_shape((2, 3, 8, 8), (3, 8, 8))
+    """
+    if len(found) != 4 or tuple(found[1:]) != shape:
+        c, h, w = shape
+        raise ShapeError(f"z has shape {list(found)}; allowed is [batch, {c}, {h}, {w}]")
+
+
 def sigma_vector(sigma: object, batch: int) -> NDArray[np.float64]:
     """Noise levels as float64 [batch], one a sample.
 
@@ -194,9 +240,7 @@ def sigma_vector(sigma: object, batch: int) -> NDArray[np.float64]:
             f"sigma has shape {list(values.shape)}; allowed are a number, [1], [{batch}] and [{batch}, 1, 1, 1] "
             f"for a batch of {batch}"
         )
-    bad = ~((values >= MIN_SIGMA) & (values <= MAX_SIGMA))
-    if bad.any():
-        raise InvalidValueError(f"sigma is {values[bad][0]}; allowed are numbers from {MIN_SIGMA:g} to {MAX_SIGMA:g}")
+    _core.check_sigma(values.reshape(-1))
     return np.broadcast_to(values.reshape(-1), (batch,)).copy()
 
 

@@ -41,11 +41,11 @@ def state() -> str:
 
 
 def resolve(device: str) -> int | None:
-    """The number of the GPU that ``device`` means, None for the processor.
+    """The number of the GPU that ``device`` means, None for the CPU.
 
     Args:
         device: ``"cpu"``; ``"cuda"`` or ``"cuda:1"``, a GPU by number; ``"auto"``, the first GPU if one can be used,
-            else the processor.
+            else the CPU.
 
     Raises:
         InvalidValueError: another name.
@@ -70,13 +70,17 @@ def resolve(device: str) -> int | None:
     return ordinal
 
 
-def device_bank(bank: _core.Bank, ordinal: int) -> _core.CudaBank:
-    """The images of ``bank`` on a GPU. Compiled kernels are kept in the user's cache folder.
+def engine(bank: _core.Bank, ordinal: int | None) -> _core.Engine:
+    """The engine for the images of ``bank`` on a GPU, or on the CPU if ``ordinal`` is None.
+
+    Kernels compiled for the GPU are kept in the user's cache folder.
 
     Raises:
         CudaError: the GPU cannot be used; the message says why.
         MissingDependencyError: NVRTC is not installed.
     """
+    if ordinal is None:
+        return _core.Engine(bank)
     from pspc_rs.data.cache import cache_dir
 
     _load_nvrtc()
@@ -84,7 +88,7 @@ def device_bank(bank: _core.Bank, ordinal: int) -> _core.CudaBank:
         folder = str(cache_dir() / "kernels")
     except ImportError:
         folder = None
-    return _core.CudaBank(bank, ordinal, folder)
+    return _core.Engine(bank, ordinal, folder)
 
 
 def on_gpu(z: object) -> bool:

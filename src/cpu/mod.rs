@@ -1,87 +1,70 @@
-//! The composite on CPU: shards of the bank times blocks of probes, in two passes, on the engine's threads.
+//! The composite on the CPU: shards of the bank times blocks of probes, in two passes, on the engine's threads.
 //!
-//! Where sigma is small, `scan` finds the few images that carry weight and `sparse` weighs them; otherwise `dense` weighs them all, and
-//! `full` does so where the only window is the full image.
+//! There are three routes. Where sigma is small, [`sparse`] scans for the few images that carry weight and weighs those
+//! alone. Otherwise [`dense`] weighs every image on every window, and [`full`] does so where the only window is the full
+//! image.
 //!
 //! - A *probe* is a query, or its mirror image where flips count: `|z - flip x| = |flip z - x|`, so flips cost a second
 //!   probe on the same tile and no second copy of the data; both share one softmax.
-//! - A *shard* is a run of images whose length depends on the bank alone. A work item is one shard and a few probes;
-//!   items run on any thread, their results are merged in the order of the shards, so the bits are always the same.
-//! - Within an item, *groups* of tiles (`job`) are transposed once and used by every probe of the item.
+//! - A *shard* is a run of images whose length depends on the bank alone. A *work item* is one shard and a few probes;
+//!   work items run on any thread, their results are merged in the order of the shards, so the bits are always the same.
+//! - Within a work item, *groups* of tiles ([`dense::group`]) are transposed once and used by every probe.
 
-pub mod candidates;
-mod composites;
-mod dense;
-pub mod energy;
-mod errors;
-mod full;
-pub mod gather;
-pub mod isa;
+mod buffer_pool;
+mod chunks;
+pub(crate) mod dense;
+pub(crate) mod full;
 mod job;
-pub mod lone;
-pub mod panel;
-mod parts;
-pub mod patches;
-pub mod probe;
-pub mod rate;
-mod rounds;
-mod scan;
-pub mod simd;
-pub mod slide;
-mod spare;
-mod sparse;
-pub mod spread;
-pub mod stack;
-pub mod tile;
-pub mod weigh;
-pub mod whole;
-pub mod words;
+pub(crate) mod peak;
+pub(crate) mod probe;
+mod scheduler;
+pub(crate) mod sparse;
+pub(crate) mod tile;
 
-use ndarray::{Array3, Array4, ArrayView4, ArrayViewMut3, s};
+use ndarray::{Array3, Array4, ArrayViewMut3, s};
 
 use crate::bank::{Bank, Pixels};
-use crate::composite::Monitor;
+use crate::components::{Components, Kind};
 use crate::error::Result;
-use crate::windows::{Kind, Windows};
+use crate::monitor::Monitor;
+use crate::query::Queries;
+use crate::regime::Regime;
 use job::Job;
 use probe::Probe;
-use rounds::Rounds;
+use scheduler::Scheduler;
 use tile::Pixel;
 
 /// Most queries in flight at once.
-const QUERIES: usize = 128;
+const MAX_QUERIES: usize = 128;
 
 /// Bytes that queries in flight may take.
-const BYTES: usize = 1 << 27;
+const MAX_BYTES: usize = 1 << 27;
 
-/// See [`crate::composite()`]; arguments have been checked.
-pub fn composite<T: Copy + Into<f64> + Send + Sync>(
+/// See [`crate::Engine::composite`].
+pub(crate) fn composite(
     bank: &Bank<'_>,
-    windows: &Windows,
-    z: ArrayView4<'_, T>,
-    sigma: &[f64],
+    components: &Components,
+    queries: &Queries<'_>,
     flips: bool,
     monitor: &mut Monitor<'_>,
 ) -> Result<Array4<f32>> {
-    let views = [windows.clone(), windows.mirrored()];
-    let cover = windows.cover();
+    let mirrors = [components.clone(), components.mirrored()];
+    let (cover, sigma) = (components.cover(), queries.sigma());
     // Two passes over every image for every probe.
     let work = 2 * bank.len() * sigma.len() * if flips { 2 } else { 1 };
-    let mut rounds = Rounds::new(work as u64, windows, bank.image_len(), monitor)?;
-    let mut denoised = Array4::zeros(z.raw_dim());
-    let at_once = queries_at_once(bank, windows, sigma);
+    let mut scheduler = Scheduler::new(work as u64, components, bank.image_len(), monitor)?;
+    let mut denoised = Array4::zeros(queries.z().shape());
+    let at_once = queries_at_once(bank, components, sigma);
     for start in (0..sigma.len()).step_by(at_once) {
-        let queries = start..sigma.len().min(start + at_once);
-        let probes = |flipped| queries.clone().map(move |q| (q, flipped));
-        let probes: Vec<Probe> = probes(false)
-            .chain(probes(true).filter(|_| flips))
-            .map(|(q, flipped)| {
-                Probe::new(bank, &views[usize::from(flipped)], z.slice(s![q, .., .., ..]), sigma[q], q, flipped)
-            })
-            .collect();
+        let some = start..sigma.len().min(start + at_once);
+        let probe = |q: usize, flipped: bool| {
+            Probe::new(bank, &mirrors[usize::from(flipped)], queries.image(q).view(), sigma[q], q, flipped)
+        };
+        let flipped = some.clone().filter(|_| flips).map(|q| probe(q, true));
+        let probes: Vec<Probe> = some.clone().map(|q| probe(q, false)).chain(flipped).collect();
         let sums = match bank.pixels() {
-            Pixels::U8(pixels) => sums_of(&Job::new(bank, pixels, &views, &probes)?, &mut rounds)?,
-            Pixels::F32(pixels) => sums_of(&Job::new(bank, pixels, &views, &probes)?, &mut rounds)?,
+            Pixels::U8(pixels) => sums_of(&Job::new(bank, pixels, &mirrors, &probes)?, &mut scheduler)?,
+            Pixels::F32(pixels) => sums_of(&Job::new(bank, pixels, &mirrors, &probes)?, &mut scheduler)?,
         };
         for (q, sums) in sums {
             finish(bank, &cover, &sums, denoised.slice_mut(s![q, .., .., ..]));
@@ -90,41 +73,48 @@ pub fn composite<T: Copy + Into<f64> + Send + Sync>(
     Ok(denoised)
 }
 
-/// How many queries to hold at once, in whole items where there is room. A query and its mirror image hold z, sums,
-/// results that wait for their merge, and between the passes all energies, lists of candidates or posteriors.
-fn queries_at_once(bank: &Bank<'_>, windows: &Windows, sigma: &[f64]) -> usize {
-    let lists = if sigma.iter().any(|&sigma| Probe::is_sparse(bank, sigma)) { scan::LARGEST_LIST } else { 0 };
-    let between = match windows.kind() {
+/// How many queries to hold at once: a multiple of the probes of a work item where memory allows. A query and its mirror
+/// image hold z, sums, results that wait for their merge, and between the passes all energies, lists of candidates or
+/// posteriors.
+fn queries_at_once(bank: &Bank<'_>, components: &Components, sigma: &[f64]) -> usize {
+    let is_sparse = |&sigma: &f64| Regime::at(sigma, bank.max_abs()).sparse;
+    let lists = if sigma.iter().any(is_sparse) { sparse::MAX_LIST_BYTES } else { 0 };
+    let between = match components.kind() {
         Kind::Full => 4 * bank.len(),
-        Kind::Square { .. } | Kind::Masks(_) => 20 * windows.count(),
+        Kind::Square { .. } | Kind::Masks(_) => 20 * components.count(),
     };
-    let room = BYTES / (2 * (32 * bank.image_len() + between + lists));
-    if room < rounds::PROBES { room.max(1) } else { (room - room % rounds::PROBES).min(QUERIES) }
+    let fitting = MAX_BYTES / (2 * (32 * bank.image_len() + between + lists));
+    if fitting < scheduler::MIN_PROBES {
+        fitting.max(1)
+    } else {
+        (fitting - fitting % scheduler::MIN_PROBES).min(MAX_QUERIES)
+    }
 }
 
-/// A query's index and the weighted sums of centred stored pixels, of the query and of its mirror image.
+/// The index of a query and the weighted sums of centred stored pixels, of the query and of its mirror image.
 type QuerySums = (usize, [Array3<f64>; 2]);
 
 /// The sums of every query of a job, in any order.
-fn sums_of<P: Pixel>(job: &Job<'_, P>, rounds: &mut Rounds<'_, '_>) -> Result<Vec<QuerySums>> {
-    let (few, mut many): (Vec<Probe>, Vec<Probe>) = job.probes.iter().cloned().partition(|probe| probe.sparse);
+fn sums_of<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<QuerySums>> {
+    let (sparse, mut dense): (Vec<Probe>, Vec<Probe>) =
+        job.probes.iter().cloned().partition(|probe| probe.regime.sparse);
     let mut done = Vec::new();
-    if !few.is_empty() {
-        for (probe, sums) in few.iter().zip(sparse::sums(&job.with(&few), rounds)?) {
+    if !sparse.is_empty() {
+        for (probe, sums) in sparse.iter().zip(sparse::sums(&job.with(&sparse), scheduler)?) {
             done.extend(sums.map(|sums| (probe.query, sums)));
         }
-        let left = |probe: &Probe| !done.iter().any(|(query, _)| *query == probe.query);
-        many.extend(few.into_iter().filter(left));
-        many.sort_by_key(|probe| (probe.flipped, probe.query));
+        let is_left = |probe: &Probe| !done.iter().any(|(query, _)| *query == probe.query);
+        dense.extend(sparse.into_iter().filter(is_left));
+        dense.sort_by_key(|probe| (probe.flipped, probe.query));
     }
-    if !many.is_empty() {
-        let queries = many.iter().filter(|probe| !probe.flipped).count();
-        let job = job.with(&many);
-        let sums = match job.views[0].kind() {
-            Kind::Full => full::sums(&job, rounds)?,
-            Kind::Square { .. } | Kind::Masks(_) => dense::passes(&job, rounds)?,
+    if !dense.is_empty() {
+        let queries = dense.iter().filter(|probe| !probe.flipped).count();
+        let job = job.with(&dense);
+        let sums = match job.mirrors[0].kind() {
+            Kind::Full => full::sums(&job, scheduler)?,
+            Kind::Square { .. } | Kind::Masks(_) => dense::sums(&job, scheduler)?,
         };
-        done.extend(pair_up(&job, &many[..queries], sums));
+        done.extend(pair_up(&job, &dense[..queries], sums));
     }
     Ok(done)
 }

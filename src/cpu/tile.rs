@@ -1,18 +1,17 @@
 //! `Tile`: sixteen images transposed so that every pixel holds its sixteen values side by side.
 
-use super::isa::{Isa, dispatched};
-use super::simd::{Halves, LANES, Lanes, Vector, WordLanes, centred_words, transpose_bytes};
+use crate::simd::{Bf16x16, F32x16, Isa, Kernel, LANES, U16x32, Vector, centred_i16, transpose_bytes};
 
 /// A stored pixel.
-pub trait Pixel: Copy + Send + Sync + 'static {
+pub(crate) trait Pixel: Copy + Send + Sync + 'static {
     /// The same pixel of sixteen images, in memory, less the centre of its range.
-    type Lanes: Place<Self>;
+    type Packed: PixelLanes<Self>;
 
     /// What pads rows of pixels.
     const BLANK: Self;
 
     /// The values as numbers, less the centre of their range.
-    fn centred<V: Vector>(lanes: &Self::Lanes) -> V;
+    fn centred<V: Vector>(lanes: &Self::Packed) -> V;
 
     /// Sixteen pixels side by side as numbers, less the centre of their range.
     fn centred_row<V: Vector>(pixels: &[Self; LANES]) -> V;
@@ -26,37 +25,37 @@ pub trait Pixel: Copy + Send + Sync + 'static {
     }
 }
 
-/// Where the same pixel of sixteen images, or more, lies in memory, less the centre of its range.
-pub trait Place<P>: Copy + Send + Sync + 'static {
+/// The memory of the same pixel of sixteen images or more, less the centre of its range.
+pub(crate) trait PixelLanes<P>: Copy + Send + Sync + 'static {
     /// Zero in every lane.
     const ZERO: Self;
 
     /// Writes a pixel's value less the centre of the range to one lane.
-    fn put(&mut self, lane: usize, pixel: P);
+    fn set_pixel(&mut self, lane: usize, pixel: P);
 
-    /// Copies the leading pixels of sixteen images to their places, lanes from `first` on, in blocks; returns how many it
-    /// copied.
+    /// Transposes the leading pixels of sixteen images, in blocks, to the lanes from `first` on; returns how many pixels it
+    /// transposed.
     fn transpose_blocks(_isa: Isa, _images: &[&[P]; LANES], _first: usize, _places: &mut [Self]) -> usize {
         0
     }
 }
 
-/// A place for bytes.
-pub trait BytePlace: Place<u8> {
+/// The memory of the same byte of sixteen images or more.
+pub(crate) trait ByteLanes: PixelLanes<u8> {
     /// Writes the same pixel of sixteen images to the lanes from `first` on.
-    fn put_all<V: Vector>(&mut self, first: usize, bytes: &[u8; LANES]);
+    fn set_16<V: Vector>(&mut self, first: usize, bytes: &[u8; LANES]);
 }
 
-/// Half the range of a byte. `u - 127.5` has eight significant bits, so that [`Halves`] hold it exactly.
+/// Half the range of a byte. `u - 127.5` has eight significant bits, so that [`Bf16x16`] hold it exactly.
 const CENTRE: f32 = 127.5;
 
 impl Pixel for u8 {
-    type Lanes = Halves;
+    type Packed = Bf16x16;
     const BLANK: Self = 0;
 
     #[inline(always)]
-    fn centred<V: Vector>(lanes: &Self::Lanes) -> V {
-        V::load_halves(lanes)
+    fn centred<V: Vector>(lanes: &Self::Packed) -> V {
+        V::load_bf16(lanes)
     }
 
     #[inline(always)]
@@ -73,82 +72,81 @@ impl Pixel for u8 {
     }
 }
 
-impl Place<u8> for Halves {
+impl PixelLanes<u8> for Bf16x16 {
     const ZERO: Self = Self::ZERO;
 
-    fn put(&mut self, lane: usize, pixel: u8) {
+    fn set_pixel(&mut self, lane: usize, pixel: u8) {
         self.set(lane, f32::from(pixel) - CENTRE);
     }
 
     fn transpose_blocks(isa: Isa, images: &[&[u8]; LANES], first: usize, places: &mut [Self]) -> usize {
-        transpose_byte_blocks(isa, images, first, places)
+        isa.run(TransposeBytes { images, first, places })
     }
 }
 
-impl BytePlace for Halves {
+impl ByteLanes for Bf16x16 {
     #[inline(always)]
-    fn put_all<V: Vector>(&mut self, _first: usize, bytes: &[u8; LANES]) {
-        V::load_bytes(bytes).sub(V::splat(CENTRE)).store_halves(self);
+    fn set_16<V: Vector>(&mut self, _first: usize, bytes: &[u8; LANES]) {
+        V::load_bytes(bytes).sub(V::splat(CENTRE)).store_bf16(self);
     }
 }
 
-impl Place<u8> for WordLanes {
+impl PixelLanes<u8> for U16x32 {
     const ZERO: Self = Self::ZERO;
 
-    fn put(&mut self, lane: usize, pixel: u8) {
+    fn set_pixel(&mut self, lane: usize, pixel: u8) {
         self.0[lane] = ((128.0 * pixel.number()) as i16).cast_unsigned();
     }
 
     fn transpose_blocks(isa: Isa, images: &[&[u8]; LANES], first: usize, places: &mut [Self]) -> usize {
-        transpose_byte_blocks(isa, images, first, places)
+        isa.run(TransposeBytes { images, first, places })
     }
 }
 
-impl BytePlace for WordLanes {
+impl ByteLanes for U16x32 {
     #[inline(always)]
-    fn put_all<V: Vector>(&mut self, first: usize, bytes: &[u8; LANES]) {
-        self.0[first..first + LANES].copy_from_slice(&centred_words(bytes));
+    fn set_16<V: Vector>(&mut self, first: usize, bytes: &[u8; LANES]) {
+        self.0[first..first + LANES].copy_from_slice(&centred_i16(bytes));
     }
 }
 
-dispatched! {
-    fn transpose_byte_blocks<L: BytePlace>(
-        images: &[&[u8]; LANES],
-        first: usize,
-        places: &mut [L],
-    ) -> usize = transpose_byte_blocks_body
-}
-
-#[inline(always)]
-fn transpose_byte_blocks_body<V: Vector, L: BytePlace>(
-    images: &[&[u8]; LANES],
+struct TransposeBytes<'a, L: ByteLanes> {
+    images: &'a [&'a [u8]; LANES],
     first: usize,
-    places: &mut [L],
-) -> usize {
-    let blocks = places.len() / LANES;
-    for (block, places) in places.chunks_exact_mut(LANES).enumerate() {
-        let rows = std::array::from_fn(|i| &images[i].as_chunks::<LANES>().0[block]);
-        let mut columns = [[0; LANES]; LANES];
-        transpose_bytes(rows, &mut columns);
-        for (place, bytes) in places.iter_mut().zip(&columns) {
-            place.put_all::<V>(first, bytes);
+    places: &'a mut [L],
+}
+
+impl<L: ByteLanes> Kernel for TransposeBytes<'_, L> {
+    type Output = usize;
+
+    #[inline(always)]
+    fn run<V: Vector>(self) -> usize {
+        let Self { images, first, places } = self;
+        let blocks = places.len() / LANES;
+        for (block, places) in places.chunks_exact_mut(LANES).enumerate() {
+            let rows = std::array::from_fn(|i| &images[i].as_chunks::<LANES>().0[block]);
+            let mut columns = [[0; LANES]; LANES];
+            transpose_bytes(rows, &mut columns);
+            for (place, bytes) in places.iter_mut().zip(&columns) {
+                place.set_16::<V>(first, bytes);
+            }
         }
+        blocks * LANES
     }
-    blocks * LANES
 }
 
 impl Pixel for f32 {
-    type Lanes = Lanes;
+    type Packed = F32x16;
     const BLANK: Self = 0.0;
 
     #[inline(always)]
-    fn centred<V: Vector>(lanes: &Self::Lanes) -> V {
+    fn centred<V: Vector>(lanes: &Self::Packed) -> V {
         V::load(lanes)
     }
 
     #[inline(always)]
     fn centred_row<V: Vector>(pixels: &[Self; LANES]) -> V {
-        V::load(&Lanes(*pixels))
+        V::load(&F32x16(*pixels))
     }
 
     fn number(self) -> f64 {
@@ -156,36 +154,36 @@ impl Pixel for f32 {
     }
 }
 
-impl Place<f32> for Lanes {
+impl PixelLanes<f32> for F32x16 {
     const ZERO: Self = Self::ZERO;
 
-    fn put(&mut self, lane: usize, pixel: f32) {
+    fn set_pixel(&mut self, lane: usize, pixel: f32) {
         self.0[lane] = pixel;
     }
 }
 
 /// Sixteen images, `[channel][row][column][lane]`; lanes beyond `valid` hold zeros.
 #[derive(Debug)]
-pub struct Tile<P: Pixel> {
+pub(crate) struct Tile<P: Pixel> {
     /// The pixels, less the centre of their range.
-    pub pixels: Vec<P::Lanes>,
-    /// Their squares summed over channels, `[row][column][lane]`, once [`Tile::square`] was asked for them.
-    pub squares: Vec<Lanes>,
-    /// Those summed over windows too, `[window][lane]`, where energies are formed in whole numbers.
-    pub window_squares: Vec<Lanes>,
+    pub(crate) pixels: Vec<P::Packed>,
+    /// Their squares summed over channels, `[row][column][lane]`, once [`Tile::square`] has computed them.
+    pub(crate) squares: Vec<F32x16>,
+    /// Those summed over windows too, `[window][lane]`, where energies are summed in fixed point.
+    pub(crate) window_squares: Vec<F32x16>,
     /// Number of lanes that hold an image.
-    pub valid: usize,
+    pub(crate) valid: usize,
     /// Channels of an image.
-    pub channels: usize,
+    pub(crate) channels: usize,
 }
 
 impl<P: Pixel> Tile<P> {
     /// An empty tile for images of `channels` times `plane` values.
     #[must_use]
-    pub fn new(channels: usize, plane: usize) -> Self {
+    pub(crate) fn new(channels: usize, plane: usize) -> Self {
         Self {
             channels,
-            pixels: vec![P::Lanes::ZERO; channels * plane],
+            pixels: vec![P::Packed::ZERO; channels * plane],
             squares: Vec::new(),
             window_squares: Vec::new(),
             valid: 0,
@@ -193,20 +191,20 @@ impl<P: Pixel> Tile<P> {
     }
 
     /// Fills the tile with up to sixteen images laid one after the other.
-    pub fn load(&mut self, isa: Isa, images: &[P]) {
+    pub(crate) fn load(&mut self, isa: Isa, images: &[P]) {
         self.valid = load(isa, images, 0, &mut self.pixels);
     }
 
     /// Fills in the squares, which the expanded form of the energies shares among all probes.
-    pub fn square(&mut self, isa: Isa) {
-        self.squares.resize(self.pixels.len() / self.channels, Lanes::ZERO);
-        square(isa, self);
+    pub(crate) fn square(&mut self, isa: Isa) {
+        self.squares.resize(self.pixels.len() / self.channels, F32x16::ZERO);
+        isa.run(Squares { tile: self });
     }
 }
 
 /// Lays the pixels of up to sixteen images, one after the other, side by side in the lanes from `first` on; returns how
 /// many images there are.
-pub(super) fn load<P: Pixel, L: Place<P>>(isa: Isa, images: &[P], first: usize, places: &mut [L]) -> usize {
+pub(crate) fn load<P: Pixel, L: PixelLanes<P>>(isa: Isa, images: &[P], first: usize, places: &mut [L]) -> usize {
     let (image_len, mut count) = (places.len(), 0);
     let mut rows: [&[P]; LANES] = [&[]; LANES];
     for (row, image) in rows.iter_mut().zip(images.chunks_exact(image_len)) {
@@ -219,7 +217,7 @@ pub(super) fn load<P: Pixel, L: Place<P>>(isa: Isa, images: &[P], first: usize, 
 
 /// Lays the pixels of up to sixteen rows of the same length side by side in the lanes from `first` on; zeros stand in for
 /// rows that are missing from the first sixteen.
-pub(super) fn transpose<P: Pixel, L: Place<P>>(isa: Isa, rows: &[&[P]], first: usize, places: &mut [L]) {
+pub(crate) fn transpose<P: Pixel, L: PixelLanes<P>>(isa: Isa, rows: &[&[P]], first: usize, places: &mut [L]) {
     let mut start = 0;
     if let Ok(all) = rows.try_into() {
         start = L::transpose_blocks(isa, all, first, places);
@@ -228,36 +226,41 @@ pub(super) fn transpose<P: Pixel, L: Place<P>>(isa: Isa, rows: &[&[P]], first: u
     }
     for (lane, row) in rows.iter().enumerate() {
         for (place, &pixel) in places[start..].iter_mut().zip(&row[start..]) {
-            place.put(first + lane, pixel);
+            place.set_pixel(first + lane, pixel);
         }
     }
 }
 
-dispatched! {
-    fn square<P: Pixel>(tile: &mut Tile<P>) = square_body
+struct Squares<'a, P: Pixel> {
+    tile: &'a mut Tile<P>,
 }
 
-#[inline(always)]
-fn square_body<V: Vector, P: Pixel>(tile: &mut Tile<P>) {
-    let Tile { pixels, squares, .. } = tile;
-    let plane = squares.len();
-    for (p, square) in squares.iter_mut().enumerate() {
-        let mut sum = V::splat(0.0);
-        for channel in pixels.chunks_exact(plane) {
-            let a: V = P::centred(&channel[p]);
-            sum = a.mul_add(a, sum);
+impl<P: Pixel> Kernel for Squares<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { tile } = self;
+        let Tile { pixels, squares, .. } = tile;
+        let plane = squares.len();
+        for (p, square) in squares.iter_mut().enumerate() {
+            let mut sum = V::splat(0.0);
+            for channel in pixels.chunks_exact(plane) {
+                let a: V = P::centred(&channel[p]);
+                sum = a.mul_add(a, sum);
+            }
+            sum.store(square);
         }
-        sum.store(square);
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cpu::simd::Portable;
+    use crate::simd::Portable;
 
-    fn lanes<P: Pixel>(pixel: &P::Lanes) -> [f32; LANES] {
-        let mut out = Lanes::ZERO;
+    fn lanes<P: Pixel>(pixel: &P::Packed) -> [f32; LANES] {
+        let mut out = F32x16::ZERO;
         P::centred::<Portable<false>>(pixel).store(&mut out);
         out.0
     }

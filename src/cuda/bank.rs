@@ -11,8 +11,8 @@ use super::memory::{Memory, Plain};
 use super::module::{Grid, launch};
 use super::sources::{KernelSource, PixelKind};
 use crate::bank::{Bank, Pixels};
-use crate::composite::MAX_Z;
 use crate::error::{Error, Result};
+use crate::query::MAX_Z;
 
 /// Most bytes copied to the device at once.
 const UPLOAD_BYTES: usize = 64 << 20;
@@ -70,7 +70,7 @@ impl DeviceBank {
             device,
             pixels,
             shape: [bank.len(), channels, height, width],
-            max_abs: bank.reach(),
+            max_abs: bank.max_abs(),
             shard_len,
             tile_shards: if all_fit { shards } else { (free / 4 / shard_bytes).max(1) },
             resident: Mutex::new(None),

@@ -6,9 +6,9 @@ use super::layout::{Address, Probes, kernel_args};
 use super::memory::Memory;
 use super::module::Grid;
 use super::queue::LaunchQueue;
-use super::regime::{EnergyForm, Regime, cutoff_bits};
 use super::sources::KernelSource;
 use crate::error::Result;
+use crate::regime::{Regime, cutoff_bits};
 
 /// Queries on the device, and what the passes leave for them.
 pub(super) struct Batch {
@@ -66,7 +66,7 @@ impl Batch {
             candidate_counts: 0,
             queries: queries as i32,
             mirrors: call.mirrors() as i32,
-            expanded: i32::from(regime.form == EnergyForm::Expanded),
+            expanded: i32::from(regime.is_expanded()),
             max_candidates: DeviceCandidates::limit(call) as i32,
             cutoff_bits: cutoff_bits(bank.len()) as f32,
         };

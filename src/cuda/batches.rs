@@ -5,9 +5,9 @@ use super::call::Call;
 use super::components::DeviceKind;
 use super::posterior::WindowPosteriors;
 use super::queue::LaunchQueue;
-use super::regime::Regime;
 use super::{dense, full, passes, sparse};
 use crate::error::Result;
+use crate::regime::Regime;
 
 /// Most queries per batch: enough to keep a large GPU busy, few enough for their states.
 const MAX_QUERIES: usize = 64;

@@ -4,8 +4,8 @@ use super::call::Call;
 use super::context::Stream;
 use super::layout::CandidateLists;
 use super::memory::Memory;
-use super::regime::max_candidates;
 use crate::error::Result;
+use crate::regime::max_listed_on_gpu;
 
 /// The candidates of a batch.
 pub(super) struct DeviceCandidates {
@@ -42,8 +42,8 @@ impl DeviceCandidates {
 
     /// Most candidates per query.
     pub(super) fn limit(call: &Call<'_>) -> usize {
-        let all = call.bank.len().saturating_mul(call.mirrors() * call.components.count);
-        max_candidates(call.components.mean_pixels).min(all)
+        let pairs = call.bank.len().saturating_mul(call.mirrors() * call.components.count);
+        max_listed_on_gpu(call.components.mean_pixels, pairs)
     }
 
     /// Bytes of device memory per query.

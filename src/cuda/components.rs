@@ -1,14 +1,14 @@
 //! `DeviceComponents`: the windows of a composite as the kernels need them, and the copies a device holds of them.
 
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::context::Stream;
 use super::device::Device;
 use super::layout::{Address, MirroredMasks, SquareWindows, WindowShapes};
 use super::mask_tables::UploadedLists;
 use super::memory::Memory;
+use crate::components::{Components, Kind, WeakComponents};
 use crate::error::Result;
-use crate::windows::{Kind, Windows as Components};
 
 /// The windows of a composite on a device.
 pub(super) struct DeviceComponents {
@@ -75,25 +75,18 @@ impl DeviceComponents {
 /// The copies that a device holds of components. A copy is made when its original is first used, and freed when others are
 /// used after the original is gone.
 #[derive(Default)]
-pub(super) struct ComponentCopies(Mutex<Vec<(Weak<()>, Arc<DeviceComponents>)>>);
+pub(super) struct ComponentCopies(Mutex<Vec<(WeakComponents, Arc<DeviceComponents>)>>);
 
 impl ComponentCopies {
-    /// The copy of components, which are told from others by an `identity` that lives as long as they do.
-    pub(super) fn get(
-        &self,
-        device: &Device,
-        components: &Components,
-        identity: &Arc<()>,
-    ) -> Result<Arc<DeviceComponents>> {
+    /// The copy of these very components.
+    pub(super) fn get(&self, device: &Device, components: &Components) -> Result<Arc<DeviceComponents>> {
         let mut copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        copies.retain(|(original, _)| original.strong_count() > 0);
-        if let Some((_, copy)) =
-            copies.iter().find(|(original, _)| std::ptr::eq(original.as_ptr(), &raw const **identity))
-        {
+        copies.retain(|(original, _)| original.is_alive());
+        if let Some((_, copy)) = copies.iter().find(|(original, _)| original.is(components)) {
             return Ok(Arc::clone(copy));
         }
         let copy = Arc::new(DeviceComponents::new(device, components)?);
-        copies.push((Arc::downgrade(identity), Arc::clone(&copy)));
+        copies.push((components.downgrade(), Arc::clone(&copy)));
         Ok(copy)
     }
 }

@@ -14,15 +14,15 @@ const MIN_VERSION: i32 = 12_000;
 
 /// What a device is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct DeviceInfo {
+pub(crate) struct DeviceInfo {
     /// Its number.
-    pub ordinal: usize,
+    pub(crate) ordinal: usize,
     /// Its name.
-    pub name: String,
+    pub(crate) name: String,
     /// Its compute capability, 90 for 9.0.
-    pub capability: i32,
+    pub(crate) capability: i32,
     /// Bytes of shared memory a block may have.
-    pub shared_bytes_per_block: usize,
+    pub(crate) shared_bytes_per_block: usize,
 }
 
 /// The CUDA version the driver supports, `(12, 4)`, once there is a driver that can be used.

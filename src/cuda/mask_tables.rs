@@ -4,7 +4,7 @@ use super::context::Stream;
 use super::layout::{Address, Masks, WindowShapes};
 use super::memory::{Memory, Plain};
 use crate::error::Result;
-use crate::runs::Runs;
+use crate::runs::MaskRuns;
 
 /// Lists on the device, which live as long as this.
 pub(super) struct UploadedLists {
@@ -33,7 +33,7 @@ impl UploadedLists {
     }
 
     /// The pieces of masks on images of `plane` pixels.
-    pub(super) fn masks(&mut self, runs: &Runs, plane: usize) -> Result<Masks> {
+    pub(super) fn masks(&mut self, runs: &MaskRuns, plane: usize) -> Result<Masks> {
         let (by_mask, by_pixel) = (Grouped::by_mask(runs), Grouped::by_pixel(runs, plane));
         Ok(Masks {
             piece_starts: self.list(&by_mask.starts)?,
@@ -46,7 +46,7 @@ impl UploadedLists {
     }
 
     /// The pieces of masks, mask by mask, and where they lie in the mirror image.
-    pub(super) fn mask_shapes(&mut self, plain: &Runs, flipped: &Runs) -> Result<WindowShapes> {
+    pub(super) fn mask_shapes(&mut self, plain: &MaskRuns, flipped: &MaskRuns) -> Result<WindowShapes> {
         let mut starts = vec![0];
         let (mut levels, mut plain_pixels, mut flipped_pixels) = (Vec::new(), Vec::new(), Vec::new());
         for mask in 0..plain.count() {
@@ -79,17 +79,22 @@ struct Grouped {
 
 impl Grouped {
     /// First pixels of pieces by level and mask.
-    fn by_mask(runs: &Runs) -> Self {
+    fn by_mask(runs: &MaskRuns) -> Self {
         Self::new(runs, runs.count(), |mask, _| mask, |_, pixel| pixel as i32)
     }
 
     /// Masks by level and first pixel of a piece.
-    fn by_pixel(runs: &Runs, plane: usize) -> Self {
+    fn by_pixel(runs: &MaskRuns, plane: usize) -> Self {
         Self::new(runs, plane, |_, pixel| pixel as usize, |mask, _| mask as i32)
     }
 
     /// Groups all pieces: `group` and `value` say for a piece's mask and first pixel where it goes and what is stored.
-    fn new(runs: &Runs, groups: usize, group: impl Fn(usize, u32) -> usize, value: impl Fn(usize, u32) -> i32) -> Self {
+    fn new(
+        runs: &MaskRuns,
+        groups: usize,
+        group: impl Fn(usize, u32) -> usize,
+        value: impl Fn(usize, u32) -> i32,
+    ) -> Self {
         let mut lists = vec![Vec::new(); runs.levels() * groups];
         for mask in 0..runs.count() {
             for piece in runs.pieces(mask) {
@@ -119,7 +124,7 @@ mod tests {
         let mut masks = Array3::from_elem((2, 1, 4), false);
         masks.slice_mut(ndarray::s![0, 0, ..3]).fill(true);
         masks[[1, 0, 3]] = true;
-        let runs = Runs::new(masks.view()).unwrap();
+        let runs = MaskRuns::new(masks.view()).unwrap();
         let by_mask = Grouped { starts: vec![0, 1, 2, 2, 3, 3], values: vec![2, 3, 0] };
         assert_eq!(Grouped::by_mask(&runs), by_mask);
         let by_pixel = Grouped { starts: vec![0, 0, 0, 1, 2, 2, 3, 3, 3, 3], values: vec![0, 1, 0] };

@@ -2,18 +2,18 @@
 //!
 //! | room | subject |
 //! |---|---|
-//! | [`entry`] | a data set on a GPU, and the denoising of queries |
+//! | `entry` | a data set on a GPU, and the denoising of queries |
 //! | `batches` | the queries of a call in batches of one regime, each on its route |
 //! | `dense`, `sparse`, `full` | the three routes |
 //! | `passes`, `posterior` | a pass over windows; what pass 1 leaves for pass 2 |
 //! | `batch`, `candidates`, `call` | queries on the device; lists of candidates; what a call shares |
-//! | `regime`, `workspace`, `queue` | switch points; shared memory and slabs; progress and Ctrl-C |
+//! | `workspace`, `queue` | shared memory and slabs; progress and Ctrl-C |
 //! | `bank`, `components`, `mask_tables` | images and windows on the device |
-//! | `device`, [`sources`], `cache` | a GPU with its kernels, as text, in memory and on disk |
-//! | `layout` | the structures that kernels are given |
+//! | `device`, `sources`, `cache` | a GPU with its kernels, as text, in memory and on disk |
 //! | `module`, `memory`, `context`, `driver`, `nvrtc` | all calls of CUDA, which is found at run time |
+//! | `layout` | the structures that kernels are given |
 //!
-//! Imports go downwards only. `docs/cuda.md` is the design: kernels and their CPU counterparts, memory, proofs.
+//! A room imports only rooms below it or in its line. `docs/cuda.md` is the design: kernels and their CPU counterparts, memory, proofs.
 
 #![allow(clippy::cast_possible_wrap, reason = "kernels count in i32, and larger banks are refused")]
 
@@ -28,7 +28,7 @@ mod context;
 mod dense;
 mod device;
 mod driver;
-pub mod entry;
+mod entry;
 mod full;
 mod layout;
 mod mask_tables;
@@ -38,25 +38,24 @@ mod nvrtc;
 mod passes;
 mod posterior;
 mod queue;
-mod regime;
-pub mod sources;
+#[cfg_attr(not(feature = "python"), allow(dead_code, reason = "the Python module shows the sources"))]
+pub(crate) mod sources;
 mod sparse;
 mod workspace;
 
-pub use call::DeviceQueries;
-pub use driver::DeviceInfo;
-pub use entry::{CudaEngine, HostPixels, HostQueries, Model};
+pub(crate) use call::DeviceQueries;
+use driver::DeviceInfo;
+pub(crate) use entry::CudaEngine;
 
 use crate::error::Result;
 
 /// The GPUs of this machine; an error says why there is none.
-pub fn devices() -> Result<Vec<DeviceInfo>> {
+pub(crate) fn devices() -> Result<Vec<DeviceInfo>> {
     driver::devices()
 }
 
 /// The GPUs of this machine and the versions of driver and compiler, or what is missing, in one line.
-#[must_use]
-pub fn state() -> String {
+pub(crate) fn state() -> String {
     let name = |info: &DeviceInfo| format!("{}: {} (sm_{})", info.ordinal, info.name, info.capability);
     let driver = driver::probe().and_then(|(major, minor)| {
         let devices = driver::devices()?;

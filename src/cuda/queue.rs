@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use super::context::{Event, Stream};
 use super::layout::KernelArg;
 use super::module::{Grid, Kernel, launch};
-use crate::composite::Monitor;
 use crate::error::Result;
+use crate::monitor::Monitor;
 
 /// Steps that may be queued beyond the one that runs; a step takes the device some tenths of a second at most.
 const MAX_QUEUED_STEPS: usize = 2;

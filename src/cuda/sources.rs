@@ -2,7 +2,7 @@
 
 /// The kernels that are compiled together, into one module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum KernelSource {
+pub(crate) enum KernelSource {
     /// All passes over square windows.
     DenseSquare {
         /// Whether images are no wider than a warp.
@@ -20,7 +20,7 @@ pub enum KernelSource {
 
 /// What a stored pixel is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum PixelKind {
+pub(crate) enum PixelKind {
     /// Bytes.
     U8,
     /// Floats.
@@ -50,7 +50,7 @@ macro_rules! file {
 
 impl KernelSource {
     /// Every source.
-    pub const ALL: [Self; 6] = [
+    pub(crate) const ALL: [Self; 6] = [
         Self::DenseSquare { narrow: true },
         Self::DenseSquare { narrow: false },
         Self::DenseMasks,
@@ -60,8 +60,7 @@ impl KernelSource {
     ];
 
     /// The name in messages and of files in the cache.
-    #[must_use]
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::DenseSquare { narrow: true } => "dense_square_narrow",
             Self::DenseSquare { narrow: false } => "dense_square_wide",
@@ -90,8 +89,7 @@ impl KernelSource {
     }
 
     /// The text that is compiled for one kind of pixels.
-    #[must_use]
-    pub fn text(self, pixels: PixelKind) -> String {
+    pub(crate) fn text(self, pixels: PixelKind) -> String {
         let pixel = match pixels {
             PixelKind::U8 => "unsigned char",
             PixelKind::F32 => "float",
@@ -115,7 +113,6 @@ impl KernelSource {
 }
 
 /// NVRTC's options for an architecture. Products are fused only where the text says so, as on the CPU.
-#[must_use]
-pub fn compile_options(architecture: i32) -> Vec<String> {
+pub(crate) fn compile_options(architecture: i32) -> Vec<String> {
     vec![format!("--gpu-architecture=sm_{architecture}"), "--std=c++17".to_owned(), "--fmad=false".to_owned()]
 }

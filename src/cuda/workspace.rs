@@ -1,6 +1,7 @@
 //! The workspaces of the kernels over windows: which parts lie in shared memory, and how many warps share a block.
 
 use super::layout::Offset;
+use crate::regime::MAX_SHORT_SIDE;
 
 /// Bytes of an `F32x4` of `kernels/common.cu`, the unit of every part.
 const F32X4_BYTES: usize = 16;
@@ -16,9 +17,6 @@ const MAX_MASK_BLOCK_BYTES: usize = 110 << 10;
 
 /// Most warps per block of square windows.
 pub(super) const MAX_WARPS_PER_BLOCK: usize = 4;
-
-/// Up to this side a box sum adds the values themselves and keeps no block sum; as in `kernels/box_sums.cu`.
-const SHORT_SIDE: usize = 4;
 
 /// The parts of a workspace, one after the other in shared memory or in a slab of device memory.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -73,7 +71,8 @@ impl SquareNeeds {
 
     /// Energy ring, weight ring, row buffers and state of a warp, where a block may have `block_bytes` of shared memory.
     pub(super) fn workspace(&self, block_bytes: usize) -> Workspace<4> {
-        let ring = self.width * if self.side <= SHORT_SIDE { self.side } else { self.side + 1 };
+        // Up to the short side, a box sum keeps no block sum.
+        let ring = self.width * if self.side <= MAX_SHORT_SIDE { self.side } else { self.side + 1 };
         let row_buffers = if self.narrow() { 0 } else { 3 * self.width };
         let weight_ring = if self.weights { ring } else { 0 };
         // Row buffers and rings are used most, and get shared memory first.
@@ -114,6 +113,7 @@ impl MaskNeeds {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::regime::NEGLIGIBLE_BITS;
 
     #[test]
     fn parts_that_do_not_fit_go_to_the_slab() {
@@ -137,8 +137,10 @@ mod tests {
     }
 
     #[test]
-    fn the_short_side_is_that_of_the_kernels() {
-        let line = format!("#define SHORT_SIDE {SHORT_SIDE}\n");
-        assert!(include_str!("kernels/box_sums.cu").contains(&line));
+    fn switch_points_are_those_of_the_kernels() {
+        let short_side = format!("#define MAX_SHORT_SIDE {MAX_SHORT_SIDE}\n");
+        assert!(include_str!("kernels/box_sums.cu").contains(&short_side));
+        let negligible_bits = format!("#define NEGLIGIBLE_BITS {NEGLIGIBLE_BITS:?}f\n");
+        assert!(include_str!("kernels/common.cu").contains(&negligible_bits));
     }
 }

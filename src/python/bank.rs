@@ -10,7 +10,7 @@ use crate::bank::Bank as EngineBank;
 #[pyclass(frozen, module = "pspc_rs._core")]
 pub(super) struct Bank {
     images: Py<PyAny>,
-    reach: f64,
+    max_abs: f64,
 }
 
 /// A borrowed array; keeps numpy's read lock while the engine works.
@@ -23,14 +23,14 @@ pub(super) enum Images<'py> {
 impl Bank {
     #[new]
     fn new(py: Python<'_>, images: Bound<'_, PyAny>) -> PyResult<Self> {
-        let reach = match borrow(&images)? {
-            Images::U8(array) => EngineBank::from_u8(array.as_array())?.reach(),
+        let max_abs = match borrow(&images)? {
+            Images::U8(array) => EngineBank::from_u8(array.as_array())?.max_abs(),
             Images::F32(array) => {
                 let view = array.as_array();
-                py.detach(|| EngineBank::from_f32(view).map(|bank| bank.reach()))?
+                py.detach(|| EngineBank::from_f32(view).map(|bank| bank.max_abs()))?
             }
         };
-        Ok(Self { images: images.unbind(), reach })
+        Ok(Self { images: images.unbind(), max_abs })
     }
 }
 
@@ -44,7 +44,7 @@ impl Bank {
     pub(super) fn view<'a>(&self, images: &'a Images<'_>) -> crate::Result<EngineBank<'a>> {
         match images {
             Images::U8(array) => EngineBank::from_u8(array.as_array()),
-            Images::F32(array) => EngineBank::from_checked_f32(array.as_array(), self.reach),
+            Images::F32(array) => EngineBank::from_checked_f32(array.as_array(), self.max_abs),
         }
     }
 }

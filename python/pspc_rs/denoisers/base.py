@@ -1,17 +1,14 @@
 """What every denoiser here is: a callable D(z, sigma) with the attributes EDM-style samplers look for."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
-from pspc_rs.arrays import MAX_SIGMA, MIN_SIGMA, Array, check_finite, like, sigma_vector, to_numpy
+from pspc_rs.arrays import MAX_SIGMA, MIN_SIGMA, Array, check_image_shape, like, noisy_images, sigma_vector
 from pspc_rs.cuda import on_gpu
-from pspc_rs.errors import ShapeError
-
-Progress = Callable[[int, int], object]
+from pspc_rs.progress import Progress
 
 
 class Denoiser(ABC):
@@ -22,13 +19,14 @@ class Denoiser(ABC):
         label_dim: number of classes; 0, as training-free denoisers are unconditional.
         sigma_min: smallest noise level accepted.
         sigma_max: largest noise level accepted.
-        can_compute_on_gpu: whether torch tensors on an NVIDIA GPU are denoised there; else on the processor.
+        can_compute_on_gpu: whether torch tensors on an NVIDIA GPU are denoised there; else on the CPU.
     """
 
     label_dim = 0
     sigma_min = MIN_SIGMA
     sigma_max = MAX_SIGMA
     can_compute_on_gpu = False
+    _engine_checks_z = False
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.shape = shape
@@ -58,9 +56,9 @@ class Denoiser(ABC):
 
         Args:
             z: noisy images [batch, channels, height, width] in [-1, 1] units, a numpy array or torch tensor.
-            sigma: noise level, a number or one a sample, in the units of z.
+            sigma: noise level, a number or one per image, in the units of z.
             class_labels: accepted for samplers that pass it; unconditional denoisers have no use for it.
-            progress: called as ``progress(done, total)`` about ten times a second during long calls.
+            progress: called as ``progress(done, total)`` about ten times per second during long calls.
 
         Returns:
             An array or tensor like z: same type, shape, dtype and device.
@@ -73,16 +71,8 @@ class Denoiser(ABC):
         del class_labels
         if on_gpu(z) and self.can_compute_on_gpu:
             return cast(Array, self._denoise_on_gpu(z, sigma, progress))
-        noisy = to_numpy(z)
-        self._check_shape(noisy.shape)
-        check_finite("z", noisy)
-        sigmas = sigma_vector(sigma, noisy.shape[0])
+        noisy, sigmas = noisy_images(z, sigma, self.shape, check_values=not self._engine_checks_z)
         return like(self._denoise(noisy, sigmas, progress), z)
-
-    def _check_shape(self, found: tuple[int, ...]) -> None:
-        if len(found) != 4 or found[1:] != self.shape:
-            c, h, w = self.shape
-            raise ShapeError(f"z has shape {list(found)}, expected [batch, {c}, {h}, {w}]")
 
     def _denoise_on_gpu(self, z: Any, sigma: Any, progress: Progress | None) -> Any:
         """Denoises a tensor where it is; denoisers that can say so by `can_compute_on_gpu`."""
@@ -92,4 +82,4 @@ class Denoiser(ABC):
     def _denoise(
         self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None
     ) -> npt.NDArray[np.floating[Any]]:
-        """Denoises checked queries; ``sigmas`` has one entry a query."""
+        """Denoises checked queries; ``sigmas`` has one entry per query."""

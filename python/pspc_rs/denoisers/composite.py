@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pspc_rs import _core, cuda
-from pspc_rs.arrays import check_dtype, import_torch, sigma_vector
+from pspc_rs.arrays import check_dtype, check_image_shape, import_torch, sigma_vector
 from pspc_rs.data import ImageSet
-from pspc_rs.denoisers.base import Denoiser, Progress
+from pspc_rs.denoisers.base import Denoiser
+from pspc_rs.progress import Progress, part_of
 
 
 class PosteriorComposite(Denoiser):
@@ -22,26 +23,24 @@ class PosteriorComposite(Denoiser):
 
     With ``device="cuda"`` the same is computed on an NVIDIA GPU (``"cuda:1"``: the second one; ``"auto"``: a GPU if one
     can be used). A torch tensor that lies on a GPU is denoised there whatever the device, on torch's current stream and
-    without waiting: whether its numbers are finite is not looked at first, and a query with numbers that are not comes
-    back as NaN.
+    without waiting: its numbers are not checked first, and a query with numbers that are not finite comes back as NaN.
 
     Attributes:
         data: the training images.
-        device: where numpy arrays and tensors of the processor are denoised.
+        device: where numpy arrays and CPU tensors are denoised.
     """
 
     can_compute_on_gpu = True
+    _engine_checks_z = True
 
     def __init__(self, data: ImageSet, device: str = "cpu") -> None:
         super().__init__(data.shape)
         self.data = data
         self.device = device
         self._bank = _core.Bank(data.images)
-        self._windows: dict[Hashable, _core.Windows] = {}
-        self._device_banks: dict[int, _core.CudaBank] = {}
-        self._ordinal = cuda.resolve(device)
-        if self._ordinal is not None:
-            self._on_device(self._ordinal)
+        self._windows: dict[Hashable, _core.Components] = {}
+        self._engines: dict[int | None, _core.Engine] = {}
+        self._engine = self._engine_on(cuda.resolve(device))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -53,10 +52,10 @@ class PosteriorComposite(Denoiser):
         """What decides the windows at this noise level."""
 
     @abstractmethod
-    def _build_windows(self, level: Hashable) -> _core.Windows:
-        """The windows of a level; called once a level."""
+    def _build_windows(self, level: Hashable) -> _core.Components:
+        """The windows of a level; called once per level."""
 
-    def windows_at(self, sigma: float) -> _core.Windows:
+    def windows_at(self, sigma: float) -> _core.Components:
         """The windows in use at a noise level."""
         level = self._level(sigma)
         if level not in self._windows:
@@ -78,16 +77,12 @@ class PosteriorComposite(Denoiser):
         z = np.ascontiguousarray(z, dtype=np.float64 if z.dtype == np.float64 else np.float32)
         denoised = np.empty(z.shape, np.float32)
         for windows, queries, share in self._groups(sigmas, progress):
-            levels, xflip = sigmas[queries].tolist(), self.data.xflip
-            if self._ordinal is None:
-                denoised[queries] = _core.composite(self._bank, windows, z[queries], levels, xflip, share)
-            else:
-                bank = self._on_device(self._ordinal)
-                denoised[queries] = bank.composite(windows, z[queries], levels, xflip, share)
+            levels = sigmas[queries].tolist()
+            denoised[queries] = self._engine.composite(windows, z[queries], levels, self.data.xflip, share)
         return denoised
 
     def _denoise_on_gpu(self, z: Any, sigma: Any, progress: Progress | None) -> Any:
-        self._check_shape(tuple(z.shape))
+        check_image_shape(tuple(z.shape), self.shape)
         sigmas = sigma_vector(sigma, z.shape[0])
         torch = import_torch("a tensor")
         check_dtype(z)
@@ -95,7 +90,7 @@ class PosteriorComposite(Denoiser):
         wide = z.dtype == torch.float64
         given = z.detach().to(torch.float64 if wide else torch.float32).contiguous()
         denoised = torch.empty_like(given)
-        bank = self._on_device(z.device.index)
+        engine = self._engine_on(z.device.index)
         with torch.cuda.device(z.device):
             stream = torch.cuda.current_stream().cuda_stream
             for windows, queries, share in self._groups(sigmas, progress):
@@ -103,7 +98,7 @@ class PosteriorComposite(Denoiser):
                 part = given if whole else given[queries]
                 out = denoised if whole else torch.empty_like(part)
                 levels = sigmas[queries].tolist()
-                bank.composite_at(
+                engine.composite_at(
                     windows, part.data_ptr(), wide, levels, self.data.xflip, out.data_ptr(), wide, stream, share
                 )
                 if not whole:
@@ -112,28 +107,21 @@ class PosteriorComposite(Denoiser):
 
     def _groups(
         self, sigmas: npt.NDArray[np.float64], progress: Progress | None
-    ) -> Iterator[tuple[_core.Windows, list[int], Progress | None]]:
+    ) -> Iterator[tuple[_core.Components, list[int], Progress | None]]:
         """The queries by their windows, with the progress of each group."""
-        groups: dict[_core.Windows, list[int]] = {}
+        groups: dict[_core.Components, list[int]] = {}
         for query, sigma in enumerate(sigmas.tolist()):
             groups.setdefault(self.windows_at(sigma), []).append(query)
         before = 0
         for windows, queries in groups.items():
-            yield windows, queries, _share(progress, before, len(queries), len(sigmas))
+            yield windows, queries, part_of(progress, before, len(queries), len(sigmas))
             before += len(queries)
 
-    def _on_device(self, ordinal: int) -> _core.CudaBank:
-        """The images on a GPU; they are copied there once."""
-        if ordinal not in self._device_banks:
-            self._device_banks[ordinal] = cuda.device_bank(self._bank, ordinal)
-        return self._device_banks[ordinal]
-
-
-def _share(progress: Progress | None, before: int, queries: int, batch: int) -> Progress | None:
-    """Progress of one group of queries as progress of the whole batch, in thousandths of a query."""
-    if progress is None:
-        return None
-    return lambda done, total: progress(1000 * before + 1000 * queries * done // total, 1000 * batch)
+    def _engine_on(self, ordinal: int | None) -> _core.Engine:
+        """The engine on a GPU, to which the images are copied once; on the CPU if there is no number."""
+        if ordinal not in self._engines:
+            self._engines[ordinal] = cuda.engine(self._bank, ordinal)
+        return self._engines[ordinal]
 
 
 class Empirical(PosteriorComposite):
@@ -157,6 +145,6 @@ class Empirical(PosteriorComposite):
     def _level(self, sigma: float) -> Hashable:
         return "full"
 
-    def _build_windows(self, level: Hashable) -> _core.Windows:
+    def _build_windows(self, level: Hashable) -> _core.Components:
         _, height, width = self.shape
-        return _core.Windows.full(height, width)
+        return _core.Components.full(height, width)

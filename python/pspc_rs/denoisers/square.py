@@ -78,11 +78,11 @@ class PSPCSquare(PosteriorComposite):
     def _level(self, sigma: float) -> Hashable:
         return self.schedule.at(sigma)
 
-    def _build_windows(self, level: Hashable) -> _core.Windows:
+    def _build_windows(self, level: Hashable) -> _core.Components:
         _, height, width = self.shape
         if isinstance(level, int):
-            return _core.Windows.square(height, width, level)
-        return _core.Windows.full(height, width)
+            return _core.Components.square(height, width, level)
+        return _core.Components.full(height, width)
 
     def _masks(self, level: Hashable) -> npt.NDArray[np.bool_]:
         if not isinstance(level, int):

@@ -54,7 +54,7 @@ class _Composite(PosteriorComposite):
         super().__init__(data)
         self._key: Hashable = None
 
-    def use(self, key: Hashable, windows: _core.Windows) -> None:
+    def use(self, key: Hashable, windows: _core.Components) -> None:
         """Sets the windows of the calls that follow; windows of another key are dropped."""
         self._windows = {key: windows}
         self._key = key
@@ -62,7 +62,7 @@ class _Composite(PosteriorComposite):
     def _level(self, sigma: float) -> Hashable:
         return self._key
 
-    def _build_windows(self, level: Hashable) -> _core.Windows:
+    def _build_windows(self, level: Hashable) -> _core.Components:
         return self._windows[level]
 
 
@@ -105,7 +105,7 @@ class Sides(Family):
         """PSPC-Square's D(z, sigma) with windows of this side."""
         side, (height, width) = self._side(value), (self._data.height, self._data.width)
         windows = (
-            _core.Windows.full(height, width) if isinstance(side, str) else _core.Windows.square(height, width, side)
+            _core.Components.full(height, width) if isinstance(side, str) else _core.Components.square(height, width, side)
         )
         self._composite.use(side, windows)
         return self._composite(z, sigma, progress=progress)
@@ -173,10 +173,10 @@ class Thresholds(Family):
         """PSPC-Flex's D(z, sigma) with masks cut at this threshold."""
         level, (height, width) = self._sigmas.index(sigma), (self._data.height, self._data.width)
         if value == 1:
-            windows = _core.Windows.full(height, width)
+            windows = _core.Components.full(height, width)
         else:
             masks = masks_from_maps(np.asarray(self._heatmaps[level]), value)
-            windows = _core.Windows.masks(masks.reshape(-1, height, width))
+            windows = _core.Components.masks(masks.reshape(-1, height, width))
         self._composite.use((level, value), windows)
         return self._composite(z, sigma, progress=progress)
 

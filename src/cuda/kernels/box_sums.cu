@@ -2,7 +2,7 @@
 // not grow with the side (src/cpu: sliding sums).
 
 // Up to this side the values of a box sum are simply added.
-#define SHORT_SIDE 4
+#define MAX_SHORT_SIDE 4
 
 // Sums of the last `side` rows of every column, as rows arrive from the top. Every lane has its own columns.
 struct ColumnSums {
@@ -24,7 +24,7 @@ struct ColumnSums {
     // Takes the next value of column x and returns the sum of the last `side` values, or of as many as there are.
     __device__ F32x4 push(int x, F32x4 value) {
         ring[slot * width + x] = value;
-        if (side <= SHORT_SIDE) {
+        if (side <= MAX_SHORT_SIDE) {
             F32x4 sum = value;
             for (int back = 1; back < side && back <= seen; back++) {
                 int other = slot - back;

@@ -56,7 +56,7 @@ struct Images {
     int shards;       // shards of the whole data set
 };
 
-// The probes of a batch, all in the same form of the energy (src/cuda/regime.rs).
+// The probes of a batch, all in the same form of the energy (src/regime.rs).
 struct Probes {
     const float* values;               // [probe][channel][row][column]: centred z in stored units, times -2 if expanded
     const double* exact;               // [probe][channel][row][column]: centred z; null but in the sparse regime

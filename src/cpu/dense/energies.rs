@@ -1,0 +1,276 @@
+//! Energies: the squared distance of a probe to sixteen images on windows (less `z^2` in the expanded form).
+
+use super::box_sums::{BlockSums, SlidingSum};
+use super::fixed_point::FixedPointSums;
+use super::residuals::{DIRECT, EXPANDED, ImageShape, Residuals};
+use crate::components::Components;
+use crate::cpu::chunks::exact_chunks_mut;
+use crate::cpu::probe::Probe;
+use crate::cpu::tile::{Pixel, Tile};
+use crate::regime::MAX_SHORT_SIDE;
+use crate::runs::MaskRuns;
+use crate::simd::{F32x16, Isa, Kernel, LANES, Vector};
+
+/// The energies of a probe on a group of tiles under square windows, row by row, so that a row is used while it is in the
+/// first-level cache.
+#[derive(Debug, Default)]
+pub(crate) struct SquareEnergies {
+    /// Fixed-point sums of all tiles.
+    fixed_point: FixedPointSums,
+    /// Sums as floats, per tile.
+    tiles: Vec<FloatSums>,
+}
+
+/// Window sums of one tile as floats.
+#[derive(Debug, Default)]
+struct FloatSums {
+    sums: BlockSums,
+    /// A row of residuals and the tails of its blocks, or the row sums above the current one.
+    rows: Vec<F32x16>,
+    side: usize,
+    /// Rows of pixels pushed so far.
+    seen: usize,
+}
+
+impl SquareEnergies {
+    /// Starts over with `tiles` tiles.
+    pub(crate) fn start(&mut self, components: &Components, side: usize, probe: &Probe, tiles: usize) {
+        if probe.fixed_point_scale.is_some() {
+            self.fixed_point.start(side, components.width(), tiles);
+        } else {
+            self.tiles.resize_with(tiles, FloatSums::default);
+            self.tiles.iter_mut().for_each(|rows| rows.start(components, side));
+        }
+    }
+
+    /// Pushes the next row of pixels. Where a row of windows ends there, its energies are then in `out` `[tile][window]`;
+    /// lanes without an image get `f32::MAX`. The expanded form needs the tiles' squares.
+    pub(crate) fn push_row<P: Pixel>(
+        &mut self,
+        isa: Isa,
+        components: &Components,
+        tiles: &[Tile<P>],
+        probe: &Probe,
+        out: &mut [F32x16],
+    ) {
+        let (_, columns) = components.grid();
+        if let Some(quantum) = probe.fixed_point_scale {
+            self.fixed_point.energies(isa, components, tiles, (&probe.values, quantum), out);
+        } else {
+            let parts = tiles.iter().zip(&mut self.tiles).zip(exact_chunks_mut(out, columns));
+            for ((tile, rows), out) in parts {
+                isa.run(SquareRow { rows, tile, probe, shape: ImageShape::of(components, tile), out });
+                rows.seen += 1;
+            }
+        }
+        tiles.iter().zip(exact_chunks_mut(out, columns)).for_each(|(tile, out)| mark_missing(tile, out));
+    }
+
+    /// Sums the squares of a tile over windows, for probes whose energies are summed in fixed point; no pixel lies
+    /// further than `max_abs` from the centre of its range.
+    pub(crate) fn square<P: Pixel>(
+        &mut self,
+        isa: Isa,
+        components: &Components,
+        side: usize,
+        max_abs: f64,
+        tile: &mut Tile<P>,
+    ) {
+        self.fixed_point.square(isa, components, side, max_abs, tile);
+    }
+}
+
+impl FloatSums {
+    fn start(&mut self, components: &Components, side: usize) {
+        let (_, columns) = components.grid();
+        (self.side, self.seen) = (side, 0);
+        if side > MAX_SHORT_SIDE {
+            self.sums.start(side, columns);
+            self.rows.resize(self.rows.len().max(2 * components.width() + 1), F32x16::ZERO);
+        } else {
+            self.rows.resize(self.rows.len().max(side * columns), F32x16::ZERO);
+        }
+    }
+}
+
+/// Writes the energy of every mask to `out`, through doubling tables; otherwise as [`SquareEnergies::next`].
+pub(crate) fn mask_energies<P: Pixel>(
+    isa: Isa,
+    components: &Components,
+    runs: &MaskRuns,
+    tile: &Tile<P>,
+    probe: &Probe,
+    tables: &mut Vec<F32x16>,
+    out: &mut [F32x16],
+) {
+    isa.run(MaskEnergies { tile, probe, shape: ImageShape::of(components, tile), runs, tables, out: &mut *out });
+    mark_missing(tile, out);
+}
+
+/// Gives lanes without an image the largest energy.
+fn mark_missing<P: Pixel>(tile: &Tile<P>, energies: &mut [F32x16]) {
+    for energy in if tile.valid < LANES { energies } else { &mut [] } {
+        energy.0[tile.valid..].fill(f32::MAX);
+    }
+}
+
+struct SquareRow<'a, P: Pixel> {
+    rows: &'a mut FloatSums,
+    tile: &'a Tile<P>,
+    probe: &'a Probe,
+    shape: ImageShape,
+    out: &'a mut [F32x16],
+}
+
+impl<P: Pixel> Kernel for SquareRow<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { rows, tile, probe, shape, out } = self;
+        match (probe.regime.is_expanded(), shape.channels) {
+            (true, 1) => square_of::<V, P, EXPANDED, 1>(rows, tile, probe, shape, out),
+            (true, 3) => square_of::<V, P, EXPANDED, 3>(rows, tile, probe, shape, out),
+            (true, _) => square_of::<V, P, EXPANDED, 0>(rows, tile, probe, shape, out),
+            (false, 1) => square_of::<V, P, DIRECT, 1>(rows, tile, probe, shape, out),
+            (false, 3) => square_of::<V, P, DIRECT, 3>(rows, tile, probe, shape, out),
+            (false, _) => square_of::<V, P, DIRECT, 0>(rows, tile, probe, shape, out),
+        }
+    }
+}
+
+struct MaskEnergies<'a, P: Pixel> {
+    tile: &'a Tile<P>,
+    probe: &'a Probe,
+    shape: ImageShape,
+    runs: &'a MaskRuns,
+    tables: &'a mut Vec<F32x16>,
+    out: &'a mut [F32x16],
+}
+
+impl<P: Pixel> Kernel for MaskEnergies<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { tile, probe, shape, runs, tables, out } = self;
+        let plane = shape.height * shape.width;
+        tables.resize(tables.len().max(runs.levels() * plane), F32x16::ZERO);
+        for (y, row) in tables[..plane].chunks_exact_mut(shape.width).enumerate() {
+            match (probe.regime.is_expanded(), shape.channels) {
+                (true, 3) => Residuals::<P, EXPANDED, 3>::of_row(tile, &probe.values, shape, y).write::<V>(row),
+                (true, _) => Residuals::<P, EXPANDED, 0>::of_row(tile, &probe.values, shape, y).write::<V>(row),
+                (false, 3) => Residuals::<P, DIRECT, 3>::of_row(tile, &probe.values, shape, y).write::<V>(row),
+                (false, _) => Residuals::<P, DIRECT, 0>::of_row(tile, &probe.values, shape, y).write::<V>(row),
+            }
+        }
+        for level in 1..runs.levels() {
+            let (lower, upper) = tables.split_at_mut(level * plane);
+            let half = 1 << (level - 1);
+            let lower = &lower[(level - 1) * plane..];
+            for p in 0..plane - half {
+                V::load(&lower[p]).add(V::load(&lower[p + half])).store(&mut upper[p]);
+            }
+        }
+        let tables = &tables[..runs.levels() * plane];
+        for (k, energy) in out[..runs.count()].iter_mut().enumerate() {
+            // Two sums, so that one addition need not wait for the other.
+            let (mut sum, mut other) = (V::splat(0.0), V::splat(0.0));
+            let (twos, rest) = runs.pieces(k).as_chunks::<2>();
+            for [a, b] in twos {
+                sum = sum.add(V::load(&tables[a.place as usize]));
+                other = other.add(V::load(&tables[b.place as usize]));
+            }
+            for a in rest {
+                sum = sum.add(V::load(&tables[a.place as usize]));
+            }
+            sum.add(other).store(energy);
+        }
+    }
+}
+
+/// `CHANNELS` is the number of channels, or 0 where it is only known at run time.
+#[inline(always)]
+fn square_of<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize>(
+    rows: &mut FloatSums,
+    tile: &Tile<P>,
+    probe: &Probe,
+    shape: ImageShape,
+    out: &mut [F32x16],
+) {
+    let errors = Residuals::<P, FORM, CHANNELS>::of_row(tile, &probe.values, shape, rows.seen);
+    match rows.side {
+        1 => short::<V, P, FORM, CHANNELS, 0>(rows, &errors, out),
+        2 => short::<V, P, FORM, CHANNELS, 1>(rows, &errors, out),
+        3 => short::<V, P, FORM, CHANNELS, 2>(rows, &errors, out),
+        MAX_SHORT_SIDE => short::<V, P, FORM, CHANNELS, 3>(rows, &errors, out),
+        _ => long::<V, P, FORM, CHANNELS>(rows, &errors, out),
+    }
+}
+
+/// Windows of `BEFORE + 1` pixels per side: values are simply added, across in registers, down from the last rows of sums.
+#[inline(always)]
+fn short<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize, const BEFORE: usize>(
+    rows: &mut FloatSums,
+    errors: &Residuals<'_, P, FORM, CHANNELS>,
+    out: &mut [F32x16],
+) {
+    let mut roll = SlidingSum::<V, BEFORE>::start();
+    for x in 0..BEFORE {
+        roll.skip(errors.at(x));
+    }
+    let columns = errors.width - BEFORE;
+    let errors = errors.part(BEFORE, columns);
+    if rows.seen < BEFORE {
+        let sums = &mut rows.rows[rows.seen * columns..][..columns];
+        for x in 0..columns {
+            roll.push(errors.at(x)).store(&mut sums[x]);
+        }
+        return;
+    }
+    let mut chunks = exact_chunks_mut(&mut rows.rows, columns);
+    let mut above: [&mut [F32x16]; BEFORE] = std::array::from_fn(|_| chunks.next().unwrap_or_default());
+    if BEFORE > 1 {
+        // The oldest first, whose place the new row takes. (A rotation would be a library call.)
+        above.swap(0, rows.seen % BEFORE);
+    }
+    for i in 0..BEFORE {
+        above[i] = &mut std::mem::take(&mut above[i])[..columns];
+    }
+    let out = &mut out[..columns];
+    for x in (1..columns).step_by(2) {
+        let pair = roll.push_two(errors.at(x - 1), errors.at(x));
+        for (across, x) in pair.into_iter().zip([x - 1, x]) {
+            down::<V, BEFORE>(across, &mut above, &mut out[x], x);
+        }
+    }
+    if columns % 2 == 1 {
+        let x = columns - 1;
+        down::<V, BEFORE>(roll.push(errors.at(x)), &mut above, &mut out[x], x);
+    }
+}
+
+/// Adds the sums across of the rows above at column `x`; the new one takes the place of the oldest.
+#[inline(always)]
+fn down<V: Vector, const BEFORE: usize>(across: V, above: &mut [&mut [F32x16]; BEFORE], out: &mut F32x16, x: usize) {
+    let mut sum = across;
+    for i in 0..BEFORE {
+        sum = sum.add(V::load(&above[i][x]));
+    }
+    sum.store(out);
+    if BEFORE > 0 {
+        across.store(&mut above[0][x]);
+    }
+}
+
+#[inline(always)]
+fn long<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize>(
+    rows: &mut FloatSums,
+    errors: &Residuals<'_, P, FORM, CHANNELS>,
+    out: &mut [F32x16],
+) {
+    // `push_across` reads one value more than the row has.
+    let (row, tails) = rows.rows.split_at_mut(errors.width + 1);
+    errors.write::<V>(row);
+    rows.sums.push_across::<V>(row, tails, out);
+}

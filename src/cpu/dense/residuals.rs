@@ -1,0 +1,148 @@
+//! `Residuals`: the terms of the energy, per pixel of a row and summed over channels, of a probe and the images of a tile.
+
+use crate::components::Components;
+use crate::cpu::tile::{Pixel, Tile};
+use crate::simd::{F32x16, Vector};
+
+/// The squares of differences.
+pub(crate) const DIRECT: u8 = 0;
+/// Squares of pixels plus products.
+pub(crate) const EXPANDED: u8 = 1;
+/// The products alone, where squares are added later.
+pub(crate) const PRODUCTS: u8 = 2;
+/// The squares alone.
+pub(crate) const SQUARES: u8 = 3;
+
+/// The size of the images.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct ImageShape {
+    /// Channels.
+    pub(crate) channels: usize,
+    /// Rows.
+    pub(crate) height: usize,
+    /// Columns.
+    pub(crate) width: usize,
+}
+
+impl ImageShape {
+    /// Of the images of a composite and its tiles.
+    #[must_use]
+    pub(crate) fn of<P: Pixel>(windows: &Components, tile: &Tile<P>) -> Self {
+        Self { channels: tile.channels, height: windows.height(), width: windows.width() }
+    }
+}
+
+/// The residuals of the pixels of a row in one of the forms, see [`crate::regime`]; `CHANNELS` is the number of channels, or 0
+/// where it is only known at run time. Rows are cut to one length, so that no access in a loop over columns needs a check
+/// of its bounds.
+#[derive(Debug)]
+pub(crate) struct Residuals<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> {
+    pixels: [&'a [P::Packed]; CHANNELS],
+    values: [&'a [f32]; CHANNELS],
+    squares: &'a [F32x16],
+    /// All pixels and values from the row on, where the number of channels is not known.
+    rest: (&'a [P::Packed], &'a [f32]),
+    plane: usize,
+    /// -1, unknown to the compiler: see [`Self::add`].
+    minus: f32,
+    /// Columns.
+    pub(crate) width: usize,
+}
+
+impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM, CHANNELS> {
+    /// Row `y` of a tile and of the probe's values; [`SQUARES`] needs no values.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn of_row(tile: &'a Tile<P>, values: &'a [f32], shape: ImageShape, y: usize) -> Self {
+        let (plane, start, width) = (shape.height * shape.width, y * shape.width, shape.width);
+        let mut row = Self {
+            pixels: [&[]; CHANNELS],
+            values: [&[]; CHANNELS],
+            squares: &[],
+            rest: (&tile.pixels[start..], &[]),
+            plane,
+            minus: std::hint::black_box(-1.0),
+            width,
+        };
+        for c in 0..CHANNELS {
+            row.pixels[c] = &tile.pixels[c * plane + start..][..width];
+            if FORM != SQUARES {
+                row.values[c] = &values[c * plane + start..][..width];
+            }
+        }
+        if FORM == EXPANDED {
+            row.squares = &tile.squares[start..][..width];
+        }
+        if FORM != SQUARES {
+            row.rest.1 = &values[start..];
+        }
+        row
+    }
+
+    /// `width` columns of the row, from column `start` on.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn part(&self, start: usize, width: usize) -> Self {
+        let mut part = Self { width, ..*self };
+        for c in 0..CHANNELS {
+            part.pixels[c] = &self.pixels[c][start..][..width];
+            if FORM != SQUARES {
+                part.values[c] = &self.values[c][start..][..width];
+            }
+        }
+        if FORM == EXPANDED {
+            part.squares = &self.squares[start..][..width];
+        }
+        part.rest.0 = &self.rest.0[start..];
+        if FORM != SQUARES {
+            part.rest.1 = &self.rest.1[start..];
+        }
+        part
+    }
+
+    /// Writes all of the row.
+    #[inline(always)]
+    pub(crate) fn write<V: Vector>(&self, row: &mut [F32x16]) {
+        let row = &mut row[..self.width];
+        let errors = self.part(0, row.len());
+        for x in 0..row.len() {
+            errors.at::<V>(x).store(&mut row[x]);
+        }
+    }
+
+    /// The residual at column `x`.
+    #[inline(always)]
+    pub(crate) fn at<V: Vector>(&self, x: usize) -> V {
+        let mut sum = if FORM == EXPANDED { V::load(&self.squares[x]) } else { V::splat(0.0) };
+        for c in 0..CHANNELS {
+            let a = P::centred(&self.pixels[c][x]);
+            let z = if FORM == SQUARES { 0.0 } else { self.values[c][x] };
+            sum = self.add(sum, c == 0, a, z);
+        }
+        if CHANNELS == 0 {
+            let (pixels, values) = self.rest;
+            for (c, pixel) in pixels[x..].iter().step_by(self.plane).enumerate() {
+                let z = if FORM == SQUARES { 0.0 } else { values[x + c * self.plane] };
+                sum = self.add(sum, c == 0, P::centred(pixel), z);
+            }
+        }
+        sum
+    }
+
+    /// Adds the residual of a channel; `first` says that the sum holds nothing yet but squares. Additions bound the loops of
+    /// the direct form, so differences are formed as `-1 a + z`, the same number, by units that multiply; a compiler that
+    /// knew the factor would turn that back.
+    #[inline(always)]
+    fn add<V: Vector>(&self, sum: V, first: bool, a: V, z: f32) -> V {
+        match FORM {
+            DIRECT => {
+                let t = a.mul_add(V::splat(self.minus), V::splat(z));
+                t.mul_add(t, sum)
+            }
+            PRODUCTS if first => a.mul(V::splat(z)),
+            PRODUCTS | EXPANDED => a.mul_add(V::splat(z), sum),
+            _ if first => a.mul(a),
+            _ => a.mul_add(a, sum),
+        }
+    }
+}

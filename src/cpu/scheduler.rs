@@ -1,0 +1,206 @@
+//! `Scheduler`: runs work items in parallel for a fraction of a second, merges their results in order, and asks the
+//! monitor.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rayon::ThreadPool;
+use rayon::prelude::*;
+
+use super::buffer_pool::BufferPool;
+use super::job::Job;
+use super::tile::Pixel;
+use crate::components::{Components, Kind};
+use crate::error::Result;
+use crate::monitor::Monitor;
+use crate::threads;
+
+/// Fewest probes that share the tiles of a work item.
+pub(crate) const MIN_PROBES: usize = 8;
+
+/// Most probes of a work item, where the full image is the only window.
+const MAX_PROBES: usize = 128;
+
+/// Bytes of the results of a work item beyond which no more probes share it.
+const RESULT_BYTES: usize = 3 << 19;
+
+/// A round should take about this long: short enough for Ctrl-C, long enough to keep every thread busy.
+const ROUND: Duration = Duration::from_millis(100);
+
+/// Most work items whose results wait for their merge at once.
+const MAX_WAITING: usize = 64;
+
+/// Most bytes of results that wait, as far as one work item per thread allows.
+const MAX_WAITING_BYTES: usize = 1 << 24;
+
+/// Shards of this many images amortise the start-up cost: every window has to find its shift again, which with 192 images
+/// takes a tenth of the time at side 3.
+const AMORTISED_IMAGES: usize = 640;
+
+/// Probes per work item. With the full window, where little is done for each probe, as many share an image as memory
+/// allows.
+fn probes_per_item(components: &Components, image_len: usize) -> usize {
+    match components.kind() {
+        Kind::Full => (RESULT_BYTES / (4 * image_len)).clamp(MIN_PROBES, MAX_PROBES),
+        Kind::Square { .. } | Kind::Masks(_) => MIN_PROBES,
+    }
+}
+
+/// One shard of the bank for a few probes.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkItem {
+    /// Images of the shard.
+    pub(crate) images: Range<usize>,
+    /// Probes that visit it.
+    pub(crate) probes: Range<usize>,
+}
+
+/// Runs the work items of one pass after the other, and keeps count for the monitor.
+pub(crate) struct Scheduler<'m, 'a> {
+    pool: Arc<ThreadPool>,
+    monitor: &'m mut Monitor<'a>,
+    /// Work items of the next round.
+    round_len: usize,
+    /// Most work items of a round.
+    max_round_len: usize,
+    done: u64,
+    total: u64,
+}
+
+impl<'m, 'a> Scheduler<'m, 'a> {
+    /// A scheduler for `total` work on images of `image_len` values, reported to `monitor`.
+    pub(crate) fn new(
+        total: u64,
+        components: &Components,
+        image_len: usize,
+        monitor: &'m mut Monitor<'a>,
+    ) -> Result<Self> {
+        let pool = threads::pool()?;
+        let threads = pool.current_num_threads();
+        let result_bytes = 4 * probes_per_item(components, image_len) * image_len;
+        let max_round_len = (MAX_WAITING_BYTES / result_bytes).min(MAX_WAITING).max(threads);
+        Ok(Self { pool, monitor, round_len: threads, max_round_len, done: 0, total })
+    }
+
+    /// Runs `work` on every work item of `job`, which returns one result per probe, and merges the results into each
+    /// probe's total, shard by shard in order. `workspace` makes the working space of a thread.
+    pub(crate) fn run<P: Pixel, W: Send, R: Send, T: Send>(
+        &mut self,
+        job: &Job<'_, P>,
+        totals: &mut [T],
+        workspace: impl Fn() -> W + Sync,
+        work: impl Fn(&WorkItem, &mut W) -> Vec<R> + Sync,
+        merge: impl Fn(&mut T, R) + Sync,
+    ) -> Result<()> {
+        self.run_items(&work_items(job, AMORTISED_IMAGES), totals, workspace, work, merge)
+    }
+
+    /// The same for some of a job's work items.
+    pub(crate) fn run_items<W: Send, R: Send, T: Send>(
+        &mut self,
+        items: &[WorkItem],
+        totals: &mut [T],
+        workspace: impl Fn() -> W + Sync,
+        work: impl Fn(&WorkItem, &mut W) -> Vec<R> + Sync,
+        merge: impl Fn(&mut T, R) + Sync,
+    ) -> Result<()> {
+        let workspaces = BufferPool::new();
+        let run_one = |item: &WorkItem| {
+            let mut space = workspaces.acquire(&workspace);
+            let results = work(item, &mut space);
+            workspaces.release(space);
+            results
+        };
+        let mut waiting = items;
+        while !waiting.is_empty() {
+            let (round, rest) = waiting.split_at(self.round_len.min(waiting.len()));
+            let start = Instant::now();
+            let results: Vec<_> = self.pool.install(|| round.par_iter().with_max_len(1).map(run_one).collect());
+            self.done += round.iter().map(|item| (item.images.len() * item.probes.len()) as u64).sum::<u64>();
+            let mut by_probe: Vec<Vec<R>> = totals.iter().map(|_| Vec::new()).collect();
+            for (item, results) in round.iter().zip(results) {
+                by_probe[item.probes.clone()].iter_mut().zip(results).for_each(|(of_probe, one)| of_probe.push(one));
+            }
+            let merge_all =
+                |(total, of_probe): (&mut T, Vec<R>)| of_probe.into_iter().for_each(|one| merge(total, one));
+            self.pool.install(|| totals.par_iter_mut().zip(by_probe).for_each(merge_all));
+            self.adapt(start.elapsed());
+            (self.monitor)(self.done.min(self.total), self.total)?;
+            waiting = rest;
+        }
+        Ok(())
+    }
+
+    /// Runs `work` on the engine's threads.
+    pub(crate) fn install<R: Send>(&self, work: impl FnOnce() -> R + Send) -> R {
+        self.pool.install(work)
+    }
+
+    /// Counts work that turned out not to be needed.
+    pub(crate) fn skip(&mut self, work: usize) -> Result<()> {
+        self.done += work as u64;
+        (self.monitor)(self.done.min(self.total), self.total)
+    }
+
+    /// Sizes the next round by the time of the last one. The order of merging, and so the result, does not depend on where
+    /// rounds end.
+    fn adapt(&mut self, elapsed: Duration) {
+        let threads = self.pool.current_num_threads();
+        if elapsed < ROUND / 2 {
+            self.round_len = (2 * self.round_len).min(self.max_round_len);
+        } else if elapsed > 2 * ROUND {
+            self.round_len = (self.round_len / 2).max(threads);
+        }
+    }
+}
+
+/// All work items of a job, shard by shard; shards of `amortised` images are long enough.
+pub(crate) fn work_items<P: Pixel>(job: &Job<'_, P>, amortised: usize) -> Vec<WorkItem> {
+    let shard = shard_len(job.bank.len(), job.bank.image_len(), amortised);
+    let of_shard =
+        |images: Range<usize>| probes_of_items(job).map(move |probes| WorkItem { images: images.clone(), probes });
+    blocks(job.bank.len(), shard).flat_map(of_shard).collect()
+}
+
+/// The probes of the work items of every shard.
+pub(crate) fn probes_of_items<P: Pixel>(job: &Job<'_, P>) -> impl Iterator<Item = Range<usize>> + use<P> {
+    blocks(job.probes.len(), probes_per_item(&job.mirrors[0], job.bank.image_len()))
+}
+
+/// The ranges of 0 .. `count` in blocks of `len`.
+fn blocks(count: usize, len: usize) -> impl Iterator<Item = Range<usize>> {
+    (0..count).step_by(len).map(move |start| start..count.min(start + len))
+}
+
+/// Images per shard: 64 shards to share among threads where these have `amortised` images, at least 16 elsewhere; none so
+/// long that Ctrl-C has to wait. It depends on the bank alone, as the cut into shards decides the bits of the result.
+fn shard_len(images: usize, image_len: usize, amortised: usize) -> usize {
+    const SHARDS: usize = 64;
+    const MIN_SHARDS: usize = 16;
+    const MAX_VALUES: usize = 1 << 22;
+    let longest = (MAX_VALUES / image_len).clamp(64, 4096);
+    let shortest = images.div_ceil(MIN_SHARDS).clamp(64, amortised.min(longest));
+    images.div_ceil(SHARDS).clamp(shortest, longest).next_multiple_of(64)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{AMORTISED_IMAGES, shard_len};
+
+    #[test]
+    fn shards_are_many_or_long() {
+        // CIFAR-10 and parts of it, and images of 256 by 256.
+        for (images, image_len, shard) in [
+            (1, 3072, 64),
+            (256, 3072, 64),
+            (2_000, 3072, 128),
+            (10_000, 3072, 640),
+            (50_000, 3072, 832),
+            (1_000_000, 3072, 1408),
+            (50_000, 196_608, 64),
+        ] {
+            assert_eq!(shard_len(images, image_len, AMORTISED_IMAGES), shard, "{images} images of {image_len}");
+        }
+    }
+}

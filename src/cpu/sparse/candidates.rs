@@ -1,0 +1,382 @@
+//! Candidates: the images that can carry weight on a window, found by scanning energies for values near the least.
+
+use crate::cpu::chunks::exact_chunks;
+use crate::simd::{F32x16, Kernel, LANES, U16x32, Vector, VectorU16};
+
+/// An image that may carry weight on a window.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Candidate {
+    /// Index of the window, as the probe sees it.
+    pub(crate) window: u32,
+    /// Index of the image in the bank.
+    pub(crate) image: u32,
+    /// Its energy, within the rounding of the scan.
+    pub(crate) energy: f32,
+}
+
+/// How far a scan's energies may be off: as floats or, with a scale, in fixed point of sixteen bits. An energy E is computed
+/// within `offset + root sqrt(E)`, and the rounding of floats.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct ErrorBound {
+    /// The energy of one unit of fixed point; zero for floats.
+    pub(crate) scale: f32,
+    /// In the units of energies.
+    pub(crate) offset: f32,
+    /// In the units of their roots.
+    pub(crate) root: f32,
+    /// Energies below this are within those bounds; from here on sums may have saturated.
+    pub(crate) saturated_from: f32,
+}
+
+impl ErrorBound {
+    /// That of floats.
+    pub(crate) const FLOAT: Self = Self { scale: 0.0, offset: 0.0, root: 0.0, saturated_from: f32::INFINITY };
+
+    /// Energies within `margin` of the exact least one are computed below this bound, where the least one computed is
+    /// `least`.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn bound(&self, least: f32, margin: f32) -> f32 {
+        let Self { offset, root, .. } = self;
+        // The largest energy that may be computed as `least`, then the largest value of the largest energy that counts.
+        let least = ((least + offset + 0.25 * root * root).sqrt() + 0.5 * root).powi(2);
+        let most = least + margin;
+        most + offset + root * most.sqrt() + 1e-5 * most
+    }
+
+    /// The same bound in units of fixed point.
+    #[inline(always)]
+    fn limit(&self, bound: f32) -> u16 {
+        ((bound / self.scale) as u16).saturating_add(1)
+    }
+}
+
+/// The least energies seen and the images near them.
+#[derive(Debug)]
+pub(crate) struct Candidates {
+    /// Per window the least energy so far.
+    pub(crate) least: Vec<f32>,
+    /// Per window the bound below which energies are collected, also in units of fixed point if there are any.
+    bounds: Vec<f32>,
+    limits: Vec<u16>,
+    /// How far above the least an energy may lie.
+    margin: f32,
+    /// How far energies may be off.
+    pub(crate) error_bound: ErrorBound,
+    /// Images within the margin of the least energy when they were seen, in order per window.
+    pub(crate) list: Vec<Candidate>,
+    /// No more than this many are collected.
+    limit: usize,
+    /// Whether there were too many to merge.
+    pub(crate) given_up: bool,
+}
+
+/// Candidates by window and image.
+#[derive(Debug)]
+pub(crate) struct ByWindow {
+    list: Vec<(u32, f32)>,
+    /// Those of window `k` are `list[starts[k]..starts[k + 1]]`.
+    starts: Vec<usize>,
+}
+
+impl Candidates {
+    /// No candidates; `least` may already bound the least energies from above.
+    #[must_use]
+    pub(crate) fn new(least: Vec<f32>, margin: f32, error_bound: ErrorBound, limit: usize) -> Self {
+        let (bounds, limits, list) = (Vec::new(), Vec::new(), Vec::new());
+        let mut new = Self { least, bounds, limits, margin, error_bound, list, limit, given_up: false };
+        new.refresh_bounds();
+        new
+    }
+
+    /// Computes the bounds of all windows from their least energies.
+    fn refresh_bounds(&mut self) {
+        let Self { error_bound, margin, .. } = *self;
+        self.bounds.clear();
+        self.bounds.extend(self.least.iter().map(|&least| error_bound.bound(least, margin)));
+        self.limits.clear();
+        if error_bound.scale > 0.0 {
+            self.limits.extend(self.bounds.iter().map(|&bound| error_bound.limit(bound)));
+        }
+    }
+
+    /// The least energies and what follows from them, without a list.
+    #[must_use]
+    pub(crate) fn without_list(&self) -> Self {
+        let mut copy = Self::new(Vec::new(), self.margin, self.error_bound, self.limit);
+        copy.start_from(self, self.limit);
+        copy
+    }
+
+    /// Starts a new list of up to `limit`, with the least energies of `other`.
+    pub(crate) fn start_from(&mut self, other: &Self, limit: usize) {
+        self.least.clone_from(&other.least);
+        self.bounds.clone_from(&other.bounds);
+        self.limits.clone_from(&other.limits);
+        (self.margin, self.error_bound, self.limit) = (other.margin, other.error_bound, limit);
+        self.list.clear();
+        self.given_up = false;
+    }
+
+    /// Whether every energy that counts was computed without saturation.
+    #[must_use]
+    pub(crate) fn did_not_saturate(&self) -> bool {
+        self.bounds.iter().all(|&bound| bound < self.error_bound.saturated_from)
+    }
+
+    /// Whether some were not collected, so that the list is of no use.
+    #[must_use]
+    pub(crate) fn overflowed(&self) -> bool {
+        self.list.len() > self.limit
+    }
+
+    /// Takes in what the next part of the data holds. A list that overflowed is given up for good, and its memory freed.
+    pub(crate) fn merge(&mut self, other: &Self) {
+        for (least, &theirs) in self.least.iter_mut().zip(&other.least) {
+            *least = least.min(theirs);
+        }
+        self.given_up |= other.overflowed() || self.list.len() + other.list.len() > self.limit;
+        if self.given_up {
+            self.list = Vec::new();
+        } else {
+            self.list.extend_from_slice(&other.list);
+        }
+    }
+
+    /// Collects the energies of all images on the full window, the least of which is known.
+    pub(crate) fn collect_full(&mut self, energies: &[f32]) {
+        let bound = self.error_bound.bound(self.least[0], self.margin);
+        let near = energies.iter().zip(0..).filter(|(energy, _)| **energy < bound);
+        self.list.extend(near.map(|(&energy, image)| Candidate { window: 0, image, energy }).take(self.limit + 1));
+        self.given_up = self.overflowed();
+    }
+
+    /// Drops the candidates that the least energies, as they are now, rule out.
+    pub(crate) fn prune(&mut self) {
+        self.refresh_bounds();
+        let bounds = &self.bounds;
+        self.list.retain(|candidate| candidate.energy < bounds[candidate.window as usize]);
+    }
+
+    /// The images of every window: a counting sort, which keeps their order.
+    #[must_use]
+    pub(crate) fn by_window(&self) -> ByWindow {
+        // The start of window k is at k + 1 until the window is filled, which moves it to its place.
+        let mut starts = vec![0; self.least.len() + 2];
+        for candidate in &self.list {
+            starts[candidate.window as usize + 2] += 1;
+        }
+        for k in 2..starts.len() {
+            starts[k] += starts[k - 1];
+        }
+        let mut list = vec![(0, 0.0); self.list.len()];
+        for candidate in &self.list {
+            let next = &mut starts[candidate.window as usize + 1];
+            list[*next] = (candidate.image, candidate.energy);
+            *next += 1;
+        }
+        ByWindow { list, starts }
+    }
+}
+
+impl ByWindow {
+    /// Images and energies of window `k`.
+    #[must_use]
+    pub(crate) fn of(&self, k: usize) -> &[(u32, f32)] {
+        &self.list[self.starts[k]..self.starts[k + 1]]
+    }
+}
+
+/// Collects candidates from the energies `[tile][window]` of a group of tiles on a run of windows.
+pub(crate) struct Collect<'a> {
+    pub(crate) energies: &'a [F32x16],
+    /// Number of windows.
+    pub(crate) count: usize,
+    pub(crate) first_window: usize,
+    pub(crate) first_image: usize,
+    pub(crate) found: &'a mut Candidates,
+}
+
+impl Kernel for Collect<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { energies, count, first_window, first_image, found } = self;
+        let (mut tiles, mut first) = (exact_chunks(energies, count), first_image);
+        while let Some(one) = tiles.next() {
+            match tiles.next() {
+                Some(other) => collect_tiles::<V, 2>([one, other], first_window, first, found),
+                None => collect_tiles::<V, 1>([one], first_window, first, found),
+            }
+            first += 2 * LANES;
+        }
+    }
+}
+
+#[inline(always)]
+fn collect_tiles<V: Vector, const T: usize>(
+    energies: [&[F32x16]; T],
+    start: usize,
+    first: usize,
+    found: &mut Candidates,
+) {
+    let Candidates { least, bounds, margin, error_bound, list, limit, .. } = found;
+    let count = energies[0].len();
+    let (bounds, least) = (&mut bounds[start..][..count], &mut least[start..][..count]);
+    for k in 0..count {
+        let mut near = V::load(&energies[0][k]);
+        for t in 1..T {
+            near = near.min(V::load(&energies[t][k]));
+        }
+        if !near.any_below(V::splat(bounds[k])) {
+            continue;
+        }
+        if near.any_below(V::splat(least[k])) {
+            least[k] = near.least();
+            bounds[k] = error_bound.bound(least[k], *margin);
+        }
+        for t in 0..T {
+            let mut below = V::load(&energies[t][k]).below(V::splat(bounds[k]));
+            while below != 0 && list.len() <= *limit {
+                let lane = below.trailing_zeros() as usize;
+                below &= below - 1;
+                let image = (first + t * LANES + lane) as u32;
+                list.push(Candidate { window: (start + k) as u32, image, energy: energies[t][k].0[lane] });
+            }
+        }
+    }
+}
+
+/// Windows that are tested before any of them is looked at closely.
+const AT_ONCE: usize = 64;
+
+/// The same for energies in fixed point on a row of windows.
+pub(crate) struct CollectFixedPoint<'a> {
+    /// `[window]`.
+    pub(crate) energies: &'a [U16x32],
+    pub(crate) first_window: usize,
+    pub(crate) first_image: usize,
+    pub(crate) found: &'a mut Candidates,
+}
+
+impl Kernel for CollectFixedPoint<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { energies, first_window, first_image, found } = self;
+        let mut near = [0; AT_ONCE];
+        for (i, some) in energies.chunks(AT_ONCE).enumerate() {
+            let start = first_window + i * AT_ONCE;
+            let limits = &found.limits[start..][..some.len()];
+            // Few windows have a candidate, and any may: they are noted without a branch, which would be mispredicted often.
+            let mut count = 0;
+            for k in 0..some.len() {
+                near[count % AT_ONCE] = k;
+                count += usize::from(V::U16::load(&some[k]).any_below(V::U16::splat(limits[k])));
+            }
+            for &k in &near[..count] {
+                collect_window::<V>(&some[k], start + k, first_image, found);
+            }
+        }
+    }
+}
+
+/// Collects the candidates on window `k`.
+#[inline(always)]
+fn collect_window<V: Vector>(energies: &U16x32, k: usize, first: usize, found: &mut Candidates) {
+    let Candidates { least, bounds, limits, margin, error_bound, list, limit, .. } = found;
+    let near = V::U16::load(energies);
+    if near.any_below(V::U16::splat((least[k] / error_bound.scale) as u16)) {
+        least[k] = error_bound.scale * f32::from(near.least());
+        bounds[k] = error_bound.bound(least[k], *margin);
+        limits[k] = error_bound.limit(bounds[k]);
+    }
+    let mut below = near.below(V::U16::splat(limits[k]));
+    while below != 0 && list.len() <= *limit {
+        let lane = below.trailing_zeros() as usize;
+        below &= below - 1;
+        let energy = error_bound.scale * f32::from(energies.0[lane]);
+        list.push(Candidate { window: k as u32, image: (first + lane) as u32, energy });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::simd::Isa;
+    use crate::simd::U16_LANES;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn nothing_near_the_least_is_missed(
+            values in proptest::collection::vec(0.0_f32..100.0, 4 * 2 * LANES), margin in 0.1_f32..30.0,
+        ) {
+            // Two groups of two tiles, two windows: [group][tile][window][lane].
+            let lanes: Vec<F32x16> = values.chunks_exact(LANES).map(|v| F32x16(v.try_into().unwrap())).collect();
+            for isa in Isa::available() {
+                let mut found = Candidates::new(vec![f32::MAX; 2], margin, ErrorBound::FLOAT, 1000);
+                for (group, energies) in lanes.chunks_exact(4).enumerate() {
+                    let (first_image, found) = (group * 2 * LANES, &mut found);
+                    isa.run(Collect { energies, count: 2, first_window: 0, first_image, found });
+                }
+                found.prune();
+                let by_window = found.by_window();
+                for window in 0..2 {
+                    let energy = |image: usize| lanes[image / LANES * 2 + window].0[image % LANES];
+                    let least = (0..4 * LANES).map(energy).fold(f32::MAX, f32::min);
+                    prop_assert_eq!(found.least[window], least);
+                    let bound = ErrorBound::FLOAT.bound(least, margin);
+                    let expected: Vec<usize> = (0..4 * LANES).filter(|&i| energy(i) < bound).collect();
+                    let images: Vec<usize> = by_window.of(window).iter().map(|&(image, _)| image as usize).collect();
+                    prop_assert_eq!(images, expected);
+                }
+            }
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn fixed_point_of_any_rounding_misses_nothing(
+            exact in proptest::collection::vec(0.0_f32..5000.0, 2 * U16_LANES),
+            off in proptest::collection::vec(-1.0_f32..1.0, 2 * U16_LANES),
+            margin in 0.5_f32..500.0, doublings in 0_i32..3, root in 0.0_f32..0.1,
+        ) {
+            // Two tiles, one window; energies anywhere within their bound, in units of fixed point.
+            let scale = 2.0 * 0.25_f32.powi(doublings);
+            let error_bound = ErrorBound { scale, offset: 14.0 * scale, root, saturated_from: 32_766.0 * scale };
+            let read = |i: usize| {
+                let error = off[i] * (error_bound.offset - scale + root * exact[i].sqrt());
+                ((exact[i] + error) / scale).round().clamp(0.0, 65_535.0) as u16
+            };
+            let least = exact.iter().copied().fold(f32::MAX, f32::min);
+            for isa in Isa::available() {
+                let mut found = Candidates::new(vec![f32::MAX], margin, error_bound, 1000);
+                for tile in 0..2 {
+                    let energies = U16x32(std::array::from_fn(|lane| read(tile * U16_LANES + lane)));
+                    let (energies, first_image) = (&[energies], tile * U16_LANES);
+                    isa.run(CollectFixedPoint { energies, first_window: 0, first_image, found: &mut found });
+                }
+                found.prune();
+                let by_window = found.by_window();
+                let images: Vec<usize> = by_window.of(0).iter().map(|&(image, _)| image as usize).collect();
+                prop_assert!(images.is_sorted());
+                let missed = (0..2 * U16_LANES).find(|&i| exact[i] <= least + margin && !images.contains(&i));
+                prop_assert!(missed.is_none() || !found.did_not_saturate(), "{:?} of {:?}", missed, images);
+                let (low, high) = (found.least[0], (0..2 * U16_LANES).map(read).min().unwrap());
+                prop_assert_eq!(low, scale * f32::from(high));
+            }
+        }
+    }
+
+    #[test]
+    fn a_full_list_says_so() {
+        let mut found = Candidates::new(vec![f32::MAX], 1.0, ErrorBound::FLOAT, 10);
+        let energies = &[F32x16::ZERO; 2];
+        Isa::best().unwrap().run(Collect { energies, count: 1, first_window: 0, first_image: 0, found: &mut found });
+        assert!(found.overflowed());
+        assert_eq!(found.list.len(), 11);
+    }
+}

@@ -1,0 +1,111 @@
+//! `Engine`: the one entry, whatever device runs the passes.
+
+use std::path::PathBuf;
+
+use ndarray::Array4;
+
+use crate::bank::Bank;
+use crate::components::Components;
+use crate::cpu;
+use crate::error::{Error, Result};
+use crate::monitor::Monitor;
+use crate::query::Queries;
+#[cfg(feature = "cuda")]
+use crate::query::check_sigma;
+
+/// A device that computes composites.
+#[derive(Debug)]
+pub enum Engine {
+    /// The CPU, on the threads of [`crate::threads`].
+    Cpu,
+    /// An NVIDIA GPU that holds the images of one bank.
+    #[cfg(feature = "cuda")]
+    Cuda(crate::cuda::CudaEngine),
+}
+
+impl Engine {
+    /// The images of `bank` on GPU number `ordinal`, to which they are copied when first used. Kernels compiled for the GPU
+    /// are kept in the folder `cache` if there is one. An error says why the GPU cannot be used.
+    pub fn cuda(bank: &Bank<'_>, ordinal: usize, cache: Option<PathBuf>) -> Result<Self> {
+        #[cfg(feature = "cuda")]
+        return crate::cuda::CudaEngine::new(bank, ordinal, cache).map(Self::Cuda);
+        #[cfg(not(feature = "cuda"))]
+        {
+            let _ = (bank, ordinal, cache);
+            Err(Error::CudaUnavailable { reason: "this build has no GPU engine".to_owned() })
+        }
+    }
+
+    /// What computes: "the CPU", or the number and name of a GPU.
+    #[must_use]
+    pub fn device_name(&self) -> String {
+        match self {
+            Self::Cpu => "the CPU".to_owned(),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(engine) => engine.device_name(),
+        }
+    }
+
+    /// Whether all images stay on the device; otherwise they are copied again for every pass.
+    #[must_use]
+    pub fn is_resident(&self) -> bool {
+        match self {
+            Self::Cpu => true,
+            #[cfg(feature = "cuda")]
+            Self::Cuda(engine) => engine.is_resident(),
+        }
+    }
+
+    /// Denoises `queries`: with `w_kn` the softmax over images of `-|z - x_n|^2 / (2 sigma^2)` on window `k`,
+    /// `D(z)(p) = sum over windows k at p of sum_n w_kn x_n(p), divided by the number of windows at p`.
+    ///
+    /// With `flips` every image also counts flipped left to right. The result is `[batch, channels, height, width]` in the
+    /// units of the bank's images; its bits depend neither on the number of threads nor on the other queries of the batch.
+    ///
+    /// Refused are components for images of another size and, on a GPU, another bank than the one it holds. Images that
+    /// change under the running call, so that the result is not finite, are an error too.
+    pub fn composite(
+        &self,
+        bank: &Bank<'_>,
+        components: &Components,
+        queries: &Queries<'_>,
+        flips: bool,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Array4<f32>> {
+        components.check_image(bank)?;
+        let denoised = match self {
+            Self::Cpu => cpu::composite(bank, components, queries, flips, monitor),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(engine) => engine.composite(bank, components, queries, flips, monitor),
+        }?;
+        if denoised.iter().all(|value| value.is_finite()) { Ok(denoised) } else { Err(Error::NotFinite) }
+    }
+
+    /// Denoises queries that lie on the GPU of this engine, see [`Engine::composite`], and leaves the results there. The work
+    /// is queued on the stream of handle `stream` (0 for the default stream); short work is not waited for. z is not checked,
+    /// as that would wait: a query with numbers that are not finite, or too large, becomes NaN.
+    ///
+    /// Refused are an engine on the CPU, and what [`Engine::composite`] refuses.
+    ///
+    /// # Safety
+    /// `queries` has addresses on this GPU, of `sigma.len()` images each; the stream belongs to this GPU; all of them stay
+    /// alive until the queued work is done.
+    #[cfg(feature = "cuda")]
+    pub unsafe fn composite_on_device(
+        &self,
+        bank: &Bank<'_>,
+        components: &Components,
+        queries: crate::cuda::DeviceQueries<'_>,
+        flips: bool,
+        stream: usize,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<()> {
+        components.check_image(bank)?;
+        check_sigma(queries.sigma, queries.sigma.len())?;
+        let Self::Cuda(engine) = self else {
+            return Err(Error::CudaUnavailable { reason: "the engine is on the CPU".to_owned() });
+        };
+        // SAFETY: by the caller's promise.
+        unsafe { engine.composite_on_device(bank, components, queries, flips, stream, monitor) }
+    }
+}

@@ -1,0 +1,6 @@
+//! `Monitor`: how a long call reports progress and learns that it should stop.
+
+use crate::error::Result;
+
+/// Called between steps of 0.05 to 0.2 seconds with the work done and the whole work; an error stops the call.
+pub type Monitor<'m> = dyn FnMut(u64, u64) -> Result<()> + 'm;

@@ -1,0 +1,144 @@
+//! `Engine`: the one entry, with the GIL released, signals checked and progress reported.
+
+use std::path::PathBuf;
+
+use numpy::{IntoPyArray, PyArray4, PyReadonlyArray4};
+use pyo3::prelude::*;
+
+use super::bank::Bank;
+use super::components::Components;
+use crate::Error;
+use crate::engine::Engine as CoreEngine;
+use crate::monitor::Monitor;
+use crate::query::{NoisyImages, Queries};
+
+/// Noisy images in either precision; float64 is rounded only once, in stored units.
+#[derive(FromPyObject)]
+enum NoisyArray<'py> {
+    #[pyo3(transparent)]
+    F32(PyReadonlyArray4<'py, f32>),
+    #[pyo3(transparent)]
+    F64(PyReadonlyArray4<'py, f64>),
+}
+
+impl NoisyArray<'_> {
+    fn view(&self) -> NoisyImages<'_> {
+        match self {
+            Self::F32(z) => z.as_array().into(),
+            Self::F64(z) => z.as_array().into(),
+        }
+    }
+}
+
+/// The images of a `Bank` on the CPU or, with the number of a GPU as `device`, on that GPU; kernels compiled for it are
+/// kept in the folder `cache`.
+#[pyclass(frozen, module = "pspc_rs._core")]
+pub(super) struct Engine {
+    bank: Py<Bank>,
+    core: CoreEngine,
+}
+
+#[pymethods]
+impl Engine {
+    #[new]
+    #[pyo3(signature = (bank, device=None, cache=None))]
+    fn new(py: Python<'_>, bank: Py<Bank>, device: Option<usize>, cache: Option<PathBuf>) -> PyResult<Self> {
+        let core = match device {
+            None => CoreEngine::Cpu,
+            Some(device) => {
+                let images = bank.get().borrow(py)?;
+                let view = bank.get().view(&images)?;
+                py.detach(|| CoreEngine::cuda(&view, device, cache))?
+            }
+        };
+        Ok(Self { bank, core })
+    }
+
+    /// Whether all images stay on the device.
+    #[getter]
+    fn resident(&self) -> bool {
+        self.core.is_resident()
+    }
+
+    /// Denoises `z` `[batch, channels, height, width]` at one sigma per query; `progress(done, total)` is called about ten
+    /// times per second.
+    #[pyo3(signature = (components, z, sigma, flips, progress=None))]
+    #[allow(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
+    fn composite<'py>(
+        &self,
+        py: Python<'py>,
+        components: &Components,
+        z: NoisyArray<'py>,
+        sigma: Vec<f64>,
+        flips: bool,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray4<f32>>> {
+        let images = self.bank.get().borrow(py)?;
+        let bank = self.bank.get().view(&images)?;
+        let z = z.view();
+        let denoised = monitored(py, progress, |monitor| {
+            let queries = Queries::new(&bank, z, &sigma)?;
+            self.core.composite(&bank, &components.engine, &queries, flips, monitor)
+        })?;
+        Ok(denoised.into_pyarray(py))
+    }
+
+    /// Denoises contiguous queries at address `z` of the GPU into `out`, on the stream of handle `stream`; `z_is_f64` and
+    /// `out_is_f64` say which of the two hold float64 numbers instead of float32 ones.
+    #[cfg(feature = "cuda")]
+    #[pyo3(signature = (components, z, z_is_f64, sigma, flips, out, out_is_f64, stream, progress=None))]
+    #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
+    fn composite_at(
+        &self,
+        py: Python<'_>,
+        components: &Components,
+        z: u64,
+        z_is_f64: bool,
+        sigma: Vec<f64>,
+        flips: bool,
+        out: u64,
+        out_is_f64: bool,
+        stream: usize,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<()> {
+        let images = self.bank.get().borrow(py)?;
+        let bank = self.bank.get().view(&images)?;
+        let queries = crate::cuda::DeviceQueries { z, z_is_f64, out, out_is_f64, sigma: &sigma };
+        monitored(py, progress, |monitor| {
+            // SAFETY: the package takes the addresses from torch tensors, which it holds, on this GPU and on torch's current
+            // stream.
+            unsafe { self.core.composite_on_device(&bank, &components.engine, queries, flips, stream, monitor) }
+        })
+    }
+    fn __repr__(&self) -> String {
+        format!("<Engine on {}>", self.core.device_name())
+    }
+}
+
+/// Runs `work` without the GIL, with a monitor that takes it to check for signals and to call `progress`.
+fn monitored<R: Send>(
+    py: Python<'_>,
+    progress: Option<Py<PyAny>>,
+    work: impl FnOnce(&mut Monitor<'_>) -> crate::Result<R> + Send,
+) -> PyResult<R> {
+    let mut raised = None;
+    let mut monitor = |done: u64, total: u64| {
+        let asked = Python::attach(|py| -> PyResult<()> {
+            py.check_signals()?;
+            if let Some(progress) = &progress {
+                progress.call1(py, (done, total))?;
+            }
+            Ok(())
+        });
+        asked.map_err(|error| {
+            raised = Some(error);
+            Error::Stopped
+        })
+    };
+    let done = py.detach(|| work(&mut monitor));
+    match (done, raised) {
+        (Ok(done), _) => Ok(done),
+        (Err(_), Some(raised)) => Err(raised),
+        (Err(error), None) => Err(error.into()),
+    }
+}

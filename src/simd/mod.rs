@@ -1,0 +1,35 @@
+//! Sixteen values at once. Kernels are written once over [`Vector`] and run by an [`Isa`]; this room has one implementation
+//! for each instruction set, and all unsafe code of the CPU engine.
+//!
+//! Explicit vectors instead of plain loops over arrays: LLVM's loop vectoriser sees a loop over columns of unrolled
+//! lanes, vectorises across columns instead, and fills the loop with shuffles (AVX-512: three times slower than AVX2).
+
+mod isa;
+mod lanes;
+mod portable;
+mod vector;
+#[cfg(target_arch = "x86_64")]
+mod x86;
+#[cfg(target_arch = "x86_64")]
+mod x86_u16;
+
+pub(crate) use isa::{Isa, Kernel};
+pub(crate) use lanes::{Bf16x16, F32x8, F32x16, I32x16, LANES, U16_LANES, U16x32, centred_i16};
+pub(crate) use portable::Portable;
+#[cfg(not(target_arch = "x86_64"))]
+pub(crate) use portable::transpose_bytes;
+pub(crate) use vector::{Vector, VectorI32, VectorU16};
+#[cfg(target_arch = "x86_64")]
+pub(crate) use x86::transpose_bytes;
+
+/// Asks for a value that is read soon, where that is possible.
+#[inline(always)]
+pub(crate) fn prefetch<T>(value: &T) {
+    #[cfg(target_arch = "x86_64")]
+    // SAFETY: SSE is part of x86-64; nothing is read or written.
+    unsafe {
+        std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(value).cast());
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = value;
+}
