@@ -3,9 +3,10 @@ PYTHON ?= python3
 VENV   := .venv
 BIN    := $(VENV)/bin
 OUT    ?= out
-RUST   := Cargo.toml Cargo.lock $(shell find src -name '*.rs' -o -name '*.cu')
+# Whatever the compiled module is built from. Python files and page templates are used in place and need no rebuild.
+BUILT  := Cargo.toml Cargo.lock pyproject.toml $(shell find src -type f)
 
-.PHONY: demo test lint bench doc clean
+.PHONY: demo test test-long lint bench doc clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -13,12 +14,12 @@ $(VENV)/.made:
 	touch $@
 
 # What a user installs for the demo: no torch.
-$(VENV)/.demo: $(VENV)/.made pyproject.toml $(RUST)
+$(VENV)/.demo: $(VENV)/.made $(BUILT)
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --extras demo,plot
 	touch $@
 
-$(VENV)/.dev: $(VENV)/.made pyproject.toml $(RUST)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --extras dev,download,demo,plot
+$(VENV)/.dev: $(VENV)/.made $(BUILT)
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --extras dev,test,download,demo,plot
 	touch $@ $(VENV)/.demo
 
 demo: $(VENV)/.demo
@@ -29,9 +30,15 @@ test: $(VENV)/.dev
 	cargo test --quiet --features cuda cuda
 	$(BIN)/python -m pytest
 
+# The same tests with many more random examples; takes up to an hour.
+test-long: $(VENV)/.dev
+	PROPTEST_CASES=5000 cargo test --quiet
+	PROPTEST_CASES=5000 cargo test --quiet --features cuda cuda
+	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest
+
 lint: $(VENV)/.dev
 	cargo fmt --check
-	cargo clippy --quiet --all-targets -- -D warnings
+	cargo clippy --quiet --features stages --all-targets -- -D warnings
 	cargo clippy --quiet --features python -- -D warnings
 	cargo clippy --quiet --features python,cuda -- -D warnings
 	cargo clippy --quiet --features cuda --all-targets -- -D warnings
@@ -42,7 +49,7 @@ lint: $(VENV)/.dev
 	$(BIN)/python -m mypy.stubtest pspc_rs._core
 
 bench: $(VENV)/.dev
-	cargo bench
+	cargo bench --features stages
 	$(BIN)/python benchmarks/compare.py --out $(OUT)/bench
 
 doc:

@@ -12,7 +12,7 @@ from typing import Any
 from torch import nn
 
 from pspc_rs.networks import describe_network
-from pspc_rs.networks.edm.preconditioner import Preconditioner
+from pspc_rs.networks.edm.preconditioners import Preconditioner
 
 _TABLES = ("_parameters", "_buffers", "_modules")
 _SOURCE = "import os\nos._exit(3)\n"

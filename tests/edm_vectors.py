@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pspc_rs.networks import build_network
-from pspc_rs.networks.edm.preconditioner import Preconditioner
+from pspc_rs.networks.edm.preconditioners import Preconditioner
 
 NETWORKS = (
     "ddpmpp_edm",

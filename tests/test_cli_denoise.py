@@ -16,7 +16,7 @@ from command_line import fail, invoke, names, normals, random_data, succeed
 from pspc_rs.data import ImageSet
 from pspc_rs.experiments import forward_noisy
 from pspc_rs.heatmaps import gaussian_heatmaps
-from pspc_rs.noise import noise_source
+from pspc_rs.samplers import noise_source
 
 
 @pytest.fixture(autouse=True)
@@ -304,19 +304,23 @@ def test_bad_files_end_in_one_line(tmp_path: Path, grey: Path) -> None:
     options = ["--outdir", tmp_path / "out", "--t-idx", 0]
     assert "neither a path" in fail(1, "denoise", *options, "--data", tmp_path / "none.zip")
     assert "Missing option '--data'" in fail(2, "denoise", *options)
+
+    def with_z(name: str, *more: object) -> str:
+        return fail(1, "denoise", *options, "--data", grey, "--z", tmp_path / name, *more)
+
+    # Each case has a file of its own: Windows cannot rewrite one that a traceback still maps.
     np.save(tmp_path / "z.npy", normals(18, 5, 1, 8, 8))
-    z = ["--data", grey, "--z", tmp_path / "z.npy"]
-    assert "--n-samples is 50, but" in fail(1, "denoise", *options, *z)
-    np.save(tmp_path / "z.npy", normals(18, 5, 3, 8, 8))
-    assert "[18, N, 1, 8, 8]" in fail(1, "denoise", *options, *z, "--n-samples", 5)
-    np.save(tmp_path / "z.npy", np.full((18, 5, 1, 8, 8), np.nan, np.float32))
-    assert "z holds nan" in fail(1, "denoise", *options, *z, "--n-samples", 5)
-    np.save(tmp_path / "z.npy", np.zeros((18, 5, 1, 8, 8), np.int64))
-    assert "int64" in fail(1, "denoise", *options, *z, "--n-samples", 5)
-    (tmp_path / "z.npy").write_bytes(b"")
-    assert "cannot be read" in fail(1, "denoise", *options, *z)
+    assert "--n-samples is 50, but" in with_z("z.npy")
+    np.save(tmp_path / "shape.npy", normals(18, 5, 3, 8, 8))
+    assert "[18, N, 1, 8, 8]" in with_z("shape.npy", "--n-samples", 5)
+    np.save(tmp_path / "nan.npy", np.full((18, 5, 1, 8, 8), np.nan, np.float32))
+    assert "z holds nan" in with_z("nan.npy", "--n-samples", 5)
+    np.save(tmp_path / "dtype.npy", np.zeros((18, 5, 1, 8, 8), np.int64))
+    assert "int64" in with_z("dtype.npy", "--n-samples", 5)
+    (tmp_path / "empty.npy").write_bytes(b"")
+    assert "cannot be read" in with_z("empty.npy")
     np.savez(tmp_path / "z.npz", z=normals(18, 5, 1, 8, 8))
-    assert "cannot be read" in fail(1, "denoise", *options, "--data", grey, "--z", tmp_path / "z.npz")
+    assert "cannot be read" in with_z("z.npz")
     assert not (tmp_path / "out").exists()
 
 

@@ -10,7 +10,7 @@ import pytest
 
 import pspc_rs as pspc
 from command_line import fail, names, normals, random_data, succeed
-from pspc_rs.experiments.noisy import forward_noisy
+from pspc_rs.experiments.noisy_sets import forward_noisy
 
 GRID = ["--n-steps", 4, "--t-max", 8, "--t-min", 0.05, "--n-samples", 6]
 SHRINK = "def net(z, sigma):\n    return z / (1 + sigma.reshape(-1, 1, 1, 1) ** 2)\n"
@@ -35,7 +35,7 @@ def test_a_fitted_schedule_is_what_sample_and_denoise_take(tmp_path: Path, data:
     printed = succeed(*fit, "--name", "mine")
     assert "side    7" in printed
     curves = [f"mine_curves.{suffix}" for suffix in ("csv", "npz", "pdf", "png")]
-    assert names(out) == sorted(["fit.csv", "mine.json", "mine_run.json", *curves])
+    assert names(out) == sorted(["fit.csv", "results.sqlite", "mine.json", "mine_run.json", *curves])
     schedule = pspc.PatchSchedule.load(out / "mine.json")
     assert schedule.patch_sizes == ("full", 7, 5, 3)
     fitted: Any = schedule.provenance["fitted"]

@@ -18,7 +18,7 @@ import pspc_rs as pspc
 from command_line import fail, names, random_data, start, succeed
 from pspc_rs import errors
 from pspc_rs.experiments import cfdm_mse, compare, forward_noisy, mse_figure, reverse_noisy
-from pspc_rs.experiments.table import Row
+from pspc_rs.experiments.results import Row
 
 DATA = pspc.ImageSet(np.random.default_rng(0).integers(0, 256, (40, 1, 6, 6), dtype=np.uint8), xflip=True)
 SIGMAS = [8.0, 1.0, 0.4]
@@ -68,7 +68,7 @@ def test_rows_are_the_mse_and_its_standard_error(tmp_path: Path) -> None:
 
 def test_files_of_a_run_and_what_they_tell(tmp_path: Path) -> None:
     rows = run(tmp_path)
-    assert names(tmp_path) == ["mse.csv", "noisy", "settings.json", "times.csv"]
+    assert names(tmp_path) == ["mse.csv", "noisy", "results.sqlite", "settings.json", "times.csv"]
     behind = json.loads((tmp_path / "settings.json").read_text())
     assert set(behind) == {row["settings"] for row in rows}
     one = behind[next(row["settings"] for row in rows if row["denoiser"] == "pspc_sq" and row["process"] == "reverse")]
@@ -166,13 +166,13 @@ def test_however_often_a_run_is_stopped_the_table_is_the_same(
     for stop in stops:
         left = [stop]
 
-        def report(done: float, total: float, what: str, left: list[int] = left) -> None:
+        def progress(done: int, total: int, left: list[int] = left) -> None:
             left[0] -= 1
             if left[0] == 0:
                 raise StoppedError
 
         try:
-            run(outdir, report=report)
+            run(outdir, progress=progress)
         except StoppedError:
             stopped = True
     assert stopped or max(stops) > 20
@@ -188,8 +188,8 @@ def undisturbed(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 
 def test_progress_ends_at_its_total(tmp_path: Path) -> None:
-    told: list[tuple[float, float]] = []
-    run(tmp_path, report=lambda done, total, what: told.append((done, total)))
+    told: list[tuple[int, int]] = []
+    run(tmp_path, progress=lambda done, total: told.append((done, total)))
     done, total = told[-1]
     assert done == total == 5 * 2 * 3 * 4
     assert [done for done, _ in told] == sorted(done for done, _ in told)
@@ -275,7 +275,8 @@ def test_the_command_writes_table_figure_and_record(tmp_path: Path, command: lis
     printed = succeed(
         *command, *targets, "--denoisers", "empirical,cfdm,snis", "--denoisers", "sq=pspc-sq", *sides, "--outdir", out
     )
-    assert names(out) == ["compare.json", "mse.csv", "mse.pdf", "mse.png", "noisy", "settings.json", "times.csv"]
+    figures, tables = ["mse.pdf", "mse.png"], ["mse.csv", "results.sqlite", "settings.json", "times.csv"]
+    assert names(out) == sorted(["compare.json", "noisy", *figures, *tables])
     lines = (out / "mse.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * 2 * 4 * 4
     assert printed.splitlines()[-3:] == [str(out / name) for name in ("mse.csv", "mse.png", "mse.pdf")]
@@ -309,7 +310,10 @@ def test_the_command_keeps_to_a_range_and_a_process(tmp_path: Path, command: lis
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--target", "compare_networks:half", "--denoisers", "pspc"], "'pspc' is no denoiser; allowed are empirical"),
+        (
+            ["--target", "compare_networks:half", "--denoisers", "pspc"],
+            "'pspc' is not a denoiser; allowed are empirical",
+        ),
         (["--target", "compare_networks:none"], "cannot be imported"),
         (["--target", "compare_networks:half", "--denoisers", "empirical,empirical"], "is empty or taken"),
         (["--target", "compare_networks:half", "--denoisers", "pspc_flex"], "needs --heatmaps"),
@@ -340,6 +344,22 @@ def test_a_killed_command_goes_on_to_the_same_table(tmp_path: Path, command: lis
     assert names(tmp_path / "killed") == names(tmp_path / "undisturbed")
 
 
+def test_two_commands_at_once_in_one_folder_lose_nothing(tmp_path: Path, command: list[object]) -> None:
+    shared = [*command, "--target", "compare_networks:half,compare_networks:zero", "--process", "forward"]
+    shared += ["--n-steps", 8, "--num-noises", 2, "--num-draws", 8, "--patch-sizes", 3]
+    denoisers = ["empirical,cfdm", "empirical,snis,pspc_sq"]
+    processes = [start(*shared, "--denoisers", one, "--outdir", tmp_path / "both") for one in denoisers]
+    for process in processes:
+        _, stderr = process.communicate(timeout=120)
+        assert process.returncode == 0, stderr
+    for one in denoisers:
+        succeed(*shared, "--denoisers", one, "--outdir", tmp_path / "in_turn")
+    assert table_bytes(tmp_path / "both") == table_bytes(tmp_path / "in_turn")
+    both, in_turn = ((tmp_path / name / "settings.json").read_bytes() for name in ("both", "in_turn"))
+    assert both == in_turn
+    assert len((tmp_path / "both" / "times.csv").read_text().splitlines()) == 1 + 2 * 4 * 8
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
 def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(tmp_path: Path, command: list[object]) -> None:
     slow = [*command, "--denoisers", "empirical", "--target", "compare_networks:half", "--n", 4000]
@@ -354,7 +374,7 @@ def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(tmp_path: Path, command:
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert stderr.strip().splitlines()[-1] == "Interrupted; finished levels are kept, the same command goes on"
+    assert stderr.strip().splitlines()[-1] == "Interrupted; finished levels are kept, run the same command to continue"
 
 
 def wait_for_rows(table: Path, process: "subprocess.Popen[str]", count: int) -> None:

@@ -26,6 +26,7 @@ from bad_files import (
     write_mnist,
     write_zip,
 )
+from pspc_rs import files
 from pspc_rs.data import (
     ImageSet,
     load,
@@ -37,7 +38,7 @@ from pspc_rs.data import (
     read_npz,
     save_edm_zip,
 )
-from pspc_rs.data.readers import cifar, files
+from pspc_rs.data.readers import cifar
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingFileError, PspcError
 
 

@@ -29,6 +29,7 @@ from pspc_rs.data import load, read_cifar10, read_idx
 from pspc_rs.data.readers import cifar
 from pspc_rs.data.readers.plain_pickle import read_plain_pickle
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, PspcError
+from pspc_rs.pickles import PickleMachine
 
 
 @pytest.fixture(autouse=True)
@@ -101,6 +102,23 @@ def test_a_huge_memo_index_costs_nothing() -> None:
     assert read_plain_pickle(b"K\x07r\xff\xff\xff\xff.", "the file") == 7
 
 
+def test_a_pickle_of_too_many_operations_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert PickleMachine.max_operations <= 1 << 20
+    monkeypatch.setattr(PickleMachine, "max_operations", 1 << 10)
+    for many in (b"N", b"}", b"(", b"I1\n"):
+        with pytest.raises(DataError, match="more than 1024 operations"):
+            read_plain_pickle(many * (1 << 10) + b".", "the file")
+
+
+def test_old_pickles_of_many_lines_are_read() -> None:
+    # Each line must be found without a copy of the rest of the file, or this takes minutes.
+    assert read_plain_pickle(b"(" + b"I7\n" * 300_000 + b"l.", "the file") == [7] * 300_000
+    text = b"a" * 5000
+    assert read_plain_pickle(b"S'" + text + b"'\n.", "the file") == text.decode()
+    with pytest.raises(DataError):
+        read_plain_pickle(b"S'" + text, "the file")
+
+
 @given(st.binary(max_size=60))
 def test_random_bytes_are_no_pickle_that_escapes(code: bytes) -> None:
     with contextlib.suppress(DataError):
@@ -131,7 +149,7 @@ def test_batches_of_another_shape(tmp_path: Path, batch: Any, words: str) -> Non
 
 def test_missing_and_wrong_batches(tmp_path: Path) -> None:
     images = random_images(2, 3, 32, 32)
-    with pytest.raises(DataError, match=r"lacks data_batch_2.*found were data_batch_1"):
+    with pytest.raises(DataError, match=r"lacks data_batch_2.*it has data_batch_1"):
         read_cifar10(write_folder(tmp_path / "a", {"data_batch_1": python2_batch(images, [1, 2])}))
     with pytest.raises(DataError, match="no batches"):
         read_cifar10(write_folder(tmp_path / "b", {"other": b""}))

@@ -13,8 +13,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bad_files import encoded, labels_of, png_claiming, random_images, write_folder, write_zip
-from pspc_rs.data import ImageSet, load, read_edm_zip, read_folder, save_edm_zip
-from pspc_rs.data.readers import decode
+from pspc_rs.data import ImageSet, decode, load, read_edm_zip, read_folder, save_edm_zip
 from pspc_rs.errors import DTypeError, OutputError, ShapeError
 
 
@@ -136,21 +135,13 @@ def test_ctrl_c_stops_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
     monkeypatch.setattr(decode, "_decode", waiting)
 
-    class Interrupted:
-        def __enter__(self) -> "Interrupted":
-            return self
+    def interrupted(done: int, total: int) -> None:
+        if done > 1:
+            released.set()
+            raise KeyboardInterrupt
 
-        def __exit__(self, *_: object) -> None:
-            return None
-
-        def update(self, count: int) -> None:
-            if count > 1:
-                released.set()
-                raise KeyboardInterrupt
-
-    monkeypatch.setattr(decode, "progress_bar", lambda *_: Interrupted())
     with pytest.raises(KeyboardInterrupt):
-        read_edm_zip(path)
+        read_edm_zip(path, progress=interrupted)
     assert len(names) < 400
 
 
@@ -161,6 +152,18 @@ def test_progress_is_shown_when_asked_for(
     path = save_edm_zip(ImageSet(random_images(3, 1, 4, 4)), tmp_path / "a.zip")
     read_edm_zip(path, progress=progress)
     assert ("a.zip" in capsys.readouterr().err) == bool(progress)
+
+
+def test_progress_may_be_a_function(tmp_path: Path) -> None:
+    calls: list[tuple[int, int]] = []
+    data = ImageSet(random_images(40, 1, 4, 4))
+    path = save_edm_zip(data, tmp_path / "a.zip", progress=lambda *call: calls.append(call))
+    assert calls == [(done, 40) for done in range(1, 41)]
+    calls.clear()
+    load(path, progress=lambda *call: calls.append(call))
+    assert calls == [(1, 40), (33, 40), (40, 40)]
+    with pytest.raises(DTypeError, match="progress is 'yes'"):
+        load(path, progress="yes")  # type: ignore[arg-type]
 
 
 def test_folders_are_read_recursively_in_the_order_of_their_paths(tmp_path: Path) -> None:

@@ -11,11 +11,19 @@ from hypothesis import strategies as st
 from torch import nn
 
 from edm_vectors import meta, relative_error, tensor, vectors
-from pspc_rs.networks.edm.block import BlockStyle, UNetBlock
-from pspc_rs.networks.edm.convolution import Conv2d, resample_kernel
-from pspc_rs.networks.edm.embeddings import FourierEmbedding, PositionalEmbedding
-from pspc_rs.networks.edm.initial import Initial, drawn
-from pspc_rs.networks.edm.layers import GroupNorm, Linear, attend, attention_weights
+from pspc_rs.networks.edm.layers import (
+    Conv2d,
+    FourierEmbedding,
+    GroupNorm,
+    Initial,
+    Linear,
+    PositionalEmbedding,
+    attend,
+    attention_weights,
+    initial_values,
+    resample_kernel,
+)
+from pspc_rs.networks.edm.unet import BlockStyle, UNetBlock
 
 
 def block(kwargs: dict[str, Any]) -> UNetBlock:
@@ -128,7 +136,7 @@ def test_half_precision_meets_float32_weights_layer_by_layer() -> None:
 )
 def test_laws_of_initial_values(law: Any, spread: float) -> None:
     torch.manual_seed(0)
-    values = drawn(law, (400, 300), 300, 400, 2.0)
+    values = initial_values(law, (400, 300), 300, 400, 2.0)
     assert float(values.std()) == pytest.approx(2 * spread, rel=0.02)
     assert float(values.mean()) == pytest.approx(0, abs=0.02 * spread)
     if law.endswith("uniform"):

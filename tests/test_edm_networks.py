@@ -11,14 +11,12 @@ import torch
 from torch import Tensor, nn
 
 from edm_vectors import NETWORKS, built, description, meta, network, relative_error, tensor, vectors
-from pspc_rs.design_space import noise_table
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.networks import build_network, describe_network
-from pspc_rs.networks.edm.block import UNetBlock
-from pspc_rs.networks.edm.convolution import Conv2d
-from pspc_rs.networks.edm.iddpm_precond import IDDPMPrecond
-from pspc_rs.networks.edm.layers import GroupNorm
-from pspc_rs.networks.edm.vp_precond import VPPrecond
+from pspc_rs.networks.edm.layers import Conv2d, GroupNorm
+from pspc_rs.networks.edm.preconditioners import IDDPMPrecond, VPPrecond
+from pspc_rs.networks.edm.unet import UNetBlock
+from pspc_rs.samplers.design_space import noise_table
 
 TINY = {"model_channels": 8, "channel_mult": [1, 2], "num_blocks": 1, "attn_resolutions": [4]}
 

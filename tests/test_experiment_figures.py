@@ -11,12 +11,24 @@ from hypothesis import strategies as st
 
 import pspc_rs as pspc
 from pspc_rs.errors import DataError, InvalidValueError, MissingFileError, ShapeError
-from pspc_rs.experiments.descriptors import gradient_descriptor, pixel_descriptor, sscd_descriptor
-from pspc_rs.experiments.figure_files import save_figure, save_table
-from pspc_rs.experiments.grids import denoised_figure, denoised_grid, sample_figure
+from pspc_rs.experiments.figures import save_figure
 from pspc_rs.experiments.heatmap_mass import mass_figure, mass_sides, pixel_map_figure
-from pspc_rs.experiments.similarity import similarity_figure, similarity_matrix
-from pspc_rs.experiments.trajectory import trajectories, trajectory_figure
+from pspc_rs.experiments.image_grids import (
+    denoised_figure,
+    denoised_grid,
+    sample_figure,
+    trajectories,
+    trajectory_figure,
+)
+from pspc_rs.experiments.similarity import (
+    gradient_descriptor,
+    pixel_descriptor,
+    similarity_figure,
+    similarity_matrix,
+    sscd_descriptor,
+)
+from pspc_rs.outputs import save_table
+from pspc_rs.progress import EarlierProgress
 
 
 def normals(*shape: int, seed: int = 0) -> Any:
@@ -74,7 +86,7 @@ def test_grids_hold_what_the_denoisers_return() -> None:
     z = normals(2, 3, 3, 6, 6).astype(np.float32)
     D, G = pspc.PSPCSquare(data, patch_sizes=3), pspc.Gaussian(data, cache=False)
     told: list[str] = []
-    outputs = denoised_grid({"PSPC": D, "Gaussian": G}, z, [2.0, 0.5], tick=told.append)
+    outputs = denoised_grid({"PSPC": D, "Gaussian": G}, z, [2.0, 0.5], progress=EarlierProgress(told.append, ("what",)))
     assert np.array_equal(outputs["PSPC"][1], D(z[1], 0.5))
     assert np.array_equal(outputs["Gaussian"][0], G(z[0], 2.0))
     assert told == ["PSPC, sigma 2", "PSPC, sigma 0.5", "Gaussian, sigma 2", "Gaussian, sigma 0.5"]
@@ -171,7 +183,7 @@ def test_sscd_sees_images_as_it_was_trained_on(tmp_path: Path) -> None:
     with pytest.raises(MissingFileError, match="no TorchScript file"):
         sscd_descriptor(tmp_path / "none.pt")
     (tmp_path / "bad.pt").write_bytes(b"nothing")
-    with pytest.raises(DataError, match="no TorchScript module"):
+    with pytest.raises(DataError, match="not a TorchScript module"):
         sscd_descriptor(tmp_path / "bad.pt")
 
 

@@ -10,8 +10,8 @@ import pspc_rs as pspc
 from pspc_rs.errors import InvalidValueError, ScheduleError, ShapeError
 from pspc_rs.experiments.fit_families import Sides, Thresholds
 from pspc_rs.experiments.fitting import Fit, fit_figure, fit_schedule
-from pspc_rs.experiments.noisy import forward_noisy
-from pspc_rs.experiments.patch_curves import patch_study, patch_study_figure
+from pspc_rs.experiments.noisy_sets import forward_noisy
+from pspc_rs.experiments.patches import patch_study, patch_study_figure
 
 SIGMAS = (8.0, 2.0, 1.0, 0.5, 0.2, 0.05)
 KNOWN = ("full", 9, 7, 5, 3, 3)
@@ -90,8 +90,8 @@ def test_known_rows_are_not_computed_again(tmp_path: Path, data: pspc.ImageSet, 
     with pytest.raises(KeyboardInterrupt):
         fit_schedule(Sides(data, [3, 5]), target, *arguments)
     told: list[int] = []
-    tick = lambda done, total, what: told.append(done)  # noqa: E731
-    resumed = fit_schedule(Sides(data, [3, 5]), target, *arguments, tick=tick)
+    progress = lambda done, total: told.append(done)  # noqa: E731
+    resumed = fit_schedule(Sides(data, [3, 5]), target, *arguments, progress=progress)
     assert calls == [8.0, 2.0, 1.0, 1.0, 0.5]
     assert told == [5, 6, 7, 8]
     kept = (tmp_path / "fit.csv").read_bytes()
@@ -146,8 +146,10 @@ def test_bad_fits_are_refused(tmp_path: Path, data: pspc.ImageSet, noisy: list[A
         fit(target=lambda z, sigma: z * np.nan)
     with pytest.raises(InvalidValueError, match=r"sides are \[13\]"):
         Sides(data, [13])
-    with pytest.raises(InvalidValueError, match="thresholds are"):
+    with pytest.raises(InvalidValueError, match="threshold is 0"):
         Thresholds(data, np.ones((1, 12, 12, 12, 12)), [1.0], [0.0])
+    with pytest.raises(InvalidValueError, match="no thresholds"):
+        Thresholds(data, np.ones((1, 12, 12, 12, 12)), [1.0], [])
     with pytest.raises(ShapeError, match="heat maps have shape"):
         Thresholds(data, np.ones((1, 12, 12, 12, 12)), [2.0, 1.0])
 
@@ -155,8 +157,8 @@ def test_bad_fits_are_refused(tmp_path: Path, data: pspc.ImageSet, noisy: list[A
 def test_a_patch_study_is_resumed_and_drawn(tmp_path: Path, data: pspc.ImageSet, noisy: list[Any]) -> None:
     optimal = pspc.Empirical(data)
     told: list[int] = []
-    tick = lambda done, total, what: told.append(done)  # noqa: E731
-    study = patch_study(data, optimal, noisy[1:3], SIGMAS[1:3], tmp_path / "study.csv", sides=[5, 3], tick=tick)
+    progress = lambda done, total: told.append(done)  # noqa: E731
+    study = patch_study(data, optimal, noisy[1:3], SIGMAS[1:3], tmp_path / "study.csv", sides=[5, 3], progress=progress)
     assert study.sides == (3, 5)
     assert told == sorted(told)
     assert told[-1] == 2000

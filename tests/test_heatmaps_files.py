@@ -11,7 +11,7 @@ import pspc_rs as pspc
 from command_line import fail, succeed
 from pspc_rs import errors
 from pspc_rs.heatmaps import gaussian_heatmaps, heatmaps_at, own_pixel_first, save_heatmaps
-from pspc_rs.heatmaps.composite import composite_maps
+from pspc_rs.heatmaps.jacobians import composite_maps
 
 RNG = np.random.default_rng(0)
 DATA = pspc.ImageSet(RNG.integers(0, 256, (30, 1, 4, 5), dtype=np.uint8))
@@ -60,17 +60,17 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     save_heatmaps(D, NOISY, SIGMAS, tmp_path / "whole" / "maps.npy", batch=4)
     output, seen = tmp_path / "stopped" / "maps.npy", []
 
-    def stop(done: int, total: int, what: str) -> None:
+    def stop(done: int, total: int) -> None:
         seen.append(done)
         if len(seen) == 4:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        save_heatmaps(D, NOISY, SIGMAS, output, batch=4, tick=stop)
+        save_heatmaps(D, NOISY, SIGMAS, output, batch=4, progress=stop)
     assert not output.exists()
     with pytest.raises(errors.OutputError, match="raw was false, is true"):
         save_heatmaps(D, NOISY, SIGMAS, output, batch=4, raw=True, resume=True)
-    save_heatmaps(D, NOISY, SIGMAS, output, batch=4, resume=True, tick=lambda *done: seen.append(done[0]))
+    save_heatmaps(D, NOISY, SIGMAS, output, batch=4, resume=True, progress=lambda done, total: seen.append(done))
     assert seen == [0, 1, 2, 3, 3, 4, 5, 6, 7, 8]
     for name in ("maps.npy", "maps_error.npy"):
         assert (output.parent / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
@@ -100,6 +100,7 @@ def images(tmp_path: Path) -> Path:
 def test_the_command_writes_what_flex_takes(tmp_path: Path, images: Path, source: list[Any]) -> None:
     options = ["--data", images, "--n-steps", 3, "--t-max", 2, "--t-min", 0.2, "--n-samples", 4, "--batch", 3]
     if source[0] == "network":
+        pytest.importorskip("torch")
         (tmp_path / "net_of_heat_maps.json").write_text(
             json.dumps({"source": "torch:tanh", "prediction": "residual", "blind": True})
         )

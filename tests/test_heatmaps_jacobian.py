@@ -16,9 +16,8 @@ import pspc_rs as pspc
 import reference
 import trained_networks
 from pspc_rs import errors
-from pspc_rs.heatmaps.composite import composite_maps
-from pspc_rs.heatmaps.network import network_maps
-from pspc_rs.heatmaps.pixels import chosen_pixels
+from pspc_rs.heatmaps.jacobians import composite_maps, network_maps
+from pspc_rs.heatmaps.maps import chosen_pixels
 
 SIDES = st.integers(1, 5)
 
@@ -74,7 +73,7 @@ def test_maps_do_not_depend_on_how_the_work_is_cut(monkeypatch: pytest.MonkeyPat
     z, pixels = rng.standard_normal((2, 3, 6, 5)), np.arange(30)
     D = pspc.PSPCSquare(data, patch_sizes=3)
     whole = composite_maps(D, z, 1.0, pixels)
-    monkeypatch.setattr("pspc_rs.heatmaps.composite._NUMBERS_AT_ONCE", 500)
+    monkeypatch.setattr("pspc_rs.heatmaps.jacobians._NUMBERS_AT_ONCE", 500)
     np.testing.assert_allclose(composite_maps(D, z, 1.0, pixels), whole, rtol=1e-12, atol=1e-14)
     one_by_one = np.concatenate([composite_maps(D, z, 1.0, pixels[i : i + 1]) for i in range(30)], axis=1)
     np.testing.assert_allclose(one_by_one, whole, rtol=1e-12, atol=1e-14)

@@ -23,6 +23,7 @@ from pspc_rs.networks import (
     convert_edm_pickle,
     describe_network,
     is_safetensors,
+    open_network,
     read_metadata,
     read_network,
     save_network,
@@ -58,6 +59,8 @@ def rebuilt(header: dict[str, Any], tensors: bytes) -> bytes:
 
 
 def refused(path: Path, data: bytes, words: str) -> None:
+    # A new file each time: Windows cannot rewrite one that a traceback still maps.
+    path = Path(tempfile.mkdtemp(dir=path.parent), path.name)
     path.write_bytes(data)
     with pytest.raises(DataError, match=words) as caught:
         read_network(path)
@@ -167,11 +170,26 @@ def test_foreign_files_are_refused(tmp_path: Path) -> None:
     refused(path, rebuilt(header, b"\xff" * len(tensors)), "holds NaN")
 
 
+@pytest.mark.parametrize("lowest_bytes", [b"\x80", b"PK"])
+def test_a_header_as_long_as_another_kind_of_file_begins_is_no_pickle_or_archive(
+    tmp_path: Path, lowest_bytes: bytes
+) -> None:
+    header, tensors = parts(saved(tmp_path).read_bytes())
+    text = json.dumps(header).encode()
+    period = 1 << 8 * len(lowest_bytes)
+    text += b" " * ((int.from_bytes(lowest_bytes, "little") - len(text)) % period)
+    (tmp_path / "net").write_bytes(struct.pack("<Q", len(text)) + text + tensors)
+    assert (tmp_path / "net").read_bytes().startswith(lowest_bytes)
+    net = open_network(tmp_path / "net").net
+    assert isinstance(net, nn.Module)
+    assert describe_network(net) == describe_network(small())
+
+
 def test_a_noise_table_that_is_none_is_refused(tmp_path: Path) -> None:
     net = small()
     net.get_buffer("u")[3] = 0.0
     save_network(net, tmp_path / "net")
-    with pytest.raises(DataError, match="u is no table of falling noise levels"):
+    with pytest.raises(DataError, match="u is not a table of falling noise levels"):
         read_network(tmp_path / "net")
 
 

@@ -116,13 +116,13 @@ def test_commands_take_descriptions(scripted: Path, tmp_path: Path, monkeypatch:
 def test_files_that_hold_no_network(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "net").write_bytes(content)
     with pytest.raises(errors.DataError, match=message):
-        load_network(tmp_path / "net")
+        open_network(tmp_path / "net")
 
 
 def test_weights_alone_are_no_network(tmp_path: Path) -> None:
     torch.save(Noise().state_dict(), tmp_path / "weights.pt")
     with pytest.raises(errors.DataError, match=r"torch\.jit\.save"):
-        load_network(tmp_path / "weights.pt")
+        open_network(tmp_path / "weights.pt")
 
 
 def test_damaged_torchscript(scripted: Path) -> None:
@@ -131,7 +131,7 @@ def test_damaged_torchscript(scripted: Path) -> None:
             if not name.endswith("data.pkl"):
                 half.writestr(name, archive.read(name))
     with pytest.raises(errors.DataError, match="TorchScript"):
-        load_network(scripted.with_name("half.pt"))
+        open_network(scripted.with_name("half.pt"))
 
 
 def test_descriptions_that_say_nothing(tmp_path: Path) -> None:
@@ -139,11 +139,11 @@ def test_descriptions_that_say_nothing(tmp_path: Path) -> None:
     (tmp_path / "b.json").write_text(json.dumps({"source": "torch:sigmoid", "parameterisation": "eps"}))
     (tmp_path / "c.json").write_text(json.dumps({"source": "c.json"}))
     with pytest.raises(errors.DataError, match="'source'"):
-        load_network(tmp_path / "a.json")
+        open_network(tmp_path / "a.json")
     with pytest.raises(errors.DataError, match="not descriptions"):
-        load_network(tmp_path / "c.json")
+        open_network(tmp_path / "c.json")
     with pytest.raises(errors.InvalidValueError, match="'parameterisation'"):
-        load_network(tmp_path / "b.json")
+        open_network(tmp_path / "b.json")
 
 
 @pytest.mark.parametrize(
@@ -159,7 +159,7 @@ def test_descriptions_that_say_nothing(tmp_path: Path) -> None:
 )
 def test_what_names_no_network(source: object, kind: type[Exception], message: str) -> None:
     with pytest.raises(kind, match=message):
-        load_network(source)
+        open_network(source)
 
 
 def write_diffusers(folder: Path, **scheduler: Any) -> Any:
@@ -211,22 +211,22 @@ def test_diffusers_pipelines(tmp_path: Path, scheduler: dict[str, Any]) -> None:
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_diffusers_folders_of_another_kind(tmp_path: Path) -> None:
     with pytest.raises(errors.DataError, match="neither model_index"):
-        load_network(tmp_path)
+        open_network(tmp_path)
     write_diffusers(tmp_path)
     config = tmp_path / "scheduler" / "scheduler_config.json"
     config.write_text(json.dumps({"_class_name": "ScoreSdeVeScheduler"}))
     with pytest.raises(errors.DataError, match="ScoreSdeVe"):
-        load_network(tmp_path)
+        open_network(tmp_path)
     (tmp_path / "unet" / "config.json").write_text(json.dumps({"_class_name": "AutoencoderKL"}))
     with pytest.raises(errors.DataError, match="AutoencoderKL"):
-        load_network(tmp_path)
+        open_network(tmp_path)
 
 
 def test_diffusers_missing_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "config.json").write_text(json.dumps({"_class_name": "UNet2DModel"}))
     monkeypatch.setitem(sys.modules, "diffusers", None)
     with pytest.raises(errors.MissingDependencyError, match=r"pspc-rs\[diffusers\]"):
-        load_network(tmp_path)
+        open_network(tmp_path)
 
 
 class Hungry(nn.Module):
@@ -313,6 +313,29 @@ def test_devices_and_types_that_are_none() -> None:
     if not torch.cuda.is_available():
         with pytest.raises(errors.InvalidValueError, match="device is 'cuda'"):
             pspc.Network(nn.Identity(), device="cuda")
+
+
+def test_load_network_says_what_to_write(tmp_path: Path) -> None:
+    save_network(build_network(TINY), tmp_path / "net.safetensors")
+    with pytest.warns(DeprecationWarning, match=r"write open_network\(source\)\.net"):
+        net = load_network(tmp_path / "net.safetensors")
+    z, sigma = torch.from_numpy(images()), torch.tensor([0.5])
+    torch.testing.assert_close(net(z, sigma), open_network(tmp_path / "net.safetensors").net(z, sigma))
+
+
+def test_reprs_say_what_an_object_is(tmp_path: Path) -> None:
+    save_network(build_network(TINY), tmp_path / "net.safetensors")
+    D = open_network(tmp_path / "net.safetensors")
+    assert repr(D) == (
+        "Network(pspc_rs.networks.edm.preconditioners.EDMPrecond, images of [1, 8, 8], sigma from 0 to inf)"
+    )
+    shown = repr(D.net)
+    assert shown.startswith("EDMPrecond(\n  shape=[1, 8, 8], label_dim=0, sigma=0 to inf\n  (model): SongUNet(")
+    assert "(8x8_block0): UNetBlock(\n        8, 8, num_heads=0" in shown
+    assert "(conv0): Conv2d(8, 8, kernel=3)" in shown
+    assert "(norm0): GroupNorm(2 groups of 8 channels, eps=1e-06)" in shown
+    adapter = Adapter(nn.Identity(), "eps", DiscreteVP.linear(10))
+    assert repr(adapter).startswith("Adapter(\n  eps, DiscreteVP(10 steps from sigma 0.01")
 
 
 def test_numpy_functions_need_no_torch(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ import pspc_rs as pspc
 import reference
 from command_line import fail, names, random_data, succeed
 from pspc_rs import errors
-from pspc_rs.experiments.noisy import forward_noisy, reverse_noisy, save_forward, save_reverse
+from pspc_rs.experiments.noisy_sets import forward_noisy, reverse_noisy, save_forward, save_reverse
 
 SIGMAS = pspc.edm_sigmas(5, include_zero=False)
 
@@ -104,9 +104,9 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path, data: pspc.Imag
 
     ticks: list[tuple[int, int]] = []
     with pytest.raises(StoppedError):
-        write(tmp_path / "z.npy", tick=stop)
+        write(tmp_path / "z.npy", progress=stop)
     assert not (tmp_path / "z.npy").exists()
-    assert write(tmp_path / "z.npy", resume=True, tick=lambda *told: ticks.append(told))
+    assert write(tmp_path / "z.npy", resume=True, progress=lambda *told: ticks.append(told))
     total = ticks[0][1]
     assert ticks == [(done, total) for done in range(1, total + 1)]
     write(tmp_path / "undisturbed.npy")

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 import pspc_rs as pspc
 from pspc_rs.errors import InvalidValueError, ShapeError
-from pspc_rs.experiments import patch_means
-from pspc_rs.experiments.patch_means import patch_errors
+from pspc_rs.experiments import patches
+from pspc_rs.experiments.patches import patch_errors
 from reference import pixels, square_windows, with_flips
 
 
@@ -58,10 +58,10 @@ def test_chunks_and_blocks_change_nothing(monkeypatch: pytest.MonkeyPatch) -> No
     data = data_set(50, 3, 7, 6, xflip=True)
     z = data.batch(range(4)) + np.random.default_rng(1).normal(size=(4, 3, 7, 6)) / 2
     whole = patch_errors(data, z, 0.5, z, [2, 4])
-    monkeypatch.setattr(patch_means, "_CHUNK", 7)
-    monkeypatch.setattr(patch_means, "_STATE_BYTES", 5000)
+    monkeypatch.setattr(patches, "_IMAGES_AT_ONCE", 7)
+    monkeypatch.setattr(patches, "_STATE_BYTES", 5000)
     told: list[tuple[int, int]] = []
-    parts = patch_errors(data, z, 0.5, z, [2, 4], tick=lambda done, total: told.append((done, total)))
+    parts = patch_errors(data, z, 0.5, z, [2, 4], progress=lambda done, total: told.append((done, total)))
     for one, other in zip(whole, parts, strict=True):
         assert np.allclose(one.errors, other.errors, rtol=1e-6)
     assert [done for done, _ in told] == list(range(1, told[-1][1] + 1))

@@ -4,6 +4,7 @@ import json
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,12 @@ import numpy as np
 import pytest
 
 import pspc_rs as pspc
-from pspc_rs.errors import InvalidValueError, MissingFileError, OutputError
-from pspc_rs.experiments.figure_files import save_figure, save_table
-from pspc_rs.experiments.grids import sample_figure
+from pspc_rs.errors import InvalidValueError, MissingDependencyError, MissingFileError, OutputError
+from pspc_rs.experiments.figures import save_figure
+from pspc_rs.experiments.image_grids import sample_figure
 from pspc_rs.experiments.report import write_report
 from pspc_rs.images import image_grid, save_png
+from pspc_rs.outputs import save_table
 from pspc_rs.provenance import provenance, save_record
 
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome", "chrome"))), None)
@@ -117,6 +119,25 @@ def test_nothing_to_report_on_is_refused(tmp_path: Path) -> None:
     with pytest.raises(OutputError):
         write_report(tmp_path, tmp_path / "page")
     assert write_report(tmp_path, tmp_path / "new" / "b.html").is_file()
+
+
+def test_a_report_without_jinja2_names_the_extra(run: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "jinja2", None)
+    with pytest.raises(MissingDependencyError, match=r"pspc-rs\[report\]"):
+        write_report(run)
+    assert not (run / "report.html").exists()
+
+
+def test_whatever_files_say_is_escaped(tmp_path: Path) -> None:
+    nasty = """<b a="1" b='2'>&amp;</b>"""
+    save_table(tmp_path / "mse.csv", {"denoiser": [nasty], "sigma": [1.0], "mse": [0.5], "target": [nasty]})
+    save_record(tmp_path / "record.json", {nasty: {nasty: [nasty]}})
+    save_record(tmp_path / "schedule.json", {"kind": "patch", "name": nasty, "image_size": [nasty]})
+    (tmp_path / "&.png").write_bytes(b"<i>")
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    assert "<b" not in text.replace("<body>", "")
+    assert text.count("&lt;b a=&#34;1&#34; b=&#39;2&#39;&gt;&amp;amp;&lt;/b&gt;") >= 8
+    assert "<code>&amp;.png</code>" in text
 
 
 HARNESS = """<!DOCTYPE html><title>check</title>

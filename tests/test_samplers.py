@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 import reference
 from pspc_rs.errors import DTypeError, InvalidValueError, MissingDependencyError, PspcError, ShapeError
-from pspc_rs.noise import noise_like
 from pspc_rs.samplers import (
     SAMPLERS,
     initial_noise,
@@ -24,6 +23,7 @@ from pspc_rs.samplers import (
     sample_euler,
     sample_heun,
 )
+from pspc_rs.samplers.noise import noise_like
 from pspc_rs.sigmas import edm_sigmas
 
 EVERY = pytest.mark.parametrize("sampler", list(SAMPLERS.values()), ids=list(SAMPLERS))

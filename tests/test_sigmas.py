@@ -148,5 +148,5 @@ def test_sigma_must_be_positive(bad: object) -> None:
 
 
 def test_unknown_modes_are_refused() -> None:
-    with pytest.raises(InvalidValueError, match="nearest is 'square'; allowed are 'linear' and 'log'"):
+    with pytest.raises(InvalidValueError, match="nearest is 'square'; allowed are linear, log"):
         nearest_level(1.0, [10.0, 1.0], mode="square")  # type: ignore[call-overload]

@@ -36,7 +36,7 @@ def one_thread() -> Iterator[None]:
 def stop_at(images: int) -> Any:
     """A progress callback that is a Ctrl-C at that moment."""
 
-    def interrupt(done: int, total: int, loss: float | None) -> None:
+    def interrupt(done: int, total: int) -> None:
         if done == images:
             raise KeyboardInterrupt
 
@@ -103,6 +103,33 @@ def same_tensors(a: Path, b: Path) -> None:
         one, other = load_file(a / name), load_file(b / name)
         assert one.keys() == other.keys()
         assert all(np.array_equal(one[key], other[key]) for key in one), name
+
+
+def test_progress_counts_images_and_is_told_the_loss(tmp_path: Path) -> None:
+    class Seen:
+        def __init__(self) -> None:
+            self.counts: list[tuple[int, int]] = []
+            self.words: list[str] = []
+
+        def __call__(self, done: int, total: int) -> None:
+            self.counts.append((done, total))
+
+        def describe(self, what: str) -> None:
+            self.words.append(what)
+
+    seen, losses_seen = Seen(), []
+    train(stripes(), tmp_path / "a", settings(images=24), QUICK, progress=seen)
+    assert seen.counts == [(0, 24), (8, 24), (16, 24), (24, 24)]
+    assert seen.words == [f"DiT, loss {loss:.4f}" for loss in losses(tmp_path / "a")]
+    with pytest.warns(DeprecationWarning, match=r"write progress\(images, all_images\)"):
+        train(
+            stripes(),
+            tmp_path / "b",
+            settings(images=24),
+            QUICK,
+            progress=lambda done, total, loss: losses_seen.append(loss),
+        )
+    assert losses_seen == [None, *losses(tmp_path / "b")]
 
 
 def test_a_log_between_checkpoints_goes_on_where_it_was(tmp_path: Path) -> None:

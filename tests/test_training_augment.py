@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pspc_rs.errors import InvalidValueError, ShapeError
-from pspc_rs.training.augment import Augmentation, AugmentPipe
-from pspc_rs.training.resampling import rotation, scaling, transform, translation
-from pspc_rs.training.streams import RowDraws
+from pspc_rs.training.augment import Augmentation, AugmentPipe, rotation, scaling, transform, translation
+from pspc_rs.training.batches import RowDraws
 
 
 def one(number: float) -> torch.Tensor:
@@ -102,7 +101,7 @@ def test_operations_without_a_multiplier_do_not_exist() -> None:
 
 
 def test_bad_arguments() -> None:
-    with pytest.raises(InvalidValueError, match=r"p is 1.5; allowed are numbers from 0 to 1"):
+    with pytest.raises(InvalidValueError, match=r"p is 1.5; allowed are numbers from 0 and up to 1"):
         AugmentPipe(1.5)
     with pytest.raises(InvalidValueError, match="scale is -1"):
         AugmentPipe(0.5, scale=-1)

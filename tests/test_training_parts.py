@@ -14,11 +14,11 @@ from torch import nn
 from pspc_rs.errors import DTypeError, InvalidValueError
 from pspc_rs.training import PRESETS, RunOptions, TrainSettings, preset
 from pspc_rs.training.augment import AugmentPipe
-from pspc_rs.training.interrupt import Interruptions
-from pspc_rs.training.losslog import LineLog, LossSums
+from pspc_rs.training.batches import Batches, Prefetcher, ShuffledOrder, dropout_seed
+from pspc_rs.training.checkpoint import Interruptions
+from pspc_rs.training.evaluation import LineLog, LossSums
 from pspc_rs.training.optimise import clean_gradients, ema_beta, learning_rate, update_average
-from pspc_rs.training.processes import Processes, find_device
-from pspc_rs.training.streams import Ahead, Batches, ShuffledOrder, dropout_seed
+from pspc_rs.training.ranks import Rank, find_device
 from training_runs import stripes
 
 CPU = torch.device("cpu")
@@ -72,10 +72,10 @@ def test_dropout_seeds_differ() -> None:
 
 
 def test_batches_made_ahead_are_those_asked_for() -> None:
-    with Ahead(lambda first, count: (first, count)) as ahead:
-        assert ahead.get((0, 2), (2, 2)) == (0, 2)
-        assert ahead.get((7, 1), (8, 1)) == (7, 1)  # not what was announced
-        assert ahead.get((8, 1), (9, 1)) == (8, 1)
+    with Prefetcher(lambda first, count: (first, count)) as prefetcher:
+        assert prefetcher.get((0, 2), (2, 2)) == (0, 2)
+        assert prefetcher.get((7, 1), (8, 1)) == (7, 1)  # not what was announced
+        assert prefetcher.get((8, 1), (9, 1)) == (8, 1)
 
 
 def test_published_values_of_learning_rate_and_average() -> None:
@@ -148,13 +148,24 @@ def test_signals_wait_for_the_end_of_a_step() -> None:
 
 
 @given(st.integers(1, 40), st.integers(1, 9))
-def test_shares_of_processes_make_up_the_batch(batch: int, count: int) -> None:
+def test_shares_of_ranks_make_up_the_batch(batch: int, count: int) -> None:
     if batch < count:
         with pytest.raises(InvalidValueError, match=f"batch is {batch}"):
-            Processes(0, count, CPU).share(batch)
+            Rank(0, count, CPU).share(batch)
         return
-    shares = [Processes(rank, count, CPU).share(batch) for rank in range(count)]
+    shares = [Rank(rank, count, CPU).share(batch) for rank in range(count)]
     assert [image for share in shares for image in share] == list(range(batch))
+
+
+def test_reprs_say_what_an_object_is(tmp_path: Path) -> None:
+    data, sums = stripes(8), LossSums(CPU)
+    sums.add(sums.of(torch.tensor([0.5]), torch.tensor([0.1]), torch.tensor([0.25])))
+    assert repr(sums) == "LossSums(1 images, loss 0.25)"
+    assert repr(Batches(data, 3, normal=True)) == f"Batches({data!r}, seed=3)"
+    assert repr(ShuffledOrder(8, 3)) == "ShuffledOrder(8, seed=3)"
+    assert repr(LineLog(tmp_path / "log.jsonl", 0)).endswith("log.jsonl')")
+    assert repr(Interruptions()) == "Interruptions(received=None)"
+    assert repr(AugmentPipe(0.5, xflip=0, yflip=0, aniso=0)) == "AugmentPipe(p=0.5, scale, rotate, translate)"
 
 
 def test_devices() -> None:

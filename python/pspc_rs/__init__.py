@@ -8,7 +8,10 @@
 (4, 3, 8, 8)
 """
 
-from pspc_rs import data, denoisers, errors, samplers, schedules, sigmas
+import importlib
+from typing import TYPE_CHECKING, Any
+
+from pspc_rs import data, denoisers, errors, heatmaps, samplers, schedules, sigmas
 from pspc_rs._core import build_info as _build_info
 from pspc_rs._core import num_threads, set_num_threads
 from pspc_rs.data import ImageSet, load, save_edm_zip
@@ -18,6 +21,9 @@ from pspc_rs.heatmaps import gaussian_heatmaps
 from pspc_rs.samplers import sample
 from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, patch_schedule, threshold_schedule
 from pspc_rs.sigmas import edm_sigmas
+
+if TYPE_CHECKING:
+    from pspc_rs import experiments, images, networks, training
 
 __version__ = dict(_build_info())["version"]
 
@@ -38,8 +44,12 @@ __all__ = [
     "denoisers",
     "edm_sigmas",
     "errors",
+    "experiments",
     "gaussian_heatmaps",
+    "heatmaps",
+    "images",
     "load",
+    "networks",
     "num_threads",
     "patch_schedule",
     "sample",
@@ -49,4 +59,20 @@ __all__ = [
     "set_num_threads",
     "sigmas",
     "threshold_schedule",
+    "training",
 ]
+
+_LAZY = ("experiments", "images", "networks", "training")
+
+
+if not TYPE_CHECKING:  # type checkers would take it for a promise of every name
+
+    def __getattr__(name: str) -> Any:
+        """The sub-modules that are imported on first use, so that ``import pspc_rs`` stays fast (PEP 562)."""
+        if name in _LAZY:
+            return importlib.import_module(f"pspc_rs.{name}")
+        raise AttributeError(f"module 'pspc_rs' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_LAZY})

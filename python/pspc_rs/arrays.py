@@ -1,6 +1,6 @@
-"""The one room where numpy and torch meet.
+"""Numpy arrays and torch tensors alike: checks, conversions, and torch imported where it is needed.
 
-Torch is never imported here on numpy's behalf: a tensor can only reach this code after its owner imported torch.
+Torch is not imported for numpy arrays: whoever passes a tensor has imported torch already.
 """
 
 import importlib
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import torch
 
 Array = TypeVar("Array")
-"""A numpy array or a torch tensor; what comes in as one goes out as the same."""
+"""A numpy array or a torch tensor; the result is of the same kind as the argument."""
 
 MIN_SIGMA = _core.MIN_SIGMA
 """Smallest noise level a denoiser accepts, 1e-6."""
@@ -44,7 +44,7 @@ def import_torch(purpose: str) -> ModuleType:
     """The torch module.
 
     Args:
-        purpose: what needs it, the first words of the complaint: "as_torch=True".
+        purpose: what needs it, the first words of the message: "as_torch=True".
 
     Raises:
         MissingDependencyError: torch is not installed.
@@ -60,7 +60,7 @@ def import_safetensors(purpose: str, part: str = "") -> Any:
     """The safetensors module, or a part of it such as "torch".
 
     Args:
-        purpose: what needs it, the first words of the complaint: "a network file".
+        purpose: what needs it, the first words of the message: "a network file".
         part: name of a submodule.
 
     Raises:
@@ -92,6 +92,33 @@ def to_numpy(x: object, name: str = "z") -> NDArray[np.floating[Any]]:
         raise DTypeError(f"{name} is a {type(x).__name__}; allowed are numpy arrays and torch tensors")
     check_dtype(x, name)
     return numpy_view(x)
+
+
+def as_numpy(x: object, name: str) -> NDArray[Any]:
+    """An array or tensor of any dtype as a numpy array; memory is shared where it can be.
+
+    Raises:
+        DTypeError: x is neither an array nor a tensor, or is a masked array.
+
+    Example:
+        >>> as_numpy(np.zeros(2, np.uint8), "images").dtype
+        dtype('uint8')
+    """
+    if isinstance(x, np.ma.MaskedArray):
+        raise DTypeError(f"{name} is a masked array; fill it first, for example with .filled(0)")
+    if is_array(x):
+        return numpy_view(x)
+    raise DTypeError(f"{name} must be a numpy array or a torch tensor, not {type(x).__name__}")
+
+
+def is_array(x: object) -> bool:
+    """Whether `as_numpy` takes x.
+
+    Example:
+        >>> is_array([1, 2])
+        False
+    """
+    return is_torch(x) or hasattr(x, "__array__")
 
 
 def check_dtype(x: object, name: str = "z") -> None:
@@ -217,12 +244,32 @@ def check_image_shape(found: tuple[int, ...], shape: tuple[int, int, int]) -> No
         raise ShapeError(f"z has shape {list(found)}; allowed is [batch, {c}, {h}, {w}]")
 
 
+def check_like(what: str, returned: Any, x: Any) -> None:
+    """Refuses what a function returned if it is not an array or tensor of the kind and shape of its argument.
+
+    Raises:
+        DTypeError: it is another kind.
+        ShapeError: it has another shape.
+
+    Example:
+        >>> check_like("the model", np.zeros(2), np.zeros(3))
+        Traceback (most recent call last):
+        ...
+        pspc_rs.errors.ShapeError: the model returned shape [2] for [3]; it must be the same
+    """
+    if is_torch(returned) != is_torch(x) or not hasattr(returned, "shape"):
+        kinds = f"a {type(returned).__name__} for a {type(x).__name__}"
+        raise DTypeError(f"{what} returned {kinds}; it must return the same")
+    if tuple(returned.shape) != tuple(x.shape):
+        raise ShapeError(f"{what} returned shape {list(returned.shape)} for {list(x.shape)}; it must be the same")
+
+
 def sigma_vector(sigma: object, batch: int) -> NDArray[np.float64]:
-    """Noise levels as float64 [batch], one a sample.
+    """Noise levels as float64 [batch], one per sample.
 
     Args:
         sigma: noise level in pixel units, 1e-6 .. 1e9: a number, or an array, tensor or list of shape [], [1],
-            [batch] or [batch, 1, 1, 1]. One number counts for the whole batch.
+            [batch] or [batch, 1, 1, 1]. One number is for the whole batch.
         batch: number of samples.
 
     Raises:
@@ -245,11 +292,11 @@ def sigma_vector(sigma: object, batch: int) -> NDArray[np.float64]:
 
 
 def real_array(name: str, values: object) -> NDArray[np.float64]:
-    """Numbers, however they are held, as a float64 array of the same shape.
+    """Numbers as a float64 array of the same shape.
 
     Args:
         name: what messages call them.
-        values: a number, or a list, array or tensor of real numbers (booleans are none).
+        values: a number, or a list, array or tensor of real numbers; booleans are refused.
 
     Raises:
         DTypeError: the values are not real numbers.

@@ -10,6 +10,7 @@ from typing import Any
 from pspc_rs import _core
 from pspc_rs.arrays import is_torch
 from pspc_rs.errors import CudaError, InvalidValueError, PspcError
+from pspc_rs.files import cache_dir
 
 _NEWEST_NVRTC, _OLDEST_NVRTC = 13, 12
 
@@ -81,7 +82,6 @@ def engine(bank: _core.Bank, ordinal: int | None) -> _core.Engine:
     """
     if ordinal is None:
         return _core.Engine(bank)
-    from pspc_rs.data.cache import cache_dir
 
     _load_nvrtc()
     try:

@@ -2,10 +2,8 @@
 
 import importlib.util
 import math
-import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,6 +17,7 @@ from pspc_rs.errors import MissingDependencyError
 from pspc_rs.files import replacing
 from pspc_rs.heatmaps import gaussian_heatmaps
 from pspc_rs.images import image_grid
+from pspc_rs.progress import ProgressBar, Steps
 from pspc_rs.provenance import Clock, provenance, save_record
 from pspc_rs.samplers import initial_noise, noise_source, sample_heun
 from pspc_rs.schedules import resolve_patch_schedule, resolve_threshold_schedule
@@ -36,11 +35,8 @@ _STEPS = 18
 # that the picture shows, so the errors under PSPC-Flex prove nothing.
 _THRESHOLDS = (1.0,) * 7 + (0.7, 0.7, 0.6, 0.5, 0.4) + (0.3,) * 6
 _DPI = 100
-_TICKS = 2 + 4 * (len(_SIGMAS) + _STEPS)
+_PIECES_OF_WORK = 2 + 4 * (len(_SIGMAS) + _STEPS)
 _INK = "#222222"
-
-Tick = Callable[[str], object]
-"""Called when a piece of work is done, with the name of what comes next."""
 
 
 @dataclass(frozen=True)
@@ -88,23 +84,24 @@ def make_demo(outdir: Path, *, quick: bool = False) -> list[Path]:
     _need_matplotlib()
     clock, written, results = Clock(), [], {}
     subjects = [_DIGITS] if quick else [_PHOTOS, _DIGITS]
-    with _ticking(len(subjects) * _TICKS) as tick:
+    with ProgressBar("step", "demo", total=len(subjects) * _PIECES_OF_WORK) as bar:
+        steps = Steps(bar, len(subjects) * _PIECES_OF_WORK)
         for subject in subjects:
-            results[subject.name] = _present(subject, outdir, tick)
+            results[subject.name] = _present(subject, outdir, steps)
             written += [outdir / name for name in subject.files]
     record = provenance("demo", {"quick": quick}, clock=clock, noise=f"{noise_source()} generator", results=results)
     save_record(outdir / "summary.json", record)
     return [*written, outdir / "summary.json"]
 
 
-def _present(subject: Subject, outdir: Path, tick: Tick) -> dict[str, Any]:
+def _present(subject: Subject, outdir: Path, steps: Steps) -> dict[str, Any]:
     """Draws the pictures of a data set and returns its numbers."""
     everything = load(subject.name, xflip=subject.xflip, progress=False)
     data = everything.subset(range(everything.num_stored - _HELD_OUT))
     clean = _vivid(everything.batch(range(data.num_stored, everything.num_stored)))
-    denoisers = _family(data, subject, tick)
-    rows = [_denoised(denoisers, clean, index, num=len(data), tick=tick) for index in range(len(_SIGMAS))]
-    samples = {name: _samples(denoiser, subject, name, tick) for name, denoiser in denoisers.items()}
+    denoisers = _family(data, subject, steps)
+    rows = [_denoised(denoisers, clean, index, num=len(data), steps=steps) for index in range(len(_SIGMAS))]
+    samples = {name: _samples(denoiser, subject, name, steps) for name, denoiser in denoisers.items()}
     for name, figure in zip(subject.files, (_comparison(rows, subject), _gallery(samples, subject)), strict=True):
         with replacing(outdir / name) as temporary:
             figure.savefig(temporary, format="png", dpi=_DPI)
@@ -117,11 +114,11 @@ def _vivid(images: NDArray[np.float32]) -> NDArray[np.float32]:
     return images[np.argsort(-detail, kind="stable")[:_QUERIES]]
 
 
-def _family(data: ImageSet, subject: Subject, tick: Tick) -> dict[str, Denoiser]:
-    tick(f"{subject.name}: Gaussian")
+def _family(data: ImageSet, subject: Subject, steps: Steps) -> dict[str, Denoiser]:
+    steps.finish(f"{subject.name}: Gaussian")
     size = (data.height, data.width)
     gaussian = Gaussian(data)
-    tick(f"{subject.name}: masks")
+    steps.finish(f"{subject.name}: masks")
     thresholds = resolve_threshold_schedule(_THRESHOLDS, size)
     return {
         "Empirical": Empirical(data),
@@ -131,10 +128,10 @@ def _family(data: ImageSet, subject: Subject, tick: Tick) -> dict[str, Denoiser]
     }
 
 
-def _samples(denoiser: Denoiser, subject: Subject, name: str, tick: Tick) -> NDArray[np.float32]:
+def _samples(denoiser: Denoiser, subject: Subject, name: str, steps: Steps) -> NDArray[np.float32]:
     noise = initial_noise(subject.num_samples, denoiser.shape, seed=0)
     return sample_heun(
-        denoiser, noise, edm_sigmas(_STEPS), callback=lambda told: tick(f"{subject.name}: samples, {name}")
+        denoiser, noise, edm_sigmas(_STEPS), callback=lambda step: steps.finish(f"{subject.name}: samples, {name}")
     )
 
 
@@ -150,7 +147,7 @@ class _Row:
 
 
 def _denoised(
-    denoisers: Mapping[str, Denoiser], clean: NDArray[np.float32], index: int, *, num: int, tick: Tick
+    denoisers: Mapping[str, Denoiser], clean: NDArray[np.float32], index: int, *, num: int, steps: Steps
 ) -> _Row:
     """Row ``index`` of the comparison; errors and timings are means over all clean images."""
     sigma = _SIGMAS[index]
@@ -166,12 +163,12 @@ def _denoised(
             "mse": float(np.square(denoised - clean, dtype=np.float64).mean()),
             "microseconds_per_query_and_image": 1e6 * seconds / (len(clean) * num),
         }
-        tick(f"denoising, {name}, sigma {sigma:g}")
+        steps.finish(f"denoising, {name}, sigma {sigma:g}")
     return _Row(sigma, clean[index], noisy[index], outputs, {"sigma": sigma, **numbers})
 
 
 def _comparison(rows: list[_Row], subject: Subject) -> "Figure":
-    """One row a noise level, one column a denoiser; the MSE below every picture."""
+    """One row per noise level, one column per denoiser; the MSE below every picture."""
     tile, gap, caption, left, top = subject.tile, 10, 22, 96, 78
     titles = ["clean", "noisy z", *rows[0].denoised]
     sheet = _Sheet(left + len(titles) * (tile + gap) + gap, top + len(rows) * (tile + caption) + gap)
@@ -234,20 +231,6 @@ class _Sheet:
         weight = "bold" if bold else "normal"
         style: dict[str, Any] = {"ha": align, "va": "center", "fontsize": size, "weight": weight, "color": _INK}
         self.figure.text(x / self._width, 1 - y / self._height, text, **style)
-
-
-@contextmanager
-def _ticking(total: int) -> Iterator[Tick]:
-    """A progress bar on stderr, moved on by every tick."""
-    from tqdm import tqdm
-
-    with tqdm(total=total, unit="step", file=sys.stderr) as bar:
-
-        def tick(what: str) -> None:
-            bar.set_description(what, refresh=False)
-            bar.update()
-
-        yield tick
 
 
 def _need_matplotlib() -> None:

@@ -1,4 +1,4 @@
-"""Denoised images as pictures: grids and PNG files."""
+"""Images as pictures to look at: bytes, grids and PNG files."""
 
 import math
 from pathlib import Path
@@ -17,7 +17,7 @@ _BACKGROUND = 255
 def to_uint8(x: object) -> NDArray[np.uint8]:
     """Pixels in [-1, 1] as bytes, round(127.5 (x + 1)).
 
-    Values outside [-1, 1] are clipped, which is meant for looking at images: save arrays to keep their numbers.
+    Values outside [-1, 1] are clipped; save arrays to keep them.
 
     Args:
         x: float array or tensor of any shape.
@@ -38,12 +38,12 @@ def to_uint8(x: object) -> NDArray[np.uint8]:
 def image_grid(x: object, columns: int | None = None, padding: int = 2) -> NDArray[np.uint8]:
     """Images side by side in one picture, uint8 [H, W] for grey images and [H, W, 3] for colour.
 
-    Pixels beyond [-1, 1] are clipped, for display only. Images with four channels are composited onto the white
-    ground by their last channel (alpha, -1 transparent .. 1 opaque).
+    Pixels outside [-1, 1] are clipped. Images with four channels are drawn on a white background by their last channel
+    (alpha, -1 transparent .. 1 opaque).
 
     Args:
         x: [batch, channels, height, width] in [-1, 1] units, 1, 3 or 4 channels; array or tensor.
-        columns: images in a row; about as many as rows if not given.
+        columns: images per row; by default about as many as rows.
         padding: white pixels around every image.
 
     Raises:
@@ -85,7 +85,7 @@ def save_png(path: str | Path, image: object) -> None:
     """Writes a picture as a PNG file.
 
     Args:
-        path: the file; one that exists is replaced.
+        path: the file, which is replaced if it exists.
         image: uint8 [H, W] or [H, W, 3], as `image_grid` makes it.
 
     Raises:

@@ -2,21 +2,25 @@
 
 A long call takes ``progress``, a function called as ``progress(done, total)`` with two integers, ``done`` growing up to
 ``total``. An exception raised by it stops the work. A progress that also has a method ``describe(what)``, as
-`ProgressBar` has, is told in words what is being worked on.
+`ProgressBar` has, gets in words what is being worked on. Where a call also takes True and False, `reporting` turns them
+into such a function.
 """
 
 import sys
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
+from typing import Any, Self, TypeAlias
 
-if TYPE_CHECKING:
-    pass
+from pspc_rs.errors import DTypeError
+from pspc_rs.reprs import build_repr
 
 Progress: TypeAlias = Callable[[int, int], object]
 """Called as ``progress(done, total)``."""
 
 _SECONDS_BETWEEN_LINES = 10.0
+_WORTH_SHOWING = 2000
 
 
 def describe(progress: Progress | None, what: str) -> None:
@@ -49,6 +53,36 @@ def part_of(progress: Progress | None, start: int, size: int, total: int) -> Pro
     return lambda done, whole: progress(1000 * start + 1000 * size * done // whole, 1000 * total)
 
 
+@contextmanager
+def reporting(progress: bool | Progress | None, unit: str, what: str, total: int) -> Iterator[Progress]:
+    """The progress function that a caller asked for, for as long as the work lasts.
+
+    Args:
+        progress: True for a `ProgressBar`, False for silence, or a progress function. None is True on a terminal and
+            for a total above 2000, else False.
+        unit: what is counted: "img".
+        what: what is being worked on.
+        total: how much there is.
+
+    Raises:
+        DTypeError: progress is none of these.
+
+    Example:
+        >>> with reporting(lambda done, total: print(done, "of", total), "img", "reading", 3) as report:
+        ...     report(1, 3)
+        1 of 3
+    """
+    if callable(progress):
+        yield progress
+    elif progress is True or (progress is None and total > _WORTH_SHOWING and sys.stderr.isatty()):
+        with ProgressBar(unit, what, total=total) as bar:
+            yield bar
+    elif progress is None or progress is False:
+        yield lambda done, total: None
+    else:
+        raise DTypeError(f"progress is {progress!r}; allowed are True, False and functions progress(done, total)")
+
+
 class ProgressBar:
     """A progress that is shown as a bar on stderr; where that is no terminal, as a line every ten seconds or so.
 
@@ -59,19 +93,32 @@ class ProgressBar:
         done: how much of it was done before.
         shown: False for a bar that stays invisible.
         scale: how many of the counts of a call make a unit: 1000 for thousandths.
+        smoothing: weight of the newest speed in the time left; 0 takes the mean speed, for work of uneven pace.
 
     Example:
         >>> with ProgressBar("img", "reading", shown=False) as progress:
         ...     progress(3, 10)
+        ...     progress
+        ProgressBar('reading', 3 of 10 img)
     """
 
     def __init__(
-        self, unit: str, what: str, *, total: int = 0, done: int = 0, shown: bool = True, scale: int = 1
+        self,
+        unit: str,
+        what: str,
+        *,
+        total: int = 0,
+        done: int = 0,
+        shown: bool = True,
+        scale: int = 1,
+        smoothing: float = 0.3,
     ) -> None:
         from tqdm import tqdm
 
         interval = 0.1 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES
         self._scale = scale
+        self._unit = unit
+        self._what = what
         self._bar: tqdm[Any] = tqdm(
             total=total,
             initial=done,
@@ -79,6 +126,7 @@ class ProgressBar:
             desc=what,
             mininterval=interval,
             maxinterval=interval,
+            smoothing=smoothing,
             file=sys.stderr,
             disable=not shown,
         )
@@ -91,8 +139,12 @@ class ProgressBar:
         self._bar.update(units - self._done)
         self._done = units
 
+    def __repr__(self) -> str:
+        return build_repr(self, repr(self._what), f"{self._done} of {self._bar.total} {self._unit}")
+
     def describe(self, what: str) -> None:
         """Shows in words what is being worked on."""
+        self._what = what
         self._bar.set_description(what, refresh=False)
 
     def __enter__(self) -> Self:
@@ -102,3 +154,87 @@ class ProgressBar:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self._bar.close()
+
+
+class Steps:
+    """Counts finished steps of one kind and reports each.
+
+    Args:
+        progress: what is told; None for nothing.
+        total: number of steps.
+        done: steps that are done already.
+
+    Example:
+        >>> steps = Steps(lambda done, total: print(done, total), 3, done=1)
+        >>> steps.finish("sigma 0.3")
+        2 3
+    """
+
+    def __init__(self, progress: Progress | None, total: int, done: int = 0) -> None:
+        self._progress = progress
+        self.total = total
+        self.done = done
+
+    def __repr__(self) -> str:
+        return f"Steps({self.done} of {self.total})"
+
+    def finish(self, what: str = "") -> None:
+        """Counts one step; ``what`` says in words which one it was."""
+        self.done += 1
+        if what:
+            describe(self._progress, what)
+        if self._progress is not None:
+            self._progress(self.done, self.total)
+
+
+class EarlierProgress:
+    """A function of an earlier protocol as a progress.
+
+    Args:
+        function: what the caller gave.
+        arguments: which arguments it takes, and in which order: some of "done", "total" and "what".
+
+    Example:
+        >>> progress = EarlierProgress(print, ("what", "done"))
+        >>> describe(progress, "sigma 0.3")
+        >>> progress(1, 2)
+        sigma 0.3 1
+    """
+
+    def __init__(self, function: Callable[..., object], arguments: tuple[str, ...]) -> None:
+        self._function = function
+        self._arguments = arguments
+        self._what = ""
+
+    def __repr__(self) -> str:
+        return f"EarlierProgress({self._function!r}, {self._arguments!r})"
+
+    def __call__(self, done: int, total: int) -> None:
+        """Calls the function with its own arguments."""
+        given = {"done": done, "total": total, "what": self._what}
+        self._function(*(given[name] for name in self._arguments))
+
+    def describe(self, what: str) -> None:
+        """Keeps the words for the next call."""
+        self._what = what
+
+
+def renamed_progress(
+    progress: Progress | None, name: str, function: Callable[..., object] | None, arguments: tuple[str, ...]
+) -> Progress | None:
+    """The progress of a call whose parameter had another name and protocol, which still works but is deprecated.
+
+    Args:
+        progress: what the caller gave as ``progress``.
+        name: the earlier name of the parameter.
+        function: what the caller gave under the earlier name.
+        arguments: what that function takes; see `EarlierProgress`.
+    """
+    if function is None:
+        return progress
+    warnings.warn(
+        f"{name}= is deprecated; write progress=, a function called as progress(done, total)",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return EarlierProgress(function, arguments)

@@ -1,14 +1,16 @@
-"""Where the numbers in a file come from: one record, the same for every command."""
+"""Where the numbers in a file come from: what identifies data and models, one record for every command, its settings.
+
+A record says everything about a run, when and where it was made included. Settings are the part that decides the
+numbers: equal settings give equal numbers, and results are kept under a key made of them.
+"""
 
 import hashlib
 import importlib.metadata
 import json
-import math
 import platform
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -17,8 +19,26 @@ import numpy as np
 
 from pspc_rs import _core
 from pspc_rs.data import ImageSet
-from pspc_rs.errors import DTypeError
-from pspc_rs.files import replacing
+from pspc_rs.outputs import plain, save_record, sha256
+
+__all__ = [
+    "Clock",
+    "build",
+    "data_settings",
+    "describe_data",
+    "installed_version",
+    "machine_settings",
+    "model_settings",
+    "peak_memory",
+    "plain",
+    "provenance",
+    "save_record",
+    "settings_key",
+    "sha256",
+    "versions",
+]
+
+_KEY_DIGITS = 12
 
 
 class Clock:
@@ -32,6 +52,9 @@ class Clock:
     def __init__(self) -> None:
         self.started = datetime.now(UTC)
         self._start = time.perf_counter()
+
+    def __repr__(self) -> str:
+        return f"Clock(started {self.started.isoformat(timespec='seconds')}, {self.seconds:.1f} s)"
 
     @property
     def seconds(self) -> float:
@@ -81,16 +104,6 @@ def provenance(
     return record
 
 
-def save_record(path: Path, record: Mapping[str, object]) -> None:
-    """Writes a record as indented JSON.
-
-    Raises:
-        OutputError: the file cannot be written.
-    """
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
 def describe_data(data: ImageSet) -> dict[str, Any]:
     """What identifies a data set: name, fingerprint, number and shape of images, dtype, flips."""
     return {
@@ -137,12 +150,6 @@ def build() -> dict[str, str | int]:
     return {**dict(_core.build_info()), "num_threads": _core.num_threads()}
 
 
-def sha256(path: Path) -> str:
-    """The SHA-256 of a file, 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
 def peak_memory() -> int | None:
     """The largest resident memory of this process so far in bytes; None on Windows, which has no count of it."""
     if sys.platform == "win32":
@@ -153,30 +160,38 @@ def peak_memory() -> int | None:
     return used if sys.platform == "darwin" else used * 1024
 
 
-def plain(value: object) -> Any:
-    """The value as JSON holds it: paths as strings, arrays and tuples as lists, schedules by their fields.
+def data_settings(data: ImageSet) -> dict[str, Any]:
+    """What identifies the data; not where they lie or what they are called."""
+    return {"data": {name: value for name, value in describe_data(data).items() if name != "name"}}
 
-    Infinite numbers become "inf" and "-inf", NaN becomes "nan": JSON has no numbers for them.
 
-    Raises:
-        DTypeError: a value that JSON cannot hold.
+def machine_settings() -> dict[str, Any]:
+    """What decides the last bits of a computation: the versions, and the instruction set of the CPU."""
+    return {"versions": versions(), "isa": build()["isa"]}
+
+
+def model_settings(model: object) -> dict[str, Any]:
+    """What identifies a denoiser or network: its own ``settings``, or the name of a function.
+
+    A function that does something else under the same name cannot be told apart from the first.
 
     Example:
-        >>> plain({"sigmas": np.array([1.5, 2.0]), "path": Path("a"), "limit": float("inf")})
-        {'sigmas': [1.5, 2.0], 'path': 'a', 'limit': 'inf'}
+        >>> model_settings(max)
+        {'denoiser': 'builtins.max'}
     """
-    if isinstance(value, np.generic | np.ndarray):
-        value = value.tolist()
-    if isinstance(value, float) and not math.isfinite(value):
-        return str(value)
-    if value is None or isinstance(value, bool | int | float | str):
-        return value
-    if isinstance(value, Path):
-        return str(value)
-    if isinstance(value, Mapping):
-        return {str(key): plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [plain(item) for item in value]
-    if is_dataclass(value) and not isinstance(value, type):
-        return {one.name: plain(getattr(value, one.name)) for one in fields(value)}
-    raise DTypeError(f"a {type(value).__name__} cannot be recorded: {value!r:.80}")
+    settings = getattr(model, "settings", None)
+    if isinstance(settings, Mapping):
+        return dict(plain(settings))
+    named = model if hasattr(model, "__qualname__") else type(model)
+    return {"denoiser": f"{named.__module__}.{named.__qualname__}"}
+
+
+def settings_key(settings: Mapping[str, object]) -> str:
+    """Twelve hex digits of the SHA-256 of the settings, independent of their order.
+
+    Example:
+        >>> settings_key({"a": 1, "b": 2.5}) == settings_key({"b": 2.5, "a": 1})
+        True
+    """
+    text = json.dumps(plain(settings), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]

@@ -1,4 +1,4 @@
-"""How much of an image a PSPC denoiser looks at: window sides and heat-map thresholds as functions of sigma."""
+"""Schedules of window sides and of heat-map thresholds: how much of an image a PSPC denoiser sees at each sigma."""
 
 import dataclasses
 import json
@@ -14,6 +14,7 @@ from pspc_rs.arrays import is_torch
 from pspc_rs.checks import integer, real_number
 from pspc_rs.errors import DTypeError, InvalidValueError, MissingFileError, PspcError, ScheduleError, ShapeError
 from pspc_rs.files import replacing
+from pspc_rs.reprs import build_repr
 from pspc_rs.sigmas import Nearest, check_grid, check_nearest, edm_sigmas, nearest_level
 
 FULL: Literal["full"] = "full"
@@ -30,7 +31,10 @@ _PAPER = "Niedoba et al., ICML 2025 (arXiv 2411.19339)"
 
 
 class Schedule(ABC, Generic[Value]):
-    """A value for every noise level: that of the nearest level of a grid."""
+    """A value for every noise level: that of the nearest level of a grid.
+
+    Schedules of noise levels over time are `samplers.design_space.NoiseSchedule`.
+    """
 
     kind: ClassVar[str]
     published: ClassVar[Mapping[str, tuple[Any, ...]]]
@@ -43,7 +47,7 @@ class Schedule(ABC, Generic[Value]):
     provenance: Mapping[str, Any]
 
     def __post_init__(self) -> None:
-        """Checks the fields and puts each into its one form."""
+        """Checks the fields and converts each to the type it is stored in."""
         check_nearest(self.nearest)
         if not isinstance(self.name, str) or not isinstance(self.provenance, Mapping):
             raise DTypeError(f"name is {self.name!r}, provenance {self.provenance!r}; allowed are a string and a dict")
@@ -65,9 +69,15 @@ class Schedule(ABC, Generic[Value]):
     def _values(self) -> tuple[Value, ...]:
         return cast(tuple[Value, ...], getattr(self, self._values_field))
 
+    def __repr__(self) -> str:
+        height, width = self.image_size
+        levels = f"{len(self.sigmas)} level{'s' * (len(self.sigmas) != 1)}"
+        span = f"{levels} from sigma {self.sigmas[0]:g} to {self.sigmas[-1]:g}"
+        return build_repr(self, repr(self.name), span, f"{height} x {width} images", nearest=self.nearest)
+
     @property
     def numbers(self) -> dict[str, Any]:
-        """What the schedule does, without its name and where it comes from.
+        """What decides the values, without the name and the provenance.
 
         Example:
             >>> PatchSchedule((8, 3), sigmas=(1.0, 0.1), image_size=(8, 8)).numbers
@@ -81,7 +91,7 @@ class Schedule(ABC, Generic[Value]):
 
     @abstractmethod
     def _checked(self, value: object) -> Value:
-        """One value in its one form."""
+        """One value, checked and converted to the type it is stored in."""
 
     @overload
     def at(self, sigma: float) -> Value: ...
@@ -156,11 +166,11 @@ class Schedule(ABC, Generic[Value]):
             raise ScheduleError(f"{path} is no valid schedule: {error}") from error
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class PatchSchedule(Schedule[Side]):
-    """Window sides for PSPC-Square, one a noise level (Niedoba et al. 2025, sec. 5.1).
+    """Window sides for PSPC-Square, one per noise level (Niedoba et al. 2025, sec. 5.1).
 
-    Lists and arrays are taken for the tuples, and one side for the image size; they are stored as tuples.
+    Lists and arrays may be given for the tuples, and one side for the image size; they are stored as tuples.
 
     Args:
         patch_sizes: sides in pixels, 1 up to the shorter side of the image, in the order of ``sigmas``. The string
@@ -172,12 +182,15 @@ class PatchSchedule(Schedule[Side]):
         provenance: where the numbers come from, kept in the file.
 
     Raises:
-        InvalidValueError: a side is below 1 or larger than the image, or the grid is not one.
-        DTypeError: a side is not a whole number.
+        InvalidValueError: a side is below 1 or larger than the image, or sigmas do not descend.
+        DTypeError: a side is not an integer.
         ScheduleError: there are not as many sides as noise levels.
 
     Example:
-        >>> PatchSchedule((8, 3), sigmas=(1.0, 0.1), image_size=(8, 8)).patch_sizes
+        >>> schedule = PatchSchedule((8, 3), sigmas=(1.0, 0.1), image_size=(8, 8))
+        >>> schedule
+        PatchSchedule('custom', 2 levels from sigma 1 to 0.1, 8 x 8 images, nearest='linear')
+        >>> schedule.patch_sizes
         ('full', 3)
     """
 
@@ -208,7 +221,7 @@ class PatchSchedule(Schedule[Side]):
         """The schedule for images of another size.
 
         Every window side is multiplied by ``side`` over the shorter side of the old images and rounded to the nearest
-        whole number, an odd one to the nearest odd number (halves go up), so that centred windows stay centred; it
+        integer, an odd one to the nearest odd number (halves go up), so that centred windows stay centred; it
         becomes at least 1 and at most the shorter side of the new images. "full" stays "full".
 
         Args:
@@ -231,12 +244,12 @@ class PatchSchedule(Schedule[Side]):
         return self._resized(image_size, new, tuple(scale(value) for value in self.patch_sizes))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class ThresholdSchedule(Schedule[float]):
-    """Heat-map thresholds for PSPC-Flex, one a noise level (Niedoba et al. 2025, sec. 5.2).
+    """Heat-map thresholds for PSPC-Flex, one per noise level (Niedoba et al. 2025, sec. 5.2).
 
-    A threshold is the share of a heat map that a mask must hold; 1 is the whole image. Lists and arrays are taken for
-    the tuples, and one side for the image size; they are stored as tuples.
+    A threshold is the share of a heat map that a mask must contain; 1 is the whole image. Lists and arrays may be
+    given for the tuples, and one side for the image size; they are stored as tuples.
 
     Args:
         thresholds: numbers above 0 and up to 1, in the order of ``sigmas``.
@@ -247,12 +260,15 @@ class ThresholdSchedule(Schedule[float]):
         provenance: where the numbers come from, kept in the file.
 
     Raises:
-        InvalidValueError: a threshold is out of range, or the grid is not one.
+        InvalidValueError: a threshold is out of range, or sigmas do not descend.
         DTypeError: a threshold is not a number.
         ScheduleError: there are not as many thresholds as noise levels.
 
     Example:
-        >>> ThresholdSchedule((1, 0.4), sigmas=(1.0, 0.1), image_size=(8, 8)).at(0.2)
+        >>> schedule = ThresholdSchedule((1, 0.4), sigmas=(1.0, 0.1), image_size=(8, 8))
+        >>> schedule
+        ThresholdSchedule('custom', 2 levels from sigma 1 to 0.1, 8 x 8 images, nearest='linear')
+        >>> schedule.at(0.2)
         0.4
     """
 
@@ -270,10 +286,7 @@ class ThresholdSchedule(Schedule[float]):
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
 
     def _checked(self, value: object) -> float:
-        threshold = real_number("threshold", value)
-        if not 0 < threshold <= 1:
-            raise InvalidValueError(f"threshold is {threshold:g}; allowed are numbers above 0 and up to 1")
-        return threshold
+        return real_number("threshold", value, above=0, most=1)
 
     def scaled(self, image_size: int | tuple[int, int], side: int) -> Self:
         """The schedule for images of another size: the same thresholds, because they are shares of a heat map."""
@@ -375,15 +388,15 @@ def _resolve(
         if sigmas is not None:
             name = getattr(spec, "name", spec)
             raise ScheduleError(f"sigmas are for a list of values; schedule {name!r} has its own")
-        schedule = _existing(cls, spec)
+        schedule = _find(cls, spec)
     else:
         schedule = _custom(cls, spec, size, sigmas)
-    schedule = _fitted(schedule, size, scale_to)
+    schedule = _fit_size(schedule, size, scale_to)
     chosen = schedule.nearest if nearest is None else nearest
     return cast(SomeSchedule, dataclasses.replace(cast(Any, schedule), nearest=chosen))
 
 
-def _existing(cls: type[SomeSchedule], spec: object) -> SomeSchedule:
+def _find(cls: type[SomeSchedule], spec: object) -> SomeSchedule:
     if isinstance(spec, Schedule):
         if not isinstance(spec, cls):
             raise ScheduleError(f"schedule {spec.name!r} is of kind {spec.kind!r}; needed is {cls.kind!r}")
@@ -395,7 +408,7 @@ def _existing(cls: type[SomeSchedule], spec: object) -> SomeSchedule:
 
 
 def _custom(cls: type[SomeSchedule], spec: object, size: tuple[int, int], sigmas: object) -> SomeSchedule:
-    """A list of values, or one value for every noise level: then any grid will do."""
+    """The schedule of a list of values, or of one value for every noise level, for which any grid will do."""
     if isinstance(spec, list | tuple) or np.ndim(cast(Any, spec)) > 0:
         values = _listed(cls._values_field, spec)
         grid = edm_sigmas(len(values), include_zero=False) if sigmas is None else check_grid(sigmas)
@@ -407,7 +420,7 @@ def _custom(cls: type[SomeSchedule], spec: object, size: tuple[int, int], sigmas
     return cast(SomeSchedule, cast(Any, cls)(values, grid, size, name))
 
 
-def _fitted(schedule: SomeSchedule, size: tuple[int, int], scale_to: int | None) -> SomeSchedule:
+def _fit_size(schedule: SomeSchedule, size: tuple[int, int], scale_to: int | None) -> SomeSchedule:
     height, width = size
     if scale_to is not None and integer("scale_to", scale_to) not in size:
         raise InvalidValueError(f"scale_to is {scale_to}; allowed is a side of the {height} x {width} images")
@@ -423,7 +436,7 @@ def _fitted(schedule: SomeSchedule, size: tuple[int, int], scale_to: int | None)
 
 
 def _names(cls: type[Schedule[Any]]) -> list[str]:
-    """The schedules known by name: the published ones, and those fitted here, which are files of the package."""
+    """The schedules known by name: the published ones, and those in the package's folder of fitted ones."""
     return [*cls.published, *sorted(path.stem for path in (_FITTED / cls.kind).glob("*.json"))]
 
 

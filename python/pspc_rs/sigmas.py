@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.arrays import real_array
-from pspc_rs.checks import integer, real_number
+from pspc_rs.checks import in_order, integer, one_of, real_number
 from pspc_rs.errors import InvalidValueError, ShapeError
 
 Nearest: TypeAlias = Literal["linear", "log"]
@@ -32,7 +32,7 @@ def edm_sigmas(
         sigma_min: last level above zero, in pixel units.
         sigma_max: first level, in pixel units, above sigma_min.
         rho: positive; larger values put more levels near sigma_min.
-        include_zero: whether the 0 that ends a sampling run is appended; without it the shape is [num_steps].
+        include_zero: whether the final 0 of samplers is appended; without it the shape is [num_steps].
 
     Raises:
         DTypeError: an argument is not a number.
@@ -42,12 +42,8 @@ def edm_sigmas(
         >>> edm_sigmas(3).round(4)
         array([8.0000e+01, 2.5152e+00, 2.0000e-03, 0.0000e+00])
     """
-    num_steps = integer("num_steps", num_steps)
-    low = _positive("sigma_min", sigma_min)
-    high = _positive("sigma_max", sigma_max)
-    rho = _positive("rho", rho)
-    if high < low:
-        raise InvalidValueError(f"sigma_max is {high:g}, below sigma_min, which is {low:g}; it must not be")
+    num_steps, low, high = check_range(num_steps, sigma_min, sigma_max)
+    rho = real_number("rho", rho, above=0)
     ramp = np.linspace(0.0, 1.0, num_steps)
     with np.errstate(over="ignore", invalid="ignore"):
         first, last = np.array([high, low]) ** (1 / rho)
@@ -61,11 +57,22 @@ def edm_sigmas(
     return np.append(levels, 0.0) if include_zero else levels
 
 
-def _positive(name: str, value: object) -> float:
-    number = real_number(name, value)
-    if number <= 0:
-        raise InvalidValueError(f"{name} is {number:g}; allowed are numbers above 0")
-    return number
+def check_range(num_steps: object, sigma_min: object, sigma_max: object) -> tuple[int, float, float]:
+    """The number of levels of a grid, its last level above 0 and its first level, in plain Python numbers.
+
+    Raises:
+        DTypeError: one of them is not a number.
+        InvalidValueError: one is not above 0, or sigma_max is below sigma_min.
+
+    Example:
+        >>> check_range(18, np.float32(0.5), 80)
+        (18, 0.5, 80.0)
+    """
+    number = integer("num_steps", num_steps)
+    low = real_number("sigma_min", sigma_min, above=0)
+    high = real_number("sigma_max", sigma_max, above=0)
+    in_order("sigma_min", low, "sigma_max", high)
+    return number, low, high
 
 
 def check_grid(sigmas: object) -> NDArray[np.float64]:
@@ -140,10 +147,10 @@ def check_nearest(mode: object) -> None:
     """Refuses anything that is not a way to measure the distance between noise levels.
 
     Raises:
+        DTypeError: mode is not a string.
         InvalidValueError: mode is neither "linear" nor "log".
 
     Example:
         >>> check_nearest("log")
     """
-    if mode not in ("linear", "log"):
-        raise InvalidValueError(f"nearest is {mode!r}; allowed are 'linear' and 'log'")
+    one_of("nearest", mode, ("linear", "log"))

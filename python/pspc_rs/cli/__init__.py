@@ -1,19 +1,14 @@
-"""The command line, `pspc-rs`: one file a command, each thin over the Python API."""
+"""The command line, `pspc-rs`: commands by subject, each thin over the Python API."""
 
-from pspc_rs.cli.compare import compare
-from pspc_rs.cli.data import data
-from pspc_rs.cli.demo import demo
+from pspc_rs.cli.compare import compare, patch_study
 from pspc_rs.cli.denoise import denoise
-from pspc_rs.cli.figures import figure
+from pspc_rs.cli.figures import demo, figure, report
 from pspc_rs.cli.fit_schedule import fit_schedule
 from pspc_rs.cli.front import main
-from pspc_rs.cli.heatmaps import heatmaps
-from pspc_rs.cli.info import info
+from pspc_rs.cli.info import data, info
 from pspc_rs.cli.network import network
-from pspc_rs.cli.noise import noise
-from pspc_rs.cli.patch_study import patch_study
-from pspc_rs.cli.report import report
 from pspc_rs.cli.sample import sample
+from pspc_rs.cli.sets import heatmaps, noise
 from pspc_rs.cli.train import train
 
 _EXPERIMENTS = (noise, heatmaps, compare, patch_study, fit_schedule, figure, report)

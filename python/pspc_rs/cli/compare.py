@@ -1,28 +1,27 @@
-"""`pspc-rs compare`: how far denoisers are from networks, over noise levels."""
+"""`pspc-rs compare` and `pspc-rs patch-study`: errors against networks and denoisers, over noise levels."""
 
 from collections.abc import Sequence
 from typing import Any, cast
 
 import click
 
-from pspc_rs.cli.front import Interrupted
-from pspc_rs.cli.models import build_model, named_options
-from pspc_rs.cli.options import Options, listed, options_for_many
-from pspc_rs.cli.progress import progress_bar
+from pspc_rs.cli.front import interruptible_bar
+from pspc_rs.cli.inputs import noisy_options, split_options
+from pspc_rs.cli.options import Options, build_model, comma_list, listed, named_options, options_for_many
 from pspc_rs.data import load
 from pspc_rs.errors import MissingDependencyError
-from pspc_rs.experiments import mse_curves
-from pspc_rs.experiments.mse_figure import mse_figure
-from pspc_rs.experiments.noisy import DETERMINISTIC, Start
-from pspc_rs.experiments.table import Row
-from pspc_rs.files import replacing
+from pspc_rs.experiments import mse_curves, patches
+from pspc_rs.experiments.figures import save_figure, save_pictures
+from pspc_rs.experiments.mse_curves import NOISY_PROCESSES
+from pspc_rs.experiments.noisy_sets import DETERMINISTIC_SAMPLERS, Start
+from pspc_rs.experiments.results import Row
 from pspc_rs.provenance import Clock, provenance, save_record
 
 
 def _processes(context: click.Context, option: click.Parameter, value: str) -> list[str]:
     words = listed(context, option, value)
-    if not words or not set(words) <= set(mse_curves.PROCESSES):
-        raise click.BadParameter(f"{value!r}; allowed are {', '.join(mse_curves.PROCESSES)}")
+    if not words or not set(words) <= set(NOISY_PROCESSES):
+        raise click.BadParameter(f"{value!r}; allowed are {', '.join(NOISY_PROCESSES)}")
     return list(dict.fromkeys(words))
 
 
@@ -47,8 +46,10 @@ def _processes(context: click.Context, option: click.Parameter, value: str) -> l
 @click.option(
     "--process", default="forward,reverse", callback=_processes, metavar="LIST", help="forward, reverse or both."
 )
-@click.option("--n-samples", "--n", type=click.IntRange(min=2), default=256, help="Noisy images a noise level.")
-@click.option("--sampler", type=click.Choice(DETERMINISTIC), default="heun", help="Solver of the reverse trajectories.")
+@click.option("--n-samples", "--n", type=click.IntRange(min=2), default=256, help="Noisy images per noise level.")
+@click.option(
+    "--sampler", type=click.Choice(DETERMINISTIC_SAMPLERS), default="heun", help="Solver of the reverse trajectories."
+)
 @click.option(
     "--start",
     type=click.Choice(["noise", "data"]),
@@ -72,40 +73,32 @@ def compare(
 
     Forward: noisy images of the data. Reverse: images on the network's own sampling trajectories. Writes mse.csv (mean
     over pixels and images in [-1, 1] units, standard error over images), and mse.png and mse.pdf with its curves, next
-    to settings.json, times.csv and the trajectories. After an interruption the same command goes on; with other
-    denoisers, networks or settings it adds rows.
+    to results.sqlite (every row), settings.json, times.csv and the trajectories. After an interruption the same command
+    continues; with other denoisers, networks or settings it adds rows.
     """
     clock = Clock()
     options = Options(**others)
     wanted = named_options(target, options), named_options(denoisers, options)
     data = load(options.data, xflip=options.xflip)
     targets, models = ({name: build_model(own, data) for name, own in chosen.items()} for chosen in wanted)
-    try:
-        with progress_bar(0, "img", "comparing") as bar:
-            bar.smoothing = 0  # denoisers differ a lot in speed: the time left is reckoned from the mean
-
-            def report(done: float, total: float, what: str) -> None:
-                bar.total = total
-                bar.set_description(what, refresh=False)
-                bar.update(round(done) - bar.n)
-
-            rows = mse_curves.compare(
-                data,
-                targets,
-                models,
-                options.outdir,
-                sigmas=options.sigmas(),
-                processes=process,
-                n=options.n_samples,
-                seed=options.seed,
-                batch=options.batch,
-                sampler=sampler,
-                start=cast(Start, start),
-                sigma_range=(sigma_from, float("inf") if sigma_to is None else sigma_to),
-                report=report,
-            )
-    except KeyboardInterrupt as error:
-        raise Interrupted("Interrupted; finished levels are kept, the same command goes on") from error
+    # Denoisers differ a lot in speed: the time left is reckoned from the mean.
+    kept = "finished levels are kept, run the same command to continue"
+    with interruptible_bar("img", "comparing", kept, smoothing=0) as progress:
+        rows = mse_curves.compare(
+            data,
+            targets,
+            models,
+            options.outdir,
+            sigmas=options.sigmas(),
+            processes=process,
+            n=options.n_samples,
+            seed=options.seed,
+            batch=options.batch,
+            sampler=sampler,
+            start=cast(Start, start),
+            sigma_range=(sigma_from, float("inf") if sigma_to is None else sigma_to),
+            progress=progress,
+        )
     own = {"target": target, "denoisers": denoisers, "process": process, "sampler": sampler, "start": start}
     limits = {"sigma_from": sigma_from, "sigma_to": sigma_to}
     record = provenance("compare", {**options.as_dict(), **own, **limits}, data=data, clock=clock)
@@ -117,19 +110,16 @@ def compare(
 
 def _draw(rows: Sequence[Row], options: Options) -> None:
     try:
-        figure = mse_figure(rows)
+        figure = mse_curves.mse_figure(rows)
     except MissingDependencyError as error:
         click.echo(f"No figure is drawn: {error}", err=True)
         return
-    for suffix in ("png", "pdf"):
-        path = options.outdir / f"mse.{suffix}"
-        with replacing(path) as temporary:
-            figure.savefig(temporary, format=suffix, metadata={"CreationDate": None} if suffix == "pdf" else None)
+    for path in save_pictures(options.outdir / "mse", figure):
         click.echo(path)
 
 
 def _summary(rows: Sequence[Row]) -> str:
-    """The MSE as text, one block a process and target, one line a level, one column a denoiser."""
+    """The MSE as text, one block per process and target, one line per level, one column per denoiser."""
     blocks = []
     for process, target in dict.fromkeys((row["process"], row["target"]) for row in rows):
         chosen = [row for row in rows if (row["process"], row["target"]) == (process, target)]
@@ -141,3 +131,56 @@ def _summary(rows: Sequence[Row]) -> str:
             lines.append(f"{sigma:9.4g}" + "".join(cells[level, name].rjust(width) for name in names))
         blocks.append("\n".join(lines))
     return "\n\n".join(blocks)
+
+
+@click.command("patch-study")
+@options_for_many
+@noisy_options
+@click.option(
+    "--target",
+    default="empirical",
+    metavar="NETWORK|DENOISER",
+    help="What patch means are compared with: the optimal denoiser, or a network as module:callable.",
+)
+@click.option(
+    "--sides",
+    default=",".join(str(side) for side in patches.PAPER_SIDES),
+    callback=comma_list(int, "sides, such as 3,5,7"),
+    metavar="LIST",
+    help="Sides of patches, those of the paper for 32 x 32 images.",
+)
+@click.option(
+    "--max-windows", type=click.IntRange(min=1), help="Look at no more positions per side, drawn once.  [default: all]"
+)
+def patch_study(target: str, sides: list[int], max_windows: int | None, **others: Any) -> None:
+    """Study how good patch posterior means of each side are at each noise level.
+
+    Writes patch_study.csv, mean squared errors with standard errors over images, and patch_study.png, .pdf and .npz
+    with the curves. After an interruption the same command continues; with other settings it adds rows.
+    """
+    clock, (options, source) = Clock(), split_options(others)
+    ((name, chosen),) = named_options([target], options).items()
+    data = load(options.data, xflip=options.xflip)
+    model = build_model(chosen, data)
+    levels = source.chosen_levels(options)
+    with interruptible_bar("step", "patch study", "what is done is kept, run the same command to continue") as progress:
+        noisy = source.levels(options, data, model, progress)
+        study = patches.patch_study(
+            data,
+            model,
+            [noisy[level] for level, _ in levels],
+            [sigma for _, sigma in levels],
+            options.outdir / "patch_study.csv",
+            sides=sides,
+            max_windows=max_windows,
+            seed=options.seed,
+            batch=options.batch,
+            record={"noisy": noisy.settings},
+            progress=progress,
+        )
+    used = {**options.as_dict(), **vars(source), "target": target, "sides": sides, "max_windows": max_windows}
+    save_record(options.outdir / "patch_study_run.json", provenance("patch-study", used, data=data, clock=clock))
+    figure = patches.patch_study_figure(study, f"{source.process} z, against {name}")
+    numbers = {name: getattr(study, name) for name in ("sides", "sigmas", "mse", "standard_error")}
+    for path in [options.outdir / "patch_study.csv", *save_figure(options.outdir / "patch_study", figure, numbers)]:
+        click.echo(path)

@@ -4,19 +4,24 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
-from numpy.typing import NDArray
 
-from pspc_rs.cli.arrays import read_noisy
-from pspc_rs.cli.models import Model, build_model, check_options, checksums, network_of, schedule_of
-from pspc_rs.cli.options import Options, input_file, shared_options
-from pspc_rs.cli.progress import progress_bar
+from pspc_rs.cli.inputs import read_noisy
+from pspc_rs.cli.options import (
+    Options,
+    build_model,
+    check_options,
+    checksums,
+    input_file,
+    network_of,
+    schedule_of,
+    shared_options,
+)
 from pspc_rs.data import load
-from pspc_rs.denoisers import Denoiser
-from pspc_rs.denoisers.base import Progress
 from pspc_rs.errors import InvalidValueError
-from pspc_rs.experiments.noisy import forward_noisy
-from pspc_rs.files import replacing
+from pspc_rs.experiments.evaluate import denoise as denoise_in_batches
+from pspc_rs.experiments.noisy_sets import forward_noisy
+from pspc_rs.outputs import save_array
+from pspc_rs.progress import ProgressBar
 from pspc_rs.provenance import Clock, provenance, save_record
 from pspc_rs.samplers import noise_source
 
@@ -44,10 +49,12 @@ def denoise(t_idx: int, z: Path | None, **shared: Any) -> None:
         noisy = read_noisy(z, options.n_samples, data, row=t_idx, rows=options.n_steps)
         drawn = None
     model = build_model(options, data)
-    denoised = _denoise(model, noisy, sigma, options)
+    with ProgressBar("img", options.denoiser, total=options.n_samples) as progress:
+        denoised = denoise_in_batches(
+            model, noisy, sigma, options.batch, name=f"--denoiser {options.denoiser}", progress=progress
+        )
     output = options.outdir / f"{options.denoiser}_outputs_t_{t_idx:02d}_of_{options.n_steps:02d}.npy"
-    with replacing(output) as temporary, temporary.open("wb") as file:
-        np.save(file, denoised)
+    save_array(output, denoised)
     schedule = schedule_of(model)
     record = provenance(
         "denoise",
@@ -72,21 +79,3 @@ def _level(options: Options, t_idx: int) -> float:
             f"--t-idx is {t_idx}; allowed are 0 to {options.n_steps - 1} with --n-steps {options.n_steps}"
         )
     return float(options.sigmas()[t_idx])
-
-
-def _denoise(model: Model, noisy: NDArray[Any], sigma: float, options: Options) -> NDArray[np.float32]:
-    denoised = np.empty(noisy.shape, np.float32)
-    with progress_bar(options.n_samples, "img", options.denoiser) as bar:
-        for batch in options.batches():
-            if isinstance(model, Denoiser):
-                denoised[batch] = model(noisy[batch], sigma, progress=_within(batch, bar))
-            else:
-                denoised[batch] = model(noisy[batch], sigma)
-            bar.update(batch.stop - bar.n)
-    return denoised
-
-
-def _within(batch: slice, bar: Any) -> Progress:
-    """Progress within a batch as progress of the bar."""
-    size = batch.stop - batch.start
-    return lambda done, total: bar.update(batch.start + size * done // total - bar.n)

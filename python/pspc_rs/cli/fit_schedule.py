@@ -7,17 +7,18 @@ from typing import Any
 import click
 import numpy as np
 
-from pspc_rs.cli.models import build_model, named_options
-from pspc_rs.cli.noisy_source import NoisySource, noisy_options, split_options
-from pspc_rs.cli.options import Options, options_for_many
-from pspc_rs.cli.progress import ticking
+from pspc_rs.cli.front import interruptible_bar
+from pspc_rs.cli.inputs import NoisySource, noisy_options, split_options
+from pspc_rs.cli.options import Options, build_model, comma_list, named_options, options_for_many
 from pspc_rs.data import ImageSet, load
 from pspc_rs.errors import MissingDependencyError
-from pspc_rs.experiments.figure_files import save_figure, save_table
+from pspc_rs.experiments.figures import save_figure
 from pspc_rs.experiments.fit_families import Family, Sides, Thresholds
 from pspc_rs.experiments.fitting import Fit, Outside, fit_figure
 from pspc_rs.experiments.fitting import fit_schedule as fit
 from pspc_rs.experiments.tuning import Tuned, tune_cfdm, tune_snis
+from pspc_rs.outputs import save_table
+from pspc_rs.progress import Progress
 from pspc_rs.provenance import Clock, provenance, save_record
 from pspc_rs.schedules import resolve_patch_schedule, resolve_threshold_schedule
 
@@ -27,13 +28,8 @@ _SMOOTHINGS = (0.1, 0.2, 0.3, 0.5, 0.7, 1.0)
 _NEIGHBORS = (16, 64, 256, 1024)
 
 
-def _numbers(context: click.Context, option: click.Parameter, value: str | None) -> list[float | str] | None:
-    if value is None:
-        return None
-    try:
-        return [word.strip() if word.strip() == "full" else float(word) for word in value.split(",")]
-    except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no comma list of numbers, such as 3,5,7,full") from error
+def _number(text: str) -> float | str:
+    return text if text == "full" else float(text)
 
 
 @click.command("fit-schedule")
@@ -56,7 +52,7 @@ def _numbers(context: click.Context, option: click.Parameter, value: str | None)
 @click.option(
     "--candidates",
     metavar="LIST",
-    callback=_numbers,
+    callback=comma_list(_number, "numbers, such as 3,5,7,full"),
     help="Sides, thresholds, smoothings or numbers of neighbours to try.  [default: a few]",
 )
 @click.option(
@@ -73,7 +69,7 @@ def fit_schedule(
 
     Writes NAME.json, a schedule as --patch-sizes and --thresholds take it, with its origin and curves; fit.csv, the
     error of every candidate at every level; and NAME_curves.png, .pdf, .npz and .csv. Every error is kept: after an
-    interruption the same command goes on. For cfdm and snis, NAME.json holds the settings and NAME.csv the errors.
+    interruption the same command continues. For cfdm and snis, NAME.json holds the settings and NAME.csv the errors.
     """
     clock, (options, source) = Clock(), split_options(others)
     chosen = None if target == _CLEAN else next(iter(named_options([target], options).values()))
@@ -84,8 +80,8 @@ def fit_schedule(
     data = load(options.data, xflip=options.xflip)
     model = None if chosen is None else build_model(chosen, data)
     wanted = source.clean(options, data) if model is None else model
-    with ticking("step", "fitting") as tick:
-        noisy = source.levels(options, data, model, lambda done, total: tick(done, total, "trajectories"))
+    with interruptible_bar("step", "fitting", "what is done is kept, run the same command to continue") as progress:
+        noisy = source.levels(options, data, model, progress)
         used = {**options.as_dict(), **vars(source), "target": target, "fit": family, "candidates": candidates}
         origin: dict[str, Any] = {
             "noisy": noisy.settings,
@@ -94,7 +90,14 @@ def fit_schedule(
         }
         if family in _BASELINES:
             tuned = _tune(
-                family, candidates, data=data, model=model, noisy=noisy, options=options, source=source, tick=tick
+                family,
+                candidates,
+                data=data,
+                model=model,
+                noisy=noisy,
+                options=options,
+                source=source,
+                progress=progress,
             )
             _save_tuned(
                 options.outdir / name, family, tuned, provenance("fit-schedule", used, data=data, clock=clock, **origin)
@@ -112,7 +115,7 @@ def fit_schedule(
             outside=_outside(outside, family, options, data),
             batch=options.batch,
             record=origin,
-            tick=tick,
+            progress=progress,
         )
     _save(options.outdir / name, fitted)
     save_record(options.outdir / f"{name}_run.json", provenance("fit-schedule", used, data=data, clock=clock, **origin))
@@ -120,12 +123,12 @@ def fit_schedule(
 
 def _family(family: str, candidates: list[Any] | None, options: Options, data: ImageSet) -> Family:
     if family == "pspc_sq":
-        return Sides(data, None if candidates is None else [_whole(one) for one in candidates])
+        return Sides(data, None if candidates is None else [_integer_if_whole(one) for one in candidates])
     heatmaps = np.load(Path(str(options.heatmaps)), mmap_mode="r", allow_pickle=False)
     return Thresholds(data, heatmaps, options.sigmas().tolist(), candidates)
 
 
-def _whole(value: float | str) -> Any:
+def _integer_if_whole(value: float | str) -> Any:
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
@@ -150,16 +153,15 @@ def _tune(
     noisy: Any,
     options: Options,
     source: NoisySource,
-    tick: Callable[[int, int, str], object],
+    progress: Progress,
 ) -> Tuned:
-    low, high = source.limits
-    levels = [(level, sigma) for level, sigma in enumerate(options.sigmas().tolist()) if low <= sigma <= high]
+    levels = source.chosen_levels(options)
     z, sigmas = [noisy[level] for level, _ in levels], [sigma for _, sigma in levels]
-    shared: Any = {"seed": options.seed, "batch": options.batch, "tick": tick}
+    shared: Any = {"seed": options.seed, "batch": options.batch, "progress": progress}
     if family == "cfdm":
         smoothings = candidates or _SMOOTHINGS
         return tune_cfdm(data, model, z, sigmas, smoothings, num_noises=options.num_noises, **shared)
-    neighbors = [_whole(one) for one in candidates or _NEIGHBORS]
+    neighbors = [_integer_if_whole(one) for one in candidates or _NEIGHBORS]
     return tune_snis(data, model, z, sigmas, neighbors, num_draws=options.num_draws, **shared)
 
 

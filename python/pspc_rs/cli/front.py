@@ -1,11 +1,14 @@
-"""The front door: spelling of options, and the one place where exceptions become messages and exit codes."""
+"""The group of all commands: spelling of options, exceptions as messages and exit codes, progress, Ctrl-C."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import click
 
 from pspc_rs import __version__
 from pspc_rs.errors import PspcError
+from pspc_rs.progress import ProgressBar
 
 _INTERRUPTED = 130
 
@@ -20,7 +23,7 @@ class Interrupted(click.ClickException):
         click.echo(self.message, file=file, err=file is None)
 
 
-class FrontDoor(click.Group):
+class CommandGroup(click.Group):
     """A group of commands whose exceptions end in one line on stderr: exit code 1, 2 for usage, 130 for Ctrl-C."""
 
     def invoke(self, ctx: click.Context) -> Any:
@@ -33,13 +36,30 @@ class FrontDoor(click.Group):
             raise click.ClickException(" ".join(str(error).split())) from error
 
 
+@contextmanager
+def interruptible_bar(unit: str, what: str, kept: str, *, smoothing: float = 0.3) -> Iterator[ProgressBar]:
+    """A progress bar for long work; Ctrl-C becomes a message that says what is kept.
+
+    Args:
+        unit: what is counted.
+        what: what is being worked on.
+        kept: the end of the message: what is kept, and how to continue.
+        smoothing: see `ProgressBar`.
+    """
+    try:
+        with ProgressBar(unit, what, smoothing=smoothing) as bar:
+            yield bar
+    except KeyboardInterrupt as error:
+        raise Interrupted(f"Interrupted; {kept}") from error
+
+
 def _spelling(name: str) -> str:
     """One spelling for options and choices: --t_idx is --t-idx, --S_churn is --s-churn."""
     return name.replace("_", "-").lower()
 
 
 @click.group(
-    cls=FrontDoor,
+    cls=CommandGroup,
     context_settings={
         "token_normalize_func": _spelling,
         "help_option_names": ["-h", "--help"],

@@ -1,11 +1,15 @@
-"""`pspc-rs info`: what is installed and what it runs on."""
+"""`pspc-rs info` and `pspc-rs data`: what is installed, and what data sets hold."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import click
+import numpy as np
 
 from pspc_rs import cuda
+from pspc_rs.cli.options import comma_list
+from pspc_rs.data import ImageSet, load, save_edm_zip
 from pspc_rs.provenance import build, installed_version, versions
 
 _OPTIONAL = {
@@ -13,8 +17,11 @@ _OPTIONAL = {
     "download": "pooch",
     "demo": "scikit-learn",
     "plot": "matplotlib",
+    "report": "jinja2",
     "cuda": "nvidia-cuda-nvrtc",
 }
+_SPLIT = click.option("--split", type=click.Choice(["train", "test"]), default="train", help="Which part of the data.")
+_SRC = click.argument("src", metavar="PATH|NAME")
 
 
 @click.command()
@@ -38,3 +45,56 @@ def info(as_json: bool) -> None:
 def _facts() -> dict[str, Any]:
     extras = {extra: {"distribution": name, "version": installed_version(name)} for extra, name in _OPTIONAL.items()}
     return {"build": {**build(), "cuda": cuda.state()}, "versions": versions(), "extras": extras}
+
+
+@click.group()
+def data() -> None:
+    """Look at data sets, and convert them to EDM archives."""
+
+
+@data.command()
+@_SRC
+@click.argument("dst", type=click.Path(dir_okay=False, path_type=Path), metavar="DST.zip")
+@click.option("--max-size", type=click.IntRange(min=1), help="At most so many images, counted after --classes.")
+@click.option(
+    "--classes",
+    metavar="LIST",
+    callback=comma_list(int, "integers, such as 0,3,5"),
+    help="Comma list of the labels to keep.",
+)
+@_SPLIT
+def convert(src: str, dst: Path, max_size: int | None, classes: list[int] | None, split: str) -> None:
+    """Convert a data set to an archive in EDM's layout: stored PNGs and dataset.json."""
+    images = load(src, max_size=max_size, classes=classes, split=split)
+    save_edm_zip(images, dst)
+    click.echo(f"{dst}: {_counted(images)}")
+
+
+@data.command("info")
+@_SRC
+@_SPLIT
+def data_info(src: str, split: str) -> None:
+    """Show size, shape, type, labels, fingerprint and memory of a data set."""
+    images = load(src, split=split)
+    lines = {
+        "name": images.name,
+        "images": images.num_stored,
+        "shape": f"{list(images.shape)} [channels, height, width]",
+        "dtype": images.dtype.name,
+        "labels": _histogram(images),
+        "fingerprint": images.fingerprint,
+        "memory": f"{images.images.nbytes / 2**20:.1f} MiB",
+    }
+    for name, value in lines.items():
+        click.echo(f"{name:<12}{value}")
+
+
+def _counted(images: ImageSet) -> str:
+    return f"{images.num_stored} image{'s' * (images.num_stored != 1)} of {list(images.shape)}"
+
+
+def _histogram(images: ImageSet) -> str:
+    if images.labels is None:
+        return "none"
+    labels, counts = np.unique(images.labels, return_counts=True)
+    return ", ".join(f"{label}: {count}" for label, count in zip(labels.tolist(), counts.tolist(), strict=True))

@@ -27,7 +27,7 @@ def convert(src: Path, dst: Path, dtype: str) -> None:
     Nothing in the pickle is executed; a pickle with anything but a network of EDM in it is refused.
     """
     import_torch("pspc-rs network")
-    from pspc_rs.networks.edm_pickle.convert import convert_edm_pickle
+    from pspc_rs.networks import convert_edm_pickle
 
     net: Any = convert_edm_pickle(src, dst, dtype=dtype)
     click.echo(f"{dst}: {type(net).__name__} of {type(net.model).__name__}, {_parameters(net)} parameters")

@@ -7,15 +7,24 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.cli.arrays import read_noisy
-from pspc_rs.cli.front import Interrupted
-from pspc_rs.cli.models import Model, build_model, check_options, checksums, network_of, schedule_of
-from pspc_rs.cli.options import Options, input_file, shared_options
-from pspc_rs.cli.progress import progress_bar
+from pspc_rs.cli.front import interruptible_bar
+from pspc_rs.cli.inputs import read_noisy
+from pspc_rs.cli.options import (
+    BuiltModel,
+    Options,
+    build_model,
+    check_options,
+    checksums,
+    input_file,
+    network_of,
+    schedule_of,
+    shared_options,
+)
 from pspc_rs.data import ImageSet, load
 from pspc_rs.images import image_grid, save_png
-from pspc_rs.provenance import Clock, build, describe_data, provenance, versions
-from pspc_rs.runs import BatchRun
+from pspc_rs.outputs import ResumableArray
+from pspc_rs.progress import Steps
+from pspc_rs.provenance import Clock, describe_data, machine_settings, provenance
 from pspc_rs.samplers import SAMPLERS, initial_noise, noise_source
 
 _HISTORICAL = {"huen": "heun"}
@@ -41,12 +50,12 @@ _NOT_SETTINGS = ("outdir", "device", "data", "heatmaps", "patch_sizes", "thresho
 @click.option("--s-max", type=float, help="edm: highest noise level at which noise is added.  [default: no limit]")
 @click.option("--s-noise", type=float, help="edm: standard deviation of the added noise.  [default: 1]")
 @click.option("--save-images", is_flag=True, help="Also write a grid of the samples as a PNG file.")
-@click.option("--resume", is_flag=True, help="Go on with an earlier run that was stopped.")
+@click.option("--resume", is_flag=True, help="Continue an earlier run that was stopped.")
 def sample(sampler: str, z_init: Path | None, save_images: bool, resume: bool, **others: Any) -> None:
     """Draw samples with a denoiser.
 
     Writes {denoiser}_samples.npy, float32 [N, C, H, W] in [-1, 1] units, not clipped, and a .json file with every
-    setting beside it. Every finished batch is kept: after an interruption the same command with --resume goes on, and
+    setting beside it. Every finished batch is kept: after an interruption the same command with --resume continues, and
     ends with the same bytes as if nothing had happened.
     """
     clock = Clock()
@@ -63,17 +72,19 @@ def sample(sampler: str, z_init: Path | None, save_images: bool, resume: bool, *
         "initial_noise": f"{noise_source()} generator" if z_init is None else "file",
         "solver": solver,
     }
-    run = BatchRun(options.outdir / f"{options.denoiser}_samples.npy", _settings(options, data, facts), resume=resume)
-    if not run.complete:
-        kept = len(options.batches()) - len(run.pending(len(options.batches())))
-        _sample_batches(run, model, start, options, solver)
+    batches = options.batches()
+    settings = _settings(options, data, facts)
+    samples = ResumableArray(options.outdir / f"{options.denoiser}_samples.npy", settings, resume=resume)
+    if not samples.complete:
+        kept = len(batches) - len(samples.pending(len(batches)))
+        _sample_batches(samples, model, start, options, solver)
         used = {**options.as_dict(), "sampler": sampler, "z_init": z_init, "resume": resume}
         record = provenance("sample", used, data=data, clock=clock, **facts, batches_kept_from_earlier_run=kept)
-        run.finish(len(options.batches()), record)
-    click.echo(f"{run.output}{' is complete already' if run.complete else ''}")
+        samples.finish(len(batches), record)
+    click.echo(f"{samples.output}{' is complete already' if samples.complete else ''}")
     if save_images:
-        picture = run.output.with_suffix(".png")
-        save_png(picture, image_grid(np.load(run.output)))
+        picture = samples.output.with_suffix(".png")
+        save_png(picture, image_grid(np.load(samples.output)))
         click.echo(picture)
 
 
@@ -94,27 +105,27 @@ def _start(options: Options, data: ImageSet, z_init: Path | None) -> NDArray[Any
 def _settings(options: Options, data: ImageSet, facts: dict[str, Any]) -> dict[str, Any]:
     """Everything that decides the bytes of the output."""
     chosen = {name: value for name, value in options.as_dict().items() if name not in _NOT_SETTINGS}
-    return {**chosen, "data": describe_data(data), **facts, "versions": versions(), "isa": build()["isa"]}
+    return {**chosen, "data": describe_data(data), **facts, **machine_settings()}
 
 
-def _sample_batches(run: BatchRun, model: Model, start: NDArray[Any], options: Options, solver: dict[str, Any]) -> None:
+def _sample_batches(
+    samples: ResumableArray, model: BuiltModel, start: NDArray[Any], options: Options, solver: dict[str, Any]
+) -> None:
     batches, sigmas = options.batches(), options.sigmas(include_zero=True)
-    pending = run.pending(len(batches))
-    steps, done = options.n_steps * len(batches), options.n_steps * (len(batches) - len(pending))
-    try:
-        with progress_bar(steps, "step", options.denoiser, done) as bar:
-            for index in pending:
-                bar.set_postfix_str(f"{batches[index].start}/{options.n_samples} samples")
-                step = _sampler(solver, options.seed, index)
-                samples = step(model, start[batches[index]], sigmas, callback=lambda told: bar.update())
-                run.keep(index, samples.astype(np.float32))
-            bar.set_postfix_str(f"{options.n_samples}/{options.n_samples} samples")
-    except KeyboardInterrupt as error:
-        raise Interrupted("Interrupted; finished batches are kept, the same command with --resume goes on") from error
+    pending = samples.pending(len(batches))
+    kept = "finished batches are kept, run the same command with --resume to continue"
+    with interruptible_bar("step", options.denoiser, kept) as progress:
+        steps = Steps(progress, options.n_steps * len(batches), options.n_steps * (len(batches) - len(pending)))
+        for index in pending:
+            progress.describe(f"{options.denoiser}, {batches[index].start}/{options.n_samples} samples")
+            solve = _sampler(solver, options.seed, index)
+            drawn = solve(model, start[batches[index]], sigmas, callback=lambda step: steps.finish())
+            samples.keep(index, drawn.astype(np.float32))
+        progress.describe(f"{options.denoiser}, {options.n_samples}/{options.n_samples} samples")
 
 
 def _sampler(solver: dict[str, Any], seed: int, index: int) -> Any:
-    """The sampler for one batch; noise added on the way differs from batch to batch."""
+    """The sampler for one batch; noise that it adds differs between batches."""
     name, given = solver["name"], {key: value for key, value in solver.items() if key != "name"}
     if name == "edm":
         given["noise"] = int(np.random.SeedSequence((seed, index)).generate_state(1)[0])

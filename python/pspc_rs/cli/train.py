@@ -1,26 +1,25 @@
 """`pspc-rs train`: train a denoising network, which can be resumed."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, Self
 
 import click
 
 from pspc_rs.arrays import import_torch
 from pspc_rs.cli.front import Interrupted
-from pspc_rs.cli.progress import progress_bar
 from pspc_rs.data import load
+from pspc_rs.progress import ProgressBar
 from pspc_rs.training import PRESETS, RunOptions, TrainSettings, preset
 
 _COUNT = click.IntRange(min=1)
-_NONE_OR_MORE = click.IntRange(min=0)
+_COUNT_OR_0 = click.IntRange(min=0)
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 _SHARE = click.FloatRange(min=0, max=1, max_open=True)
 
-# Options of the networks by the argument that they set, for the architectures that have it.
-_SHAPE = {
+# Which argument of each architecture an option sets.
+_ARCHITECTURE_OPTIONS = {
     "channels": {"SongUNet": "model_channels", "DhariwalUNet": "model_channels", "DiT": "hidden_size"},
     "blocks": {"SongUNet": "num_blocks", "DhariwalUNet": "num_blocks", "DiT": "depth"},
     "channel_mult": {"SongUNet": "channel_mult", "DhariwalUNet": "channel_mult"},
@@ -30,8 +29,8 @@ _SHAPE = {
     "dropout": dict.fromkeys(("SongUNet", "DhariwalUNet", "DiT"), "dropout"),
     "label_dropout": dict.fromkeys(("SongUNet", "DhariwalUNet", "DiT"), "label_dropout"),
 }
-# Options that set a field of the settings of another name or of the same.
-_SETTINGS = {
+# Which field of the settings an option sets.
+_SETTINGS_OPTIONS = {
     "process": "process",
     "images": "images",
     "batch": "batch",
@@ -42,7 +41,7 @@ _SETTINGS = {
     "cond": "conditional",
     "seed": "seed",
 }
-_RUN = (
+_RUN_OPTIONS = (
     "device",
     "micro_batch",
     "tf32",
@@ -54,13 +53,13 @@ _RUN = (
 )
 
 
-def _whole_numbers(context: click.Context, option: click.Parameter, value: str | None) -> list[int] | None:
+def _integers(context: click.Context, option: click.Parameter, value: str | None) -> list[int] | None:
     if value is None:
         return None
     try:
         return [int(word) for word in value.split(",") if word]
     except ValueError as error:
-        raise click.BadParameter(f"{value!r} is no comma list of whole numbers, such as 1,2,2") from error
+        raise click.BadParameter(f"{value!r} is no comma list of integers, such as 1,2,2") from error
 
 
 @click.command()
@@ -77,34 +76,34 @@ def _whole_numbers(context: click.Context, option: click.Parameter, value: str |
 @click.option("--resume", is_flag=True, help="Go on with the run in the folder, or begin one if there is none.")
 @click.option("--images", type=_COUNT, help="Length of the run: images seen, however often each.  [default: preset]")
 @click.option("--steps", type=_COUNT, help="Length of the run in steps, instead of --images.")
-@click.option("--batch", type=_COUNT, help="Images a step, over all processes.  [default: preset]")
+@click.option("--batch", type=_COUNT, help="Images per step, over all ranks.  [default: preset]")
 @click.option("--micro-batch", type=_COUNT, help="Most images at once on a device.  [default: all of its share]")
 @click.option("--lr", type=_POSITIVE, help="Learning rate of Adam.  [default: preset]")
-@click.option("--lr-ramp", type=_NONE_OR_MORE, help="Images over which it grows from 0.  [default: 5 %, at most 10 M]")
-@click.option("--ema", type=_NONE_OR_MORE, help="Half-life of the averaged weights in images.  [default: preset]")
+@click.option("--lr-ramp", type=_COUNT_OR_0, help="Images over which it grows from 0.  [default: 5 %, at most 10 M]")
+@click.option("--ema", type=_COUNT_OR_0, help="Half-life of the averaged weights in images.  [default: preset]")
 @click.option("--augment", type=click.FloatRange(0, 1), help="Probability of augmentations.  [default: preset]")
 @click.option("--dropout", type=_SHARE, help="Dropout.  [default: preset]")
 @click.option("--process", type=click.Choice(["edm", "vp", "ve"]), help="Preconditioner and loss.  [default: preset]")
-@click.option("--cond/--uncond", default=None, help="Tell the network the images' classes.  [default: preset]")
-@click.option("--label-dropout", type=_SHARE, help="Share of classes that are not told.  [default: 0]")
+@click.option("--cond/--uncond", default=None, help="Give the network the images' classes.  [default: preset]")
+@click.option("--label-dropout", type=_SHARE, help="Share of classes that are dropped.  [default: 0]")
 @click.option("--xflip/--no-xflip", default=False, help="Count horizontal flips as further data.")
 @click.option("--max-size", type=_COUNT, help="At most so many images of the data.")
 @click.option("--channels", type=_COUNT, help="Width: channels of a U-Net, hidden size of a DiT.  [default: preset]")
-@click.option("--blocks", type=_COUNT, help="Blocks a level of a U-Net, depth of a DiT.  [default: preset]")
-@click.option("--channel-mult", callback=_whole_numbers, metavar="LIST", help="U-Net: width of each level.")
-@click.option("--attn-resolutions", callback=_whole_numbers, metavar="LIST", help="U-Net: sides with attention.")
+@click.option("--blocks", type=_COUNT, help="Blocks per level of a U-Net, depth of a DiT.  [default: preset]")
+@click.option("--channel-mult", callback=_integers, metavar="LIST", help="U-Net: width of each level.")
+@click.option("--attn-resolutions", callback=_integers, metavar="LIST", help="U-Net: sides with attention.")
 @click.option("--patch", type=_COUNT, help="DiT: side of a patch.  [default: preset]")
 @click.option("--heads", type=_COUNT, help="DiT: attention heads.  [default: preset]")
 @click.option("--bf16", is_flag=True, help="Run the network in bfloat16; weights and loss stay in float32.")
 @click.option("--compile", "compiled", is_flag=True, help="Pass the network through torch.compile.")
 @click.option("--tf32", is_flag=True, help="Allow CUDA to round factors to 10 bits.")
 @click.option("--device", default="auto", metavar="auto|cpu|cuda", help="Where to compute.")
-@click.option("--seed", type=_NONE_OR_MORE, default=0, help="Seed of weights, order, noise and dropout.")
+@click.option("--seed", type=_COUNT_OR_0, default=0, help="Seed of weights, order, noise and dropout.")
 @click.option("--log-every", type=_COUNT, help="Images between lines of the log.  [default: run / 1000]")
 @click.option("--sample-every", type=_COUNT, help="Images between pictures of samples.  [default: run / 20]")
 @click.option("--checkpoint-every", type=_COUNT, help="Images between checkpoints.  [default: run / 100]")
-@click.option("--num-samples", type=_NONE_OR_MORE, default=64, help="Samples in a picture, 0 for none.")
-@click.option("--evaluate-images", type=_NONE_OR_MORE, default=256, help="Images of an evaluation, 0 for none.")
+@click.option("--num-samples", type=_COUNT_OR_0, default=64, help="Samples in a picture, 0 for none.")
+@click.option("--evaluate-images", type=_COUNT_OR_0, default=256, help="Images of an evaluation, 0 for none.")
 @click.option("--fp16-network", is_flag=True, help="Save the finished network in half precision.")
 def train(arch: str, data: str, outdir: Path, resume: bool, **options: Any) -> None:
     """Train a denoising network.
@@ -118,18 +117,20 @@ def train(arch: str, data: str, outdir: Path, resume: bool, **options: Any) -> N
     Several GPUs: torchrun --nproc-per-node 8 --no-python pspc-rs train ...
     """
     import_torch("training")
-    from pspc_rs.training.processes import is_first_process
+    from pspc_rs.training.ranks import is_first_rank
     from pspc_rs.training.trainer import train as run
 
     settings = _settings(arch, options)
-    how = RunOptions(
-        compile=options["compiled"], half_precision=options["fp16_network"], **{name: options[name] for name in _RUN}
+    run_options = RunOptions(
+        compile=options["compiled"],
+        half_precision=options["fp16_network"],
+        **{name: options[name] for name in _RUN_OPTIONS},
     )
     images = load(data, xflip=options["xflip"], max_size=options["max_size"])
-    shown = is_first_process()
+    shown = is_first_rank()
     try:
-        with _bar(arch) as show:
-            path = run(images, outdir, settings, how, resume=resume, progress=show if shown else None)
+        with _RunBar(arch) as bar:
+            path = run(images, outdir, settings, run_options, resume=resume, progress=bar if shown else None)
     except KeyboardInterrupt as error:
         raise Interrupted("Interrupted; the same command with --resume goes on from where it stopped") from error
     if shown:
@@ -140,13 +141,13 @@ def _settings(arch: str, options: dict[str, Any]) -> TrainSettings:
     """The preset with what the options change."""
     base = preset(arch)
     kwargs = dict(base.architecture_kwargs)
-    for option, names in _SHAPE.items():
+    for option, names in _ARCHITECTURE_OPTIONS.items():
         if options[option] is None:
             continue
         if base.architecture not in names:
             raise click.UsageError(f"--{option.replace('_', '-')} is not for --arch {arch}")
         kwargs[names[base.architecture]] = options[option]
-    changed = {field: options[option] for option, field in _SETTINGS.items() if options[option] is not None}
+    changed = {field: options[option] for option, field in _SETTINGS_OPTIONS.items() if options[option] is not None}
     if options["steps"] is not None:
         if options["images"] is not None:
             raise click.UsageError("--steps and --images both say how long to train; give one of them")
@@ -156,20 +157,28 @@ def _settings(arch: str, options: dict[str, Any]) -> TrainSettings:
     return replace(base, architecture_kwargs=kwargs, **changed)
 
 
-@contextmanager
-def _bar(what: str) -> Iterator[Callable[[int, int, float | None], None]]:
-    """What shows images seen, images a second, the time left and the loss; it begins where the run does."""
-    bars: list[Any] = []
+class _RunBar:
+    """Images seen, images per second, the time left and the loss, in a bar that begins where the run does."""
 
-    def show(done: int, total: int, loss: float | None) -> None:
-        if not bars:
-            bars.append(progress_bar(total, "img", what, done))
-        if loss is not None:
-            bars[0].set_postfix_str(f"loss {loss:.4f}", refresh=False)
-        bars[0].update(done - bars[0].n)
+    def __init__(self, what: str) -> None:
+        self._what = what
+        self._bar: ProgressBar | None = None
 
-    try:
-        yield show
-    finally:
-        for bar in bars:
-            bar.close()
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar is None:
+            self._bar = ProgressBar("img", self._what, total=total, done=done)
+        self._bar(done, total)
+
+    def describe(self, what: str) -> None:
+        self._what = what
+        if self._bar is not None:
+            self._bar.describe(what)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self._bar is not None:
+            self._bar.__exit__(kind, error, trace)

@@ -1,7 +1,5 @@
 """Data sets: `ImageSet`, the readers of every file format, and `load`, which finds the right one."""
 
-from pspc_rs.data.cache import cache_dir
-from pspc_rs.data.edm_zip import save_edm_zip
 from pspc_rs.data.image_set import ImageSet, to_float
 from pspc_rs.data.load import NAMES, load
 from pspc_rs.data.readers import (
@@ -11,8 +9,9 @@ from pspc_rs.data.readers import (
     read_idx,
     read_npy,
     read_npz,
-    read_torch_dataset,
+    save_edm_zip,
 )
+from pspc_rs.files import cache_dir
 
 __all__ = [
     "NAMES",
@@ -29,3 +28,6 @@ __all__ = [
     "save_edm_zip",
     "to_float",
 ]
+
+read_torch_dataset = ImageSet.from_torch
+"""The images of a torch `Dataset`, as `ImageSet.from_torch` reads them."""

@@ -1,4 +1,4 @@
-"""The training images as every other room sees them: an `ImageSet`."""
+"""`ImageSet`: the images of a data set, with their labels and flips."""
 
 import hashlib
 from collections.abc import Collection, Iterator
@@ -8,23 +8,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.data.arrays import (
-    Choice,
-    Pixels,
-    as_choice,
-    as_flag,
-    as_indices,
-    as_labels,
-    as_numpy,
-    as_pixels,
-    choose,
-    chunks,
-)
+from pspc_rs.arrays import as_numpy
+from pspc_rs.checks import flag, integer
+from pspc_rs.data.image_arrays import Choice, Pixels, as_choice, as_indices, as_stored, choose, chunks
+from pspc_rs.data.torch_dataset import read_items
 from pspc_rs.errors import DTypeError
+from pspc_rs.progress import Progress
 
 
 def to_float(pixels: object) -> NDArray[np.float32]:
-    """Pixels in the unit of the denoisers: u8 mapped to [-1, 1], float32 as it is.
+    """Pixels in the unit of the denoisers: uint8 mapped to [-1, 1], float32 unchanged.
 
     x = u / 127.5 - 1 for a byte u, so 0 becomes -1 and 255 becomes 1 (the convention of EDM, Karras et al. 2022).
 
@@ -32,7 +25,7 @@ def to_float(pixels: object) -> NDArray[np.float32]:
         pixels: array or tensor of any shape, uint8 or float32.
 
     Returns:
-        float32 array of the same shape. Bytes give a new array; float32 is handed back without a copy.
+        float32 array of the same shape. Bytes give a new array; float32 is returned without a copy.
 
     Raises:
         DTypeError: the dtype is neither uint8 nor float32.
@@ -56,9 +49,9 @@ def to_float(pixels: object) -> NDArray[np.float32]:
 class ImageSet:
     """A data set {x_1 .. x_N} of images of one size, with optional labels and horizontal flips.
 
-    Bytes u stand for pixels u / 127.5 - 1; float pixels are taken as they are. A C-contiguous uint8 or float32 array
+    Bytes u stand for pixels u / 127.5 - 1; float pixels are not changed. A C-contiguous uint8 or float32 array
     (a ``np.memmap`` included) is held without a copy, so a data set may be larger than memory; do not write to it
-    afterwards. Flips are never stored: with `xflip` the set counts 2 N images, all originals first, then all of them
+    afterwards. Flips are not stored: with `xflip` the set has 2 N images, all originals first, then all of them
     mirrored left to right.
 
     Args:
@@ -86,9 +79,8 @@ class ImageSet:
     def __init__(self, images: object, labels: object = None, xflip: bool = False, *, name: str = "array") -> None:
         if not isinstance(name, str):
             raise DTypeError(f"name is {name!r}; allowed is a string")
-        self._images = as_pixels(images)
-        self._labels = None if labels is None else as_labels(labels, len(self._images))
-        self._xflip = as_flag(xflip, "xflip")
+        self._images, self._labels = as_stored(images, labels)
+        self._xflip = flag("xflip", xflip)
         self._name = name
 
     @classmethod
@@ -100,31 +92,52 @@ class ImageSet:
         xflip: bool = False,
         max_size: int | None = None,
         classes: Collection[int] | None = None,
-        progress: bool | None = None,
+        progress: bool | Progress | None = None,
         name: str | None = None,
     ) -> "ImageSet":
-        """The images of a torch `Dataset`; `read_torch_dataset` says what the arguments mean.
+        """The images of a map-style torch `Dataset`: anything with ``__len__`` and ``__getitem__``.
+
+        Each item is an image or a tuple that starts with (image, label). An image is a Pillow image, or a tensor or
+        array [C, H, W] or [H, W] of uint8 or floats. Items are read once, in order; torch itself is not imported.
+
+        Args:
+            dataset: the data set.
+            value_range: (low, high) of float pixels, mapped linearly to [-1, 1]: (0, 1) is what torchvision's
+                ``ToTensor`` gives. None leaves floats unchanged.
+            xflip: count horizontal flips as further data.
+            max_size: at most so many images, counted after `classes`; without `classes` no further item is read.
+            classes: labels to keep.
+            progress: True for a progress bar, or a function called as ``progress(done, total)``; None shows a bar on a
+                terminal, for more than 2000 images.
+            name: what messages call the data set; None takes the name of its class.
+
+        Returns:
+            ImageSet of uint8 [N, C, H, W], or of float32 if the items are floats.
+
+        Raises:
+            DataError: there are no items, or only some have labels.
+            DTypeError: images of mixed or other types, labels that are no integers.
+            InvalidValueError: pixels outside `value_range`, an unknown class.
+            ShapeError: images of mixed shapes.
 
         Example:
             >>> import numpy as np
-            >>> ImageSet.from_torch([(np.zeros((1, 4, 4), np.uint8), 7)], name="one")
-            ImageSet('one', 1 image of [1, 4, 4] uint8, 1 class, xflip=False)
+            >>> items = [(np.full((1, 2, 2), 0.25, np.float32), label) for label in (3, 4)]
+            >>> data = ImageSet.from_torch(items, value_range=(0, 1), name="two")
+            >>> data
+            ImageSet('two', 2 images of [1, 2, 2] float32, 2 classes, xflip=False)
+            >>> data.images[0, 0, 0]
+            array([-0.5, -0.5], dtype=float32)
         """
-        from pspc_rs.data.readers.torch_dataset import read_torch_dataset
-
-        return read_torch_dataset(
-            dataset,
-            value_range=value_range,
-            xflip=xflip,
-            max_size=max_size,
-            classes=classes,
-            progress=progress,
-            name=name,
-        )
+        limit = None if max_size is None else integer("max_size", max_size)
+        what = type(dataset).__name__ if name is None else name
+        # Which items have a class is known only once all are read.
+        images, labels = read_items(dataset, limit if classes is None else None, value_range, what, progress)
+        return cls(images, labels, xflip, name=what).select(max_size, classes)
 
     @property
     def images(self) -> Pixels:
-        """The stored images, [N, C, H, W], uint8 or float32, read-only; flips are not in it."""
+        """The stored images without their flips, uint8 or float32 [N, C, H, W], read-only."""
         return self._images
 
     @property
@@ -176,7 +189,7 @@ class ImageSet:
     def fingerprint(self) -> str:
         """32 hex digits that identify the data: SHA-256 over shape, dtype, pixels, labels and xflip.
 
-        The name does not count. The pixels are read once, in pieces, when the fingerprint is first asked for.
+        The name does not matter. The pixels are read once, in pieces, when the fingerprint is first needed.
         """
         header = f"{self._images.shape} {self.dtype.name} {self._labels is not None} {self._xflip}"
         digest = hashlib.sha256(header.encode())
@@ -264,7 +277,7 @@ class ImageSet:
             xflip: count horizontal flips; None keeps the setting.
 
         Raises:
-            DataError: classes are asked of a set without labels.
+            DataError: classes are given, but the set has no labels.
             InvalidValueError: a class that no image has, or `max_size` below 1.
 
         Example:

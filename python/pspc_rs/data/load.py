@@ -1,31 +1,30 @@
-"""One door to every data set: a name, a path, an array or a torch Dataset."""
+"""`load`: the data set behind a name, a path, an array or a torch Dataset."""
 
 import difflib
 import os
-from collections.abc import Callable, Collection, Mapping
-from pathlib import Path
-from typing import Any
+from collections.abc import Collection
+from pathlib import Path, PurePosixPath
+from typing import Any, Literal, TypeAlias
 
-from pspc_rs.data import demo
-from pspc_rs.data.arrays import as_flag, check_split, is_array, refuse_test_split
-from pspc_rs.data.download import SOURCES, fetch
+from pspc_rs.arrays import is_array
+from pspc_rs.checks import flag, one_of
+from pspc_rs.data.decode import SUFFIXES
 from pspc_rs.data.image_set import ImageSet
-from pspc_rs.data.readers import (
-    read_cifar10,
-    read_edm_zip,
-    read_folder,
-    read_idx,
-    read_npy,
-    read_npz,
-    read_torch_dataset,
-)
-from pspc_rs.data.readers.sniff import kind_of
-from pspc_rs.errors import MissingFileError
+from pspc_rs.data.named import EMBEDDED, SOURCES, fetch
+from pspc_rs.data.readers.array_files import IDX_MAGIC, IDX_NAMES, NPY_MAGIC, read_idx, read_npy, read_npz
+from pspc_rs.data.readers.cifar import CIFAR10_PATHS, read_cifar10
+from pspc_rs.data.readers.image_files import read_edm_zip, read_folder
+from pspc_rs.errors import DataError, InvalidValueError, MissingFileError
+from pspc_rs.files import decode_errors, is_gzip, open_file, zip_names
+from pspc_rs.progress import Progress
 
-_DEMOS: Mapping[str, Callable[[], ImageSet]] = {"digits": demo.digits, "photos": demo.photos}
-
-NAMES = (*_DEMOS, *SOURCES)
+NAMES = (*EMBEDDED, *SOURCES)
 """The data sets that `load` knows by name."""
+
+Format: TypeAlias = Literal["edm_zip", "folder", "cifar10", "idx", "npz", "npy"]
+
+_TAR_MAGIC = b"ustar"
+_TAR_MAGIC_AT = 257
 
 
 def load(
@@ -35,16 +34,16 @@ def load(
     max_size: int | None = None,
     classes: Collection[int] | None = None,
     split: str = "train",
-    progress: bool | None = None,
+    progress: bool | Progress | None = None,
 ) -> ImageSet:
     """The data set behind a name, a path, an array or a torch `Dataset`.
 
     Names: ``digits`` (8 x 8 grey) and ``photos`` (32 x 32 colour) come with scikit-learn; ``cifar10``, ``mnist`` and
-    ``fashion-mnist`` are downloaded once into `cache_dir()` and checked. A string that is one of these names means that
-    data set; ``./mnist`` or ``Path("mnist")`` means the folder.
+    ``fashion-mnist`` are downloaded once into `cache_dir()` and checked. A string that equals one of these names means
+    that data set; ``./mnist`` or ``Path("mnist")`` means the folder.
 
     Paths: an EDM archive (ZIP), a folder of images, CIFAR-10 (tar.gz or folder, Python or binary version), an IDX file
-    or folder (MNIST), .npz or .npy. What a file holds decides, not its suffix.
+    or folder (MNIST), .npz or .npy. The content of a file decides, not its suffix.
 
     Args:
         name_or_path: name, path, `ImageSet`, array or tensor [N, C, H, W] or [N, H, W], or torch `Dataset`.
@@ -52,7 +51,8 @@ def load(
         max_size: at most so many images, counted after `classes`.
         classes: labels to keep.
         split: ``"train"`` or ``"test"``, for data that is divided so (CIFAR-10, IDX folders, .npz).
-        progress: show a progress bar; None shows it on a terminal, for more than 2000 images.
+        progress: True for a progress bar, or a function called as ``progress(done, total)``; None shows a bar on a
+            terminal, for more than 2000 images.
 
     Returns:
         The data as an `ImageSet`.
@@ -71,25 +71,24 @@ def load(
         >>> load(np.zeros((2, 3, 8, 8), np.uint8), xflip=True)
         ImageSet('array', 2 images of [3, 8, 8] uint8, no labels, xflip=True)
     """
-    check_split(split)
-    as_flag(xflip, "xflip")
+    one_of("split", split, ("train", "test"))
     options: dict[str, Any] = {"max_size": max_size, "classes": classes, "xflip": xflip}
     if isinstance(name_or_path, str | os.PathLike):
         if name_or_path in SOURCES:
             return _load_path(fetch(str(name_or_path), split), split, progress, options)
-        if name_or_path not in _DEMOS:
-            return _load_path(_existing(Path(name_or_path)), split, progress, options)
-        refuse_test_split(split, str(name_or_path))
-        return _DEMOS[str(name_or_path)]().select(**options)
-    refuse_test_split(split, f"a {type(name_or_path).__name__}")
+        if name_or_path not in EMBEDDED:
+            return _load_path(_require_data(Path(name_or_path)), split, progress, options)
+        _refuse_test_split(split, str(name_or_path))
+        return EMBEDDED[str(name_or_path)]().select(**options)
+    _refuse_test_split(split, f"a {type(name_or_path).__name__}")
     if isinstance(name_or_path, ImageSet):
-        return name_or_path.select(max_size, classes, xflip or name_or_path.xflip)
+        return name_or_path.select(max_size, classes, flag("xflip", xflip) or name_or_path.xflip)
     if is_array(name_or_path):
         return ImageSet(name_or_path, None, xflip).select(max_size, classes)
-    return read_torch_dataset(name_or_path, progress=progress, **options)
+    return ImageSet.from_torch(name_or_path, progress=progress, **options)
 
 
-def _existing(path: Path) -> Path:
+def _require_data(path: Path) -> Path:
     if path.exists():
         return path
     siblings = [str(path.parent / other.name) for other in path.parent.iterdir()] if path.parent.is_dir() else []
@@ -98,11 +97,11 @@ def _existing(path: Path) -> Path:
     raise MissingFileError(f"{path} is neither a path that exists nor a known name ({', '.join(NAMES)}){hint}")
 
 
-def _load_path(path: Path, split: str, progress: bool | None, options: dict[str, Any]) -> ImageSet:
-    kind = kind_of(path)
-    if kind in ("edm_zip", "folder", "npy"):
-        refuse_test_split(split, str(path))
-    match kind:
+def _load_path(path: Path, split: str, progress: bool | Progress | None, options: dict[str, Any]) -> ImageSet:
+    found = _format_of(path)
+    if found in ("edm_zip", "folder", "npy"):
+        _refuse_test_split(split, str(path))
+    match found:
         case "edm_zip":
             return read_edm_zip(path, progress=progress, **options)
         case "folder":
@@ -115,3 +114,47 @@ def _load_path(path: Path, split: str, progress: bool | None, options: dict[str,
             return read_idx(path, split=split, **options)
         case "npz":
             return read_npz(path, split=split, **options)
+
+
+def _refuse_test_split(split: str, what: str) -> None:
+    if split == "test":
+        raise InvalidValueError(f"split is 'test', but {what} is not divided into training and test images")
+
+
+def _format_of(path: Path) -> Format:
+    """The format of a file or folder, judged by its content.
+
+    Raises:
+        DataError: it has none of the known formats.
+    """
+    if path.is_dir():
+        return _format_of_folder(path)
+    members = zip_names(path)
+    if members is None:
+        return _format_of_file(path)
+    suffixes = {PurePosixPath(name).suffix.lower() for name in members}
+    return "npz" if ".npy" in suffixes and not suffixes & SUFFIXES else "edm_zip"
+
+
+def _format_of_folder(path: Path) -> Format:
+    if any((path / file).is_file() for file in CIFAR10_PATHS):
+        return "cifar10"
+    if any((path / file).is_file() for file in IDX_NAMES):
+        return "idx"
+    return "folder"
+
+
+def _format_of_file(path: Path) -> Format:
+    with decode_errors(path), open_file(path) as stream:
+        start = stream.read(512)
+    if start[_TAR_MAGIC_AT:].startswith(_TAR_MAGIC):
+        return "cifar10"
+    if start.startswith(IDX_MAGIC):
+        return "idx"
+    if start.startswith(NPY_MAGIC) and not is_gzip(path):
+        return "npy"
+    hint = "; for a single image give its folder" if path.suffix.lower() in SUFFIXES else ""
+    raise DataError(
+        f"{path} is no known kind of data set (it starts with {start[:8].hex(' ') or 'nothing'}){hint}; known are EDM "
+        "archives (ZIP of images), folders of images, CIFAR-10 archives, IDX files (MNIST), .npy and .npz"
+    )

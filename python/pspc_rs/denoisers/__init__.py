@@ -1,4 +1,4 @@
-"""Denoisers D(z, sigma): the paper's own, its baselines, and any network."""
+"""Denoisers D(z, sigma): those of the paper, its baselines, and any network."""
 
 from pspc_rs.denoisers.base import Denoiser
 from pspc_rs.denoisers.cfdm import CFDM

@@ -6,7 +6,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from pspc_rs.arrays import MAX_SIGMA, MIN_SIGMA, Array, check_image_shape, like, noisy_images, sigma_vector
+from pspc_rs.arrays import MAX_SIGMA, MIN_SIGMA, Array, like, noisy_images
 from pspc_rs.cuda import on_gpu
 from pspc_rs.progress import Progress
 

@@ -13,15 +13,15 @@ def in_parts(work: Callable[[slice], Part], total: int, largest: int) -> tuple[l
     A part that does not fit into memory, on a GPU or elsewhere, is tried again in halves.
 
     Args:
-        work: called with one part after the other.
-        total: how much there is.
+        work: called with the parts in order.
+        total: end of the last part.
         largest: size of the largest part, at least 1.
 
     Returns:
         The results in order, and the size of parts that fitted.
 
     Raises:
-        MemoryError: not even a part of 1 fits; or torch's own error.
+        MemoryError: a part of 1 does not fit; on a GPU, torch's error.
 
     Example:
         >>> in_parts(lambda part: part.stop - part.start, 5, 2)
@@ -50,7 +50,7 @@ def _out_of_memory() -> tuple[type[BaseException], ...]:
 
 
 def _release() -> None:
-    """Gives back what a failed attempt left cached, once its frames are gone."""
+    """Frees the GPU memory that a failed attempt left in torch's cache, once its frames are gone."""
     torch = sys.modules.get("torch")
     if torch is not None and torch.cuda.is_available():
         torch.cuda.empty_cache()

@@ -7,9 +7,10 @@ import numpy.typing as npt
 
 from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
-from pspc_rs.denoisers.base import Denoiser, Progress
+from pspc_rs.denoisers.base import Denoiser
 from pspc_rs.denoisers.composite import Empirical
-from pspc_rs.errors import InvalidValueError
+from pspc_rs.progress import Progress
+from pspc_rs.reprs import build_repr
 
 _STREAM = 0xCFD3  # keeps these noises apart from all others that are drawn with the same seed
 
@@ -25,7 +26,7 @@ class CFDM(Denoiser):
     Args:
         data: the training images.
         smoothing: s, 0 or more; 0 is the empirical denoiser.
-        num_noises: M, at least 1; a query costs as much as M of the empirical denoiser.
+        num_noises: M, at least 1; a query costs as much as M queries of the empirical denoiser.
         seed: seed of the noises, drawn with numpy's default generator.
 
     Raises:
@@ -36,6 +37,8 @@ class CFDM(Denoiser):
         >>> import numpy as np, pspc_rs as pspc
         >>> data = pspc.ImageSet(np.array([[[[0, 255]]], [[[255, 0]]]], np.uint8))
         >>> D = pspc.CFDM(data, smoothing=0.5, num_noises=64)
+        >>> D  # doctest: +ELLIPSIS
+        CFDM(ImageSet('array', 2 images of ...), smoothing=0.5, num_noises=64, seed=0)
         >>> halfway = D(np.array([[[[-0.2, 0.2]]]]), sigma=0.1)  # the empirical denoiser says [-1, 1]
         >>> bool(-0.9 < halfway[0, 0, 0, 0] < -0.1)
         True
@@ -44,9 +47,7 @@ class CFDM(Denoiser):
     def __init__(self, data: ImageSet, smoothing: float = 0.7, num_noises: int = 8, seed: int = 0) -> None:
         super().__init__(data.shape)
         self.data = data
-        self.smoothing = real_number("smoothing", smoothing)
-        if self.smoothing < 0:
-            raise InvalidValueError(f"smoothing is {smoothing:g}; allowed are numbers from 0 up")
+        self.smoothing = real_number("smoothing", smoothing, least=0)
         self.num_noises = integer("num_noises", num_noises)
         self.seed = integer("seed", seed, least=0)
         self.noises = smoothing_noises(data.shape, self.num_noises, self.seed)
@@ -55,8 +56,14 @@ class CFDM(Denoiser):
     @property
     def settings(self) -> dict[str, Any]:
         """The class, the fingerprint of the data, smoothing, number of noises and seed."""
-        parameters = {name: getattr(self, name) for name in ("smoothing", "num_noises", "seed")}
-        return {**super().settings, "data": self.data.fingerprint, **parameters}
+        return {**super().settings, "data": self.data.fingerprint, **self._parameters}
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return {"smoothing": self.smoothing, "num_noises": self.num_noises, "seed": self.seed}
+
+    def __repr__(self) -> str:
+        return build_repr(self, self.data, **self._parameters)
 
     def _denoise(
         self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None

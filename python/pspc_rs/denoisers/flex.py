@@ -10,9 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pspc_rs import _core
+from pspc_rs.checks import real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.composite import PosteriorComposite
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingFileError, ScheduleError, ShapeError
+from pspc_rs.reprs import build_repr
 from pspc_rs.schedules import ThresholdSchedule, resolve_threshold_schedule
 from pspc_rs.sigmas import Nearest, nearest_level
 
@@ -23,15 +25,15 @@ class PSPCFlex(PosteriorComposite):
     """The composite of the posterior means of one mask per output pixel.
 
     At each level the mask of an output pixel is the smallest set of highest-valued pixels of its heat map whose share
-    of the map's sum is at least the level's threshold; the whole mask is composited, not its centre alone. Niedoba et
-    al. 2025, sec. 5.2. A threshold of 1 is the empirical denoiser.
+    of the map's sum is at least the level's threshold; the posterior mean counts for every pixel of the mask, not only
+    the output pixel. Niedoba et al. 2025, sec. 5.2. A threshold of 1 is the empirical denoiser.
 
     Args:
         data: the training images.
         heatmaps: non-negative array, or `.npy` file (read by memory map), [levels, H, W, H, W]: entry
             [level, y, x] is the map over input pixels of output pixel (y, x).
         thresholds: a published schedule by name (``"cifar10"``), a `ThresholdSchedule`, the JSON file of one, a number
-            for every sigma, or one in (0, 1] a level.
+            for every sigma, or one number in (0, 1] per level.
         masks: instead of heat maps: bool array [components, H, W], used at every sigma.
         sigmas: noise levels of ``thresholds``, descending; the EDM grid of that length if not given.
         nearest: how a sigma between levels picks one: by ``"linear"`` distance, as published, or by ``"log"``.
@@ -49,6 +51,8 @@ class PSPCFlex(PosteriorComposite):
         >>> halves = np.zeros((2, 4, 6), bool)
         >>> halves[0, :, :4] = halves[1, :, 2:] = True
         >>> F = pspc.PSPCFlex(pspc.ImageSet(images), masks=halves)
+        >>> F
+        PSPCFlex(ImageSet('array', 50 images of [1, 4, 6] uint8, no labels, xflip=False), 2 masks, device='cpu')
         >>> F(np.zeros((1, 1, 4, 6)), 0.5).dtype
         dtype('float64')
     """
@@ -75,7 +79,7 @@ class PSPCFlex(PosteriorComposite):
             self._windows["masks"] = _core.Components.masks(self._source)
             return
         if thresholds is None:
-            raise ScheduleError("PSPCFlex needs thresholds= with its heat maps: a name, a number or one a level")
+            raise ScheduleError("PSPCFlex needs thresholds= with its heat maps: a name, a number or one per level")
         maps = _open_maps(heatmaps)
         if isinstance(thresholds, int | float):
             thresholds = [thresholds] * len(maps)
@@ -90,6 +94,10 @@ class PSPCFlex(PosteriorComposite):
         """The class, the fingerprint of the data, the schedule's numbers, and a checksum of the heat maps or masks."""
         schedule = None if self.schedule is None else self.schedule.numbers
         return {**super().settings, "schedule": schedule, "maps_sha256": self._checksum}
+
+    def __repr__(self) -> str:
+        maps = f"{len(self._source)} masks" if self.schedule is None else repr(self.schedule)
+        return build_repr(self, self.data, maps, device=self.device)
 
     @cached_property
     def _checksum(self) -> str:
@@ -139,7 +147,7 @@ class PSPCFlex(PosteriorComposite):
 
 
 def masks_from_maps(heatmaps: FloatArray, threshold: float) -> npt.NDArray[np.bool_]:
-    """The masks of one level: for every map the smallest set of highest values that holds ``threshold`` of its sum.
+    """The masks of one level: the smallest set of highest values of each map that has ``threshold`` of its sum.
 
     Values are sorted ascending (stable) and a pixel is kept where the cumulative share up to and including it is at
     least 1 - threshold, as published. Niedoba et al. 2025, sec. 5.2.
@@ -152,6 +160,7 @@ def masks_from_maps(heatmaps: FloatArray, threshold: float) -> npt.NDArray[np.bo
         bool array of the shape of ``heatmaps``.
 
     Raises:
+        DTypeError: the threshold is not a number.
         InvalidValueError: a threshold outside (0, 1]; negative, NaN, infinite or all-zero maps.
 
     Example:
@@ -160,8 +169,7 @@ def masks_from_maps(heatmaps: FloatArray, threshold: float) -> npt.NDArray[np.bo
         array([[[False,  True],
                 [ True, False]]])
     """
-    if not 0 < threshold <= 1:
-        raise InvalidValueError(f"threshold is {threshold}, allowed are numbers above 0 and up to 1")
+    threshold = real_number("threshold", threshold, above=0, most=1)
     maps = np.asarray(heatmaps)
     flat = maps.reshape(-1, maps.shape[-2] * maps.shape[-1]).astype(np.float64)
     sums = flat.sum(axis=1)

@@ -7,23 +7,25 @@ from zipfile import BadZipFile
 import numpy as np
 import numpy.typing as npt
 
-from pspc_rs.data import ImageSet, cache_dir
-from pspc_rs.denoisers.base import Denoiser, Progress
-from pspc_rs.errors import InvalidValueError
-from pspc_rs.files import replacing
+from pspc_rs.checks import integer
+from pspc_rs.data import ImageSet
+from pspc_rs.denoisers.base import Denoiser
+from pspc_rs.files import cache_dir, replacing
+from pspc_rs.progress import Progress
+from pspc_rs.reprs import build_repr
 
 Float64 = npt.NDArray[np.float64]
 
-_CHUNK = 1024
+_IMAGES_PER_CHUNK = 1024
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class GaussianStatistics:
     """Mean and principal axes of a data set, in float64; D = channels * height * width.
 
     Attributes:
         mean: [D].
-        axes: orthonormal principal directions, one a column, [D, r].
+        axes: orthonormal principal directions as columns, [D, r].
         variances: biased variances along them, descending, [r].
     """
 
@@ -31,25 +33,32 @@ class GaussianStatistics:
     axes: Float64
     variances: Float64
 
+    def __repr__(self) -> str:
+        dimension, rank = self.axes.shape
+        return build_repr(self, f"{rank} direction{'s' * (rank != 1)} of {dimension}")
+
 
 class Gaussian(Denoiser):
     """mu + U diag(S / (S + sigma^2)) U^T (z - mu), with Sigma = U diag(S) U^T the biased covariance of the data.
 
     The linear denoiser of Wang & Vastola (2023) and Li et al. (2024), a baseline of Niedoba et al. 2025. It costs
-    O(D r) a sample, in float64; directions in which the data do not vary are pulled to the mean, exactly.
+    O(D r) per sample, in float64; in directions in which the data do not vary, the result is exactly the mean.
 
     Args:
         data: the training images.
-        rank: keep this many leading directions; the rest is pulled to the mean. All of them if None.
+        rank: keep this many leading directions and take the mean in the others; None keeps all.
         cache: keep the statistics in the user's cache folder, keyed by the data's fingerprint.
 
     Raises:
-        InvalidValueError: a rank below 1 or above the number of directions in which the data vary.
+        DTypeError: rank is not an integer.
+        InvalidValueError: rank is below 1 or above the number of directions in which the data vary.
 
     Example:
         >>> import numpy as np, pspc_rs as pspc
         >>> data = pspc.ImageSet(np.array([-1.0, 1.0], np.float32).reshape(2, 1, 1, 1))
         >>> G = pspc.Gaussian(data, cache=False)
+        >>> G
+        Gaussian(ImageSet('array', 2 images of [1, 1, 1] float32, no labels, xflip=False), rank=1)
         >>> G(np.array([[[[0.5]]]]), sigma=1.0).item()   # variance 1: shrinks by 1 / (1 + sigma^2)
         0.25
     """
@@ -59,11 +68,7 @@ class Gaussian(Denoiser):
         self.data = data
         statistics = cached_statistics(data) if cache else principal_axes(data)
         available = len(statistics.variances)
-        if rank is not None and not 1 <= rank <= available:
-            raise InvalidValueError(
-                f"rank is {rank}, allowed are 1 to {available}: the data vary in {available} directions"
-            )
-        self.rank = available if rank is None else rank
+        self.rank = available if rank is None else integer("rank", rank, 1, available)
         self.mean = statistics.mean
         self.axes = statistics.axes[:, : self.rank]
         self.variances = statistics.variances[: self.rank]
@@ -72,6 +77,9 @@ class Gaussian(Denoiser):
     def settings(self) -> dict[str, Any]:
         """The class, the fingerprint of the data and the rank."""
         return {**super().settings, "data": self.data.fingerprint, "rank": self.rank}
+
+    def __repr__(self) -> str:
+        return build_repr(self, self.data, rank=self.rank)
 
     def _denoise(
         self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None
@@ -84,16 +92,21 @@ class Gaussian(Denoiser):
 
 
 def principal_axes(data: ImageSet) -> GaussianStatistics:
-    """Mean, principal directions and biased variances of a data set, flips included where they count.
+    """Mean, principal directions and biased variances of a data set, with its flips if it has them.
 
-    Few images: singular value decomposition of the centred images. Many: eigenvectors of the covariance. Both in
-    float64, so that null directions stay below any sigma^2 of use; those at rounding level are left out.
+    Up to D images: singular value decomposition of the centred images. More: eigenvectors of the covariance. Both in
+    float64, so that the variances of null directions stay below any useful sigma^2; directions whose variance is at
+    rounding level are left out.
 
     Args:
         data: the images.
 
     Returns:
         The statistics with at most min(number of images, D) directions.
+
+    Example:
+        >>> principal_axes(ImageSet(np.array([[[[-1.0, 3.0]]], [[[1.0, 3.0]]]], np.float32)))
+        GaussianStatistics(1 direction of 2)
     """
     dimension = int(np.prod(data.shape))
     mean = _mean(data)
@@ -123,7 +136,7 @@ def cached_statistics(data: ImageSet) -> GaussianStatistics:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return GaussianStatistics(stored["mean"], stored["axes"], stored["variances"])
     except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        # Absent or damaged: computed anew.
+        # Missing or damaged: computed again.
         statistics = principal_axes(data)
     with replacing(path) as temporary, temporary.open("wb") as written:
         np.savez(written, mean=statistics.mean, axes=statistics.axes, variances=statistics.variances)
@@ -131,9 +144,9 @@ def cached_statistics(data: ImageSet) -> GaussianStatistics:
 
 
 def _stored_chunks(data: ImageSet) -> Any:
-    """The stored images (flips left out) as float64 rows, some at a time."""
-    for start in range(0, data.num_stored, _CHUNK):
-        images = data.batch(range(start, min(start + _CHUNK, data.num_stored)))
+    """The stored images, without flips, as float64 rows, in chunks."""
+    for start in range(0, data.num_stored, _IMAGES_PER_CHUNK):
+        images = data.batch(range(start, min(start + _IMAGES_PER_CHUNK, data.num_stored)))
         yield images.reshape(len(images), -1).astype(np.float64)
 
 

@@ -11,12 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pspc_rs.arrays import Array, import_torch, is_torch, like, numpy_view, sigma_vector
+from pspc_rs.checks import integer, one_of
 from pspc_rs.denoisers.batches import in_parts
 from pspc_rs.errors import InvalidValueError, ShapeError
 
 _DTYPES = ("float32", "bfloat16", "float16")
 # Ends of ranges are given as rounded numbers: .01 for the .0100005 of the usual linear betas.
-_SLACK = 1e-3
+_RANGE_TOLERANCE = 1e-3
 
 
 class Network:
@@ -47,6 +48,8 @@ class Network:
         >>> N = pspc.Network(lambda x, sigma: x / (1 + sigma[:, None, None, None] ** 2))
         >>> N(np.ones((2, 1, 1, 1)), sigma=1.0).ravel()
         array([0.5, 0.5])
+        >>> pspc.Network(np.multiply, shape=(3, 8, 8), sigma_max=5)
+        Network(numpy.multiply, images of [3, 8, 8], sigma from 0 to 5)
     """
 
     def __init__(
@@ -61,19 +64,19 @@ class Network:
         device: str | None = None,
         dtype: str = "float32",
     ) -> None:
-        if max_batch is not None and max_batch < 1:
-            raise InvalidValueError(f"max_batch is {max_batch}, allowed are integers from 1 up, or None")
-        if dtype not in _DTYPES:
-            raise InvalidValueError(f"dtype is {dtype!r:.80}; allowed are {', '.join(_DTYPES)}")
+        self.max_batch = None if max_batch is None else integer("max_batch", max_batch)
+        self.dtype = one_of("dtype", dtype, _DTYPES)
         self.device = None if device is None else _checked_device(device)
         self.net = net if self.device is None or not _is_module(net) else cast(Any, net).to(self.device)
-        self.dtype = dtype
         self.shape = getattr(net, "shape", None) if shape is None else shape
-        self.max_batch = max_batch
         self.sigma_min: float = getattr(net, "sigma_min", 0.0) if sigma_min is None else sigma_min
         self.sigma_max: float = getattr(net, "sigma_max", math.inf) if sigma_max is None else sigma_max
         self.label_dim: int = getattr(net, "label_dim", 0) if label_dim is None else label_dim
-        self._largest: int | None = None
+        self._largest_that_fits: int | None = None
+
+    def __repr__(self) -> str:
+        shape = "images of any shape" if self.shape is None else f"images of {list(self.shape)}"
+        return f"Network({self._name_of_net}, {shape}, sigma from {self.sigma_min:g} to {self.sigma_max:g})"
 
     @property
     def img_channels(self) -> int | None:
@@ -91,14 +94,18 @@ class Network:
     @property
     def settings(self) -> dict[str, Any]:
         """The class, the callable's name and settings, and a checksum of the weights where it is a torch module."""
-        named = self.net if hasattr(self.net, "__qualname__") else type(self.net)
-        settings = {"denoiser": type(self).__name__, "net": f"{named.__module__}.{named.__qualname__}"}
+        settings = {"denoiser": type(self).__name__, "net": self._name_of_net}
         settings |= getattr(self.net, "settings", {})
         if self.dtype != "float32":
             settings["dtype"] = self.dtype
         if hasattr(self.net, "state_dict"):
             settings["weights_sha256"] = _weights_checksum(self.net)
         return settings
+
+    @property
+    def _name_of_net(self) -> str:
+        named = self.net if hasattr(self.net, "__qualname__") else type(self.net)
+        return f"{named.__module__}.{named.__qualname__}"
 
     def round_sigma(self, sigma: Array) -> Array:
         """The noise levels the network itself would round to, if it says so."""
@@ -113,17 +120,17 @@ class Network:
         sigmas = sigma_vector(sigma, x.shape[0])
         self.check_sigmas(sigmas)
         with _no_grad():
-            given = self.as_input(x)
-            levels, labels = like(sigmas, given), _on_the_side_of(given, class_labels)
-            largest = min(self.max_batch or len(x), self._largest or len(x))
+            net_input = self.as_input(x)
+            levels, labels = like(sigmas, net_input), _labels_for(net_input, class_labels)
+            largest = min(self.max_batch or len(x), self._largest_that_fits or len(x))
             parts, size = in_parts(
-                lambda part: self.evaluate(given[part], levels[part], None if labels is None else labels[part]),
+                lambda part: self.evaluate(net_input[part], levels[part], None if labels is None else labels[part]),
                 len(x),
                 max(largest, 1),
             )
             if size < largest:
-                self._largest = size
-            denoised = _joined(parts, given)
+                self._largest_that_fits = size
+            denoised = _joined(parts, net_input)
         if is_torch(z) and is_torch(denoised):
             return cast(Array, denoised.to(device=z.device, dtype=z.dtype))
         return like(numpy_view(denoised), z)
@@ -136,13 +143,13 @@ class Network:
         """
         with self._precision(x):
             denoised = self.net(x, sigma) if class_labels is None else self.net(x, sigma, class_labels)
-        found = tuple(getattr(denoised, "shape", ()))
-        if found != tuple(x.shape):
-            raise ShapeError(f"the network returned shape {list(found)} for an input of shape {list(x.shape)}")
+        shape = tuple(getattr(denoised, "shape", ()))
+        if shape != tuple(x.shape):
+            raise ShapeError(f"the network returned shape {list(shape)} for an input of shape {list(x.shape)}")
         return denoised
 
     def as_input(self, x: Any) -> Any:
-        """The numbers of x as the callable is given them."""
+        """The images as the callable takes them: for a module a tensor on its device, for others as they are."""
         if not _is_module(self.net):
             return x if self.device is None else self._as_tensor(x)
         weights = [one for one in cast(Any, self.net).parameters() if one.is_floating_point()]
@@ -156,16 +163,16 @@ class Network:
         Raises:
             InvalidValueError: one is; the message names it and the range.
         """
-        bad = (sigmas < self.sigma_min * (1 - _SLACK)) | (sigmas > self.sigma_max * (1 + _SLACK))
+        bad = (sigmas < self.sigma_min * (1 - _RANGE_TOLERANCE)) | (sigmas > self.sigma_max * (1 + _RANGE_TOLERANCE))
         if bad.any():
             raise InvalidValueError(
                 f"sigma is {sigmas[bad][0]:g}; this network is good for {self.sigma_min:g} to {self.sigma_max:g}"
             )
 
-    def _check_shape(self, found: tuple[int, ...]) -> None:
-        if len(found) != 4 or found[1:] != tuple(self.shape or found[1:]):
+    def _check_shape(self, shape: tuple[int, ...]) -> None:
+        if len(shape) != 4 or shape[1:] != tuple(self.shape or shape[1:]):
             expected = "channels, height, width" if self.shape is None else ", ".join(map(str, self.shape))
-            raise ShapeError(f"z has shape {list(found)}, expected [batch, {expected}]")
+            raise ShapeError(f"z has shape {list(shape)}, expected [batch, {expected}]")
 
     def _as_tensor(self, x: Any) -> Any:
         torch = sys.modules["torch"]
@@ -209,14 +216,14 @@ def _checked_device(device: str) -> Any:
     return torch.device(device)
 
 
-def _on_the_side_of(given: Any, labels: Any) -> Any:
+def _labels_for(images: Any, labels: Any) -> Any:
     """Labels as tensors where the images are tensors."""
-    if labels is None or not is_torch(given):
+    if labels is None or not is_torch(images):
         return labels
-    return sys.modules["torch"].as_tensor(labels, device=given.device)
+    return sys.modules["torch"].as_tensor(labels, device=images.device)
 
 
-def _joined(parts: list[Any], given: Any) -> Any:
+def _joined(parts: list[Any], empty: Any) -> Any:
     if len(parts) < 2:
-        return parts[0] if parts else given
+        return parts[0] if parts else empty
     return sys.modules["torch"].cat(parts) if is_torch(parts[0]) else np.concatenate(parts)

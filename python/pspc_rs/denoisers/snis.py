@@ -8,12 +8,14 @@ import numpy.typing as npt
 
 from pspc_rs.checks import integer
 from pspc_rs.data import ImageSet
-from pspc_rs.denoisers.base import Denoiser, Progress
+from pspc_rs.denoisers.base import Denoiser
+from pspc_rs.progress import Progress
+from pspc_rs.reprs import build_repr
 
 Float64 = npt.NDArray[np.float64]
 
-_GROUP = 64
-_CHUNK_NUMBERS = 2**18  # images that stay in a core's cache while every query of a group meets them
+_QUERIES_PER_GROUP = 64
+_PIXELS_PER_CHUNK = 2**18  # so many pixels stay in a core's cache while all queries of a group are compared with them
 
 
 class SNIS(Denoiser):
@@ -24,23 +26,25 @@ class SNIS(Denoiser):
     n_1 .. n_L, with replacement, D = sum_l r_l x_(n_l) / sum_l r_l, r_l = w_(n_l) / q_(n_l): Niedoba et al., "Nearest
     Neighbour Score Estimators for Diffusion Generative Models", 2024 (arXiv 2402.08018). Here the k nearest are exact.
 
-    The draws for a query are decided by the seed and the query alone; other queries of its batch do not change them.
+    The draws for a query depend on the seed and the query only, not on the other queries of a batch.
 
     Args:
         data: the training images.
-        num_neighbors: k; from the number of images on (flips counted), all of them are neighbours and every draw counts
-            the same.
+        num_neighbors: k; if k is at least the number of images (flips counted), all are neighbours and all draws have
+            the same weight.
         num_draws: L.
         seed: seed of the draws, 0 or more.
 
     Raises:
         InvalidValueError: an argument is below 1, or the seed below 0.
-        DTypeError: an argument is not a whole number.
+        DTypeError: an argument is not an integer.
 
     Example:
         >>> import numpy as np, pspc_rs as pspc
         >>> data = pspc.ImageSet(np.array([[[[0, 255]]], [[[255, 0]]]], np.uint8))
         >>> D = pspc.SNIS(data, num_neighbors=1)
+        >>> D  # doctest: +ELLIPSIS
+        SNIS(ImageSet('array', 2 images of ...), num_neighbors=1, num_draws=256, seed=0)
         >>> D(np.array([[[[-0.8, 0.9]]]]), sigma=0.3)
         array([[[[-1.,  1.]]]])
     """
@@ -55,15 +59,21 @@ class SNIS(Denoiser):
     @property
     def settings(self) -> dict[str, Any]:
         """The class, the fingerprint of the data, numbers of neighbours and draws, and the seed."""
-        parameters = {name: getattr(self, name) for name in ("num_neighbors", "num_draws", "seed")}
-        return {**super().settings, "data": self.data.fingerprint, **parameters}
+        return {**super().settings, "data": self.data.fingerprint, **self._parameters}
+
+    @property
+    def _parameters(self) -> dict[str, Any]:
+        return {"num_neighbors": self.num_neighbors, "num_draws": self.num_draws, "seed": self.seed}
+
+    def __repr__(self) -> str:
+        return build_repr(self, self.data, **self._parameters)
 
     def _denoise(
         self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None
     ) -> Float64:
         denoised = np.empty(z.shape)
-        for start in range(0, len(z), _GROUP):
-            group = z[start : start + _GROUP].astype(np.float64)
+        for start in range(0, len(z), _QUERIES_PER_GROUP):
+            group = z[start : start + _QUERIES_PER_GROUP].astype(np.float64)
             energies = self._energies(group, progress, start, len(z))
             for query, energy in enumerate(energies):
                 denoised[start + query] = self._estimate(group[query], energy, sigmas[start + query])
@@ -73,14 +83,14 @@ class SNIS(Denoiser):
         """|x_n|^2 - 2 z x_n, the squared distances less |z|^2, [queries, images], flips after the stored images."""
         stored = self.data.num_stored
         energies = np.empty((len(z), len(self.data)))
-        chunk = max(1, _CHUNK_NUMBERS // z[0].size)
+        chunk = max(1, _PIXELS_PER_CHUNK // z[0].size)
         flat = z.reshape(len(z), -1)
         mirrored = np.ascontiguousarray(z[..., ::-1]).reshape(len(z), -1)
         for start in range(0, stored, chunk):
             stop = min(start + chunk, stored)
             x = self.data.batch(range(start, stop)).reshape(stop - start, -1).astype(np.float64)
             squares = np.einsum("nd,nd->n", x, x)
-            # One query at a time: a product of matrices would round each by how many others there are.
+            # Query by query: in a product of matrices the rounding would depend on the size of the batch.
             for query in range(len(z)):
                 energies[query, start:stop] = squares - 2 * (x @ flat[query])
                 if self.data.xflip:
@@ -103,7 +113,7 @@ class SNIS(Denoiser):
         return estimate
 
     def _ranks(self, z: Float64, weights: Float64, num_images: int) -> npt.NDArray[np.int64]:
-        """What is drawn for a query, as positions in the order of the proposal: its distribution function inverted."""
+        """The draws for a query as positions in the order of the proposal, by inverting its distribution function."""
         near, each = np.cumsum(weights), weights[-1]
         total = near[-1] + (num_images - len(near)) * each
         drawn = np.minimum(self._uniforms(z) * total, np.nextafter(total, 0))
@@ -114,13 +124,13 @@ class SNIS(Denoiser):
         return ranks
 
     def _uniforms(self, z: Float64) -> Float64:
-        """Numbers in [0, 1) that the seed and the query decide."""
+        """Random numbers in [0, 1), a function of the seed and the query."""
         digest = hashlib.sha256(f"{self.seed} {z.shape}".encode() + np.ascontiguousarray(z).tobytes()).digest()
         return np.random.default_rng(int.from_bytes(digest, "little")).random(self.num_draws)
 
 
 def _proposal(energies: Float64, num_neighbors: int, sigma: float) -> tuple[npt.NDArray[np.int64], Float64]:
-    """The images' indices, the nearest first by distance and the rest by index, and log w of the nearest.
+    """The indices of the images, the nearest by distance, then the rest by index, and log w of the nearest.
 
     Logits are relative to the nearest image. Of images at equal distances, the first is the nearer.
     """

@@ -11,6 +11,7 @@ from pspc_rs import _core
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.composite import PosteriorComposite
 from pspc_rs.errors import ScheduleError
+from pspc_rs.reprs import build_repr
 from pspc_rs.schedules import PatchSchedule, resolve_patch_schedule
 from pspc_rs.sigmas import Nearest
 
@@ -19,13 +20,13 @@ class PSPCSquare(PosteriorComposite):
     """The composite of the posterior means of all s x s windows, s chosen by the noise level.
 
     Every window that fits the image (no padding) has its own posterior over the training patches at the same place;
-    a pixel is the mean over all windows that hold it. Niedoba et al. 2025, sec. 5.1, eq. 11. A window as large as
+    a pixel is the mean over all windows that contain it. Niedoba et al. 2025, sec. 5.1, eq. 11. A window as large as
     the image is the empirical denoiser.
 
     Args:
         data: the training images.
         schedule: a published schedule by name (``"cifar10"``), a `PatchSchedule`, or the JSON file of one.
-        patch_sizes: instead of a schedule: one side for every sigma, or one side a level of ``sigmas``.
+        patch_sizes: instead of a schedule: one side for every sigma, or one side per level of ``sigmas``.
         sigmas: noise levels of ``patch_sizes``, descending; the EDM grid of that length if not given.
         scale_to: adapts a schedule made for another image size to images of this side.
         nearest: how a sigma between levels picks one: by ``"linear"`` distance, as published, or by ``"log"``.
@@ -39,6 +40,8 @@ class PSPCSquare(PosteriorComposite):
         >>> import numpy as np, pspc_rs as pspc
         >>> images = np.random.default_rng(0).integers(0, 256, (100, 3, 8, 8), dtype=np.uint8)
         >>> D = pspc.PSPCSquare(pspc.ImageSet(images), patch_sizes=[8, 5, 3], sigmas=[10.0, 1.0, 0.1])
+        >>> D  # doctest: +ELLIPSIS
+        PSPCSquare(ImageSet(...), PatchSchedule('custom', 3 levels from sigma 10 to 0.1, ...), device='cpu')
         >>> D(np.zeros((2, 3, 8, 8), np.float32), sigma=[3.0, 0.2]).shape
         (2, 3, 8, 8)
     """
@@ -58,7 +61,7 @@ class PSPCSquare(PosteriorComposite):
         if (schedule is None) == (patch_sizes is None):
             raise ScheduleError(
                 "PSPCSquare needs either schedule= (a name, a PatchSchedule or a file) or patch_sizes= "
-                f"(a side, or one a noise level), got schedule={schedule!r} and patch_sizes={patch_sizes!r}"
+                f"(a side, or one per noise level), got schedule={schedule!r} and patch_sizes={patch_sizes!r}"
             )
         self.schedule = resolve_patch_schedule(
             patch_sizes if schedule is None else schedule,
@@ -74,6 +77,9 @@ class PSPCSquare(PosteriorComposite):
     def settings(self) -> dict[str, Any]:
         """The class, the fingerprint of the data and the numbers of the schedule."""
         return {**super().settings, "schedule": self.schedule.numbers}
+
+    def __repr__(self) -> str:
+        return build_repr(self, self.data, self.schedule, device=self.device)
 
     def _level(self, sigma: float) -> Hashable:
         return self.schedule.at(sigma)

@@ -1,19 +1,29 @@
 """The paper's experiments: functions that return numbers and figures; `pspc_rs.cli` makes them commands."""
 
-from pspc_rs.experiments.cfdm_grid import CFDMErrors, cfdm_mse
-from pspc_rs.experiments.descriptors import gradient_descriptor, pixel_descriptor, sscd_descriptor
 from pspc_rs.experiments.fit_families import Sides, Thresholds
 from pspc_rs.experiments.fitting import Fit, fit_figure, fit_schedule
-from pspc_rs.experiments.grids import denoised_figure, denoised_grid, sample_figure
 from pspc_rs.experiments.heatmap_mass import MassSides, mass_figure, mass_sides, pixel_map_figure
-from pspc_rs.experiments.mse_curves import compare
-from pspc_rs.experiments.mse_figure import mse_figure
-from pspc_rs.experiments.noisy import forward_noisy, reverse_noisy, save_forward, save_reverse
-from pspc_rs.experiments.patch_curves import PatchStudy, patch_study, patch_study_figure
-from pspc_rs.experiments.patch_means import PatchErrors, patch_errors
+from pspc_rs.experiments.image_grids import (
+    Trajectory,
+    denoised_figure,
+    denoised_grid,
+    sample_figure,
+    trajectories,
+    trajectory_figure,
+)
+from pspc_rs.experiments.mse_curves import compare, mse_figure
+from pspc_rs.experiments.noisy_sets import forward_noisy, reverse_noisy, save_forward, save_reverse
+from pspc_rs.experiments.patches import PatchErrors, PatchStudy, patch_errors, patch_study, patch_study_figure
 from pspc_rs.experiments.report import write_report
-from pspc_rs.experiments.similarity import SimilarityMatrix, similarity_figure, similarity_matrix
-from pspc_rs.experiments.trajectory import Trajectory, trajectories, trajectory_figure
+from pspc_rs.experiments.similarity import (
+    SimilarityMatrix,
+    gradient_descriptor,
+    pixel_descriptor,
+    similarity_figure,
+    similarity_matrix,
+    sscd_descriptor,
+)
+from pspc_rs.experiments.tuning import CFDMErrors, cfdm_mse
 
 __all__ = [
     "CFDMErrors",

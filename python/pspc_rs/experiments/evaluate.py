@@ -1,4 +1,4 @@
-"""What denoisers make of many noisy images, batch by batch, and how far apart two of them are."""
+"""The outputs of denoisers for many noisy images, batch by batch, and how far apart two sets of outputs are."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -9,20 +9,32 @@ from numpy.typing import NDArray
 from pspc_rs.arrays import check_finite, to_numpy
 from pspc_rs.denoisers import Denoiser
 from pspc_rs.errors import InvalidValueError, ShapeError
+from pspc_rs.progress import Progress
 
-Count: TypeAlias = Callable[[float], object]
-"""Called with the number of images done so far."""
+Model: TypeAlias = Callable[..., Any]
+"""A denoiser or network, D(z, sigma)."""
 
 
-class Mean(NamedTuple):
-    """A mean over images and its standard error."""
+class MeanError(NamedTuple):
+    """A mean error over images.
+
+    Attributes:
+        mean: the mean.
+        standard_error: its standard error over images.
+    """
 
     mean: float
     standard_error: float
 
 
-def denoised(
-    model: Callable[..., Any], z: NDArray[Any], sigma: float, batch: int = 50, *, name: str = "D", count: Count
+def denoise(
+    model: Model,
+    z: NDArray[Any],
+    sigma: float,
+    batch: int = 50,
+    *,
+    name: str = "D",
+    progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """The model's outputs, float32 in the shape of z.
 
@@ -32,7 +44,7 @@ def denoised(
         sigma: noise level.
         batch: images at once.
         name: what messages call the model.
-        count: called during long calls and after every batch.
+        progress: called as ``progress(images done, images)`` during long calls and after every batch.
 
     Raises:
         ShapeError: the model returned another shape.
@@ -40,25 +52,32 @@ def denoised(
 
     Example:
         >>> z = np.ones((5, 1, 2, 2), np.float32)
-        >>> denoised(lambda z, sigma: z / 2, z, 1.0, 3, count=print).max()
-        3
-        5
+        >>> denoise(lambda z, sigma: z / 2, z, 1.0, 3, progress=print).max()
+        3 5
+        5 5
         np.float32(0.5)
     """
     outputs = np.empty(z.shape, np.float32)
     for start in range(0, len(z), batch):
         part = z[start : start + batch]
-        given = {"progress": _within(start, len(part), count)} if isinstance(model, Denoiser) else {}
+        within = _images_done(progress, start, len(part), len(z))
+        given = {"progress": within} if isinstance(model, Denoiser) and within is not None else {}
         images = to_numpy(model(part, np.full(len(part), sigma), **given), f"the output of {name}")
         if images.shape != part.shape:
             raise ShapeError(f"{name} returned shape {list(images.shape)} for {list(part.shape)}; it must be the same")
         check_finite(f"the output of {name} at sigma {sigma:g}", images)
         outputs[start : start + batch] = images
-        count(start + len(part))
+        if progress is not None:
+            progress(start + len(part), len(z))
     return outputs
 
 
-def mean_squared_error(first: NDArray[Any], second: NDArray[Any]) -> Mean:
+def _images_done(progress: Progress | None, start: int, size: int, total: int) -> Progress | None:
+    """Progress within a batch as progress of all images, in whole images."""
+    return progress and (lambda done, whole: progress(start + size * done // whole, total))
+
+
+def mean_squared_error(first: NDArray[Any], second: NDArray[Any]) -> MeanError:
     """Mean over all pixels and images of (a - b)^2, and its standard error over images, in float64.
 
     Args:
@@ -75,24 +94,10 @@ def mean_squared_error(first: NDArray[Any], second: NDArray[Any]) -> Mean:
         >>> round(error.mean, 4), round(error.standard_error, 4)
         (4.6667, 2.3333)
     """
-    errors = squared_errors(first, second)
-    if len(errors) < 2:
-        raise InvalidValueError(f"there are {len(errors)} images; a standard error needs at least 2")
-    return Mean(float(errors.mean()), float(errors.std(ddof=1) / np.sqrt(len(errors))))
-
-
-def squared_errors(first: NDArray[Any], second: NDArray[Any]) -> NDArray[np.float64]:
-    """Mean over the pixels of every image of (a - b)^2, float64 [N].
-
-    Raises:
-        ShapeError: the shapes differ.
-    """
     if first.shape != second.shape:
         raise ShapeError(f"images have shapes {list(first.shape)} and {list(second.shape)}; they must be the same")
+    if len(first) < 2:
+        raise InvalidValueError(f"there are {len(first)} images; a standard error needs at least 2")
     pairs = zip(first, second, strict=True)
-    return np.array([np.square(np.subtract(a, b, dtype=np.float64)).mean() for a, b in pairs])
-
-
-def _within(start: int, size: int, count: Count) -> Callable[[int, int], object]:
-    """Progress within a batch as images done."""
-    return lambda done, total: count(start + size * done / total)
+    errors = np.array([np.square(np.subtract(a, b, dtype=np.float64)).mean() for a, b in pairs])
+    return MeanError(float(errors.mean()), float(errors.std(ddof=1) / np.sqrt(len(errors))))

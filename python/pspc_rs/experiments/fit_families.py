@@ -12,8 +12,8 @@ from pspc_rs import _core
 from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import PosteriorComposite, masks_from_maps
-from pspc_rs.denoisers.base import Progress
 from pspc_rs.errors import InvalidValueError, ShapeError
+from pspc_rs.progress import Progress
 from pspc_rs.schedules import FULL, PatchSchedule, Side, ThresholdSchedule
 
 _SIDES = (3, 5, 7, 9, 11, 15, 19, 23, 27, 35, 43, 51)
@@ -31,6 +31,9 @@ class Family(ABC):
     name: str
     values: tuple[float, ...]
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({', '.join(f'{value:g}' for value in self.values)})"
+
     @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
@@ -44,11 +47,11 @@ class Family(ABC):
     def schedule(
         self, values: Sequence[float], sigmas: Sequence[float], name: str, provenance: dict[str, Any]
     ) -> PatchSchedule | ThresholdSchedule:
-        """The schedule with one candidate a noise level."""
+        """The schedule with one candidate per noise level."""
 
 
 class _Composite(PosteriorComposite):
-    """A composite whose windows are set from outside; what was built is kept while it is asked for."""
+    """A composite whose windows are set by its user; they are kept for as long as the same ones are used."""
 
     def __init__(self, data: ImageSet) -> None:
         super().__init__(data)
@@ -105,7 +108,9 @@ class Sides(Family):
         """PSPC-Square's D(z, sigma) with windows of this side."""
         side, (height, width) = self._side(value), (self._data.height, self._data.width)
         windows = (
-            _core.Components.full(height, width) if isinstance(side, str) else _core.Components.square(height, width, side)
+            _core.Components.full(height, width)
+            if isinstance(side, str)
+            else _core.Components.square(height, width, side)
         )
         self._composite.use(side, windows)
         return self._composite(z, sigma, progress=progress)
@@ -155,9 +160,9 @@ class Thresholds(Family):
                 f"heat maps have shape {list(heatmaps.shape)}; needed is {list(expected)} for these levels"
             )
         chosen = _THRESHOLDS if thresholds is None else thresholds
-        self.values = tuple(sorted({real_number("threshold", one) for one in chosen}))
-        if not self.values or not (self.values[0] > 0 and self.values[-1] <= 1):
-            raise InvalidValueError(f"thresholds are {list(chosen)}; allowed are numbers above 0 and up to 1")
+        self.values = tuple(sorted({real_number("threshold", one, above=0, most=1) for one in chosen}))
+        if not self.values:
+            raise InvalidValueError("there are no thresholds; at least one is needed")
         self._data, self._composite = data, _Composite(data)
         self._heatmaps, self._sigmas = heatmaps, [float(sigma) for sigma in sigmas]
 

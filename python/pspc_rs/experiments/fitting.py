@@ -12,25 +12,25 @@ from numpy.typing import NDArray
 from pspc_rs.arrays import check_finite
 from pspc_rs.checks import integer
 from pspc_rs.errors import InvalidValueError, ScheduleError, ShapeError
-from pspc_rs.experiments.drawing import log_axes, new_figure
-from pspc_rs.experiments.evaluate import denoised, mean_squared_error
+from pspc_rs.experiments.evaluate import Model, denoise, mean_squared_error
+from pspc_rs.experiments.figures import draw_curves, log_axes, new_figure
 from pspc_rs.experiments.fit_families import Family
-from pspc_rs.experiments.settings import model_settings, settings_key
-from pspc_rs.experiments.table import ResultTable
-from pspc_rs.provenance import versions
+from pspc_rs.experiments.noisy_sets import positive_levels
+from pspc_rs.experiments.results import Kind, ResultTable
+from pspc_rs.progress import Progress, Steps, renamed_progress
+from pspc_rs.provenance import model_settings, settings_key, versions
 from pspc_rs.schedules import FULL, PatchSchedule, Schedule, ThresholdSchedule
-from pspc_rs.sigmas import check_grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-Target = Callable[..., Any] | Sequence[NDArray[Any]]
+Target = Model | Sequence[NDArray[Any]]
 """A denoiser D(z, sigma), or its outputs, [levels, n, C, H, W]: such as the clean images behind z."""
 
 Outside = Schedule[Any] | float | str | None
-"""What levels that are not fitted get: another schedule's values, one value, or the nearest fitted level's."""
+"""The values of levels that are not fitted: another schedule's, one value, or the nearest fitted level's (None)."""
 
-_COLUMNS: Mapping[str, type] = {
+_COLUMNS: Mapping[str, Kind] = {
     "settings": str,
     "family": str,
     "sigma": float,
@@ -42,9 +42,6 @@ _COLUMNS: Mapping[str, type] = {
 _KEY = ("settings", "family", "sigma", "value")
 # Composites that agree to float32 rounding differ by less than this share of their error.
 _TIE = 1e-5
-
-Tick = Callable[[int, int, str], object]
-"""Called as ``tick(done, total, what)``."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +64,9 @@ class Fit:
     standard_error: NDArray[np.float64]
     schedule: PatchSchedule | ThresholdSchedule
 
+    def __repr__(self) -> str:
+        return f"Fit({self.schedule.name!r}, {len(self.values)} {self.family}s at {len(self.sigmas)} levels)"
+
 
 def fit_schedule(
     family: Family,
@@ -80,34 +80,36 @@ def fit_schedule(
     outside: Outside = None,
     batch: int = 50,
     record: Mapping[str, object] | None = None,
-    tick: Tick | None = None,
+    progress: Progress | None = None,
+    tick: Callable[[int, int, str], object] | None = None,
 ) -> Fit:
     """The schedule whose composite denoiser is nearest to a target at every noise level.
 
     At each level the mean squared error mean |D_v(z, sigma) - target(z, sigma)|^2 of every candidate v over the noisy
     images and their pixels; the least wins. Errors that agree to 1 part in 10^5, as at tiny sigma where every
     composite returns z's own image, count as equal: then the smallest side or threshold wins. Every error is a row of
-    a CSV table, written when it is known: a later call with the same table and settings takes it from there.
+    a table, written when it is known: a later call with the same table and settings takes it from there.
 
     Args:
         family: the candidates, `Sides` or `Thresholds`.
         target: D(z, sigma), or outputs [levels, n, C, H, W] to compare with, such as clean images.
         noisy: noisy images [levels, n, C, H, W] of the whole grid, n at least 2: an array, memory map or sequence.
-        sigmas: descending noise levels; a final 0 plays no part.
-        table: the CSV file; made, or gone on with.
+        sigmas: descending noise levels; a final 0 is ignored.
+        table: the CSV file, with its database beside it (see `ResultTable`); made, or continued.
         name: of the schedule.
         fit_range: (lowest, highest) noise level to fit, those that the target is good for.
-        outside: what the other levels get; see `Outside`.
+        outside: the values of the other levels; see `Outside`.
         batch: images at once.
         record: where the noisy images and the target come from; kept with the schedule, and part of what tells one fit
             from another in the table.
-        tick: called after every candidate.
+        progress: called as ``progress(candidates done, candidates)``, over all levels; its `describe` gets each one.
+        tick: deprecated; the earlier name of ``progress``, called as ``tick(done, total, what)``.
 
     Raises:
         InvalidValueError: no level in the range, outputs that are not finite, or fewer than two noisy images.
         ShapeError: noisy images or target outputs of another shape.
         ScheduleError: ``outside`` is for other images or of another kind.
-        DataError: the table is no table of fits.
+        DataError: the file holds another table, or is damaged.
 
     Example:
         >>> import tempfile, pspc_rs as pspc
@@ -119,15 +121,16 @@ def fit_schedule(
         ...     fit_schedule(Sides(data), known, z, [2.0, 0.5], Path(folder, "fit.csv")).schedule.patch_sizes
         (7, 3)
     """
-    grid = [level for level in check_grid(sigmas).tolist() if level > 0]
+    progress = renamed_progress(progress, "tick", tick, ("done", "total", "what"))
+    grid = positive_levels(sigmas)
     if len(noisy) != len(grid):
         raise ShapeError(f"there are noisy images of {len(noisy)} levels for {len(grid)} sigmas above 0")
     levels = _levels_in(grid, fit_range)
     settings = {**family.settings, "target": _target_settings(target), **dict(record or {})}
     results = ResultTable(table, _COLUMNS, _KEY)
-    walk = _Walk(family, target, noisy, grid, results, settings_key(settings), integer("batch", batch))
-    walk.run(levels, tick)
-    mse, errors = walk.curves(levels)
+    computed = _CandidateErrors(family, target, noisy, grid, results, settings_key(settings), integer("batch", batch))
+    computed.run(levels, progress)
+    mse, errors = computed.curves(levels)
     best = [family.values[index] for index in _least(mse)]
     everywhere, how = _filled(family, grid, dict(zip(levels, best, strict=True)), outside)
     provenance = {
@@ -159,8 +162,8 @@ def _least(mse: NDArray[np.float64]) -> list[int]:
 
 
 @dataclass(frozen=True)
-class _Walk:
-    """The errors of every candidate at every level; noisy images and targets are made where a row is missing."""
+class _CandidateErrors:
+    """The errors of every candidate at every level; noisy images and targets are made for missing rows only."""
 
     family: Family
     target: Target
@@ -173,17 +176,16 @@ class _Walk:
     def key(self, level: int, value: float) -> tuple[str, str, float, float]:
         return self.settings, self.family.name, self.grid[level], value
 
-    def run(self, levels: list[int], tick: Tick | None) -> None:
-        done, total = 0, len(levels) * len(self.family.values)
+    def run(self, levels: list[int], progress: Progress | None) -> None:
+        """Computes the rows that are missing."""
+        steps = Steps(progress, len(levels) * len(self.family.values))
         for level in levels:
             missing = [value for value in self.family.values if self.key(level, value) not in self.results]
-            done += len(self.family.values) - len(missing)
+            steps.done += len(self.family.values) - len(missing)
             wanted = self._target(level) if missing else None
             for value in missing:
                 self.results.add(self._row(level, value, wanted))
-                done += 1
-                if tick is not None:
-                    tick(done, total, f"{self.family.name} {value:g}, sigma {self.grid[level]:.3g}")
+                steps.finish(f"{self.family.name} {value:g}, sigma {self.grid[level]:.3g}")
 
     def curves(self, levels: list[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Errors and their standard errors, [levels, candidates]."""
@@ -195,7 +197,7 @@ class _Walk:
     def _target(self, level: int) -> NDArray[np.float32]:
         z, sigma = self.noisy[level], self.grid[level]
         if callable(self.target):
-            return denoised(self.target, z, sigma, self.batch, name="the target", count=_ignore)
+            return denoise(self.target, z, sigma, self.batch, name="the target")
         wanted = np.asarray(self.target[level], np.float32)
         if wanted.shape != z.shape:
             raise ShapeError(f"the target has shape {list(wanted.shape)} at sigma {sigma:g}; needed is {list(z.shape)}")
@@ -204,21 +206,17 @@ class _Walk:
 
     def _row(self, level: int, value: float, wanted: Any) -> dict[str, Any]:
         z, sigma = self.noisy[level], self.grid[level]
-        ours = denoised(lambda part, _: self.family.denoise(value, part, sigma), z, sigma, self.batch, count=_ignore)
+        ours = denoise(lambda part, _: self.family.denoise(value, part, sigma), z, sigma, self.batch)
         error = mean_squared_error(ours, wanted)
         numbers = {"mse": error.mean, "standard_error": error.standard_error, "n": len(z)}
         named = dict(zip(_KEY, self.key(level, value), strict=True))
         return {**named, **numbers}
 
 
-def _ignore(images: float) -> None:
-    """Candidates are ticked one by one; what happens within one is not told."""
-
-
 def _filled(
     family: Family, grid: list[float], best: dict[int, float], outside: Outside
 ) -> tuple[list[float], dict[str, Any]]:
-    """One value a level of the whole grid, and how those that were not fitted came about."""
+    """One value per level of the whole grid, and where the values of levels that were not fitted come from."""
     missing = [level for level in range(len(grid)) if level not in best]
     if not missing:
         return [best[level] for level in range(len(grid))], {}
@@ -255,15 +253,11 @@ def fit_figure(fit: Fit) -> "Figure":
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    import matplotlib as mpl
-
     figure = new_figure(6.2, 4)
     axis = log_axes(figure, "MSE against the target")
+    curves = {f"{fit.family} {value:g}": fit.mse[:, index] for index, value in enumerate(fit.values)}
+    draw_curves(axis, fit.sigmas, curves)
     shown = np.where(fit.mse > 0, fit.mse, np.nan)  # an exact target leaves errors of 0
-    colours = mpl.colormaps["viridis"](np.linspace(0, 0.95, len(fit.values)))
-    for index, value in enumerate(fit.values):
-        label = f"{fit.family} {value:g}"
-        axis.plot(fit.sigmas, shown[:, index], color=colours[index], marker=".", linewidth=1, label=label)
     axis.plot(
         fit.sigmas,
         shown.min(axis=1),

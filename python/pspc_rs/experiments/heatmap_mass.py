@@ -1,4 +1,4 @@
-"""How local a network is: how much of its heat maps lies in a square round each output pixel (Figures 3 and 6)."""
+"""How local a network is: how much of its heat maps lies in a square around each output pixel (Figures 3 and 6)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,13 +8,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.errors import InvalidValueError, ShapeError
-from pspc_rs.experiments.drawing import check_levels, evenly, log_axes, new_figure, sigma_label
+from pspc_rs.experiments.figures import check_levels, log_axes, new_figure, sigma_label, spread_evenly
 from pspc_rs.sigmas import check_grid
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SHARES = (0.5, 0.75, 0.95)
+PAPER_SHARES = (0.5, 0.75, 0.95)
 """The shares of the mass that the paper's figure shows."""
 
 _MAX_MAPS = 8
@@ -35,6 +35,10 @@ class MassSides:
     shares: tuple[float, ...]
     sides: NDArray[np.int64]
 
+    def __repr__(self) -> str:
+        height, width = self.sides.shape[2:]
+        return f"MassSides({len(self.sigmas)} levels, shares {self.shares}, {height} x {width} pixels)"
+
     @property
     def mean(self) -> NDArray[np.float64]:
         """Mean side over output pixels, [levels, shares]."""
@@ -51,7 +55,7 @@ class MassSides:
         return columns
 
 
-def mass_sides(heatmaps: NDArray[Any], sigmas: object, shares: Sequence[float] = SHARES) -> MassSides:
+def mass_sides(heatmaps: NDArray[Any], sigmas: object, shares: Sequence[float] = PAPER_SHARES) -> MassSides:
     """For every level and output pixel, the side of the centred square that holds a share of the heat map.
 
     Niedoba et al. 2025, Figure 3. Of output pixel (y, x), the square of side 2 r + 1 holds the input pixels (v, u) with
@@ -151,7 +155,7 @@ def pixel_map_figure(
     y, x = (height // 2, width // 2) if pixel is None else pixel
     if not (0 <= y < height and 0 <= x < width):
         raise InvalidValueError(f"pixel is ({y}, {x}); allowed are (0, 0) to ({height - 1}, {width - 1})")
-    chosen = check_levels("levels", evenly(len(grid), _MAX_MAPS) if levels is None else levels, len(grid))
+    chosen = check_levels("levels", spread_evenly(len(grid), _MAX_MAPS) if levels is None else levels, len(grid))
     figure = new_figure(1.3 * len(chosen), 1.7)
     axes = figure.subplots(1, len(chosen), squeeze=False)[0]
     for axis, level in zip(axes, chosen, strict=True):

@@ -1,10 +1,11 @@
-"""MSE between denoisers and networks over noise levels, forward and reverse (Figures 2, 7, 15)."""
+"""MSE between denoisers and networks over noise levels, forward and reverse: numbers and figure (Figures 2, 7, 15)."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,28 +13,35 @@ from numpy.typing import NDArray
 from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError
-from pspc_rs.experiments.evaluate import denoised, mean_squared_error
-from pspc_rs.experiments.noisy import (
-    Model,
+from pspc_rs.experiments.evaluate import Model, denoise, mean_squared_error
+from pspc_rs.experiments.figures import new_figure
+from pspc_rs.experiments.noisy_sets import (
+    NoisyLevels,
     Start,
+    check_sampler,
+    check_seed,
     check_start,
-    checked_sampler,
-    checked_seed,
-    forward_noisy,
-    save_reverse,
+    first_level,
+    forward_levels,
+    positive_levels,
+    trajectory_levels,
 )
-from pspc_rs.experiments.run_folder import RunFolder
-from pspc_rs.experiments.settings import data_settings, model_settings, settings_key
-from pspc_rs.experiments.table import Row
-from pspc_rs.noise import noise_source
-from pspc_rs.provenance import Clock
-from pspc_rs.sigmas import check_grid, edm_sigmas
+from pspc_rs.experiments.results import COMPARE_KEY, Row, RunFolder
+from pspc_rs.progress import Progress, describe, renamed_progress
+from pspc_rs.provenance import Clock, data_settings, machine_settings, model_settings, settings_key
+from pspc_rs.samplers import noise_source
+from pspc_rs.sigmas import edm_sigmas
 
-Process: TypeAlias = Literal["forward", "reverse"]
-Report: TypeAlias = Callable[[float, float, str], object]
-"""Called as report(images done, images in all, what comes next)."""
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-PROCESSES: tuple[Process, ...] = ("forward", "reverse")
+NoisyProcess: TypeAlias = Literal["forward", "reverse"]
+"""Where z comes from: noisy images of the data, or the target's own trajectories."""
+
+NOISY_PROCESSES: tuple[NoisyProcess, ...] = ("forward", "reverse")
+
+_COLORS = ("#4269d0", "#ff725c", "#3ca951", "#a463f2", "#9c6b4e", "#efb118", "#ff8ab7", "#6cc5b0", "#97bbf5", "#9498a0")
+_LINES = ("-", "--", ":", "-.")
 
 
 @dataclass(frozen=True)
@@ -44,13 +52,16 @@ class Plan:
     targets: Mapping[str, Model]
     denoisers: Mapping[str, Model]
     sigmas: tuple[float, ...]
-    processes: tuple[Process, ...]
+    processes: tuple[NoisyProcess, ...]
     n: int
     seed: int
     batch: int
     sampler: str
     start: Start
     sigma_range: tuple[float, float]
+
+    def __repr__(self) -> str:
+        return f"Plan({', '.join(self.denoisers)} against {', '.join(self.targets)}, {len(self.levels)} levels)"
 
     @cached_property
     def levels(self) -> list[int]:
@@ -61,9 +72,9 @@ class Plan:
     @property
     def first(self) -> int:
         """The level at which trajectories begin: that of the grid if they start at noise alone."""
-        return 0 if self.start == "noise" else self.levels[0]
+        return first_level(self.start, self.levels)
 
-    def settings(self, process: Process, target: str) -> dict[str, Any]:
+    def settings(self, process: NoisyProcess, target: str) -> dict[str, Any]:
         """Everything that decides the numbers against a target, besides the denoiser."""
         settings = {
             "process": process,
@@ -79,7 +90,7 @@ class Plan:
             settings |= {"sampler": self.sampler, "start": self.start, "first_level": self.first}
         return settings
 
-    def row_settings(self, process: Process, target: str, denoiser: str) -> dict[str, Any]:
+    def row_settings(self, process: NoisyProcess, target: str, denoiser: str) -> dict[str, Any]:
         """Everything that decides the numbers of a row, besides its level."""
         return {**self.settings(process, target), "denoiser": self._models[denoiser]}
 
@@ -95,38 +106,41 @@ def compare(
     outdir: str | Path,
     *,
     sigmas: object = None,
-    processes: Sequence[str] = PROCESSES,
+    processes: Sequence[str] = NOISY_PROCESSES,
     n: int = 256,
     seed: int = 0,
     batch: int = 50,
     sampler: str = "heun",
     start: Start = "noise",
     sigma_range: tuple[float, float] = (0.0, float("inf")),
-    report: Report | None = None,
+    progress: Progress | None = None,
+    report: Callable[[float, float, str], object] | None = None,
 ) -> list[Row]:
-    """The MSE between denoisers and target networks at noise levels, one row a process, target, denoiser and level.
+    """The MSE between denoisers and target networks at noise levels, one row per process, target, denoiser and level.
 
     E |D(z) - T(z)|^2 in [-1, 1] pixel units, mean over pixels and n images, with its standard error over images, as in
     Figure 7 of Niedoba et al. 2025. Forward z are noisy images of the data (`forward_noisy`), reverse z lie on
     trajectories of the target itself (`save_reverse`). Rows are written level by level to ``mse.csv`` in ``outdir``,
     under a key of all settings, which ``settings.json`` holds in full; seconds go to ``times.csv``. Rows that are
-    there already are not computed again: a stopped run goes on, and another run adds to the table.
+    there already are not computed again: a stopped run continues, and another run adds to the table. Several runs may
+    write to one folder at once; ``results.sqlite`` holds the rows of all.
 
     Args:
         data: the images of the forward process.
         targets: networks D(z, sigma) by name.
         denoisers: denoisers or networks D(z, sigma) by name.
         outdir: folder of the run, made if need be.
-        sigmas: descending noise levels, the EDM grid of 18 if not given; a final 0 plays no part.
+        sigmas: descending noise levels, the EDM grid of 18 levels if not given; a final 0 is ignored.
         processes: "forward", "reverse", or both.
-        n: noisy images a level, at least 2.
+        n: noisy images per level, at least 2.
         seed: of the noisy images, 0 .. 2^32 - 1.
         batch: images at once.
         sampler: of the trajectories: "heun", "euler" or "dpmpp_2m".
         start: where trajectories start: at "noise" at the first level of the grid, or at noisy "data" at the first
             level in the range, for networks that are not good above it.
         sigma_range: lowest and highest level to compare at.
-        report: called as work goes on.
+        progress: called as ``progress(images done, images)``; its `describe` gets what is being worked on.
+        report: deprecated; the earlier name of ``progress``, called as ``report(done, total, what)``.
 
     Returns:
         The rows of these settings, in the order of the table; the table itself may hold more.
@@ -147,37 +161,38 @@ def compare(
         >>> [(row["sigma"], row["mse"], row["standard_error"]) for row in rows]
         [(2.0, 1.0, 0.0), (1.0, 1.0, 0.0)]
     """
+    progress = renamed_progress(progress, "report", report, ("done", "total", "what"))
     plan = Plan(
         data,
         targets=_named("targets", targets),
         denoisers=_named("denoisers", denoisers),
-        sigmas=tuple(level for level in _grid(sigmas) if level > 0),
+        sigmas=tuple(positive_levels(edm_sigmas() if sigmas is None else sigmas)),
         processes=_processes(processes),
         n=integer("n", n, least=2),
-        seed=checked_seed(seed),
+        seed=check_seed(seed),
         batch=integer("batch", batch),
-        sampler=checked_sampler(sampler),
-        start=start,
+        sampler=check_sampler(sampler),
+        start=check_start(start),
         sigma_range=_range(sigma_range),
     )
-    check_start(start)
     if not plan.levels:
         low, high = plan.sigma_range
         raise InvalidValueError(f"no level of the grid lies in the range {low:g} to {high:g}; take a wider one")
     for name in targets.keys() & denoisers.keys():
         if model_settings(targets[name]) != model_settings(denoisers[name]):
             raise InvalidValueError(f"{name!r} names both a target and another denoiser; give them two names")
-    return _Comparison(plan, RunFolder(Path(outdir)), report or (lambda done, total, what: None)).run()
+    return _Comparison(plan, RunFolder(Path(outdir)), progress).run()
 
 
 class _Comparison:
     """One call of `compare`: what is pending, and the loop over it."""
 
-    def __init__(self, plan: Plan, folder: RunFolder, report: Report) -> None:
+    def __init__(self, plan: Plan, folder: RunFolder, progress: Progress | None) -> None:
         self.plan = plan
         self.folder = folder
-        self.report = report
-        self.done = 0.0
+        self.progress = progress
+        self.done = 0
+        self.made_with = machine_settings()
         self.keys = {
             (process, target, denoiser): self._key(process, target, denoiser)
             for process in plan.processes
@@ -197,24 +212,26 @@ class _Comparison:
                 for level in self.plan.levels:
                     self._level(process, targets, level, noisy)
         wanted = {self._row_key(*names, level) for names in self.keys for level in self.plan.levels}
-        return [row for row in self.folder.mse if tuple(row[name] for name in self.folder.mse.key) in wanted]
+        if self.done < self.total:  # another run in the folder did some of the work
+            self._tell(self.total)
+        return [row for row in self.folder.mse if tuple(row[name] for name in COMPARE_KEY) in wanted]
 
-    def _sources(self) -> list[tuple[Process, list[str]]]:
+    def _sources(self) -> list[tuple[NoisyProcess, list[str]]]:
         """Every set of z, with the targets that share it: all of them in the forward process."""
         plan = self.plan
-        reverse: list[tuple[Process, list[str]]] = [("reverse", [name]) for name in plan.targets]
-        forward: list[tuple[Process, list[str]]] = [("forward", list(plan.targets))]
+        reverse: list[tuple[NoisyProcess, list[str]]] = [("reverse", [name]) for name in plan.targets]
+        forward: list[tuple[NoisyProcess, list[str]]] = [("forward", list(plan.targets))]
         return [one for one in forward + reverse if one[0] in plan.processes]
 
-    def _key(self, process: Process, target: str, denoiser: str) -> str:
+    def _key(self, process: NoisyProcess, target: str, denoiser: str) -> str:
         settings = self.plan.row_settings(process, target, denoiser)
-        self.folder.remember(settings_key(settings), settings)
+        self.folder.remember(settings_key(settings), {**settings, "made_with": self.made_with})
         return settings_key(settings)
 
-    def _row_key(self, process: Process, target: str, denoiser: str, level: int) -> tuple[str | int, ...]:
+    def _row_key(self, process: NoisyProcess, target: str, denoiser: str, level: int) -> tuple[str | int, ...]:
         return process, target, denoiser, self.keys[process, target, denoiser], level
 
-    def _lacking(self, process: Process, targets: list[str], level: int) -> dict[str, list[str]]:
+    def _lacking(self, process: NoisyProcess, targets: list[str], level: int) -> dict[str, list[str]]:
         """The targets against which a row is missing, by denoiser."""
         missing = {
             denoiser: [one for one in targets if self._row_key(process, one, denoiser, level) not in self.folder.mse]
@@ -222,36 +239,36 @@ class _Comparison:
         }
         return {denoiser: found for denoiser, found in missing.items() if found}
 
-    def _noisy(self, process: Process, target: str) -> Callable[[int], NDArray[Any]]:
-        """A function that returns z of a level."""
+    def _noisy(self, process: NoisyProcess, target: str) -> NoisyLevels:
+        """Z of every level."""
         plan = self.plan
         if process == "forward":
-            return lambda level: forward_noisy(plan.data, plan.n, plan.sigmas[level], plan.seed)
+            return forward_levels(plan.data, plan.sigmas, plan.n, plan.seed)
         levels = plan.sigmas[plan.first : plan.levels[-1] + 1]
-        output = self.folder.noisy(target, settings_key({**plan.settings(process, target), "levels": levels}))
-        self.report(self.done, self.total, f"trajectories of {target}")
-        save_reverse(
-            output,
+        settings = {**plan.settings(process, target), "levels": levels}
+        what = f"trajectories of {target}"
+        self._tell(self.done, what)
+        return trajectory_levels(
+            self.folder.noisy(target, settings_key(settings)),
             plan.targets[target],
-            plan.data.shape,
-            levels,
+            plan.data,
+            plan.sigmas,
             plan.n,
+            inside=plan.levels,
             seed=plan.seed,
             sampler=plan.sampler,
+            start=plan.start,
             batch=plan.batch,
-            start_data=plan.data if plan.start == "data" else None,
-            resume=True,
+            settings=settings,
             record={"target": target, "sampler": plan.sampler, "seed": plan.seed},
-            tick=lambda done, of: self.report(self.done, self.total, f"trajectories of {target}, {done} of {of}"),
+            progress=lambda done, of: self._tell(self.done, f"{what}, {done} of {of}"),
         )
-        stored = np.load(output, mmap_mode="r")
-        return lambda level: np.array(stored[level - plan.first])
 
-    def _level(self, process: Process, targets: list[str], level: int, noisy: Callable[[int], NDArray[Any]]) -> None:
+    def _level(self, process: NoisyProcess, targets: list[str], level: int, noisy: NoisyLevels) -> None:
         lacking = self._lacking(process, targets, level)
         if not lacking:
             return
-        z = noisy(level)
+        z = noisy[level]
         outputs = {name: self._denoised(name, self.plan.targets[name], z, level, process) for name in _needed(lacking)}
         for denoiser, against in lacking.items():
             clock = Clock()
@@ -259,7 +276,7 @@ class _Comparison:
             rows, times = [], []
             for target in against:
                 error = mean_squared_error(ours, outputs[target])
-                row = dict(zip(self.folder.mse.key, self._row_key(process, target, denoiser, level), strict=True))
+                row = dict(zip(COMPARE_KEY, self._row_key(process, target, denoiser, level), strict=True))
                 sigma = self.plan.sigmas[level]
                 rows.append(
                     {**row, "sigma": sigma, "n": self.plan.n, "mse": error.mean, "standard_error": error.standard_error}
@@ -269,25 +286,23 @@ class _Comparison:
             self.folder.mse.add(*rows)
 
     def _denoised(self, name: str, model: Model, z: NDArray[Any], level: int, process: str) -> NDArray[np.float32]:
-        sigma = self.plan.sigmas[level]
-        what, before = f"{process}, sigma {sigma:.3g}, {name}", self.done
-        self.report(before, self.total, what)
-        outputs = denoised(model, z, sigma, self.plan.batch, name=name, count=partial(self._count, before, what))
+        sigma, before = self.plan.sigmas[level], self.done
+        self._tell(before, f"{process}, sigma {sigma:.3g}, {name}")
+        progress = self.progress and (lambda images, of: self._tell(before + images))
+        outputs = denoise(model, z, sigma, self.plan.batch, name=name, progress=progress)
         self.done = before + len(z)
         return outputs
 
-    def _count(self, before: float, what: str, images: float) -> None:
-        self.report(before + images, self.total, what)
+    def _tell(self, done: int, what: str = "") -> None:
+        if what:
+            describe(self.progress, what)
+        if self.progress is not None:
+            self.progress(done, self.total)
 
 
 def _needed(lacking: Mapping[str, Sequence[str]]) -> list[str]:
     """The targets against which some row is missing."""
     return list(dict.fromkeys(target for targets in lacking.values() for target in targets))
-
-
-def _grid(sigmas: object) -> list[float]:
-    levels: list[float] = (edm_sigmas() if sigmas is None else check_grid(sigmas)).tolist()
-    return levels
 
 
 def _named(kind: str, models: Mapping[str, Model]) -> Mapping[str, Model]:
@@ -296,10 +311,10 @@ def _named(kind: str, models: Mapping[str, Model]) -> Mapping[str, Model]:
     return models
 
 
-def _processes(processes: Sequence[str]) -> tuple[Process, ...]:
-    chosen = tuple(process for process in PROCESSES if process in processes)
+def _processes(processes: Sequence[str]) -> tuple[NoisyProcess, ...]:
+    chosen = tuple(process for process in NOISY_PROCESSES if process in processes)
     if isinstance(processes, str) or not chosen or len(chosen) != len(set(processes)):
-        raise InvalidValueError(f"processes are {processes!r}; allowed are some of {', '.join(PROCESSES)}")
+        raise InvalidValueError(f"processes are {processes!r}; allowed are some of {', '.join(NOISY_PROCESSES)}")
     return chosen
 
 
@@ -307,3 +322,78 @@ def _range(limits: tuple[float, float]) -> tuple[float, float]:
     low, high = limits
     top = high if high == float("inf") else real_number("the range's upper end", high)
     return real_number("the range's lower end", low), top
+
+
+def mse_figure(rows: Sequence[Row]) -> "Figure":
+    """A figure with one panel per process and target, one curve per denoiser, both axes logarithmic.
+
+    Bands are one standard error to each side. A denoiser that is there with several settings has several curves. An
+    MSE of 0, of a network compared with itself, cannot be shown.
+
+    Args:
+        rows: rows of the table that `compare` writes.
+
+    Raises:
+        InvalidValueError: there are no rows.
+        MissingDependencyError: matplotlib is not installed.
+
+    Example:
+        >>> row = {"process": "forward", "target": "net", "denoiser": "empirical", "settings": "0f", "level": 0}
+        >>> figure = mse_figure([{**row, "sigma": 1.0, "n": 2, "mse": 0.1, "standard_error": 0.01}])
+        >>> figure.axes[0].get_title()
+        'forward, against net'
+    """
+    if not rows:
+        raise InvalidValueError("there are no rows to draw")
+    panels = list(dict.fromkeys((str(row["process"]), str(row["target"])) for row in rows))
+    columns = min(len(panels), 2)
+    lines = -(-len(panels) // columns)
+    figure = new_figure(4.2 * columns + 1.2, 3.4 * lines)
+    axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    names = list(dict.fromkeys(str(row["denoiser"]) for row in rows))
+    colors = {name: _COLORS[index % len(_COLORS)] for index, name in enumerate(names)}
+    handles: dict[str, Any] = {}
+    for axis, panel in zip(axes, panels, strict=False):
+        for label, variant, curve in _curves([row for row in rows if (row["process"], row["target"]) == panel]):
+            style = {"color": colors[str(curve[0]["denoiser"])], "linestyle": _LINES[variant % len(_LINES)]}
+            handles.setdefault(label, _draw(axis, curve, style))
+        axis.set(title=f"{panel[0]}, against {panel[1]}", xscale="log", yscale="log", xlabel=r"noise level $\sigma$")
+        axis.grid(alpha=0.3)
+    _label_levels(axes[0], [float(row["sigma"]) for row in rows])
+    for axis in axes[len(panels) :]:
+        axis.set_visible(False)
+    axes[0].set_ylabel("MSE per pixel, [-1, 1] units")
+    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
+    return figure
+
+
+def _label_levels(axis: Any, sigmas: Sequence[float]) -> None:
+    """Plain numbers at 1, 2 and 5 times the powers of ten, or at these alone where they are many."""
+    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
+
+    many = max(sigmas) > 300 * min(sigmas)
+    axis.xaxis.set_major_locator(LogLocator(subs=(1.0,) if many else (1.0, 2.0, 5.0)))
+    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _draw(axis: Any, curve: Sequence[Row], style: dict[str, Any]) -> Any:
+    sigma, mse, error = (np.array([row[name] for row in curve], float) for name in ("sigma", "mse", "standard_error"))
+    mse = np.where(mse > 0, mse, np.nan)
+    axis.fill_between(sigma, np.fmax(mse - error, mse / 100), mse + error, color=style["color"], alpha=0.2, linewidth=0)
+    (line,) = axis.plot(sigma, mse, marker=".", **style)
+    return line
+
+
+def _curves(rows: Sequence[Row]) -> list[tuple[str, int, list[Row]]]:
+    """Label, number among those of the same denoiser, and rows of every curve; the later ones are numbered."""
+    curves: dict[tuple[str, str], list[Row]] = {}
+    for row in rows:
+        curves.setdefault((str(row["denoiser"]), str(row["settings"])), []).append(row)
+    earlier: Counter[str] = Counter()
+    found = []
+    for (denoiser, _), curve in curves.items():
+        variant = earlier[denoiser]
+        found.append((denoiser if variant == 0 else f"{denoiser} ({variant + 1})", variant, curve))
+        earlier[denoiser] += 1
+    return found

@@ -1,27 +1,49 @@
-"""A report of a run: one page that holds everything a folder has to show."""
+"""A report of a run: one HTML page that holds everything a folder has to show.
 
+What is on the page is decided here; how it looks, in ``templates/report.html``.
+"""
+
+import base64
 import csv
 import io
 import json
+import math
+import struct
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pspc_rs import __version__
-from pspc_rs.errors import InvalidValueError, MissingFileError
-from pspc_rs.experiments import report_page as page
-from pspc_rs.experiments.report_tables import pivots, sections
+from pspc_rs.errors import InvalidValueError, MissingDependencyError, MissingFileError
 from pspc_rs.files import replacing
 
 REPORT = "report.html"
 """What the page is called in the run's folder."""
 
 _MAX_ROWS = 400
+_WIDE = 1.7
+_LONG_LIST = 12
 _MACHINE = ("build", "versions", "isa")
+_SERIES = ("denoiser", "side", "value", "candidate")
+_GROUPS = ("process", "target", "family", "settings")
+# Readable on white and on black.
+_COLOURS = (
+    "#2f81f7",
+    "#d2691e",
+    "#2da44e",
+    "#c03a76",
+    "#8a63d2",
+    "#8c7300",
+    "#008b8b",
+    "#777f88",
+    "#d1242f",
+    "#5c7cfa",
+)
 
 
 @dataclass
-class Found:
+class RunContents:
     """What a run's folder holds, by path relative to it.
 
     Attributes:
@@ -38,10 +60,19 @@ class Found:
     records: dict[str, dict[str, Any]] = field(default_factory=dict)
     unreadable: dict[str, str] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        return f"RunContents({self.summary})"
+
     @property
     def empty(self) -> bool:
         """Whether there is nothing to report on."""
         return not (self.pictures or self.tables or self.schedules or self.records)
+
+    @property
+    def summary(self) -> str:
+        """How much of what there is, in words."""
+        counts = [(len(self.pictures), "figure"), (len(self.tables), "table"), (len(self.schedules), "schedule")]
+        return ", ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in counts)
 
 
 def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
@@ -62,6 +93,7 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
     Raises:
         MissingFileError: there is no such folder.
         InvalidValueError: there is nothing in it to report on.
+        MissingDependencyError: jinja2 is not installed.
         OutputError: the page cannot be written.
 
     Example:
@@ -76,36 +108,56 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
     if not folder.is_dir():
         raise MissingFileError(f"there is no folder {run_dir}")
     target = folder / REPORT if output is None else Path(output)
-    found = find(folder)
-    if found.empty:
+    contents = read_run(folder)
+    if contents.empty:
         raise InvalidValueError(f"{run_dir} holds no PNG, CSV or JSON file; there is nothing to report on")
+    page = _template().render(
+        title=folder.resolve().name,
+        summary=f"{contents.summary}. Written by pspc-rs {__version__}.",
+        sections=_sections(contents),
+    )
     with replacing(target) as temporary:
-        temporary.write_text(_page(folder.resolve().name, found), encoding="utf-8")
+        temporary.write_text(page, encoding="utf-8")
     return target
 
 
-def find(folder: Path) -> Found:
+def _template() -> Any:
+    try:
+        from jinja2 import Environment, PackageLoader, StrictUndefined
+    except ImportError as error:
+        raise MissingDependencyError('a report needs jinja2: pip install "pspc-rs[report]"') from error
+    environment = Environment(
+        loader=PackageLoader("pspc_rs.experiments"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {"rounded": _rounded, "fact": _fact}
+    return environment.get_template(REPORT)
+
+
+def read_run(folder: Path) -> RunContents:
     """What a folder holds that a page can show.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
         ...     _ = Path(folder, "bad.json").write_text("{")
-        ...     sorted(find(Path(folder)).unreadable)
+        ...     sorted(read_run(Path(folder)).unreadable)
         ['bad.json']
     """
-    found = Found()
+    contents = RunContents()
     for path in sorted(folder.rglob("*")):
         name = path.relative_to(folder)
         if path.is_file() and not any(part.startswith(".") for part in name.parts):
             try:
-                _take(found, name.as_posix(), path)
+                _read_file(contents, name.as_posix(), path)
             except (OSError, ValueError, csv.Error, RecursionError) as error:
-                found.unreadable[name.as_posix()] = " ".join(str(error).split())
-    return found
+                contents.unreadable[name.as_posix()] = " ".join(str(error).split())
+    return contents
 
 
-def _take(found: Found, name: str, path: Path) -> None:
+def _read_file(contents: RunContents, name: str, path: Path) -> None:
     match path.suffix.lower():
         case ".png":
             from PIL import Image
@@ -113,57 +165,234 @@ def _take(found: Found, name: str, path: Path) -> None:
             content = path.read_bytes()
             with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
                 image.load()
-            found.pictures[name] = content
+            contents.pictures[name] = content
         case ".csv":
             with path.open(encoding="utf-8", newline="") as file:
                 rows = list(csv.reader(file, strict=True))
             if not rows or any(len(row) != len(rows[0]) for row in rows):
                 raise ValueError("rows of different lengths, or none")
-            found.tables[name] = rows
+            contents.tables[name] = rows
         case ".json":
             content = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(content, dict):
                 raise ValueError(f"holds a {type(content).__name__}; needed is an object")
-            (found.schedules if content.get("kind") in ("patch", "threshold") else found.records)[name] = content
+            is_schedule = content.get("kind") in ("patch", "threshold")
+            (contents.schedules if is_schedule else contents.records)[name] = content
 
 
-def _page(title: str, found: Found) -> str:
-    parts = [
-        ("Figures", [page.picture(name, content, _numbers(name, found)) for name, content in found.pictures.items()]),
-        ("Results", [text for name, rows in found.tables.items() for text in pivots(name, rows)]),
-        ("Schedules", [page.schedule(name, content) for name, content in found.schedules.items()]),
-        ("Tables", [_table(name, rows) for name, rows in found.tables.items()]),
-        ("Settings", [page.record(name, _without_machine(content)) for name, content in found.records.items()]),
-        ("Machine", _machine(found)),
-        ("Files that could not be read", [page.problem(name, why) for name, why in found.unreadable.items()]),
+@dataclass(frozen=True)
+class _Table:
+    """A table of text; ``num_rows`` counts those that are not shown, too."""
+
+    caption: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    note: str = ""
+    num_rows: int = 0
+
+
+@dataclass(frozen=True)
+class _Record:
+    """A JSON object that opens at a click."""
+
+    name: str
+    content: Mapping[str, Any]
+    is_open: bool = False
+
+
+def _sections(contents: RunContents) -> list[dict[str, Any]]:
+    """The sections of the page that have entries; how the template shows an entry depends on the section's id."""
+    tables, records = contents.tables, contents.records
+    sections: dict[str, list[Any]] = {
+        "Figures": [_picture(name, content, tables) for name, content in contents.pictures.items()],
+        "Results": [result for name, rows in tables.items() for result in _results(name, rows)],
+        "Schedules": [_schedule(name, content) for name, content in contents.schedules.items()],
+        "Tables": [_table(name, rows) for name, rows in tables.items()],
+        "Settings": [_Record(name, _without_machine(content)) for name, content in records.items()],
+        "Machine": _machines(records),
+        "Files that could not be read": [
+            {"name": name, "reason": reason} for name, reason in contents.unreadable.items()
+        ],
+    }
+    return [
+        {"id": title.lower().replace(" ", "-"), "title": title, "entries": entries}
+        for title, entries in sections.items()
+        if entries
     ]
-    counts = [(len(found.pictures), "figure"), (len(found.tables), "table"), (len(found.schedules), "schedule")]
-    summary = ", ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in counts)
-    return page.document(title, f"{summary}. Written by pspc-rs {__version__}.", sections(parts))
 
 
-def _numbers(name: str, found: Found) -> str:
-    """The table behind a figure, if there is one."""
-    table = str(Path(name).with_suffix(".csv").as_posix())
-    return table if table in found.tables else ""
+def _picture(name: str, content: bytes, tables: Mapping[str, object]) -> dict[str, Any]:
+    """An embedded picture, with the name of the table behind it, if there is one."""
+    width, height = struct.unpack(">II", content[16:24])
+    behind = Path(name).with_suffix(".csv").as_posix()
+    return {
+        "name": name,
+        "spoken": name.removesuffix(".png").replace("_", " ").replace("/", ", "),
+        "source": f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}",
+        "width": width,
+        "height": height,
+        "is_wide": width > _WIDE * height,
+        "numbers": behind if behind in tables else "",
+    }
 
 
-def _table(name: str, rows: list[list[str]]) -> str:
+def _table(name: str, rows: list[list[str]]) -> _Table:
     header, body = rows[0], rows[1:]
-    cut = f"The first {_MAX_ROWS} of {len(body)} rows." if len(body) > _MAX_ROWS else ""
-    summary = f"{name} ({len(body)} row{'s' * (len(body) != 1)})"
-    return page.details(summary, page.table(name, header, body[:_MAX_ROWS], note=cut))
+    note = f"The first {_MAX_ROWS} of {len(body)} rows." if len(body) > _MAX_ROWS else ""
+    return _Table(name, header, body[:_MAX_ROWS], note, len(body))
+
+
+def _schedule(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
+    """A schedule's values by noise level, and where they come from."""
+    values = content.get("patch_sizes", content.get("thresholds", []))
+    size = " x ".join(str(side) for side in content.get("image_size", []))
+    caption = f"{name}: {content.get('name', '')}, images of {size}"
+    what = "side" if content.get("kind") == "patch" else "threshold"
+    rows = [[str(sigma), str(value)] for sigma, value in zip(content.get("sigmas", []), values, strict=False)]
+    origin = content.get("provenance")
+    shown = _Record("Where it comes from", origin) if isinstance(origin, Mapping) and origin else None
+    return {"table": _Table(caption, ["sigma", what], rows), "origin": shown}
 
 
 def _without_machine(record: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name not in _MACHINE}
 
 
-def _machine(found: Found) -> list[str]:
+def _machines(records: Mapping[str, dict[str, Any]]) -> list[_Record]:
     """The machines of the records, each once, with the files that it made."""
     machines: dict[str, list[str]] = {}
-    for name, content in found.records.items():
+    for name, content in records.items():
         machine = {key: content[key] for key in _MACHINE if key in content}
         if machine:
             machines.setdefault(json.dumps(machine), []).append(name)
-    return [page.record(", ".join(names), json.loads(text), is_open=True) for text, names in machines.items()]
+    return [_Record(", ".join(names), json.loads(text), is_open=True) for text, names in machines.items()]
+
+
+Curves = dict[str, dict[float, float]]
+"""MSE by noise level, by label."""
+
+
+def _results(name: str, rows: Sequence[Sequence[str]]) -> Iterator[dict[str, Any]]:
+    """Charts and tables of the errors in a CSV file: one row per noise level, one column per denoiser or candidate."""
+    header = list(rows[0])
+    series = next((column for column in _SERIES if column in header), None)
+    if series is None or not {"sigma", "mse"} <= set(header):
+        return
+    # Where a row names its denoiser, its settings are those of that denoiser; else they tell whole tables apart.
+    by_name = series == "denoiser"
+    columns = [column for column in _GROUPS if column in header and not (by_name and column == "settings")]
+    groups: dict[tuple[str, ...], dict[tuple[str, str], dict[float, float]]] = {}
+    for row in rows[1:]:
+        entry = dict(zip(header, row, strict=True))
+        try:
+            sigma, mse = float(entry["sigma"]), float(entry["mse"])
+        except ValueError:
+            return
+        group = groups.setdefault(tuple(entry[column] for column in columns), {})
+        curve = group.setdefault((_label(series, entry[series]), entry.get("settings", "") if by_name else ""), {})
+        curve[sigma] = mse
+    for key, group in groups.items():
+        title = ", ".join(f"{column} {value}" for column, value in zip(columns, key, strict=True))
+        yield _result(name, f"MSE: {title}" if title else "MSE", _numbered(group))
+
+
+def _result(name: str, caption: str, curves: Curves) -> dict[str, Any]:
+    sigmas = sorted({sigma for curve in curves.values() for sigma in curve}, reverse=True)
+    body = [
+        [f"{sigma:.4g}", *(f"{curve[sigma]:.3g}" if sigma in curve else "" for curve in curves.values())]
+        for sigma in sigmas
+    ]
+    table = _Table(caption, ["sigma", *curves], body, note=f"From {name}.")
+    return {"table": table, "chart": _chart(f"{caption} ({name})", curves)}
+
+
+def _label(series: str, value: str) -> str:
+    if series == "denoiser":
+        return value
+    return f"{series if series != 'value' else ''} {value.removesuffix('.0')}".strip()
+
+
+def _numbered(group: dict[tuple[str, str], dict[float, float]]) -> Curves:
+    """Curves by label; later ones of the same label, with other settings, are numbered."""
+    curves: Curves = {}
+    for label, _ in group:
+        number = sum(one == label or one.startswith(f"{label} (") for one in curves) + 1
+        curves[label if number == 1 else f"{label} ({number})"] = {}
+    return dict(zip(curves, group.values(), strict=True))
+
+
+def _chart(title: str, curves: Curves) -> dict[str, Any] | None:
+    """Where the lines and labels of a drawing stand, 640 x 335, both axes logarithmic; None if nothing is positive."""
+    logs = {
+        name: sorted((math.log10(x), math.log10(y)) for x, y in curve.items() if x > 0 and 0 < y < math.inf)
+        for name, curve in curves.items()
+    }
+    points = [point for curve in logs.values() for point in curve]
+    if not points:
+        return None
+    (left, right), (low, high) = (_limits([point[axis] for point in points]) for axis in (0, 1))
+
+    def across(x: float) -> float:
+        return 60 + 570 * (x - left) / (right - left)
+
+    def down(y: float) -> float:
+        return 20 + 270 * (high - y) / (high - low)
+
+    heights = [(down(math.log10(value)), value) for value in _ticks(low, high)]
+    return {
+        "title": title,
+        "columns": [(f"{across(math.log10(value)):.1f}", f"{value:g}") for value in _ticks(left, right)],
+        "lines": [(f"{y:.1f}", f"{y + 4:.1f}", f"{value:g}") for y, value in heights],
+        "curves": [
+            {
+                "name": name,
+                "colour": _COLOURS[index % len(_COLOURS)],
+                "points": " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in curve),
+            }
+            for index, (name, curve) in enumerate(logs.items())
+        ],
+    }
+
+
+def _limits(values: Sequence[float]) -> tuple[float, float]:
+    """The range of an axis in decades, with a margin."""
+    low, high = min(values), max(values)
+    margin = max(0.05 * (high - low), 0.1)
+    return low - margin, high + margin
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Powers of ten between two logarithms, and twice and five times these where there are few."""
+    steps = (1,) if high - low > 2 else (1, 2, 5)
+    values = [step * 10.0**decade for decade in range(math.floor(low), math.ceil(high)) for step in steps]
+    return [value for value in values if low <= math.log10(value) <= high]
+
+
+def _rounded(cell: str) -> str:
+    """A number with more than four digits rounded to them; anything else as it is."""
+    if "." not in cell and "e" not in cell:
+        return cell
+    try:
+        return f"{float(cell):.4g}"
+    except ValueError:
+        return cell
+
+
+def _fact(value: Any) -> str:
+    """A value of a JSON object as text; of a long list the beginning and the end, and how long it is."""
+    if isinstance(value, float):
+        return f"{value:.6g}"
+    if not isinstance(value, list):
+        return _short(value)
+    texts = [_short(one) for one in value]
+    if any(len(text) > 200 for text in texts):
+        return f"{len(value)} entries"
+    if len(texts) <= 2 * _LONG_LIST:
+        return ", ".join(texts) or "none"
+    return f"{', '.join(texts[:_LONG_LIST])}, … {texts[-1]} ({len(texts)} entries)"
+
+
+def _short(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:.4g}"
+    return value if isinstance(value, str) else json.dumps(value)

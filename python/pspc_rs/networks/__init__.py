@@ -1,6 +1,6 @@
-"""Networks as denoisers: architectures, preconditioners, and the files they are kept in.
+"""Networks as denoisers: `open_network`, architectures, preconditioners, and the files they are kept in.
 
-They need torch, which is imported when the first of these names is used: ``pip install "pspc-rs[torch]"``.
+Torch is imported when the first name that needs it is used, not with this package: ``pip install "pspc-rs[torch]"``.
 """
 
 import importlib
@@ -9,11 +9,9 @@ from typing import TYPE_CHECKING, Any
 from pspc_rs.arrays import import_torch
 
 if TYPE_CHECKING:
-    from pspc_rs.networks.adapter import Adapter
-    from pspc_rs.networks.description import with_adapter
-    from pspc_rs.networks.edm_pickle.convert import convert_edm_pickle
-    from pspc_rs.networks.edm_pickle.read import read_edm_pickle
-    from pspc_rs.networks.opening import open_network
+    from pspc_rs.networks.adapter import Adapter, with_adapter
+    from pspc_rs.networks.edm_pickle.read import convert_edm_pickle, read_edm_pickle
+    from pspc_rs.networks.opening import is_safetensors, load_network, open_network
     from pspc_rs.networks.processes import (
         ContinuousVP,
         CosineVP,
@@ -24,10 +22,9 @@ if TYPE_CHECKING:
         VarianceExploding,
     )
     from pspc_rs.networks.registry import build_network, describe_network
-    from pspc_rs.networks.saved import is_safetensors, read_metadata, read_network, save_network
-    from pspc_rs.networks.sources import load_network
+    from pspc_rs.networks.saved import read_metadata, read_network, save_network
 
-_HOMES = {
+_MODULES = {
     "Adapter": "adapter",
     "ContinuousVP": "processes",
     "CosineVP": "processes",
@@ -37,19 +34,19 @@ _HOMES = {
     "NoiseProcess": "processes",
     "VarianceExploding": "processes",
     "build_network": "registry",
-    "convert_edm_pickle": "edm_pickle.convert",
+    "convert_edm_pickle": "edm_pickle.read",
     "describe_network": "registry",
-    "is_safetensors": "saved",
-    "load_network": "sources",
+    "is_safetensors": "opening",
+    "load_network": "opening",
     "open_network": "opening",
     "read_edm_pickle": "edm_pickle.read",
     "read_metadata": "saved",
     "read_network": "saved",
     "save_network": "saved",
-    "with_adapter": "description",
+    "with_adapter": "adapter",
 }
 
-# Functions of numpy arrays are networks, too.
+# These also take networks that are functions of numpy arrays.
 _WITHOUT_TORCH = ("load_network", "open_network")
 
 __all__ = [
@@ -76,8 +73,12 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     if name not in _WITHOUT_TORCH:
         import_torch(f"pspc_rs.networks.{name}")
-    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+    return getattr(importlib.import_module(f"{__name__}.{_MODULES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

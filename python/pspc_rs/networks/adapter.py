@@ -1,23 +1,21 @@
-"""From what a network predicts to the denoised image: one formula for all of them."""
+"""From what a network predicts to the denoised image: one formula for all predictions."""
 
+import inspect
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from pspc_rs.arrays import real_array
-from pspc_rs.checks import real_number
+from pspc_rs.checks import flag, image_shape, one_of, real_number, sigma_range
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
-from pspc_rs.networks.arguments import choice, flag
-from pspc_rs.networks.edm.preconditioner import as_levels, checked_limits
-from pspc_rs.networks.processes import Edm, NoiseProcess
-from pspc_rs.noise import image_shape
+from pspc_rs.networks.processes import Edm, NoiseProcess, as_levels, check_entries, named_process
 
 
 class _State(NamedTuple):
-    """Where a network is called: x_t = alpha z, at the level r that sigma was rounded to."""
+    """The point at which a network is called: x_t = alpha z, at the level r that sigma was rounded to."""
 
     alpha: Tensor
     r: Tensor
@@ -26,7 +24,7 @@ class _State(NamedTuple):
 
 
 # D = skip z + out prediction. At the true level r = sigma; a prediction at a rounded one is taken as it was trained,
-# but for eps and score, of which only the direction matters and the amount is known better.
+# but for eps and score: they give a direction, and the amount of noise is known from sigma.
 _PREDICTIONS: dict[str, Callable[[_State], tuple[Tensor, Tensor]]] = {
     "x0": lambda at: (torch.zeros_like(at.r), torch.ones_like(at.r)),
     "eps": lambda at: (torch.ones_like(at.r), -at.sigma),
@@ -63,13 +61,13 @@ class Adapter(nn.Module):
     ========  =====================  ==========================================
 
     Args:
-        net: called as ``net(x_t, t)``, or ``net(x_t, t, class_labels)`` where there are labels; t is one number a
+        net: called as ``net(x_t, t)``, or ``net(x_t, t, class_labels)`` where there are labels; t is one number per
             sample, [batch]. Channels beyond those of x_t, as those of a predicted variance, are not used.
         prediction: one of the names above.
         process: which scales and times.
         pixels: what black and white are to the network: (-1, 1), (0, 1), (-0.5, 0.5), (0, 255), ...
         time_scale: the network gets time_scale t + time_offset.
-        time_offset: see there.
+        time_offset: see ``time_scale``.
         blind: the network is called as ``net(x_t)``.
         class_argument: pass labels under this name, not as the third argument.
         sigma_min: smallest noise level that the network is good for, in [-1, 1] pixels; that of the process if None.
@@ -108,23 +106,21 @@ class Adapter(nn.Module):
             raise DTypeError(f"the network is a {type(net).__name__}; allowed are modules and other callables")
         if not isinstance(process, NoiseProcess):
             raise DTypeError(f"process is a {type(process).__name__}; allowed is a NoiseProcess")
-        self.prediction = choice("prediction", prediction, PREDICTIONS)
+        self.prediction = one_of("prediction", prediction, PREDICTIONS)
         if prediction == "edm" and not isinstance(process, Edm):
             raise InvalidValueError(f"prediction edm goes with the process Edm, not with {type(process).__name__}")
         self.net = net
         self.process = process
         self.gain, self.offset = _pixel_units(pixels)
-        self.time_scale, self.time_offset = (
-            real_number("time_scale", time_scale),
-            real_number("time_offset", time_offset),
-        )
+        self.time_scale = real_number("time_scale", time_scale)
+        self.time_offset = real_number("time_offset", time_offset)
         self.blind = flag("blind", blind)
         if class_argument is not None and not isinstance(class_argument, str):
             raise DTypeError(f"class_argument is {class_argument!r:.80}; allowed are names and None")
         self.class_argument = class_argument
         self.sigma_min, self.sigma_max = self._limits(sigma_min, sigma_max)
-        own = getattr(net, "shape", None) if shape is None else shape
-        self.shape = None if own is None else image_shape(own)
+        known_shape = getattr(net, "shape", None) if shape is None else shape
+        self.shape = None if known_shape is None else image_shape(known_shape)
         self.label_dim: int = getattr(net, "label_dim", 0)
 
     def forward(self, x: Tensor, sigma: Tensor | float, class_labels: Any = None) -> Tensor:
@@ -153,7 +149,7 @@ class Adapter(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What decides the numbers but for the network itself."""
+        """Everything that decides the numbers, except the network itself."""
         named = self.net if hasattr(self.net, "__qualname__") else type(self.net)
         return {
             "net": f"{named.__module__}.{named.__qualname__}",
@@ -169,20 +165,24 @@ class Adapter(nn.Module):
         rounded = self.process.round_sigma(self.gain * as_levels(sigma)) / self.gain
         return rounded.to(sigma.dtype) if isinstance(sigma, Tensor) else rounded.numpy()[()]
 
+    def extra_repr(self) -> str:
+        """What `repr` shows besides the network."""
+        return f"{self.prediction}, {self.process!r}, sigma={self.sigma_min:g} to {self.sigma_max:g}"
+
     def _predict(self, x_t: Tensor, levels: Tensor, class_labels: Any) -> Tensor:
-        given: list[Any] = [x_t]
+        arguments: list[Any] = [x_t]
         if not self.blind:
-            given.append(self._times(levels, x_t).expand(len(x_t)))
-        named = {}
+            arguments.append(self._times(levels, x_t).expand(len(x_t)))
+        keywords = {}
         if class_labels is not None and self.class_argument is None:
-            given.append(class_labels)
+            arguments.append(class_labels)
         elif class_labels is not None and self.class_argument is not None:
-            named[self.class_argument] = class_labels
-        found: Any = self.net(*given, **named)
-        shape = tuple(getattr(found, "shape", ()))
+            keywords[self.class_argument] = class_labels
+        output: Any = self.net(*arguments, **keywords)
+        shape = tuple(getattr(output, "shape", ()))
         if len(shape) != 4 or shape[1] < x_t.shape[1] or (shape[0], *shape[2:]) != (len(x_t), *x_t.shape[2:]):
             raise ShapeError(f"the network returned shape {list(shape)} for an input of shape {list(x_t.shape)}")
-        prediction: Tensor = found[:, : x_t.shape[1]].to(x_t.dtype)
+        prediction: Tensor = output[:, : x_t.shape[1]].to(x_t.dtype)
         return prediction
 
     def _times(self, levels: Tensor, x: Tensor) -> Tensor:
@@ -194,7 +194,32 @@ class Adapter(nn.Module):
     def _limits(self, sigma_min: object, sigma_max: object) -> tuple[float, float]:
         low, high = (limit / self.gain for limit in self.process.limits())
         last = None if math.isinf(high) else high
-        return checked_limits(low if sigma_min is None else sigma_min, last if sigma_max is None else sigma_max)
+        return sigma_range(low if sigma_min is None else sigma_min, last if sigma_max is None else sigma_max)
+
+
+def with_adapter(network: Callable[..., Any], description: Mapping[str, Any]) -> Adapter:
+    """The network with the adapter that a description asks for.
+
+    Args:
+        network: the network as it is.
+        description: entries are the arguments of `Adapter`. "prediction" is "x0" if not given, and "process", one of
+            ``PROCESSES`` or a dict with such a "name" and its arguments, is "ve". A table of numbers may be the name
+            of a buffer of the network: ``{"name": "vp-table", "alphas_cumprod": "alpha_t"}``.
+
+    Raises:
+        InvalidValueError: an entry is unknown or out of range.
+        DTypeError: one is of the wrong type.
+
+    Example:
+        >>> D = with_adapter(lambda x: 0 * x, {"prediction": "residual", "blind": True, "sigma_max": 0.8})
+        >>> D.prediction, D.sigma_max
+        ('residual', 0.8)
+    """
+    entries = {"prediction": "x0", "process": "ve", **description}
+    allowed = [name for name in inspect.signature(Adapter).parameters if name != "net"]
+    check_entries("the description", entries, allowed)
+    process = named_process(entries.pop("process"), network)
+    return Adapter(network, process=process, **entries)
 
 
 def _per_sample(values: Tensor, x: Tensor) -> Tensor:

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor, nn
 
-from pspc_rs.data.readers.files import damage_named
 from pspc_rs.errors import DataError, MissingDependencyError
+from pspc_rs.files import decode_errors
 from pspc_rs.networks.adapter import Adapter
 from pspc_rs.networks.processes import DiscreteVP, FlowMatching, NoiseProcess
 
@@ -62,13 +62,13 @@ def read_diffusers(folder: Path) -> nn.Module:
         DataError: the folder holds no such network, or one with a scheduler or model of another kind.
         MissingDependencyError: diffusers is not installed.
     """
-    home, scheduler = _parts(folder)
-    config = _json(home / "config.json")
+    unet_folder, scheduler = _parts(folder)
+    config = _json(unet_folder / "config.json")
     if config.get("_class_name") != _UNET:
-        raise DataError(f"{home} holds a {config.get('_class_name')!r:.80}; allowed is a {_UNET}")
+        raise DataError(f"{unet_folder} holds a {config.get('_class_name')!r:.80}; allowed is a {_UNET}")
     prediction, process = _training(scheduler)
     net = Adapter(
-        DiffusersUNet(_unet(home)),
+        DiffusersUNet(_unet(unet_folder)),
         prediction,
         process,
         time_scale=_time_scale(process, scheduler),
@@ -103,22 +103,24 @@ def _parts(folder: Path) -> tuple[Path, dict[str, Any]]:
 def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path} is missing")
-    with damage_named(path):
+    with decode_errors(path):
         entries = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(entries, dict):
         raise DataError(f"{path} is no JSON object")
     return entries
 
 
-def _unet(home: Path) -> nn.Module:
+def _unet(unet_folder: Path) -> nn.Module:
     try:
         library: Any = importlib.import_module("diffusers")
     except ImportError as error:
-        raise MissingDependencyError(f'{home} needs diffusers: pip install "pspc-rs[diffusers]"') from error
+        raise MissingDependencyError(f'{unet_folder} needs diffusers: pip install "pspc-rs[diffusers]"') from error
     try:
-        unet: nn.Module = library.UNet2DModel.from_pretrained(str(home), use_safetensors=True, local_files_only=True)
+        unet: nn.Module = library.UNet2DModel.from_pretrained(
+            str(unet_folder), use_safetensors=True, local_files_only=True
+        )
     except (OSError, ValueError, RuntimeError, TypeError, KeyError) as error:
-        raise DataError(f"{home} cannot be read by diffusers: {error}") from error
+        raise DataError(f"{unet_folder} cannot be read by diffusers: {error}") from error
     return unet.float()
 
 

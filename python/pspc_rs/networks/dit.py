@@ -7,12 +7,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pspc_rs.checks import integer, real_number
 from pspc_rs.errors import InvalidValueError, ShapeError
-from pspc_rs.networks.arguments import MAX_CHANNELS, bounded, probability, within
-from pspc_rs.networks.edm.conditioning import class_embedding_input
-from pspc_rs.networks.edm.embeddings import PositionalEmbedding
-from pspc_rs.networks.edm.initial import Initial
-from pspc_rs.networks.edm.layers import Linear
+from pspc_rs.networks.edm.layers import (
+    MAX_CHANNELS,
+    Initial,
+    Linear,
+    PositionalEmbedding,
+    class_embedding_input,
+)
 
 _EPS = 1e-6
 _FREQUENCIES = 256
@@ -26,7 +29,7 @@ class DiT(nn.Module):
 
     The conditioning is the sum of the embeddings of t, of the class and of the augmentation. As every block and the
     output begin as zero, F is 0 before training. Positions are fixed sines and cosines of row and column, made for the
-    images that come in: their sides may be any multiples of the patch size.
+    images of each call: their sides may be any multiples of the patch size.
 
     Args:
         img_resolution: side of the images, or height and width.
@@ -76,14 +79,14 @@ class DiT(nn.Module):
     ) -> None:
         super().__init__()
         self.arguments: dict[str, Any] = {
-            "augment_dim": bounded("augment_dim", augment_dim, 0, MAX_CHANNELS),
-            "patch_size": bounded("patch_size", patch_size, 1, 1 << 10),
-            "hidden_size": bounded("hidden_size", hidden_size, 4, MAX_CHANNELS),
-            "depth": bounded("depth", depth, 1, 1 << 10),
-            "num_heads": bounded("num_heads", num_heads, 1, MAX_CHANNELS),
-            "mlp_ratio": within("mlp_ratio", mlp_ratio, 0.25, 64.0),
-            "dropout": probability("dropout", dropout),
-            "label_dropout": probability("label_dropout", label_dropout),
+            "augment_dim": integer("augment_dim", augment_dim, 0, MAX_CHANNELS),
+            "patch_size": integer("patch_size", patch_size, 1, 1 << 10),
+            "hidden_size": integer("hidden_size", hidden_size, 4, MAX_CHANNELS),
+            "depth": integer("depth", depth, 1, 1 << 10),
+            "num_heads": integer("num_heads", num_heads, 1, MAX_CHANNELS),
+            "mlp_ratio": real_number("mlp_ratio", mlp_ratio, least=0.25, most=64),
+            "dropout": real_number("dropout", dropout, least=0, below=1),
+            "label_dropout": real_number("label_dropout", label_dropout, least=0, below=1),
         }
         _check_divisible("hidden_size", hidden_size, 4)
         _check_divisible("hidden_size", hidden_size, num_heads)
@@ -120,7 +123,7 @@ class DiT(nn.Module):
         Args:
             x: images [N, in_channels, H, W], H and W multiples of the patch size.
             noise_labels: t [N] or [1]; its type is that of the conditioning path.
-            class_labels: one row of weights a sample [N, label_dim]; ignored by a network without classes.
+            class_labels: one row of weights per sample [N, label_dim]; ignored by a network without classes.
             augment_labels: [N, augment_dim], None for images that are not augmented.
 
         Raises:

@@ -6,9 +6,10 @@ functions of sigma. Tensors of noise levels are float64 here, of any shape.
 """
 
 import hashlib
+import inspect
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, cast
 
@@ -16,14 +17,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pspc_rs.arrays import real_array
-from pspc_rs.checks import real_number
-from pspc_rs.errors import InvalidValueError
-from pspc_rs.networks.arguments import bounded, choice, within
+from pspc_rs.arrays import MAX_SIGMA, real_array
+from pspc_rs.checks import integer, one_of, real_number
+from pspc_rs.errors import DTypeError, InvalidValueError
 
 
 class NoiseProcess(ABC):
-    """The scale alpha(sigma) and the time t(sigma) of a network's input alpha (x + sigma n)."""
+    """The noise process of a network: scale alpha(sigma) and time t(sigma) of its input alpha (x + sigma n)."""
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """The noise levels at which the network would be called."""
@@ -35,7 +35,7 @@ class NoiseProcess(ABC):
 
     @abstractmethod
     def time(self, sigma: Tensor) -> Tensor:
-        """What the network is told of noise levels of ``round_sigma``; int64 where it counts steps."""
+        """The times that the network gets for noise levels of ``round_sigma``; int64 where it counts steps."""
 
     def limits(self) -> tuple[float, float]:
         """Smallest and largest noise level of the process."""
@@ -53,8 +53,8 @@ class VarianceExploding(NoiseProcess):
     """x_t = x + sigma n: alpha = 1, and the time is sigma or log sigma (Song et al. 2021, Karras et al. 2022).
 
     Args:
-        time_of: "sigma" or "log_sigma". With an `Adapter`'s ``time_scale`` and ``time_offset``, log sigma / 4 and
-            log(sigma / 2) are had too.
+        time_of: "sigma" or "log_sigma". With an `Adapter`'s ``time_scale`` and ``time_offset``, they also give
+            log sigma / 4 and log(sigma / 2).
 
     Example:
         >>> VarianceExploding("log_sigma").time(torch.ones(1, dtype=torch.float64))
@@ -64,7 +64,7 @@ class VarianceExploding(NoiseProcess):
     time_of: str = "sigma"
 
     def __post_init__(self) -> None:
-        choice("time_of", self.time_of, ("sigma", "log_sigma"))
+        one_of("time_of", self.time_of, ("sigma", "log_sigma"))
 
     def scale(self, sigma: Tensor) -> Tensor:
         """1 everywhere."""
@@ -88,7 +88,7 @@ class Edm(NoiseProcess):
     sigma_data: float = 0.5
 
     def __post_init__(self) -> None:
-        within("sigma_data", self.sigma_data, 0.0, 1e9, excluded=0.0)
+        real_number("sigma_data", self.sigma_data, above=0, most=MAX_SIGMA)
 
     def scale(self, sigma: Tensor) -> Tensor:
         """c_in."""
@@ -114,9 +114,8 @@ class DiscreteVP(NoiseProcess):
         InvalidValueError: abar does not fall, or leaves 0 .. 1.
 
     Example:
-        >>> process = DiscreteVP.linear()
-        >>> [round(level, 4) for level in process.limits()]
-        [0.01, 157.4073]
+        >>> DiscreteVP.linear()
+        DiscreteVP(1000 steps from sigma 0.0100005 to 157.407, rounding='nearest')
     """
 
     alphas_cumprod: Sequence[float]
@@ -124,7 +123,7 @@ class DiscreteVP(NoiseProcess):
     _levels: Tensor = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
-        choice("rounding", self.rounding, ("nearest", "interpolate"))
+        one_of("rounding", self.rounding, ("nearest", "interpolate"))
         abar = torch.from_numpy(real_array("alphas_cumprod", self.alphas_cumprod).reshape(-1))
         falls = bool((abar.diff() < 0).all()) and bool(((abar >= 0) & (abar <= 1)).all())
         if not falls or not bool(((abar > 0) & (abar < 1)).any()):
@@ -147,7 +146,7 @@ class DiscreteVP(NoiseProcess):
         cls, num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, rounding: str = "nearest"
     ) -> "DiscreteVP":
         """Betas evenly spaced from beta_start to beta_end (Ho et al. 2020)."""
-        steps = bounded("num_steps", num_steps, 2, 1 << 20)
+        steps = integer("num_steps", num_steps, 2, 1 << 20)
         start, end = _betas(beta_start, beta_end)
         return cls.of_betas(torch.linspace(start, end, steps, dtype=torch.float64), rounding)
 
@@ -156,7 +155,7 @@ class DiscreteVP(NoiseProcess):
         cls, num_steps: int = 1000, beta_start: float = 0.00085, beta_end: float = 0.012, rounding: str = "nearest"
     ) -> "DiscreteVP":
         """Square roots of the betas evenly spaced (Rombach et al. 2022)."""
-        steps = bounded("num_steps", num_steps, 2, 1 << 20)
+        steps = integer("num_steps", num_steps, 2, 1 << 20)
         start, end = _betas(beta_start, beta_end)
         roots = torch.linspace(math.sqrt(start), math.sqrt(end), steps, dtype=torch.float64)
         return cls.of_betas(roots**2, rounding)
@@ -169,9 +168,9 @@ class DiscreteVP(NoiseProcess):
 
         Nichol & Dhariwal 2021.
         """
-        steps = bounded("num_steps", num_steps, 2, 1 << 20)
-        shift = within("offset", offset, 0.0, 1.0)
-        most = within("max_beta", max_beta, 0.0, 1.0, excluded=0.0)
+        steps = integer("num_steps", num_steps, 2, 1 << 20)
+        shift = real_number("offset", offset, least=0, most=1)
+        most = real_number("max_beta", max_beta, above=0, most=1)
         times = torch.arange(steps + 1, dtype=torch.float64) / steps
         f = torch.cos(math.pi / 2 * (times + shift) / (1 + shift)) ** 2
         return cls.of_betas((1 - f[1:] / f[:-1]).clamp(max=most), rounding)
@@ -190,9 +189,14 @@ class DiscreteVP(NoiseProcess):
 
     def limits(self) -> tuple[float, float]:
         """The smallest and largest level of the table that is neither 0 nor infinite."""
-        first, levels = self._usable()
-        del first
+        _, levels = self._usable()
         return float(levels[0]), float(levels[-1])
+
+    def __repr__(self) -> str:
+        low, high = self.limits()
+        return (
+            f"DiscreteVP({len(self.alphas_cumprod)} steps from sigma {low:g} to {high:g}, rounding={self.rounding!r})"
+        )
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -241,10 +245,10 @@ class ContinuousVP(NoiseProcess):
     epsilon_t: float = 1e-5
 
     def __post_init__(self) -> None:
-        low = within("beta_min", self.beta_min, 0.0, 80.0, excluded=0.0)
-        if not low < within("beta_max", self.beta_max, 0.0, 180.0):
+        low = real_number("beta_min", self.beta_min, above=0, most=80)
+        if not low < real_number("beta_max", self.beta_max, least=0, most=180):
             raise InvalidValueError(f"beta_max is {self.beta_max:g}; allowed are numbers above beta_min, {low:g}")
-        within("epsilon_t", self.epsilon_t, 0.0, 1.0, excluded=1.0)
+        real_number("epsilon_t", self.epsilon_t, least=0, below=1)
 
     def scale(self, sigma: Tensor) -> Tensor:
         """1 / sqrt(1 + sigma^2)."""
@@ -296,8 +300,86 @@ class FlowMatching(NoiseProcess):
         return sigma / (1 + sigma)
 
 
+PROCESSES: dict[str, Callable[..., NoiseProcess]] = {
+    "ve": VarianceExploding,
+    "edm": Edm,
+    "vp-linear": DiscreteVP.linear,
+    "vp-scaled-linear": DiscreteVP.scaled_linear,
+    "vp-cosine": DiscreteVP.cosine,
+    "vp-betas": DiscreteVP.of_betas,
+    "vp-table": DiscreteVP,
+    "vp-sde": ContinuousVP,
+    "vp-angle": CosineVP,
+    "flow": FlowMatching,
+}
+"""Noise processes by name; their further entries are the arguments of these."""
+
+# Arguments that may be the name of a buffer of the network.
+_TABLES = ("alphas_cumprod", "betas")
+
+
+def named_process(process: object, network: object = None) -> NoiseProcess:
+    """The noise process of a name, or of a dict with a name and arguments.
+
+    Args:
+        process: a name of ``PROCESSES``, or a dict with such a "name" and the arguments of what is listed there.
+        network: whose buffers tables of numbers may be named after.
+
+    Raises:
+        InvalidValueError: the name or an argument is unknown or out of range.
+        DTypeError: it is neither.
+
+    Example:
+        >>> named_process({"name": "edm", "sigma_data": 1.0})
+        Edm(sigma_data=1.0)
+    """
+    entries = {"name": process} if isinstance(process, str) else process
+    if not isinstance(entries, Mapping):
+        raise DTypeError(f"process is {process!r:.80}; allowed are names, and dicts with a name")
+    name = entries.get("name")
+    if not isinstance(name, str) or name not in PROCESSES:
+        raise InvalidValueError(f"process has the name {name!r:.80}; allowed are {', '.join(PROCESSES)}")
+    make = PROCESSES[name]
+    arguments = {key: value for key, value in entries.items() if key != "name"}
+    parameters = inspect.signature(make).parameters
+    check_entries(f"the process {name}", arguments, list(parameters))
+    missing = [key for key, one in parameters.items() if one.default is one.empty and key not in arguments]
+    if missing:
+        raise InvalidValueError(f"the process {name} needs {', '.join(missing)}")
+    for key in _TABLES:
+        if isinstance(arguments.get(key), str):
+            arguments[key] = _buffer(network, arguments[key])
+    return make(**arguments)
+
+
+def check_entries(what: str, entries: Mapping[str, Any], allowed: Sequence[str]) -> None:
+    """Refuses a dict with an entry that is not allowed.
+
+    Raises:
+        InvalidValueError: there is one.
+
+    Example:
+        >>> check_entries("the description", {"prediction": "eps"}, ["prediction", "process"])
+    """
+    for name in entries:
+        if name not in allowed:
+            raise InvalidValueError(f"{what} has an entry {name!r:.80}; allowed are {', '.join(allowed) or 'none'}")
+
+
+def as_levels(sigma: Any) -> Tensor:
+    """Noise levels, however they are held, as a float64 tensor (or on the device of a tensor)."""
+    return sigma.double() if isinstance(sigma, Tensor) else torch.from_numpy(np.array(sigma, np.float64))
+
+
 def _betas(beta_start: object, beta_end: object) -> tuple[float, float]:
     start, end = real_number("beta_start", beta_start), real_number("beta_end", beta_end)
     if not 0 < start < end < 1:
         raise InvalidValueError(f"betas go from {start:g} to {end:g}; allowed are numbers that grow between 0 and 1")
     return start, end
+
+
+def _buffer(network: object, name: str) -> Any:
+    table = getattr(network, name, None)
+    if table is None or not hasattr(table, "shape"):
+        raise InvalidValueError(f"the network has no table {name!r:.80}")
+    return table

@@ -1,4 +1,7 @@
-"""Networks by name: from a description that JSON can hold to a module, and back.
+"""Networks by name: from a description that JSON can hold, and weights, to a module, and back.
+
+What comes from a file is not taken on trust: the network is first built of the description without memory, then every
+tensor is checked against it.
 
 A description has four entries::
 
@@ -11,19 +14,21 @@ A description has four entries::
 
 An architecture is an ``nn.Module`` that is made as ``Class(img_resolution, in_channels, out_channels, label_dim,
 **architecture_kwargs)``, checks these arguments with our exceptions, keeps all but the first four in an attribute
-``arguments`` that JSON can hold, and is called as ``module(x, noise_labels, class_labels, augment_labels=None)``.
+``arguments`` that JSON can hold, and is called as ``module(x, noise_labels, class_labels, augment_labels=None)``. A
+module whose buffers must hold certain values has a method ``wrong_constant``, which says in words what is wrong or
+returns None.
 """
 
 import importlib
 import inspect
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from pspc_rs.arrays import import_torch
-from pspc_rs.errors import DTypeError, InvalidValueError
+from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingDependencyError, PspcError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
 ARCHITECTURES: dict[str, str] = {
     "SongUNet": "pspc_rs.networks.edm.song:SongUNet",
@@ -33,16 +38,17 @@ ARCHITECTURES: dict[str, str] = {
 """Module and class of each architecture; a module is imported when a network of it is built."""
 
 PRECONDITIONERS: dict[str, str] = {
-    "EDMPrecond": "pspc_rs.networks.edm.edm_precond:EDMPrecond",
-    "VPPrecond": "pspc_rs.networks.edm.vp_precond:VPPrecond",
-    "VEPrecond": "pspc_rs.networks.edm.ve_precond:VEPrecond",
-    "iDDPMPrecond": "pspc_rs.networks.edm.iddpm_precond:IDDPMPrecond",
+    "EDMPrecond": "pspc_rs.networks.edm.preconditioners:EDMPrecond",
+    "VPPrecond": "pspc_rs.networks.edm.preconditioners:VPPrecond",
+    "VEPrecond": "pspc_rs.networks.edm.preconditioners:VEPrecond",
+    "iDDPMPrecond": "pspc_rs.networks.edm.preconditioners:IDDPMPrecond",
 }
 """Module and class of each preconditioner."""
 
+SHARED_ARGUMENTS = ("img_resolution", "in_channels", "out_channels", "label_dim")
+"""Arguments of an architecture that follow from the preconditioner's."""
+
 _ENTRIES = ("preconditioner", "preconditioner_kwargs", "architecture", "architecture_kwargs")
-# What an architecture gets from the preconditioner.
-_SHARED = ("img_resolution", "in_channels", "out_channels", "label_dim")
 
 
 def build_network(description: Mapping[str, Any]) -> "nn.Module":
@@ -70,20 +76,20 @@ def build_network(description: Mapping[str, Any]) -> "nn.Module":
         (1, 0.5)
     """
     _check_entries(description)
-    outer = preconditioner_class(description.get("preconditioner"))
-    inner = architecture_class(description.get("architecture"))
-    outer_kwargs = _checked("preconditioner_kwargs", description, outer, ("model",))
-    inner_kwargs = _checked("architecture_kwargs", description, inner, _SHARED)
-    # Checks the shared arguments, too, before anything is made with them.
-    frame = outer(_nothing(), **outer_kwargs)
-    frame.model = inner(
-        frame.img_resolution,
-        frame.img_channels,
-        frame.img_channels * outer.outputs_per_channel,
-        frame.label_dim,
+    preconditioner = preconditioner_class(description.get("preconditioner"))
+    architecture = architecture_class(description.get("architecture"))
+    outer_kwargs = _checked_kwargs("preconditioner_kwargs", description, preconditioner, ("model",))
+    inner_kwargs = _checked_kwargs("architecture_kwargs", description, architecture, SHARED_ARGUMENTS)
+    # Made around a placeholder first, which checks the shared arguments before anything is made with them.
+    network: nn.Module = preconditioner(import_torch("a network").nn.Identity(), **outer_kwargs)
+    outer: Any = network
+    outer.model = architecture(
+        outer.img_resolution,
+        outer.img_channels,
+        outer.img_channels * preconditioner.outputs_per_channel,
+        outer.label_dim,
         **inner_kwargs,
     )
-    network: nn.Module = frame
     return network
 
 
@@ -103,13 +109,88 @@ def describe_network(module: "nn.Module") -> dict[str, Any]:
         >>> describe_network(net)["preconditioner_kwargs"]["img_channels"]
         1
     """
-    model: Any = getattr(module, "model", None)
+    outer: Any = module
     return {
         "preconditioner": _name_of(module, PRECONDITIONERS),
-        "preconditioner_kwargs": dict(_arguments(module)),
-        "architecture": _name_of(model, ARCHITECTURES),
-        "architecture_kwargs": dict(_arguments(model)),
+        "preconditioner_kwargs": dict(outer.arguments),
+        "architecture": _name_of(outer.model, ARCHITECTURES),
+        "architecture_kwargs": dict(outer.model.arguments),
     }
+
+
+def build_on_meta(description: Mapping[str, Any], what: object) -> "nn.Module":
+    """The network of a file's description on torch's device "meta": its tensors take no memory yet.
+
+    Args:
+        description: see ``build_network``.
+        what: the file it comes from.
+
+    Raises:
+        DataError: no such network can be built.
+    """
+    torch = import_torch("a network file")
+    try:
+        with torch.device("meta"):
+            return build_network(description)
+    except MissingDependencyError:
+        raise
+    except (PspcError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
+        raise DataError(f"{what} describes a network that cannot be built: {error}") from error
+
+
+def check_tensors(what: object, shapes: Mapping[str, list[int]], network: "nn.Module") -> None:
+    """Refuses tensors that are not exactly those of the network, by name and shape.
+
+    Args:
+        what: the file they come from.
+        shapes: their shapes by name.
+        network: the network that the file describes.
+
+    Raises:
+        DataError: one is missing, or too many, or has another shape.
+
+    Example:
+        >>> from torch import nn
+        >>> check_tensors("a.safetensors", {"weight": [2, 3]}, nn.Linear(3, 4, bias=False))
+        Traceback (most recent call last):
+        ...
+        pspc_rs.errors.DataError: a.safetensors: weight has shape [2, 3]; the network it describes has [4, 3]
+    """
+    expected = {name: list(tensor.shape) for name, tensor in network.state_dict().items()}
+    for name in expected:
+        if name not in shapes:
+            raise DataError(f"{what} lacks the tensor {name}, which the network it describes has")
+    for name, shape in shapes.items():
+        if name not in expected:
+            raise DataError(f"{what} has a tensor {name!r:.80}, which the network it describes does not have")
+        if shape != expected[name]:
+            raise DataError(f"{what}: {name} has shape {shape}; the network it describes has {expected[name]}")
+
+
+def load_weights(network: "nn.Module", tensors: "Iterable[tuple[str, Tensor]]", what: object) -> "nn.Module":
+    """The network with these tensors as float32, on the CPU, in evaluation mode and without gradients.
+
+    Args:
+        network: one of ``build_on_meta``.
+        tensors: all of its tensors by name, in the right shapes; each is copied before the next is taken.
+        what: the file they come from.
+
+    Raises:
+        DataError: a tensor holds NaN or infinities, or a filter or noise table has other values than it must have.
+    """
+    torch = import_torch("a network file")
+    network = network.to_empty(device="cpu")
+    weights = network.state_dict(keep_vars=True)
+    with torch.no_grad():
+        for name, tensor in tensors:
+            weights[name].copy_(tensor)
+            if not bool(weights[name].isfinite().all()):
+                raise DataError(f"{what}: {name} holds NaN or infinities")
+    for name, module in network.named_modules():
+        wrong = module.wrong_constant() if hasattr(module, "wrong_constant") else None
+        if wrong is not None:
+            raise DataError(f"{what}: {name}.{wrong}" if name else f"{what}: {wrong}")
+    return network.eval().requires_grad_(False)
 
 
 def preconditioner_class(name: object) -> Any:
@@ -123,7 +204,7 @@ def preconditioner_class(name: object) -> Any:
         >>> preconditioner_class("iDDPMPrecond").outputs_per_channel
         2
     """
-    return _found("preconditioner", name, PRECONDITIONERS)
+    return _class("preconditioner", name, PRECONDITIONERS)
 
 
 def architecture_class(name: object) -> Any:
@@ -137,7 +218,7 @@ def architecture_class(name: object) -> Any:
         >>> architecture_class("SongUNet").__name__
         'SongUNet'
     """
-    return _found("architecture", name, ARCHITECTURES)
+    return _class("architecture", name, ARCHITECTURES)
 
 
 def _check_entries(description: object) -> None:
@@ -148,22 +229,21 @@ def _check_entries(description: object) -> None:
         raise InvalidValueError(f"the description has an entry {unknown[0]!r:.80}; allowed are {', '.join(_ENTRIES)}")
 
 
-def _found(what: str, name: object, homes: Mapping[str, str]) -> Any:
-    """The class of that name."""
-    if not isinstance(name, str) or name not in homes:
-        raise InvalidValueError(f"{what} is {name!r:.80}; allowed are {', '.join(homes)}")
+def _class(kind: str, name: object, paths: Mapping[str, str]) -> Any:
+    if not isinstance(name, str) or name not in paths:
+        raise InvalidValueError(f"{kind} is {name!r:.80}; allowed are {', '.join(paths)}")
     import_torch(f"the network {name}")
-    module, _, class_name = homes[name].partition(":")
+    module, _, class_name = paths[name].partition(":")
     return getattr(importlib.import_module(module), class_name)
 
 
-def _checked(entry: str, description: Mapping[str, Any], made: Any, given_by_us: tuple[str, ...]) -> dict[str, Any]:
-    """The keyword arguments of that entry, all of which the class has, and none of which is missing."""
+def _checked_kwargs(entry: str, description: Mapping[str, Any], made: Any, left_out: tuple[str, ...]) -> dict[str, Any]:
+    """The keyword arguments in that entry: the class has each of them, and none of its own is missing."""
     kwargs = description.get(entry, {})
     if not isinstance(kwargs, Mapping):
         raise DTypeError(f"{entry} is a {type(kwargs).__name__}; allowed is a dict")
     parameters = inspect.signature(made).parameters
-    allowed = [name for name in parameters if name not in given_by_us]
+    allowed = [name for name in parameters if name not in left_out]
     for name in kwargs:
         if name not in allowed:
             raise InvalidValueError(f"{entry} has {name!r:.80}; {made.__name__} takes {', '.join(allowed)}")
@@ -173,18 +253,9 @@ def _checked(entry: str, description: Mapping[str, Any], made: Any, given_by_us:
     return dict(kwargs)
 
 
-def _nothing() -> Any:
-    return import_torch("a network").nn.Identity()
-
-
-def _name_of(module: object, homes: Mapping[str, str]) -> str:
+def _name_of(module: object, paths: Mapping[str, str]) -> str:
     kind = type(module)
-    for name, home in homes.items():
-        if home == f"{kind.__module__}:{kind.__qualname__}":
+    for name, path in paths.items():
+        if path == f"{kind.__module__}:{kind.__qualname__}":
             return name
-    raise DTypeError(f"a {kind.__name__} is none of {', '.join(homes)}, so it cannot be described")
-
-
-def _arguments(module: Any) -> Mapping[str, Any]:
-    arguments: Mapping[str, Any] = module.arguments
-    return arguments
+    raise DTypeError(f"a {kind.__name__} is none of {', '.join(paths)}, so it cannot be described")

@@ -16,11 +16,10 @@ import torch
 from torch import Tensor, nn
 
 from pspc_rs.arrays import import_safetensors
-from pspc_rs.data.readers.files import damage_named, existing
+from pspc_rs.checks import one_of
 from pspc_rs.errors import DataError, InvalidValueError
-from pspc_rs.files import replacing
-from pspc_rs.networks.loading import check_tensors, filled, outlined
-from pspc_rs.networks.registry import describe_network
+from pspc_rs.files import replacing, require_path
+from pspc_rs.networks.registry import build_on_meta, check_tensors, describe_network, load_weights
 from pspc_rs.provenance import plain
 
 FORMAT = 1
@@ -66,13 +65,12 @@ def save_network(
         ...     read_metadata(folder + "/net.safetensors")["metadata"]
         {'steps': 0}
     """
-    if dtype not in _STORED:
-        raise InvalidValueError(f"dtype is {dtype!r:.80}; allowed are {', '.join(_STORED)}")
+    one_of("dtype", dtype, _STORED)
     record = {"format": FORMAT, **describe_network(module), "metadata": plain(metadata or {})}
     text = json.dumps(record, allow_nan=False)
     parameters = {name for name, _ in module.named_parameters()}
     tensors = {
-        name: _storable(name, tensor, dtype if name in parameters else "float32")
+        name: _stored_tensor(name, tensor, dtype if name in parameters else "float32")
         for name, tensor in module.state_dict().items()
     }
     # Not save_file, whose files none but their owner may read.
@@ -92,17 +90,17 @@ def read_network(path: str | os.PathLike[str]) -> nn.Module:
         DataError: it is damaged, of another kind, or its tensors are not those of the network it describes.
         MissingDependencyError: safetensors is not installed.
     """
-    with _opened(path) as file:
-        description = _record(file, path)
+    with _open(path) as file:
+        description = _read_record(file, path)
         description.pop("metadata")
-        network = outlined(description, path)
+        network = build_on_meta(description, path)
         slices = {name: file.get_slice(name) for name in file.keys()}  # noqa: SIM118
         check_tensors(path, {name: list(one.get_shape()) for name, one in slices.items()}, network)
         for name, one in slices.items():
             if one.get_dtype() not in _STORED.values():
                 allowed = ", ".join(_STORED.values())
                 raise DataError(f"{path}: {name} is stored as {one.get_dtype()}; allowed are {allowed}")
-        return filled(network, ((name, file.get_tensor(name)) for name in slices), path)
+        return load_weights(network, ((name, file.get_tensor(name)) for name in slices), path)
 
 
 def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
@@ -113,25 +111,11 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         DataError: it is damaged or of another kind.
         MissingDependencyError: safetensors is not installed.
     """
-    with _opened(path) as file:
-        return _record(file, path)
+    with _open(path) as file:
+        return _read_record(file, path)
 
 
-def is_safetensors(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins like a safetensors file: the length of a header, and the header.
-
-    Raises:
-        MissingFileError: there is no such file.
-        DataError: it cannot be read.
-    """
-    found = existing(path)
-    with damage_named(found), found.open("rb") as file:
-        head = file.read(9)
-    # No header is longer than 100 MB.
-    return head[4:] == bytes(4) + b"{"
-
-
-def _storable(name: str, tensor: Tensor, dtype: str) -> Tensor:
+def _stored_tensor(name: str, tensor: Tensor, dtype: str) -> Tensor:
     """A tensor of its own memory on the CPU, rounded to dtype."""
     rounded = tensor.detach().to("cpu", getattr(torch, dtype)).clone(memory_format=torch.contiguous_format)
     if not bool(rounded.isfinite().all()):
@@ -140,20 +124,20 @@ def _storable(name: str, tensor: Tensor, dtype: str) -> Tensor:
 
 
 @contextmanager
-def _opened(path: str | os.PathLike[str]) -> Iterator[Any]:
-    found = existing(path)
+def _open(path: str | os.PathLike[str]) -> Iterator[Any]:
+    required = require_path(path)
     safetensors = import_safetensors("a network file")
     try:
-        with safetensors.safe_open(found, framework="pt") as file:
+        with safetensors.safe_open(required, framework="pt") as file:
             yield file
     except safetensors.SafetensorError as error:
-        raise DataError(f"{found} is no safetensors file, or a damaged one: {error}") from error
+        raise DataError(f"{required} is no safetensors file, or a damaged one: {error}") from error
     except OSError as error:
-        raise DataError(f"{found} cannot be read: {error}") from error
+        raise DataError(f"{required} cannot be read: {error}") from error
 
 
-def _record(file: Any, path: object) -> dict[str, Any]:
-    """The JSON in the metadata, of which format and the names of entries were checked."""
+def _read_record(file: Any, path: object) -> dict[str, Any]:
+    """The JSON in the metadata, with its format checked."""
     text = (file.metadata() or {}).get(_KEY)
     if text is None:
         raise DataError(
@@ -164,8 +148,8 @@ def _record(file: Any, path: object) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DataError(f"{path}: the metadata {_KEY!r} are no JSON: {error}") from error
     if not isinstance(record, dict) or record.get("format") != FORMAT:
-        found = record.get("format") if isinstance(record, dict) else record
-        raise DataError(f"{path} has the format {found!r:.80}; this version reads format {FORMAT}")
+        version = record.get("format") if isinstance(record, dict) else record
+        raise DataError(f"{path} has the format {version!r:.80}; this version reads format {FORMAT}")
     record.pop("format")
     if not isinstance(record.setdefault("metadata", {}), dict):
         raise DataError(f"{path}: the metadata are a {type(record['metadata']).__name__}; allowed is a dict")

@@ -1,11 +1,18 @@
-"""Checkpoints: the whole state of a run in a folder of two files, written beside and renamed when complete."""
+"""Stopping and resuming: checkpoints, and Ctrl-C at a moment when the state of a run is whole.
+
+A checkpoint is a folder of two files, written under another name and renamed when complete.
+"""
 
 import json
 import os
 import shutil
-from collections.abc import Mapping
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
@@ -13,7 +20,7 @@ from torch import Tensor, nn
 
 from pspc_rs.arrays import import_safetensors
 from pspc_rs.errors import DataError, OutputError
-from pspc_rs.training.losslog import LossSums
+from pspc_rs.training.evaluation import LossSums
 
 FORMAT = 1
 """Version of the layout."""
@@ -21,14 +28,14 @@ FORMAT = 1
 _TENSORS = "tensors.safetensors"
 _STATE = "state.json"
 _MOMENTS = ("exp_avg", "exp_avg_sq")
-_KEPT = 2
+_NUM_KEPT = 2
 
 
 @dataclass
 class TrainState:
-    """All that changes in a run.
+    """Everything that changes in a run.
 
-    There are no generators in it: whatever is random is a function of the seed and the number of the image.
+    There are no random generators in it: everything random is a function of the seed and the number of the image.
 
     Attributes:
         network: the network in training.
@@ -46,17 +53,20 @@ class TrainState:
     images: int = 0
     seconds: float = 0.0
 
+    def __repr__(self) -> str:
+        return f"TrainState({self.images} images in {self.seconds:.1f} s)"
+
     def tensors(self) -> dict[str, Tensor]:
         """Every tensor of the state by name, not copied."""
-        found = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
-        found |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
+        tensors = {f"network.{name}": tensor for name, tensor in self.network.state_dict().items()}
+        tensors |= {f"average.{name}": tensor for name, tensor in self.average.state_dict().items()}
         for name, parameter in self.network.named_parameters():
             for moment in _MOMENTS:
-                found[f"adam.{moment}.{name}"] = self._moments(parameter)[moment]
-        return found | {"log.sums": self.sums.sums, "log.nonfinite": self.sums.nonfinite}
+                tensors[f"adam.{moment}.{name}"] = self._moments(parameter)[moment]
+        return tensors | {"log.sums": self.sums.sums, "log.nonfinite": self.sums.nonfinite}
 
     def _moments(self, parameter: nn.Parameter) -> dict[str, Tensor]:
-        """Adam's memory of a parameter, which it begins with the first step."""
+        """Adam's state for a parameter; Adam itself makes it only with the first step."""
         state: dict[str, Tensor] = self.optimizer.state[parameter]
         if not state:
             state["step"] = torch.zeros((), dtype=torch.float32)
@@ -75,11 +85,11 @@ class TrainState:
         Raises:
             DataError: the tensors are not those of this network.
         """
-        own = self.tensors()
-        if own.keys() != tensors.keys() or any(own[name].shape != tensors[name].shape for name in own):
+        current = self.tensors()
+        if current.keys() != tensors.keys() or any(current[name].shape != tensors[name].shape for name in current):
             raise DataError(f"{what} holds the state of another network")
         with torch.no_grad():
-            for name, tensor in own.items():
+            for name, tensor in current.items():
                 tensor.copy_(tensors[name])
             for parameter in self.network.parameters():
                 self._moments(parameter)["step"].fill_(record["steps"])
@@ -92,7 +102,7 @@ def save_checkpoint(folder: Path, state: TrainState, record: Mapping[str, object
     Args:
         folder: of the checkpoints; made if it is not there.
         state: the run.
-        record: what else is to be known about it, of types that JSON holds.
+        record: further facts to write down, of types that JSON holds.
 
     Returns:
         The folder of the new checkpoint.
@@ -117,7 +127,7 @@ def save_checkpoint(folder: Path, state: TrainState, record: Mapping[str, object
         if target.exists():
             shutil.rmtree(target)
         temporary.replace(target)
-        for old in checkpoints(folder)[:-_KEPT]:
+        for old in checkpoints(folder)[:-_NUM_KEPT]:
             shutil.rmtree(old)
     except OSError as error:
         raise OutputError(f"{target} cannot be written: {error}") from error
@@ -175,3 +185,54 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
 def _flush(path: Path) -> None:
     with path.open("rb") as file:
         os.fsync(file.fileno())
+
+
+class Interruptions:
+    """Turns SIGINT and SIGTERM into KeyboardInterrupt, but not while a step is being taken.
+
+    Signals are handled by Python's main thread alone; in another thread nothing is changed.
+
+    Attributes:
+        received: the signal that came, None before it does.
+
+    Example:
+        >>> interruptions = Interruptions()
+        >>> with interruptions.handled(), interruptions.deferred():
+        ...     pass
+    """
+
+    def __init__(self) -> None:
+        self.received: int | None = None
+        self._deferring = False
+
+    def __repr__(self) -> str:
+        return f"Interruptions(received={self.received})"
+
+    @contextmanager
+    def handled(self) -> Iterator[None]:
+        """In this context, the signals are handled here."""
+        if threading.current_thread() is not threading.main_thread():
+            yield
+            return
+        earlier = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in earlier.items():
+                signal.signal(number, handler)
+
+    @contextmanager
+    def deferred(self) -> Iterator[None]:
+        """In this context, a signal takes effect only at the end."""
+        self._deferring = True
+        try:
+            yield
+        finally:
+            self._deferring = False
+        if self.received is not None:
+            raise KeyboardInterrupt
+
+    def _receive(self, number: int, frame: FrameType | None) -> None:
+        self.received = number
+        if not self._deferring:
+            raise KeyboardInterrupt

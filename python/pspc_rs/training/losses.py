@@ -7,11 +7,11 @@ from typing import ClassVar, Literal, Protocol, TypeAlias
 from torch import Tensor, nn
 
 Draw: TypeAlias = Literal["normal", "uniform"]
-"""The law of the number that a noise level is made of."""
+"""The law of the random numbers that noise levels are functions of."""
 
 
 class DenoisingLoss(Protocol):
-    """weight(sigma) |D(y + sigma n; sigma) - y|^2 with a law of sigma.
+    """The loss weight(sigma) |D(y + sigma n; sigma) - y|^2, and the law of sigma.
 
     Attributes:
         draw: the law of the number that ``sigma`` is a function of.
@@ -20,7 +20,7 @@ class DenoisingLoss(Protocol):
     draw: ClassVar[Draw]
 
     def sigma(self, number: Tensor) -> Tensor:
-        """The noise level that a drawn number stands for."""
+        """The noise level of a random number."""
 
     def weight(self, sigma: Tensor) -> Tensor:
         """The weight of the squared error."""

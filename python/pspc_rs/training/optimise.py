@@ -1,15 +1,23 @@
-"""Learning rate, averaged weights and gradients of a training step, as functions of the images seen before it."""
+"""How a training step computes: learning rate, averaged weights, gradients, precision and random generators."""
 
-from collections.abc import Iterable
+import contextlib
+from collections.abc import Iterable, Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 _LARGEST_GRADIENT = 1e5
 
 
 def learning_rate(peak: float, images: int, ramp: int) -> float:
-    """Peak min(images / ramp, 1), so 0 at the very first step.
+    """The learning rate of a step: peak min(images / ramp, 1), so 0 at the first one.
+
+    Args:
+        peak: the learning rate after the ramp.
+        images: images seen before the step.
+        ramp: images over which it grows.
 
     Example:
         >>> learning_rate(1e-3, 512, 10_000_000)
@@ -51,9 +59,10 @@ def update_average(average: nn.Module, network: nn.Module, beta: float) -> None:
     old: list[Tensor] = list(average.parameters())
     new: list[Tensor] = list(network.parameters())
     if beta == 0:
-        torch._foreach_copy_(old, new)
+        for average_parameter, parameter in zip(old, new, strict=True):
+            average_parameter.copy_(parameter)
     else:
-        torch._foreach_lerp_(old, new, 1 - beta)
+        get_ema_multi_avg_fn(beta)(old, new, 1)  # type: ignore[no-untyped-call]
 
 
 @torch.no_grad()
@@ -61,7 +70,7 @@ def clean_gradients(parameters: Iterable[Tensor]) -> Tensor:
     """Replaces NaN in gradients by 0 and infinities by +-1e5.
 
     Returns:
-        How many there were, a scalar on the device of the gradients, which is not waited for.
+        How many there were, a scalar on the device of the gradients; the CPU does not wait for it.
 
     Example:
         >>> w = torch.zeros(3, requires_grad=True)
@@ -69,14 +78,35 @@ def clean_gradients(parameters: Iterable[Tensor]) -> Tensor:
         >>> clean_gradients([w]), w.grad
         (tensor(2), tensor([ 1.0000e+00,  0.0000e+00, -1.0000e+05]))
     """
-    found = torch.zeros((), dtype=torch.int64)
+    replaced = torch.zeros((), dtype=torch.int64)
     for parameter in parameters:
         if parameter.grad is not None:
-            found = found.to(parameter.grad.device) + (~parameter.grad.isfinite()).sum()
+            replaced = replaced.to(parameter.grad.device) + (~parameter.grad.isfinite()).sum()
             parameter.grad.nan_to_num_(nan=0.0, posinf=_LARGEST_GRADIENT, neginf=-_LARGEST_GRADIENT)
-    return found
+    return replaced
 
 
-def adam(network: nn.Module, betas: tuple[float, float], eps: float) -> torch.optim.Adam:
-    """Adam over all parameters, with the learning rate to be set before every step."""
-    return torch.optim.Adam(network.parameters(), lr=0.0, betas=betas, eps=eps)
+def compile_network(network: nn.Module, option: bool | str) -> nn.Module:
+    """The network through ``torch.compile``: with torch's own backend (True) or a named one, or as it is (False)."""
+    if option is False:
+        return network
+    wrapped: Any = torch.compile(network, backend="inductor" if option is True else option)
+    module: nn.Module = wrapped
+    return module
+
+
+def keep_generators(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """A context at whose end torch's generators are as they were at its start."""
+    context: contextlib.AbstractContextManager[None] = torch.random.fork_rng([device] if device.type == "cuda" else [])
+    return context
+
+
+@contextlib.contextmanager
+def allow_tf32(tf32: bool) -> Iterator[None]:
+    """In this context, CUDA may round factors to 10 bits or not; torch's default allows it for convolutions alone."""
+    earlier = torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32, torch.backends.cuda.matmul.allow_tf32 = earlier

@@ -1,22 +1,21 @@
-"""What a training run is: everything that decides its numbers, and what does not."""
+"""What a training run is: everything that decides its numbers, what does not, and named runs."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from types import MappingProxyType
 from typing import Any, Literal, TypeAlias
 
-from pspc_rs.checks import integer, real_number
+from pspc_rs.checks import integer, one_of, real_number
 from pspc_rs.data import ImageSet
-from pspc_rs.errors import DataError, DTypeError, InvalidValueError
+from pspc_rs.errors import DataError
 
-Process: TypeAlias = Literal["edm", "vp", "ve"]
-"""The preconditioner and the loss that goes with it."""
+ProcessName: TypeAlias = Literal["edm", "vp", "ve"]
+"""A noise process: it decides the preconditioner and the loss."""
 
 Precision: TypeAlias = Literal["fp32", "bf16"]
-"""What the network computes in; weights, loss and optimiser are float32 in either case."""
+"""Precision of the network's computation; weights, loss and optimiser are float32 in either case."""
 
-PRECONDITIONERS: dict[str, str] = {"edm": "EDMPrecond", "vp": "VPPrecond", "ve": "VEPrecond"}
-"""The preconditioner of every process."""
-
+_PRECONDITIONER_OF_PROCESS = {"edm": "EDMPrecond", "vp": "VPPrecond", "ve": "VEPrecond"}
 _MAX_SEED = 2**64 - 1
 _LONGEST_RAMP = 10_000_000
 _RAMP_SHARE = 20
@@ -31,19 +30,19 @@ class TrainSettings:
     Attributes:
         architecture: name of the network, see ``pspc_rs.networks.registry``.
         architecture_kwargs: its arguments, without ``augment_dim``.
-        process: "edm", "vp" or "ve".
-        conditional: tell the network the classes of the images.
+        process: noise process, "edm", "vp" or "ve".
+        conditional: give the network the classes of the images.
         images: length of the run.
-        batch: images of a step, over all processes.
+        batch: images per step, over all ranks.
         learning_rate: of Adam, once it has ramped up.
         betas: of Adam.
         eps: of Adam.
         learning_rate_ramp: images over which the learning rate grows from 0; None for a twentieth of the run, at most
             ten million.
-        ema_half_life: images in which the averaged weights forget half of what they were.
+        ema_half_life: images after which the old weights are half of the average.
         ema_ramp: the half-life is at most this share of the images seen; None for no such limit.
         augment: probability of every augmentation, 0 for none, see ``AugmentPipe``.
-        loss_scale: factor of the loss; it plays a part only beside Adam's ``eps``.
+        loss_scale: factor of the loss; Adam's steps depend on it only through ``eps``.
         precision: "fp32" or "bf16".
         seed: of weights, order, noise, augmentation and dropout.
 
@@ -58,7 +57,7 @@ class TrainSettings:
 
     architecture: str = "SongUNet"
     architecture_kwargs: Mapping[str, Any] = field(default_factory=dict)
-    process: Process = "edm"
+    process: ProcessName = "edm"
     conditional: bool = False
     images: int = 200_000_000
     batch: int = 512
@@ -74,23 +73,21 @@ class TrainSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
-        _one_of("process", self.process, tuple(PRECONDITIONERS))
-        _one_of("precision", self.precision, ("fp32", "bf16"))
+        one_of("process", self.process, _PRECONDITIONER_OF_PROCESS)
+        one_of("precision", self.precision, ("fp32", "bf16"))
         for name in ("images", "batch"):
             integer(name, getattr(self, name))
-        if integer("seed", self.seed, least=0) > _MAX_SEED:
-            raise InvalidValueError(f"seed is {self.seed}; allowed are 0 to {_MAX_SEED}")
+        integer("seed", self.seed, 0, _MAX_SEED)
         if self.learning_rate_ramp is not None:
             integer("learning_rate_ramp", self.learning_rate_ramp, least=0)
         for name in ("learning_rate", "eps", "loss_scale"):
-            _within(name, getattr(self, name), above=0.0)
+            real_number(name, getattr(self, name), above=0)
         for name, beta in zip(("beta1", "beta2"), self.betas, strict=True):
-            _within(name, beta, below=1.0)
-        _within("ema_half_life", self.ema_half_life)
+            real_number(name, beta, least=0, below=1)
+        real_number("ema_half_life", self.ema_half_life, least=0)
         if self.ema_ramp is not None:
-            _within("ema_ramp", self.ema_ramp, above=0.0)
-        if real_number("augment", self.augment) > 1 or self.augment < 0:
-            raise InvalidValueError(f"augment is {self.augment}; allowed are probabilities, 0 to 1")
+            real_number("ema_ramp", self.ema_ramp, above=0)
+        real_number("augment", self.augment, least=0, most=1)
 
     @property
     def ramp(self) -> int:
@@ -105,15 +102,15 @@ class TrainSettings:
         return -(-self.images // self.batch)
 
     def label_dim(self, data: ImageSet) -> int:
-        """Number of classes that the network is told, 0 for none.
+        """Number of classes of a conditional network, else 0.
 
         Raises:
-            DataError: there are none to tell.
+            DataError: the network is to be conditional, but the images have no labels.
         """
         if not self.conditional:
             return 0
         if data.labels is None or int(data.labels.min()) < 0:
-            raise DataError(f"{data.name} has no labels 0, 1, ..., which a conditional network is to be trained with")
+            raise DataError(f"{data.name} has no labels 0, 1, ..., which a conditional network needs")
         return int(data.labels.max()) + 1
 
     def description(self, data: ImageSet, augment_dim: int) -> dict[str, Any]:
@@ -125,7 +122,7 @@ class TrainSettings:
         """
         square = data.height == data.width
         return {
-            "preconditioner": PRECONDITIONERS[self.process],
+            "preconditioner": _PRECONDITIONER_OF_PROCESS[self.process],
             "preconditioner_kwargs": {
                 "img_resolution": data.height if square else [data.height, data.width],
                 "img_channels": data.channels,
@@ -148,7 +145,7 @@ class RunOptions:
 
     Attributes:
         device: "auto" (CUDA if there is any), "cpu", "cuda" or "cuda:0".
-        micro_batch: most images a process computes at once; None for its share of the batch. Gradients of the
+        micro_batch: most images that a rank computes at once; None for its share of the batch. Gradients of the
             parts are added up.
         compile: pass the network through ``torch.compile``; a string names the backend.
         tf32: allow CUDA to round the factors of float32 products to 10 bits.
@@ -182,19 +179,70 @@ class RunOptions:
         integer("sample_steps", self.sample_steps)
 
 
-def _one_of(name: str, value: object, allowed: tuple[str, ...]) -> None:
-    if not isinstance(value, str):
-        raise DTypeError(f"{name} is {value!r:.80}; allowed are {', '.join(allowed)}")
-    if value not in allowed:
-        raise InvalidValueError(f"{name} is {value!r:.80}; allowed are {', '.join(allowed)}")
+_DITS = {"s": (384, 12, 6), "b": (768, 12, 12), "l": (1024, 24, 16), "xl": (1152, 28, 16)}
+_PATCHES = (2, 4, 8)
+
+_DDPMPP: dict[str, Any] = {
+    "embedding_type": "positional",
+    "encoder_type": "standard",
+    "channel_mult_noise": 1,
+    "resample_filter": [1, 1],
+}
+_NCSNPP: dict[str, Any] = {
+    "embedding_type": "fourier",
+    "encoder_type": "residual",
+    "channel_mult_noise": 2,
+    "resample_filter": [1, 3, 3, 1],
+}
+_CIFAR: dict[str, Any] = {"model_channels": 128, "channel_mult": [2, 2, 2], "dropout": 0.13}
+_FFHQ: dict[str, Any] = {"model_channels": 128, "channel_mult": [1, 2, 2, 2], "dropout": 0.05}
 
 
-def _within(name: str, value: object, *, above: float | None = None, below: float | None = None) -> None:
-    """A number that is not negative, above one number and below another."""
-    number = real_number(name, value)
-    if number < 0 or (above is not None and number <= above) or (below is not None and number >= below):
-        limits = [
-            f"above {above:g}" if above is not None else "from 0",
-            f"below {below:g}" if below is not None else "",
-        ]
-        raise InvalidValueError(f"{name} is {number:g}; allowed are numbers {' and '.join(filter(None, limits))}")
+def _dit(size: str, patch: int) -> TrainSettings:
+    """Niedoba et al., "Towards a Mechanistic Explanation of Diffusion Model Generalization", 2025, table 2."""
+    hidden, depth, heads = _DITS[size]
+    kwargs = {"patch_size": patch, "hidden_size": hidden, "depth": depth, "num_heads": heads, "dropout": 0.12}
+    return TrainSettings("DiT", kwargs, learning_rate=1e-4, batch=512, augment=0.12, images=200_000_000)
+
+
+def _unet_64(architecture: Mapping[str, Any], dropout: float) -> TrainSettings:
+    kwargs = {**architecture, **_FFHQ, "dropout": dropout}
+    return TrainSettings("SongUNet", kwargs, batch=256, learning_rate=2e-4, augment=0.15)
+
+
+PRESETS: Mapping[str, TrainSettings] = MappingProxyType(
+    {
+        **{f"dit-{size}{patch}": _dit(size, patch) for size in _DITS for patch in _PATCHES},
+        "ddpmpp": TrainSettings("SongUNet", {**_DDPMPP, **_CIFAR}),
+        "ncsnpp": TrainSettings("SongUNet", {**_NCSNPP, **_CIFAR}),
+        "ddpmpp-ffhq": _unet_64(_DDPMPP, 0.05),
+        "ncsnpp-ffhq": _unet_64(_NCSNPP, 0.05),
+        "ddpmpp-afhq": _unet_64(_DDPMPP, 0.25),
+        "ncsnpp-afhq": _unet_64(_NCSNPP, 0.25),
+        "adm": TrainSettings(
+            "DhariwalUNet",
+            {"model_channels": 192, "channel_mult": [1, 2, 3, 4], "dropout": 0.10},
+            conditional=True,
+            images=2_500_000_000,
+            batch=4096,
+            learning_rate=1e-4,
+            ema_half_life=50_000_000,
+            augment=0.0,
+        ),
+    }
+)
+"""The runs by name. ``dit-b4`` is the PSPC paper's DiT; ``ddpmpp``, ``ncsnpp`` (CIFAR-10), their ``-ffhq`` and
+``-afhq`` forms and ``adm`` (ImageNet-64) are EDM's."""
+
+
+def preset(name: str) -> TrainSettings:
+    """The settings of a named run.
+
+    Raises:
+        InvalidValueError: there is none of that name.
+
+    Example:
+        >>> preset("dit-b4").architecture_kwargs["hidden_size"]
+        768
+    """
+    return PRESETS[one_of("preset", name, PRESETS)]

@@ -2,12 +2,13 @@
 
 import contextlib
 import copy
+import inspect
 import time
+import warnings
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -17,11 +18,13 @@ from pspc_rs.errors import InvalidValueError, OutputError
 from pspc_rs.images import image_grid, save_png
 from pspc_rs.networks.registry import build_network
 from pspc_rs.networks.saved import save_network
+from pspc_rs.outputs import differences
+from pspc_rs.progress import Progress, describe
 from pspc_rs.provenance import Clock, describe_data, plain, provenance, save_record, versions
-from pspc_rs.runs import differences
-from pspc_rs.training.arithmetic import autocast, compiled, generators_kept, rounding
 from pspc_rs.training.augment import AugmentPipe
+from pspc_rs.training.batches import Batch, Batches, Prefetcher, dropout_seed
 from pspc_rs.training.checkpoint import (
+    Interruptions,
     TrainState,
     checkpoints,
     load_checkpoint,
@@ -29,17 +32,19 @@ from pspc_rs.training.checkpoint import (
     remove_unfinished,
     save_checkpoint,
 )
-from pspc_rs.training.evaluate import SIGMAS, draw_samples, loss_per_sigma
-from pspc_rs.training.interrupt import Interruptions
+from pspc_rs.training.evaluation import SIGMAS, LineLog, LossSums, draw_samples, loss_per_sigma
 from pspc_rs.training.losses import LOSSES, squared_error
-from pspc_rs.training.losslog import LineLog, LossSums
-from pspc_rs.training.optimise import adam, clean_gradients, ema_beta, learning_rate, update_average
-from pspc_rs.training.processes import Processes, processes
+from pspc_rs.training.optimise import (
+    allow_tf32,
+    clean_gradients,
+    compile_network,
+    ema_beta,
+    keep_generators,
+    learning_rate,
+    update_average,
+)
+from pspc_rs.training.ranks import Rank, connect_rank
 from pspc_rs.training.settings import RunOptions, TrainSettings
-from pspc_rs.training.streams import Ahead, Batch, Batches, dropout_seed
-
-Progress: TypeAlias = Callable[[int, int, float | None], object]
-"""Called before the first and after every step with images seen, images in all, and the last loss of the log."""
 
 NETWORK = "network.safetensors"
 """Name of the finished network's file."""
@@ -52,23 +57,24 @@ def train(
     options: RunOptions | None = None,
     *,
     resume: bool = False,
-    progress: Progress | None = None,
+    progress: Progress | Callable[[int, int, float | None], object] | None = None,
 ) -> Path:
     """Trains a denoiser, and returns the file of its averaged weights.
 
     The folder holds at the end: ``network.safetensors``, for ``read_network``; ``log.jsonl``, the loss by noise level;
     ``evaluation.jsonl``, the squared error of the averaged network at given noise levels; ``samples/``, pictures of its
-    samples; ``checkpoints/``, the last two; ``settings.json``. Under ``torchrun`` every process calls this with the
-    same arguments.
+    samples; ``checkpoints/``, the last two; ``settings.json``. Under ``torchrun`` every rank calls this with the same
+    arguments.
 
     Args:
         data: the images.
         outdir: the folder; made if it is not there.
         settings: what is trained, and how.
-        options: how the work is done.
+        options: how the work is done; the defaults of `RunOptions` if None.
         resume: go on with the run in the folder, if there is one. Its losses are those of a run that was never
             stopped; on a CPU, to the last bit. ``images`` may be larger than before.
-        progress: called before the first and after every step.
+        progress: called as ``progress(images, all_images)`` before the first and after every step; its ``describe``,
+            if it has one, gets the loss. A function of three arguments, the third of which is the loss, is deprecated.
 
     Raises:
         OutputError: the folder holds a run that is not to be resumed, or one with other settings; or it cannot be
@@ -79,23 +85,28 @@ def train(
         KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint was written, from which the run can be resumed.
     """
     options = options or RunOptions()
-    with processes(options.device) as own, generators_kept(own.device), rounding(options.tf32):
-        trainer = Trainer(data, Path(outdir), settings, options, own)
+    if _takes_loss(progress):
+        warnings.warn(
+            "progress(images, all_images, loss) is deprecated; write progress(images, all_images), and a method "
+            "describe(text) to get the loss",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+    with connect_rank(options.device) as rank, keep_generators(rank.device), allow_tf32(options.tf32):
+        trainer = Trainer(data, Path(outdir), settings, options, rank)
         trainer.begin(resume)
         return trainer.run(progress)
 
 
 class Trainer:
-    """One run of training in one process; ``train`` says what the arguments mean.
+    """One run of training in one rank; ``train`` says what the arguments mean.
 
     Attributes:
         state: what changes in it.
     """
 
-    def __init__(
-        self, data: ImageSet, outdir: Path, settings: TrainSettings, options: RunOptions, own: Processes
-    ) -> None:
-        self._data, self._outdir, self._settings, self._options, self._own = data, outdir, settings, options, own
+    def __init__(self, data: ImageSet, outdir: Path, settings: TrainSettings, options: RunOptions, rank: Rank) -> None:
+        self._data, self._outdir, self._settings, self._options, self._rank = data, outdir, settings, options, rank
         self._clock = Clock()
         self._interruptions = Interruptions()
         self._augment = AugmentPipe(settings.augment) if settings.augment else None
@@ -103,40 +114,46 @@ class Trainer:
         self._label_dim = settings.label_dim(data)
         description = settings.description(data, self._augment.label_dim if self._augment else 0)
         torch.manual_seed(settings.seed % 2**63)
-        network = build_network(description).to(own.device).train()
+        network = build_network(description).to(rank.device).train()
         average = copy.deepcopy(network).eval().requires_grad_(False)
-        self.state = TrainState(network, average, adam(network, settings.betas, settings.eps), LossSums(own.device))
-        self._model = own.joined(compiled(network, options.compile))
+        # The learning rate is set before every step.
+        adam = torch.optim.Adam(network.parameters(), lr=0.0, betas=settings.betas, eps=settings.eps)
+        self.state = TrainState(network, average, adam, LossSums(rank.device))
+        self._model = rank.distribute(compile_network(network, options.compile))
         self._average: Any = average
         self._last_loss: float | None = None
 
+    def __repr__(self) -> str:
+        return f"Trainer({str(self._outdir)!r}, {self.state.images} of {self._settings.images} images)"
+
     def begin(self, resume: bool) -> None:
-        """Goes to where the run in the folder is, or begins one.
+        """Restores the run in the folder, or begins one.
 
         Raises:
             OutputError: the folder holds a run that is not to be resumed, or one with other settings.
             DataError: its checkpoint is damaged.
         """
-        found = checkpoints(self._outdir / "checkpoints")
-        if (found or (self._outdir / NETWORK).exists()) and not resume:
+        earlier = checkpoints(self._outdir / "checkpoints")
+        if (earlier or (self._outdir / NETWORK).exists()) and not resume:
             raise OutputError(f"{self._outdir} holds a run already; resume it, or choose another folder")
-        if found:
-            earlier = read_record(found[-1])["settings"]
+        if earlier:
+            settings = read_record(earlier[-1])["settings"]
             if self._settings.learning_rate_ramp is None:
-                self._settings = replace(self._settings, learning_rate_ramp=earlier["learning_rate_ramp"])
-            changes = differences(_without_length(earlier), _without_length(self._record()))
+                self._settings = replace(self._settings, learning_rate_ramp=settings["learning_rate_ramp"])
+            changes = differences(_without_length(settings), _without_length(self._record()))
             if changes:
                 raise OutputError(f"{self._outdir} cannot be resumed, it has other settings: {changes}")
-            load_checkpoint(found[-1], self.state)
-        if self._own.first:
+            load_checkpoint(earlier[-1], self.state)
+        if self._rank.first:
             remove_unfinished(self._outdir / "checkpoints")
             save_record(self._outdir / "settings.json", self._record())
             self._log = LineLog(self._outdir / "log.jsonl", self.state.images)
             self._last_loss = next((line["loss"] for line in reversed(self._log.read())), None)
             self._evaluations = LineLog(self._outdir / "evaluation.jsonl", self.state.images)
 
-    def run(self, progress: Progress | None = None) -> Path:
-        """Takes all steps that are left, and saves the averaged network."""
+    def run(self, progress: Any = None) -> Path:
+        """Takes all steps that are left, and saves the averaged network; ``train`` says what progress is."""
+        takes_loss = _takes_loss(progress)
         batches = Batches(
             self._data,
             self._settings.seed,
@@ -144,10 +161,14 @@ class Trainer:
             label_dim=self._label_dim,
             augment=self._augment,
         )
-        with self._interruptions.handled(), Ahead(batches.batch) as self._ahead, self._kept_if_stopped():
-            if self.state.images and not self._picture().exists():
-                self._look()
-            self._report(progress)
+        with (
+            self._interruptions.handled(),
+            Prefetcher(batches.batch) as self._prefetcher,
+            self._checkpoint_if_stopped(),
+        ):
+            if self.state.images and not self._samples_file().exists():
+                self._evaluate()
+            self._report(progress, takes_loss)
             self._began = self.state.images < self._settings.images
             self._interval = (time.perf_counter(), self.state.images)
             while self.state.images < self._settings.images:
@@ -155,51 +176,58 @@ class Trainer:
                 self._step()
                 self.state.seconds += time.perf_counter() - began
                 self._between_steps()
-                self._report(progress)
+                self._report(progress, takes_loss)
             return self._finish()
 
-    def _report(self, progress: Progress | None) -> None:
-        if progress is not None:
-            total = self._settings.images
-            progress(min(self.state.images, total), total, self._last_loss)
+    def _report(self, progress: Any, takes_loss: bool) -> None:
+        total = self._settings.images
+        images = min(self.state.images, total)
+        if takes_loss:
+            progress(images, total, self._last_loss)
+        elif progress is not None:
+            if self._last_loss is not None:
+                describe(progress, f"{self._settings.architecture}, loss {self._last_loss:.4f}")
+            progress(images, total)
 
     def _step(self) -> None:
         """One step of the optimiser, on parts of the batch whose gradients add up."""
         sums: Tensor | float = 0.0
         parts = self._parts(self.state.images)
-        for place, (first, count) in enumerate(parts):
-            # What comes after the last part is the first part of the next step.
-            coming = parts[place + 1 : place + 2] or self._parts(self.state.images + self._settings.batch)[:1]
-            batch = self._ahead.get((first, count), coming[0])
-            with self._exchanging(place == len(parts) - 1):
+        for index, (first, count) in enumerate(parts):
+            # The last part is followed by the first part of the next step.
+            following = parts[index + 1 : index + 2] or self._parts(self.state.images + self._settings.batch)[:1]
+            batch = self._prefetcher.get((first, count), following[0])
+            with self._exchange_gradients(index == len(parts) - 1):
                 sums = sums + self._accumulate(batch, first)
         assert isinstance(sums, Tensor)
-        sums = self._own.add_up(sums)
+        sums = self._rank.sum(sums)
         with self._interruptions.deferred():
             self._update(sums)
 
     def _parts(self, seen: int) -> list[tuple[int, int]]:
-        """First image and number of images of every part of this process's share of the step after ``seen`` images."""
-        share = self._own.share(self._settings.batch)
+        """First image and number of images of every part of this rank's share of the step after ``seen`` images."""
+        share = self._rank.share(self._settings.batch)
         size = self._options.micro_batch or len(share)
         return [(seen + start, min(size, share.stop - start)) for start in range(share.start, share.stop, size)]
 
     def _accumulate(self, batch: Batch, first: int) -> Tensor:
         """Adds the gradients of a part of a batch, and returns its losses by noise level."""
-        device = self._own.device
+        device = self._rank.device
         torch.manual_seed(dropout_seed(self._settings.seed, first))
         sigma = self._loss.sigma(batch.number)
         weight = self._loss.weight(sigma).float().to(device)
-        images, told = batch.images.to(device), None
+        images, augment_labels = batch.images.to(device), None
         if self._augment is not None and batch.augmentation is not None:
             images = self._augment.apply(images, batch.augmentation)
-            told = batch.augmentation.labels.to(device)
-        labels = None if batch.class_labels is None else batch.class_labels.to(device)
-        with autocast(device, self._settings.precision):
+            augment_labels = batch.augmentation.labels.to(device)
+        class_labels = None if batch.class_labels is None else batch.class_labels.to(device)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self._settings.precision == "bf16"):
             noise, level = batch.noise.to(device), sigma.float().to(device)
-            error = squared_error(self._model, images, noise, level, class_labels=labels, augment_labels=told)
-        # Processes average their gradients, so that each stands for its share of the batch.
-        share = self._settings.loss_scale * self._own.count / self._settings.batch
+            error = squared_error(
+                self._model, images, noise, level, class_labels=class_labels, augment_labels=augment_labels
+            )
+        # Gradients are averaged over the ranks, so each rank's loss counts as many times as there are ranks.
+        share = self._settings.loss_scale * self._rank.count / self._settings.batch
         (share * (weight[:, None, None, None] * error).sum()).backward()  # type: ignore[no-untyped-call]
         mse = error.detach().mean((1, 2, 3))
         return self.state.sums.of(sigma, mse, weight * mse)
@@ -216,13 +244,13 @@ class Trainer:
         self.state.images += s.batch
 
     def _between_steps(self) -> None:
-        """Log, pictures and checkpoint, where they are due; the checkpoint last, so that it stands for all of them."""
+        """Log, evaluation and checkpoint, where due; the checkpoint last, so that a resumed run repeats neither."""
         if self._due(self._options.log_every, 1000):
             self._write_log()
         if self._due(self._options.sample_every, 20):
-            self._look()
+            self._evaluate()
         if self._due(self._options.checkpoint_every, 100):
-            self._save()
+            self._save_checkpoint()
 
     def _due(self, every: int | None, parts: int) -> bool:
         """Whether the last step ended the run or came to a multiple of ``every`` images."""
@@ -252,17 +280,17 @@ class Trainer:
             "replaced_gradients": int(replaced),
             "per_sigma": list(self.state.sums.rows()),
         }
-        if self._own.first:
+        if self._rank.first:
             self._log.write(entry)
         self.state.sums.reset()
         self._interval = (now, seen)
 
-    def _picture(self) -> Path:
+    def _samples_file(self) -> Path:
         return self._outdir / "samples" / f"{self.state.images:012d}.png"
 
-    def _look(self) -> None:
+    def _evaluate(self) -> None:
         """A picture of samples, and the squared error of the averaged network by noise level."""
-        if not self._own.first or not self._due(self._options.sample_every, 20):
+        if not self._rank.first or not self._due(self._options.sample_every, 20):
             return
         if self._options.evaluate_images:
             num = self._options.evaluate_images
@@ -272,15 +300,15 @@ class Trainer:
         num = self._options.num_samples
         if num and self._data.channels in (1, 3, 4):
             x = draw_samples(self._average, num, num_steps=self._options.sample_steps)
-            save_png(self._picture(), image_grid(x))
+            save_png(self._samples_file(), image_grid(x))
 
-    def _save(self) -> None:
-        if self._own.first:
+    def _save_checkpoint(self) -> None:
+        if self._rank.first:
             save_checkpoint(self._outdir / "checkpoints", self.state, {"settings": self._record()})
 
     def _finish(self) -> Path:
         path = self._outdir / NETWORK
-        if self._own.first and (self._began or not path.exists()):
+        if self._rank.first and (self._began or not path.exists()):
             record = provenance("train", {}, data=self._data, clock=self._clock, settings=self._record())
             record |= {"images": self.state.images, "seconds": round(self.state.seconds, 1), "loss": self._last_loss}
             dtype = "float16" if self._options.half_precision else "float32"
@@ -293,23 +321,37 @@ class Trainer:
         return {**settings, "data": describe_data(self._data), "versions": versions()}
 
     @contextlib.contextmanager
-    def _kept_if_stopped(self) -> Iterator[None]:
+    def _checkpoint_if_stopped(self) -> Iterator[None]:
         try:
             yield
         except KeyboardInterrupt:
             with self._interruptions.deferred():
                 if self.state.images:
-                    self._save()
+                    self._save_checkpoint()
             raise
 
-    def _exchanging(self, last: bool) -> AbstractContextManager[object]:
-        """With several processes, gradients are exchanged with the last part of a step."""
-        if last or not isinstance(self._model, nn.parallel.DistributedDataParallel):
+    def _exchange_gradients(self, now: bool) -> contextlib.AbstractContextManager[object]:
+        """A context in which ``backward`` exchanges gradients with the other ranks, or waits for a later part."""
+        if now or not isinstance(self._model, nn.parallel.DistributedDataParallel):
             return contextlib.nullcontext()
-        waiting: AbstractContextManager[object] = self._model.no_sync()
-        return waiting
+        return cast(contextlib.AbstractContextManager[object], self._model.no_sync())
 
 
 def _without_length(settings: dict[str, Any]) -> dict[str, Any]:
     """What must be the same to go on: all but the length of the run and the versions."""
     return {name: value for name, value in settings.items() if name not in ("images", "versions")}
+
+
+def _takes_loss(progress: Callable[..., object] | None) -> bool:
+    """Whether it must be called as ``progress(images, all_images, loss)``."""
+    if progress is None:
+        return False
+    try:
+        signature = inspect.signature(progress)
+    except ValueError:  # built-in functions may have no signature
+        return False
+    try:
+        signature.bind(0, 0)
+    except TypeError:
+        return True
+    return False

@@ -10,11 +10,11 @@ from typing import IO, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.data.arrays import check_split
+from pspc_rs.checks import one_of
 from pspc_rs.data.image_set import ImageSet
-from pspc_rs.data.readers.files import damage_named, existing, open_file
 from pspc_rs.data.readers.plain_pickle import PickledArray, read_plain_pickle
 from pspc_rs.errors import DataError
+from pspc_rs.files import decode_errors, open_file, require_path
 
 BATCH_SIZE = 10_000
 """Images in each file of CIFAR-10."""
@@ -29,6 +29,15 @@ _NAMES = {
     "test": ("test_batch",),
 }
 _FOLDERS = ("", "cifar-10-batches-py", "cifar-10-batches-bin")
+
+
+def _paths(name: str) -> tuple[str, ...]:
+    """Where in a folder the file of a batch may lie: also in the subfolder that unpacking makes."""
+    return tuple(str(PurePosixPath(folder, name + suffix)) for folder in _FOLDERS for suffix in ("", ".bin"))
+
+
+CIFAR10_PATHS = (*_paths("data_batch_1"), *_paths("test_batch"))
+"""Files of which one at least lies in a folder of CIFAR-10."""
 
 
 def read_cifar10(
@@ -63,8 +72,8 @@ def read_cifar10(
         >>> read_cifar10("cifar-10-python.tar.gz", split="test")  # doctest: +SKIP
         ImageSet('cifar10-test', 10000 images of [3, 32, 32] uint8, 10 classes, xflip=False)
     """
-    names = _NAMES[check_split(split)]
-    source = existing(path)
+    names = _NAMES[one_of("split", split, _NAMES)]
+    source = require_path(path)
     batches = _folder_batches(source, names) if source.is_dir() else _archive_batches(source, names)
     missing = [name for name in names if name not in batches]
     if missing:
@@ -77,18 +86,12 @@ def read_cifar10(
 _Batch = tuple[NDArray[np.uint8], NDArray[np.int64]]
 
 
-def find_batch(folder: Path, name: str) -> Path | None:
-    """The file of one batch, in the folder or in the subfolder that unpacking makes."""
-    candidates = (folder / sub / (name + suffix) for sub in _FOLDERS for suffix in ("", ".bin"))
-    return next((file for file in candidates if file.is_file()), None)
-
-
 def _folder_batches(folder: Path, names: tuple[str, ...]) -> dict[str, _Batch]:
     batches = {}
     for name in names:
-        file = find_batch(folder, name)
+        file = next((folder / path for path in _paths(name) if (folder / path).is_file()), None)
         if file is not None:
-            with damage_named(file):
+            with decode_errors(file):
                 batches[name] = _parse(file.name, _read_all(file.open("rb"), file.stat().st_size, file), str(file))
     return batches
 
@@ -101,7 +104,7 @@ def _archive_batches(file: Path, names: tuple[str, ...]) -> dict[str, _Batch]:
 
 
 def _members(file: Path, names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
-    with damage_named(file), ExitStack() as stack:
+    with decode_errors(file), ExitStack() as stack:
         stream = _Limited(stack.enter_context(open_file(file)), file)
         archive = stack.enter_context(tarfile.open(fileobj=cast(BinaryIO, stream), mode="r|"))
         for member in archive:
@@ -115,7 +118,7 @@ def _members(file: Path, names: tuple[str, ...]) -> Iterator[tuple[str, bytes]]:
 
 
 class _Limited:
-    """A stream that ends with an error before a decompression bomb fills the memory."""
+    """A stream that raises an error before a decompression bomb fills the memory."""
 
     def __init__(self, stream: BinaryIO, what: Path) -> None:
         self._stream = stream
@@ -170,5 +173,5 @@ def _parse_python(data: bytes, what: str) -> _Batch:
         raise DataError(f"{what} lacks an array 'data' or a list 'labels'; it has {', '.join(map(str, entries))}")
     if not all(type(label) is int and 0 <= label <= 9 for label in labels):
         raise DataError(f"{what} holds labels other than the integers 0 .. 9")
-    with damage_named(what):
+    with decode_errors(what):
         return pixels.array(), np.array(labels, np.int64)

@@ -1,11 +1,9 @@
-"""A reader for pickles of plain data that cannot run anything.
+"""A reader for pickles of plain data, in which nothing is run.
 
-`pickle.load` calls whatever a file asks it to. This reader never imports, never calls and never creates an object of a
-class: it walks the opcodes that `pickletools` parses and keeps containers, numbers, strings and u8 arrays on a stack.
-The three numpy names that an array consists of are recognised by their spelling; every other name is refused.
+Containers, numbers, strings and u8 arrays are read by a `PickleMachine`. The three numpy names that an array consists
+of are recognised by their spelling; every other name is refused.
 """
 
-import pickletools
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -13,9 +11,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.data.readers.files import damage_named
-from pspc_rs.data.readers.pickle_machine import PickleMachine
 from pspc_rs.errors import DataError
+from pspc_rs.files import decode_errors
+from pspc_rs.pickles import PickleMachine
 
 _RECONSTRUCT = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
 _NDARRAY = "numpy ndarray"
@@ -35,13 +33,16 @@ class _U8:
 
 
 class PickledArray:
-    """A u8 array found in a pickle."""
+    """A u8 array in a pickle."""
 
     def __init__(self) -> None:
         self._state: tuple[Any, ...] = ()
 
+    def __repr__(self) -> str:
+        return f"PickledArray(shape={self._state[0] if self._state else None})"
+
     def fill(self, state: Any) -> None:
-        """Keep what numpy wrote down: version, shape, dtype, Fortran order, bytes."""
+        """Keeps what numpy wrote down: version, shape, dtype, Fortran order, bytes."""
         _, shape, dtype, fortran, raw = state
         if not isinstance(dtype, _U8):
             raise DataError("an array in the pickle is not of dtype uint8")
@@ -55,28 +56,39 @@ class PickledArray:
 
 
 def read_plain_pickle(data: bytes, what: str) -> Any:
-    """The dicts, lists, tuples, numbers, strings and `PickledArray` objects that a pickle describes.
+    r"""The dicts, lists, tuples, numbers, strings and `PickledArray` objects that a pickle describes.
+
+    Bytes after the end of the pickle are ignored.
+
+    Args:
+        data: the bytes of the file.
+        what: what messages call it.
 
     Raises:
         DataError: the pickle is damaged, or asks for any other name or operation.
+
+    Example:
+        >>> read_plain_pickle(b"\x80\x02]K\x07a.", "data_batch_1")
+        [7]
     """
-    with damage_named(what), warnings.catch_warnings():
+    with decode_errors(what), warnings.catch_warnings():
         # Damaged strings hold odd escapes, which Python warns of as it would in source code.
         warnings.simplefilter("ignore")
-        steps = ((opcode.name, argument) for opcode, argument, _ in pickletools.genops(data))
-        return _Machine(what, len(data)).run(steps)
+        return _PlainMachine(memoryview(data), what).run()
 
 
-class _Machine(PickleMachine):
-    literals = frozenset(
+class _PlainMachine(PickleMachine):
+    operations = frozenset(
         {
+            *("PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE"),
             *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
             *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
             *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
+            *("EMPTY_LIST", "EMPTY_DICT", "EMPTY_TUPLE", "LIST", "DICT", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
+            *("APPEND", "APPENDS", "SETITEM", "SETITEMS"),
+            *("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE", "GET", "BINGET", "LONG_BINGET"),
+            *("GLOBAL", "STACK_GLOBAL", "REDUCE", "BUILD"),
         }
-    )
-    collections = frozenset(
-        ("EMPTY_LIST", "EMPTY_DICT", "LIST", "TUPLE", "DICT", "APPEND", "APPENDS", "SETITEM", "SETITEMS")
     )
 
     def find(self, name: str) -> _Name:

@@ -7,14 +7,25 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pspc_rs.networks.arguments import MAX_CHANNELS, bounded, probability, whole_numbers
-from pspc_rs.networks.edm.block import BlockStyle, UNetBlock
-from pspc_rs.networks.edm.conditioning import check_even, class_embedding_input
-from pspc_rs.networks.edm.convolution import Conv2d
-from pspc_rs.networks.edm.embeddings import PositionalEmbedding
-from pspc_rs.networks.edm.initial import Initial
-from pspc_rs.networks.edm.layers import GroupNorm, Linear
-from pspc_rs.networks.edm.wiring import Kind, Row, decoder_rows, encoder_rows, level_sides
+from pspc_rs.networks.edm.layers import (
+    Conv2d,
+    GroupNorm,
+    Initial,
+    Linear,
+    PositionalEmbedding,
+    class_embedding_input,
+)
+from pspc_rs.networks.edm.unet import (
+    BlockStyle,
+    Kind,
+    Row,
+    UNetBlock,
+    check_even,
+    decoder_rows,
+    encoder_rows,
+    level_sides,
+    unet_arguments,
+)
 
 _EPS = 1e-5
 # Weights and biases uniform within 1 / sqrt(fan_in).
@@ -71,16 +82,16 @@ class DhariwalUNet(nn.Module):
         label_dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.arguments: dict[str, Any] = {
-            "augment_dim": bounded("augment_dim", augment_dim, 0, MAX_CHANNELS),
-            "model_channels": bounded("model_channels", model_channels, 4, MAX_CHANNELS),
-            "channel_mult": whole_numbers("channel_mult", channel_mult, 1, 64, (1, 8)),
-            "channel_mult_emb": bounded("channel_mult_emb", channel_mult_emb, 1, 64),
-            "num_blocks": bounded("num_blocks", num_blocks, 1, 32),
-            "attn_resolutions": whole_numbers("attn_resolutions", attn_resolutions, 1, 1 << 16, (0, 16)),
-            "dropout": probability("dropout", dropout),
-            "label_dropout": probability("label_dropout", label_dropout),
-        }
+        self.arguments: dict[str, Any] = unet_arguments(
+            augment_dim=augment_dim,
+            model_channels=model_channels,
+            channel_mult=channel_mult,
+            channel_mult_emb=channel_mult_emb,
+            num_blocks=num_blocks,
+            attn_resolutions=attn_resolutions,
+            dropout=dropout,
+            label_dropout=label_dropout,
+        )
         check_even("model_channels", model_channels)
         self.label_dim = label_dim
         self.augment_dim = augment_dim
@@ -135,7 +146,7 @@ class DhariwalUNet(nn.Module):
         Args:
             x: images [N, in_channels, H, W].
             noise_labels: t [N] or [1]; its type is that of the conditioning path.
-            class_labels: one row of weights a sample [N, label_dim]; ignored by a network without classes.
+            class_labels: one row of weights per sample [N, label_dim]; ignored by a network without classes.
             augment_labels: [N, augment_dim], None for images that are not augmented.
         """
         emb = self._embedded(noise_labels, class_labels, augment_labels)

@@ -9,14 +9,27 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pspc_rs.networks.arguments import MAX_CHANNELS, bounded, choice, probability, whole_numbers
-from pspc_rs.networks.edm.block import BlockStyle, UNetBlock
-from pspc_rs.networks.edm.conditioning import check_even, class_embedding_input
-from pspc_rs.networks.edm.convolution import Conv2d
-from pspc_rs.networks.edm.embeddings import FourierEmbedding, PositionalEmbedding
-from pspc_rs.networks.edm.initial import Initial
-from pspc_rs.networks.edm.layers import GroupNorm, Linear
-from pspc_rs.networks.edm.wiring import Kind, Row, decoder_rows, encoder_rows, level_sides
+from pspc_rs.checks import integer, integers, one_of
+from pspc_rs.networks.edm.layers import (
+    Conv2d,
+    FourierEmbedding,
+    GroupNorm,
+    Initial,
+    Linear,
+    PositionalEmbedding,
+    class_embedding_input,
+)
+from pspc_rs.networks.edm.unet import (
+    BlockStyle,
+    Kind,
+    Row,
+    UNetBlock,
+    check_even,
+    decoder_rows,
+    encoder_rows,
+    level_sides,
+    unet_arguments,
+)
 
 _EPS = 1e-6
 _INITIAL = Initial("xavier_uniform")
@@ -25,7 +38,7 @@ _INITIAL_QKV = Initial("xavier_uniform", weight=math.sqrt(0.2))
 
 
 class _Role(Enum):
-    """What the output of a module is used for."""
+    """How ``forward`` uses a module."""
 
     CONV = auto()
     BLOCK = auto()
@@ -98,20 +111,22 @@ class SongUNet(nn.Module):
         resample_filter: Sequence[int] = (1, 1),
     ) -> None:
         super().__init__()
-        self.arguments: dict[str, Any] = {
-            "augment_dim": bounded("augment_dim", augment_dim, 0, MAX_CHANNELS),
-            "model_channels": bounded("model_channels", model_channels, 4, MAX_CHANNELS),
-            "channel_mult": whole_numbers("channel_mult", channel_mult, 1, 64, (1, 8)),
-            "channel_mult_emb": bounded("channel_mult_emb", channel_mult_emb, 1, 64),
-            "num_blocks": bounded("num_blocks", num_blocks, 1, 32),
-            "attn_resolutions": whole_numbers("attn_resolutions", attn_resolutions, 1, 1 << 16, (0, 16)),
-            "dropout": probability("dropout", dropout),
-            "label_dropout": probability("label_dropout", label_dropout),
-            "embedding_type": choice("embedding_type", embedding_type, ["positional", "fourier"]),
-            "channel_mult_noise": bounded("channel_mult_noise", channel_mult_noise, 1, 64),
-            "encoder_type": choice("encoder_type", encoder_type, ["standard", "skip", "residual"]),
-            "decoder_type": choice("decoder_type", decoder_type, ["standard", "skip"]),
-            "resample_filter": whole_numbers("resample_filter", resample_filter, 1, 1 << 16, (2, 16)),
+        self.arguments: dict[str, Any] = unet_arguments(
+            augment_dim=augment_dim,
+            model_channels=model_channels,
+            channel_mult=channel_mult,
+            channel_mult_emb=channel_mult_emb,
+            num_blocks=num_blocks,
+            attn_resolutions=attn_resolutions,
+            dropout=dropout,
+            label_dropout=label_dropout,
+        )
+        self.arguments |= {
+            "embedding_type": one_of("embedding_type", embedding_type, ["positional", "fourier"]),
+            "channel_mult_noise": integer("channel_mult_noise", channel_mult_noise, 1, 64),
+            "encoder_type": one_of("encoder_type", encoder_type, ["standard", "skip", "residual"]),
+            "decoder_type": one_of("decoder_type", decoder_type, ["standard", "skip"]),
+            "resample_filter": integers("resample_filter", resample_filter, 1, 1 << 16, shortest=2, longest=16),
         }
         check_even("resample_filter", len(resample_filter))
         self.label_dim = label_dim
@@ -215,7 +230,7 @@ class SongUNet(nn.Module):
         Args:
             x: images [N, in_channels, H, W].
             noise_labels: t [N] or [1]; its type is that of the conditioning path.
-            class_labels: one row of weights a sample [N, label_dim]; ignored by a network without classes.
+            class_labels: one row of weights per sample [N, label_dim]; ignored by a network without classes.
             augment_labels: [N, augment_dim], None for images that are not augmented.
         """
         emb = self._embedded(noise_labels, class_labels, augment_labels)

@@ -1,0 +1,261 @@
+"""`pspc-rs figure`, `report` and `demo`: the paper's figures, a page that shows a run, and pictures to begin with.
+
+Every figure is written as PNG and PDF, with the numbers behind it.
+"""
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, cast
+
+import click
+import numpy as np
+
+from pspc_rs.cli.front import interruptible_bar
+from pspc_rs.cli.inputs import noisy_options, read_noisy, read_samples, samples_option, split_options
+from pspc_rs.cli.options import (
+    Options,
+    build_model,
+    comma_list,
+    input_file,
+    listed,
+    named_options,
+    options_for_many,
+    output_folder,
+    read_pixel,
+)
+from pspc_rs.data import load
+from pspc_rs.experiments import image_grids
+from pspc_rs.experiments.figures import check_levels, save_figure, spread_evenly
+from pspc_rs.experiments.heatmap_mass import PAPER_SHARES, mass_figure, mass_sides, pixel_map_figure
+from pspc_rs.experiments.noisy_sets import DETERMINISTIC_SAMPLERS
+from pspc_rs.experiments.report import write_report
+from pspc_rs.experiments.similarity import (
+    gradient_descriptor,
+    pixel_descriptor,
+    similarity_figure,
+    similarity_matrix,
+    sscd_descriptor,
+)
+from pspc_rs.outputs import open_array
+from pspc_rs.provenance import Clock, provenance, save_record, sha256
+from pspc_rs.samplers import initial_noise
+from pspc_rs.sigmas import edm_sigmas
+
+_DEFAULT_LEVELS = 5
+_MAX_SAMPLES = 16
+
+
+def _echo(paths: Iterable[Path]) -> None:
+    for path in paths:
+        click.echo(path)
+
+
+def _pixel(context: click.Context, option: click.Parameter, value: str | None) -> tuple[int, int] | None:
+    return None if value is None else read_pixel(value)
+
+
+@click.group()
+def figure() -> None:
+    """Draw the paper's figures: PNG, PDF, and the numbers behind them as .npz and .csv."""
+
+
+@figure.command()
+@click.option("--heatmaps", "path", type=input_file(), required=True, help="Heat maps, .npy [levels, H, W, H, W].")
+@output_folder()
+@click.option("--t-max", type=float, default=80.0, help="First noise level of the grid.")
+@click.option("--t-min", type=float, default=0.002, help="Last noise level of the grid.")
+@click.option("--rho", type=float, default=7.0, help="Curvature of the grid.")
+@click.option(
+    "--shares",
+    default=",".join(map(str, PAPER_SHARES)),
+    callback=comma_list(float, "numbers, such as 0.5,0.95"),
+    metavar="LIST",
+    help="Shares of a map's mass.",
+)
+@click.option("--pixel", metavar="Y,X", callback=_pixel, help="Output pixel whose maps are shown.  [default: centre]")
+def heatmaps(
+    *,
+    path: Path,
+    outdir: Path,
+    t_max: float,
+    t_min: float,
+    rho: float,
+    shares: list[float],
+    pixel: tuple[int, int] | None,
+) -> None:
+    """Show how local a network is, from its heat maps.
+
+    Writes heatmap_sides: the side of the square around an output pixel that holds 50, 75 and 95 % of its heat map, by
+    noise level; and heatmap_pixel: the maps of one pixel.
+    """
+    clock, maps = Clock(), open_array(path)
+    sigmas = edm_sigmas(len(maps), t_min, t_max, rho, include_zero=False)
+    sides = mass_sides(maps, sigmas, shares)
+    numbers = {"sigmas": sides.sigmas, "shares": sides.shares, "sides": sides.sides}
+    y, x = pixel or (maps.shape[1] // 2, maps.shape[2] // 2)
+    shown = {"sigmas": sides.sigmas, "pixel": (y, x)}
+    written = save_figure(outdir / "heatmap_sides", mass_figure(sides), numbers, sides.table())
+    maps_figure = pixel_map_figure(maps, sigmas, (y, x))
+    written += save_figure(outdir / "heatmap_pixel", maps_figure, {**shown, "maps": maps[:, y, x]})
+    used = {"heatmaps": path, "t_max": t_max, "t_min": t_min, "rho": rho, "shares": shares, "pixel": [y, x]}
+    record = provenance("figure heatmaps", used, clock=clock, inputs_sha256={"heatmaps": sha256(path)})
+    save_record(outdir / "heatmaps_run.json", record)
+    _echo(written)
+
+
+@figure.command()
+@options_for_many
+@noisy_options
+@click.option(
+    "--denoisers",
+    multiple=True,
+    required=True,
+    callback=listed,
+    metavar="LIST",
+    help="Comma list of denoisers and networks, one column each; the reverse process follows the first.",
+)
+@click.option(
+    "--t-idx",
+    callback=comma_list(int, "indices of noise levels, such as 6,8"),
+    metavar="LIST",
+    help="Noise levels of the grid.  [default: five in range]",
+)
+def denoised(denoisers: Sequence[str], t_idx: list[int] | None, **others: Any) -> None:
+    """Show what several denoisers make of the same noisy images, one column each.
+
+    Writes denoised.png, .pdf and .npz, the images of every denoiser [levels, N, C, H, W].
+    """
+    clock, (options, source) = Clock(), split_options(others)
+    named = named_options(denoisers, options)
+    data = load(options.data, xflip=options.xflip)
+    models = {name: build_model(own, data) for name, own in named.items()}
+    sigmas = options.sigmas()
+    inside = [level for level, _ in source.chosen_levels(options)]
+    wanted = t_idx or [inside[index] for index in spread_evenly(len(inside), _DEFAULT_LEVELS)]
+    chosen = sorted(set(check_levels("--t-idx", wanted, len(sigmas))))
+    with interruptible_bar("step", "denoising", "what is done is kept, run the same command to continue") as progress:
+        noisy = source.levels(options, data, next(iter(models.values())), progress)
+        z = np.stack([noisy[level] for level in chosen])
+        outputs = image_grids.denoised_grid(models, z, sigmas[chosen], progress=progress)
+    drawn = image_grids.denoised_figure(outputs, z, sigmas[chosen])
+    written = save_figure(options.outdir / "denoised", drawn, {"sigmas": sigmas[chosen], "z": z, **outputs})
+    used = {**options.as_dict(), **vars(source), "denoisers": list(denoisers), "t_idx": chosen}
+    save_record(options.outdir / "denoised_run.json", provenance("figure denoised", used, data=data, clock=clock))
+    _echo(written)
+
+
+@figure.command()
+@options_for_many
+@click.option(
+    "--denoisers", multiple=True, required=True, callback=listed, metavar="LIST", help="Comma list, one row each."
+)
+@click.option("--n-samples", "--n", type=click.IntRange(min=1), default=3, help="How many trajectories of each.")
+@click.option("--sampler", type=click.Choice(DETERMINISTIC_SAMPLERS), default="heun", help="Solver of the ODE.")
+@click.option("--z-init", type=input_file(), help="Initial states, .npy [N, C, H, W], scaled by t_max.")
+@click.option(
+    "--show", type=click.Choice(["denoised", "state"]), default="denoised", help="D(z, sigma), or z to its own scale."
+)
+def trajectories(denoisers: Sequence[str], sampler: str, z_init: Path | None, show: str, **others: Any) -> None:
+    """Show the trajectories of several denoisers from the same noise, side by side.
+
+    Writes trajectories.png, .pdf and .npz: states [steps + 1, N, C, H, W] and denoised images [steps, N, C, H, W].
+    """
+    clock, options = Clock(), Options(**others)
+    named = named_options(denoisers, options)
+    data = load(options.data, xflip=options.xflip)
+    models = {name: build_model(own, data) for name, own in named.items()}
+    if z_init is None:
+        start = initial_noise(options.n_samples, data.shape, options.t_max, options.seed)
+    else:
+        start = read_noisy(z_init, options.n_samples, data)
+    sigmas = options.sigmas(include_zero=True)
+    with interruptible_bar("step", "sampling", "nothing is kept") as progress:
+        ways = image_grids.trajectories(models, start, sigmas, sampler=sampler, progress=progress)
+    drawn = image_grids.trajectory_figure(ways, sigmas, show=cast(image_grids.Shown, show))
+    numbers: dict[str, Any] = {"sigmas": sigmas}
+    for name, way in ways.items():
+        numbers |= {f"{name}_states": way.states, f"{name}_denoised": way.denoised}
+    written = save_figure(options.outdir / "trajectories", drawn, numbers)
+    used = {**options.as_dict(), "denoisers": list(denoisers), "sampler": sampler, "z_init": z_init, "show": show}
+    save_record(
+        options.outdir / "trajectories_run.json", provenance("figure trajectories", used, data=data, clock=clock)
+    )
+    _echo(written)
+
+
+@figure.command()
+@samples_option
+@output_folder()
+@click.option("--n-samples", "--n", type=click.IntRange(min=1), help="Images of each.  [default: all, up to 16]")
+@click.option("--columns", type=click.IntRange(min=1), help="Images in a row.  [default: about as many as rows]")
+def samples(specs: Sequence[str], outdir: Path, n_samples: int | None, columns: int | None) -> None:
+    """Show samples of several denoisers that started from the same noise, one grid each.
+
+    Writes samples.png, .pdf and .npz. The files come from pspc-rs sample with one --seed.
+    """
+    images = {name: array[: n_samples or _MAX_SAMPLES] for name, array in read_samples(specs, n_samples).items()}
+    _echo(save_figure(outdir / "samples", image_grids.sample_figure(images, columns=columns), images))
+
+
+@figure.command()
+@samples_option
+@output_folder()
+@click.option("--n-samples", "--n", type=click.IntRange(min=1), help="Images of each.  [default: all]")
+@click.option(
+    "--descriptor",
+    type=click.Choice(["sscd", "pixels", "gradients"]),
+    default="gradients",
+    help="What is compared: SSCD's vectors, pixels, or histograms of edge directions.",
+)
+@click.option("--sscd", type=input_file(), help="SSCD's network, a TorchScript file that you have downloaded.")
+def similarity(specs: Sequence[str], outdir: Path, n_samples: int | None, descriptor: str, sscd: Path | None) -> None:
+    """Compare samples of several denoisers that started from the same noise: the matrix of mean cosines.
+
+    Writes similarity_DESCRIPTOR.png, .pdf, .npz and .csv; "unrelated" is the mean cosine of images of different noise.
+    """
+    clock = Clock()
+    if (descriptor == "sscd") != (sscd is not None):
+        raise click.UsageError("--descriptor sscd and --sscd FILE belong together")
+    images = read_samples(specs, n_samples)
+    known = {"pixels": pixel_descriptor, "gradients": gradient_descriptor}
+    matrix = similarity_matrix(images, sscd_descriptor(sscd) if sscd is not None else known[descriptor])
+    number = len(next(iter(images.values())))
+    drawn = similarity_figure(matrix, f"mean cosine, {descriptor}, {number} images")
+    numbers = {name: getattr(matrix, name) for name in ("names", "mean", "standard_error", "unrelated")}
+    written = save_figure(outdir / f"similarity_{descriptor}", drawn, numbers, matrix.table())
+    used = {"samples": list(specs), "n_samples": number, "descriptor": descriptor, "sscd": sscd}
+    checked = {} if sscd is None else {"sscd": sha256(sscd)}
+    record = provenance("figure similarity", used, clock=clock, inputs_sha256=checked)
+    save_record(outdir / f"similarity_{descriptor}_run.json", record)
+    _echo(written)
+
+
+@click.command()
+@click.argument("run_dir", type=click.Path(path_type=Path))
+@click.option(
+    "--output", type=click.Path(dir_okay=False, path_type=Path), help="The page.  [default: report.html in RUN_DIR]"
+)
+def report(run_dir: Path, output: Path | None) -> None:
+    """Write one self-contained HTML page with the figures, tables, schedules and settings in RUN_DIR.
+
+    The page needs no network: open it from disk, or send it to somebody.
+    """
+    click.echo(write_report(run_dir, output))
+
+
+@click.command()
+@click.option(
+    "--outdir",
+    type=click.Path(file_okay=False, path_type=Path),
+    default=Path("out/demo"),
+    help="Folder for the pictures; made if it is not there.",
+)
+@click.option("--quick", is_flag=True, help="Only the digits, in a few seconds.")
+def demo(outdir: Path, quick: bool) -> None:
+    """Draw pictures of the denoisers and their samples on embedded data sets.
+
+    Writes denoisers.png and samples.png of photographs, digits.png and digits_samples.png, and timings in summary.json.
+    """
+    from pspc_rs.demo import make_demo
+
+    _echo(make_demo(outdir, quick=quick))

@@ -1,0 +1,293 @@
+"""Heat maps of one level, of all levels as a file that PSPC-Flex reads, and of the Gaussian denoiser in closed form."""
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pspc_rs.arrays import real_array
+from pspc_rs.checks import integer
+from pspc_rs.data import ImageSet
+from pspc_rs.denoisers import Denoiser, Gaussian, Network
+from pspc_rs.denoisers.composite import PosteriorComposite
+from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
+from pspc_rs.heatmaps.jacobians import Float64, Pixels, composite_maps, network_maps, wiener_rows
+from pspc_rs.outputs import ResumableArray
+from pspc_rs.progress import Progress, describe, renamed_progress
+from pspc_rs.schedules import ThresholdSchedule
+from pspc_rs.sigmas import check_grid
+
+
+def heatmaps_at(
+    denoiser: Denoiser | Network, z: NDArray[np.floating[Any]], sigma: float, pixels: object = None, *, batch: int = 16
+) -> tuple[Float64, Float64]:
+    """Heat maps of one noise level and their standard error over noisy images, each float64 [P, H, W].
+
+    G(p)(q) = mean over z of sum_c |d D_c(p) / d z_c(q)|, Niedoba et al. 2025, eq. 8. The derivative is a
+    vector-Jacobian product for a network, exact for the empirical, PSPC and Gaussian denoisers; that of the last does
+    not depend on z.
+
+    Args:
+        denoiser: a `Network`, `Gaussian`, `Empirical`, `PSPCSquare` or `PSPCFlex`.
+        z: noisy images [n, channels, height, width].
+        sigma: their noise level.
+        pixels: output pixels as pairs (y, x), [P, 2]; every pixel, row by row, if None.
+        batch: noisy images at once.
+
+    Returns:
+        The maps, and their standard errors, which are 0 for a single noisy image.
+
+    Raises:
+        DTypeError: heat maps of this kind of denoiser are not known.
+        ShapeError: z is not made of the denoiser's images.
+
+    Example:
+        >>> import pspc_rs as pspc
+        >>> data = pspc.ImageSet(np.array([-1.0, 1.0], np.float32).reshape(2, 1, 1, 1))
+        >>> maps, error = heatmaps_at(pspc.Empirical(data), np.zeros((1, 1, 1, 1)), 1.0)
+        >>> maps.item()   # variance 1 over sigma^2
+        1.0
+    """
+    height, width = _image_size(denoiser, z)
+    return _moments(denoiser, z, sigma, chosen_pixels(pixels, height, width), batch)
+
+
+def save_heatmaps(
+    denoiser: Denoiser | Network,
+    noisy: Sequence[NDArray[np.floating[Any]]],
+    sigmas: Sequence[float],
+    output: Path,
+    *,
+    pixels: object = None,
+    raw: bool = False,
+    batch: int = 16,
+    settings: Mapping[str, object] | None = None,
+    record: Mapping[str, object] | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    tick: Callable[[int, int, str], object] | None = None,
+) -> None:
+    """Writes heat maps of several noise levels, float32 [levels, H, W, H, W], and their standard errors beside them.
+
+    Files are ``{output}`` and ``{output's stem}_error.npy``, each with a record; a chosen set of P pixels gives
+    [levels, P, H, W]. They are computed one row of output pixels at a time, and finished rows are kept, so that a
+    stopped run can be resumed and then has the same bytes.
+
+    Args:
+        denoiser: see `heatmaps_at`.
+        noisy: noisy images [n, channels, height, width] for each level.
+        sigmas: the levels.
+        output: the .npy file.
+        pixels: output pixels as pairs (y, x); all if None.
+        raw: leave the maps as they are. Else every pixel's own entry is made the largest of its map, as PSPC-Flex
+            needs; see `own_pixel_first`.
+        batch: noisy images at once.
+        settings: what else decides the numbers, such as seed and data of ``noisy``.
+        record: what else is recorded.
+        resume: continue with the rows that an earlier run with the same settings kept.
+        progress: called as ``progress(rows done, rows)``.
+        tick: deprecated; the earlier name of ``progress``, called as ``tick(done, total, what)``.
+
+    Raises:
+        DTypeError: heat maps of this kind of denoiser are not known.
+        ShapeError: not one set of noisy images per level, or images of another shape than the denoiser's.
+        OutputError: a file cannot be written, or resumed.
+    """
+    progress = renamed_progress(progress, "tick", tick, ("done", "total", "what"))
+    if len(noisy) != len(sigmas) or len(sigmas) == 0:
+        raise ShapeError(f"there are {len(noisy)} sets of noisy images for {len(sigmas)} levels; allowed is one each")
+    integer("batch", batch)
+    height, width = _image_size(denoiser, noisy[0])
+    chosen = chosen_pixels(pixels, height, width)
+    decides = {
+        **(settings or {}),
+        "denoiser": denoiser.settings,
+        "sigmas": list(sigmas),
+        "pixels": None if pixels is None else chosen,
+        "raw": raw,
+        "batch": batch,
+    }
+    beside = output.with_name(f"{output.stem}_error.npy")
+    outputs = [ResumableArray(path, decides, resume=resume) for path in (output, beside)]
+    if all(one.complete for one in outputs):
+        return
+    rows = [chosen[start : start + width] for start in range(0, len(chosen), width)]
+    num = len(rows) * len(sigmas)
+    drawn = (-1, noisy[0])
+    for index in _pending(outputs, num, progress):
+        level, row = divmod(index, len(rows))
+        if drawn[0] != level:
+            drawn = level, noisy[level]
+        found = _moments(denoiser, drawn[1], float(sigmas[level]), rows[row], batch)
+        maps, errors = (one.astype(np.float32) for one in found)
+        if not raw:
+            raise_own(maps.reshape(len(maps), -1), rows[row])
+        outputs[0].keep(index, maps)
+        outputs[1].keep(index, errors)
+    shape = (len(sigmas), *((height, width) if pixels is None else (len(chosen),)), height, width)
+    for one in outputs:
+        if not one.complete:
+            one.finish(num, record or {}, shape)
+
+
+def _pending(outputs: Sequence[ResumableArray], num: int, progress: Progress | None) -> Iterator[int]:
+    """The rows that one of the outputs lacks; progress is reported before each and at the end."""
+    pending = sorted({index for one in outputs if not one.complete for index in one.pending(num)})
+    describe(progress, "heat maps")
+    for done, index in enumerate(pending, num - len(pending)):
+        if progress is not None:
+            progress(done, num)
+        yield index
+    if progress is not None:
+        progress(num, num)
+
+
+def _moments(
+    denoiser: Denoiser | Network, z: NDArray[np.floating[Any]], sigma: float, pixels: Pixels, batch: int
+) -> tuple[Float64, Float64]:
+    """Mean and standard error, merged batch by batch (Chan et al. 1983)."""
+    if isinstance(denoiser, Gaussian):
+        maps = wiener_rows(denoiser, sigma, pixels).astype(np.float64)
+        return maps, np.zeros_like(maps)
+    count, mean, squares = 0, np.zeros(()), np.zeros(())
+    for start in range(0, len(z), batch):
+        found = _maps(denoiser, z[start : start + batch], sigma, pixels)
+        own = found.mean(axis=0)
+        count, before = count + len(found), count
+        squares = squares + ((found - own) ** 2).sum(axis=0) + (own - mean) ** 2 * (before * len(found) / count)
+        mean = mean + (own - mean) * (len(found) / count)
+    return mean, np.sqrt(squares / (max(count - 1, 1) * count))
+
+
+def _maps(denoiser: object, z: NDArray[np.floating[Any]], sigma: float, pixels: Pixels) -> Float64:
+    if isinstance(denoiser, Network):
+        return network_maps(denoiser, z, sigma, pixels)
+    if isinstance(denoiser, PosteriorComposite):
+        return composite_maps(denoiser, z, sigma, pixels)
+    raise DTypeError(
+        f"heat maps of a {type(denoiser).__name__} are not known; allowed are Network, Gaussian, Empirical, PSPC"
+    )
+
+
+def _image_size(denoiser: Denoiser | Network, z: NDArray[np.floating[Any]]) -> tuple[int, int]:
+    shape = denoiser.shape or z.shape[1:]
+    if z.ndim != 4 or z.shape[1:] != tuple(shape) or len(z) == 0:
+        raise ShapeError(f"z has shape {list(z.shape)}, expected [n, {', '.join(map(str, shape))}] with n at least 1")
+    return z.shape[2], z.shape[3]
+
+
+def gaussian_heatmaps(
+    data: ImageSet | Gaussian, sigmas: Any, *, rank: int | None = None, raw: bool = False
+) -> NDArray[np.float32]:
+    """Heat maps for PSPC-Flex that need no network, float32 [levels, H, W, H, W].
+
+    G(p)(q) = sum_c |W[cp, cq]| with W = U diag(S / (S + sigma^2)) U^T, the rows of the Wiener filter: the derivative of
+    the Gaussian denoiser, which does not depend on z, in place of a network's mean over z (Niedoba et al. 2025, eq. 8).
+
+    Args:
+        data: the training images, or their Gaussian denoiser.
+        sigmas: noise levels, descending; a final 0 is dropped. A `ThresholdSchedule` gives its own, and the maps of
+            levels whose threshold is 1, which need none, stay 0.
+        rank: keep this many leading directions of the data; all if None.
+        raw: leave the maps as they are. Else `own_pixel_first` sees to it that every pixel is in its own mask.
+
+    Raises:
+        InvalidValueError: the levels are no grid, or the rank is out of range.
+
+    Example:
+        >>> import pspc_rs as pspc
+        >>> images = np.random.default_rng(0).integers(0, 256, (50, 1, 4, 4), dtype=np.uint8)
+        >>> data, sigmas = pspc.ImageSet(images), [1.0, 0.1]
+        >>> maps = pspc.gaussian_heatmaps(data, sigmas)
+        >>> maps.shape
+        (2, 4, 4, 4, 4)
+        >>> F = pspc.PSPCFlex(data, heatmaps=maps, thresholds=[0.9, 0.5], sigmas=sigmas)
+    """
+    gaussian = data if isinstance(data, Gaussian) else Gaussian(data, rank)
+    levels, wanted = _levels(sigmas)
+    _, height, width = gaussian.shape
+    pixels = np.arange(height * width)
+    maps = np.zeros((len(levels), height, width, height, width), np.float32)
+    for index in np.flatnonzero(wanted):
+        maps[index] = wiener_rows(gaussian, levels[index], pixels).reshape(maps.shape[1:])
+        if not raw:
+            maps[index] = own_pixel_first(maps[index])
+    return maps
+
+
+def _levels(sigmas: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
+    """The noise levels above 0, and of which of them maps are wanted."""
+    if isinstance(sigmas, ThresholdSchedule):
+        return np.array(sigmas.sigmas), np.array(sigmas.thresholds) < 1
+    grid = check_grid(sigmas)
+    levels = grid[grid > 0]
+    return levels, np.ones(len(levels), bool)
+
+
+def chosen_pixels(pixels: object, height: int, width: int) -> Pixels:
+    """Output pixels as indices y * width + x, int64 [P].
+
+    Args:
+        pixels: pairs (y, x), [P, 2]; every pixel, row by row, if None.
+        height: of the images.
+        width: of the images.
+
+    Raises:
+        ShapeError: the pixels are no pairs.
+        InvalidValueError: one lies outside the image, or there are none.
+
+    Example:
+        >>> chosen_pixels([(0, 1), (2, 0)], 3, 4)
+        array([1, 8])
+    """
+    if pixels is None:
+        return np.arange(height * width)
+    pairs = real_array("pixels", pixels)
+    if pairs.ndim != 2 or pairs.shape[1] != 2:
+        raise ShapeError(f"pixels have shape {list(pairs.shape)}; allowed are pairs (y, x), [pixels, 2]")
+    inside = (pairs >= 0) & (pairs < (height, width)) & (pairs == np.floor(pairs))
+    if len(pairs) == 0 or not inside.all():
+        bad = pairs[~inside.all(axis=1)][:1].tolist()
+        raise InvalidValueError(
+            f"pixels hold {bad or 'nothing'}; allowed are integers (y, x) below ({height}, {width})"
+        )
+    y, x = pairs.astype(np.int64).T
+    return np.asarray(y * width + x)
+
+
+def own_pixel_first(heatmaps: NDArray[Any]) -> NDArray[Any]:
+    """The heat maps with each output pixel's own entry just above all others of its map; the others keep their values.
+
+    PSPC-Flex needs every pixel in some mask. Where pixels hardly vary, as at the border of digits, their maps may be 0
+    everywhere or look elsewhere; with this, each is at least in its own mask.
+
+    Args:
+        heatmaps: of every output pixel, [..., H, W, H, W], non-negative.
+
+    Returns:
+        A new array of the same shape and dtype.
+
+    Example:
+        >>> own_pixel_first(np.array([[[[0.5, 2.0]], [[0.0, 1.0]]]])).round(3).tolist()
+        [[[[2.0, 2.0]], [[0.0, 1.0]]]]
+    """
+    if heatmaps.ndim < 4 or heatmaps.shape[-4:-2] != heatmaps.shape[-2:]:
+        raise ShapeError(f"heat maps have shape {list(heatmaps.shape)}; allowed is [..., H, W, H, W]")
+    raised = np.array(heatmaps)
+    own = np.arange(heatmaps.shape[-2] * heatmaps.shape[-1])
+    for level in raised.reshape(-1, len(own), len(own)):
+        raise_own(level, own)
+    return raised
+
+
+def raise_own(maps: NDArray[Any], pixels: Pixels) -> None:
+    """Raises the own entries in the maps [P, height * width] of some output pixels, in place; see `own_pixel_first`."""
+    rows = np.arange(len(pixels))
+    own = maps[rows, pixels].copy()
+    maps[rows, pixels] = 0
+    largest = maps.max(axis=1)
+    # A map of zeros has no mass to take a share of.
+    above = np.nextafter(np.maximum(largest, np.finfo(maps.dtype).tiny * 2**20), maps.dtype.type(np.inf))
+    maps[rows, pixels] = np.where(own > largest, own, above)

@@ -1,0 +1,124 @@
+"""What every sampler does besides its formula: checks, dtypes, callbacks, progress and trajectories."""
+
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import numpy as np
+
+from pspc_rs.arrays import check_finite, check_like, import_torch, is_torch, to_numpy
+from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
+from pspc_rs.progress import Progress, reporting
+from pspc_rs.reprs import build_repr
+from pspc_rs.sigmas import check_grid
+
+Model: TypeAlias = Callable[..., Any]
+"""model(x, sigma, **extra_args) -> denoised; x and denoised are [batch, channels, height, width], sigma is [batch]."""
+
+Callback: TypeAlias = Callable[[dict[str, Any]], object]
+"""Called once per step with a dict of x, i, sigma, sigma_hat and denoised."""
+
+Denoise: TypeAlias = Callable[[Any, float], Any]
+"""denoise(state, sigma): the checked model output in the dtype of the state."""
+
+
+class Step(NamedTuple):
+    """The state that a step leads to, and what the callback gets: x, sigma_hat and denoised."""
+
+    x_next: Any
+    x: Any
+    sigma_hat: float
+    denoised: Any
+
+
+Stepper: TypeAlias = Callable[[Denoise, Any, float, float], Step]
+"""One step of a sampler, step(denoise, x, sigma, sigma_next)."""
+
+
+class Integrator:
+    """The checked arguments of a sampler; ``integrate`` takes its steps.
+
+    Attributes:
+        levels: the noise levels.
+        steps: number of steps, one fewer than noise levels.
+        start: the first state, in the dtype of the states.
+
+    Args:
+        model: called as ``model(x, sigma, **extra_args)``.
+        x: initial state [batch, channels, height, width], numpy array or torch tensor of floats.
+        sigmas: strictly descending noise levels, at least two.
+        extra_args: further keyword arguments for the model.
+        float64_state: keep states in float64; the model still gets the dtype of x.
+
+    Raises:
+        ShapeError: x does not have four axes.
+        DTypeError: x is not an array of floats, or model cannot be called.
+        InvalidValueError: x has NaN or infinities, or the noise levels do not descend or are fewer than two.
+
+    Example:
+        >>> Integrator(lambda x, sigma: x, np.zeros((1, 1, 2, 2)), [1.0, 0.5, 0.0], None, False)
+        Integrator([1, 1, 2, 2] float64, 2 steps from sigma 1 to 0)
+    """
+
+    def __init__(
+        self, model: Model, x: Any, sigmas: object, extra_args: Mapping[str, Any] | None, float64_state: bool
+    ) -> None:
+        images = to_numpy(x, "x")
+        if images.ndim != 4:
+            raise ShapeError(f"x has shape {list(images.shape)}; allowed is [batch, channels, height, width]")
+        check_finite("x", images)
+        if not callable(model):
+            raise DTypeError(f"model is a {type(model).__name__}; allowed are functions model(x, sigma)")
+        self.levels: list[float] = check_grid(sigmas).tolist()
+        self.steps = len(self.levels) - 1
+        if self.steps < 1:
+            raise InvalidValueError(f"sigmas are {self.levels}; a step needs two noise levels, the last may be 0")
+        self._model = model
+        self._extra_args = dict(extra_args or {})
+        self._input_dtype = x.dtype
+        # Half precision would move a noise level by up to 0.4 %.
+        self._sigma_dtype = images.dtype if images.dtype.itemsize >= 4 else np.dtype(np.float32)
+        wide = (import_torch("a tensor") if is_torch(x) else np).float64
+        self.start = _cast(x, wide if float64_state else x.dtype)
+
+    def __repr__(self) -> str:
+        states = f"{list(self.start.shape)} {str(self.start.dtype).removeprefix('torch.')}"
+        steps = f"{self.steps} step{'s' * (self.steps != 1)}"
+        return build_repr(self, states, f"{steps} from sigma {self.levels[0]:g} to {self.levels[-1]:g}")
+
+    def integrate(self, step: Stepper, callback: Callback | None, progress: bool | Progress, trajectory: bool) -> Any:
+        """The last state, or all states stacked along a new first axis, in the dtype of the input."""
+        x = self.start
+        states = [x]
+        with _without_gradients(x), reporting(progress, "step", "sampling", self.steps) as report:
+            for i, (sigma, sigma_next) in enumerate(pairwise(self.levels)):
+                done = step(self._denoise, x, sigma, sigma_next)
+                if callback is not None:
+                    state = {"x": done.x, "i": i, "sigma": sigma, "sigma_hat": done.sigma_hat}
+                    callback({**state, "denoised": done.denoised})
+                x = done.x_next
+                if trajectory:
+                    states.append(x)
+                report(i + 1, self.steps)
+            return _cast(_stacked(states) if trajectory else x, self._input_dtype)
+
+    def _denoise(self, x: Any, sigma: float) -> Any:
+        levels = np.full(len(x), sigma, self._sigma_dtype)
+        sigmas = import_torch("a tensor").from_numpy(levels).to(x.device) if is_torch(x) else levels
+        denoised = self._model(_cast(x, self._input_dtype), sigmas, **self._extra_args)
+        check_like("the model", denoised, x)
+        check_finite(f"the model's output at sigma {sigma:g}", denoised)
+        return _cast(denoised, x.dtype)
+
+
+def _cast(x: Any, dtype: Any) -> Any:
+    return x.to(dtype) if is_torch(x) else x.astype(dtype, copy=False)
+
+
+def _stacked(states: list[Any]) -> Any:
+    return import_torch("a tensor").stack(states) if is_torch(states[0]) else np.stack(states)
+
+
+def _without_gradients(x: Any) -> AbstractContextManager[object]:
+    return cast(AbstractContextManager[object], import_torch("a tensor").no_grad()) if is_torch(x) else nullcontext()

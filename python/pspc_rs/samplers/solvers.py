@@ -1,0 +1,315 @@
+"""The samplers by name, and `sample`, which draws images of a denoiser with any of them."""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from numbers import Real
+from typing import Any, cast
+
+import numpy as np
+
+from pspc_rs.arrays import Array, import_torch, is_torch, to_numpy
+from pspc_rs.checks import image_shape, integer, one_of, real_number
+from pspc_rs.errors import InvalidValueError, ShapeError
+from pspc_rs.progress import Progress
+from pspc_rs.samplers.integrator import Callback, Denoise, Integrator, Model, Step
+from pspc_rs.samplers.noise import Churn, Generator, Noise, initial_noise, noise_like
+from pspc_rs.sigmas import edm_sigmas
+
+
+def sample_euler(
+    model: Model,
+    x: Array,
+    sigmas: object,
+    *,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callback | None = None,
+    progress: bool | Progress = False,
+    float64_state: bool = False,
+    trajectory: bool = False,
+) -> Array:
+    """Samples by Euler's method, one model call per step.
+
+    z <- z + (s_next - s) (z - D(z, s)) / s; a step to s_next = 0 returns D itself.
+
+    Args:
+        model: called as ``model(x, sigma, **extra_args)`` with sigma [batch] in float32 (float64 if x is float64);
+            returns the denoised images in the shape of x. Torch models run without gradients.
+        x: noisy images [batch, channels, height, width], already scaled by the first sigma; a numpy array or torch
+            tensor of floats. It is not written to.
+        sigmas: strictly descending noise levels, at least two, the last of which may be 0.
+        extra_args: further keyword arguments for the model.
+        callback: called once per step with a dict: the state ``x``, the number of the step ``i``, ``sigma``,
+            ``sigma_hat`` (the level at which the model was called, above sigma if noise was added) and ``denoised``.
+        progress: True for a progress bar, or a function called as ``progress(done, total)``.
+        float64_state: keep the state in float64 between steps; the model still gets the dtype of x.
+        trajectory: return all states instead of the last one.
+
+    Returns:
+        The samples, an array or tensor like x. With ``trajectory``, all states
+        [steps + 1, batch, channels, height, width], from x itself to the samples.
+
+    Raises:
+        ShapeError: x does not have four axes, or the model returned another shape.
+        DTypeError: x is not an array of floats, or the model returned something else.
+        InvalidValueError: x or the model's result has NaN or infinities, or the sigmas do not descend.
+
+    Example:
+        >>> def D(x, sigma):  # of data whose only image is 0.5 everywhere
+        ...     return np.full_like(x, 0.5)
+        >>> sample_euler(D, np.full((1, 1, 1, 2), 80.0), edm_sigmas(18))
+        array([[[[0.5, 0.5]]]])
+    """
+    integrator = Integrator(model, x, sigmas, extra_args, float64_state)
+    return cast(Array, integrator.integrate(_euler_step, callback, progress, trajectory))
+
+
+def sample_heun(
+    model: Model,
+    x: Array,
+    sigmas: object,
+    *,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callback | None = None,
+    progress: bool | Progress = False,
+    float64_state: bool = False,
+    trajectory: bool = False,
+) -> Array:
+    """Samples by Heun's second-order method, two model calls per step and one for a step to 0.
+
+    With d = (z - D(z, s)) / s and z' = z + (s_next - s) d:
+    z <- z + (s_next - s) (d + (z' - D(z', s_next)) / s_next) / 2; a step to s_next = 0 returns D(z, s). Karras et al.,
+    "Elucidating the Design Space of Diffusion-Based Generative Models", 2022, algorithm 1.
+
+    Arguments, result and errors are those of ``sample_euler``.
+
+    Example:
+        >>> x = np.array([[[[80.0, -80.0]]]])  # of data that are normal with variance 1
+        >>> sample_heun(lambda x, sigma: x / (1 + sigma**2), x, edm_sigmas(100)).round(2)
+        array([[[[ 1., -1.]]]])
+    """
+    integrator = Integrator(model, x, sigmas, extra_args, float64_state)
+    return cast(Array, integrator.integrate(_heun_step, callback, progress, trajectory))
+
+
+def sample_edm(
+    model: Model,
+    x: Array,
+    sigmas: object,
+    *,
+    S_churn: float = 0.0,
+    S_min: float = 0.0,
+    S_max: float = math.inf,
+    S_noise: float = 1.0,
+    noise: Noise = 0,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callback | None = None,
+    progress: bool | Progress = False,
+    float64_state: bool = False,
+    trajectory: bool = False,
+) -> Array:
+    """Samples by EDM's stochastic sampler: noise is added before each of Heun's steps.
+
+    With g = min(S_churn / steps, sqrt(2) - 1) where S_min <= s <= S_max and 0 elsewhere, s_hat = (1 + g) s and
+    z_hat = z + S_noise sqrt(s_hat^2 - s^2) eps, a step goes from z_hat at s_hat to s_next. Karras et al., "Elucidating
+    the Design Space of Diffusion-Based Generative Models", 2022, algorithm 2. S_churn = 0 is ``sample_heun``.
+
+    Arguments, result and errors are those of ``sample_euler``, and:
+
+    Args:
+        model: see ``sample_euler``.
+        x: see ``sample_euler``.
+        sigmas: see ``sample_euler``.
+        S_churn: how much noise is added in all, 0 or more.
+        S_min: lowest noise level at which noise is added.
+        S_max: highest noise level at which noise is added.
+        S_noise: standard deviation of eps, 0 or more; slightly above 1 makes up for lost detail.
+        noise: seed of eps, or a function that returns eps for a given state. The seed is for numpy's generator
+            (arrays) or torch's CPU generator (tensors); ``initial_noise`` draws other numbers with the same seed.
+        extra_args: see ``sample_euler``.
+        callback: see ``sample_euler``; ``x`` is the state after noise was added.
+        progress: see ``sample_euler``.
+        float64_state: see ``sample_euler``.
+        trajectory: see ``sample_euler``.
+
+    Example:
+        >>> x = np.full((1, 1, 1, 2), 80.0)
+        >>> sample_edm(lambda x, sigma: np.full_like(x, 0.5), x, edm_sigmas(18), S_churn=40.0, noise=1)
+        array([[[[0.5, 0.5]]]])
+    """
+    integrator = Integrator(model, x, sigmas, extra_args, float64_state)
+    churn = Churn.checked(integrator.steps, S_churn, S_min, S_max, S_noise)
+    draw = noise_like(noise, integrator.start)
+
+    def step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
+        return _heun_step(denoise, *churn.add(x, sigma, draw), sigma_next)
+
+    return cast(Array, integrator.integrate(step, callback, progress, trajectory))
+
+
+def sample_dpmpp_2m(
+    model: Model,
+    x: Array,
+    sigmas: object,
+    *,
+    extra_args: Mapping[str, Any] | None = None,
+    callback: Callback | None = None,
+    progress: bool | Progress = False,
+    float64_state: bool = False,
+    trajectory: bool = False,
+) -> Array:
+    """Samples by DPM-Solver++(2M), a second-order multistep method, one model call per step.
+
+    In sigma form, with h = log(s / s_next) and h_last that of the step before, r = h_last / h:
+    z <- (s_next / s) z + (1 - s_next / s) ((1 + 1 / 2r) D(z, s) - (1 / 2r) D_last), where the first step and a step to
+    s_next = 0 use D(z, s) alone. Lu et al., "DPM-Solver++: Fast Solver for Guided Sampling of Diffusion Probabilistic
+    Models", 2022, algorithm 2, with alpha = 1.
+
+    Arguments, result and errors are those of ``sample_euler``.
+
+    Example:
+        >>> x = np.array([[[[80.0, -80.0]]]])  # of data that are normal with variance 1
+        >>> sample_dpmpp_2m(lambda x, sigma: x / (1 + sigma**2), x, edm_sigmas(100)).round(2)
+        array([[[[ 1., -1.]]]])
+    """
+    integrator = Integrator(model, x, sigmas, extra_args, float64_state)
+    last: tuple[float, Any] | None = None
+
+    def step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
+        nonlocal last
+        denoised = denoise(x, sigma)
+        if sigma_next == 0:
+            return Step(denoised, x, sigma, denoised)
+        h = math.log(sigma / sigma_next)
+        target = denoised
+        if last is not None:
+            h_last, denoised_last = last
+            target = denoised + h / (2 * h_last) * (denoised - denoised_last)
+        last = h, denoised
+        ratio = sigma_next / sigma
+        return Step(ratio * x + (1 - ratio) * target, x, sigma, denoised)
+
+    return cast(Array, integrator.integrate(step, callback, progress, trajectory))
+
+
+SAMPLERS: Mapping[str, Callable[..., Any]] = {
+    "euler": sample_euler,
+    "heun": sample_heun,
+    "edm": sample_edm,
+    "dpmpp_2m": sample_dpmpp_2m,
+}
+"""The samplers by name."""
+
+
+def sample(
+    D: Model,
+    n: int,
+    sampler: str = "heun",
+    num_steps: int = 18,
+    *,
+    sigma_min: float = 0.002,
+    sigma_max: float = 80.0,
+    rho: float = 7.0,
+    seed: int = 0,
+    x_init: Any = None,
+    shape: Sequence[int] | None = None,
+    as_torch: bool = False,
+    generator: Generator = "auto",
+    **sampler_options: Any,
+) -> Any:
+    """Draws n samples [n, channels, height, width] of a denoiser: initial noise, EDM grid, sampler.
+
+    As in EDM, the noise levels are clipped to ``D.sigma_min`` .. ``D.sigma_max`` where D has these attributes.
+
+    Args:
+        D: denoiser, called as D(x, sigma).
+        n: number of samples, drawn as one batch.
+        sampler: "euler", "heun", "edm" or "dpmpp_2m".
+        num_steps: number of noise levels above 0.
+        sigma_min: last noise level above 0, in pixel units.
+        sigma_max: first noise level, in pixel units.
+        rho: curvature of the grid, see ``edm_sigmas``.
+        seed: seed of the initial noise, and of the noise that the sampler "edm" adds.
+        x_init: initial states [n, channels, height, width], already scaled by sigma_max, in place of drawn ones.
+        shape: (channels, height, width), for a D without an attribute ``shape``.
+        as_torch: sample with torch tensors, as a torch model needs; otherwise with numpy arrays, or in the kind of
+            ``x_init``.
+        generator: see ``initial_noise``.
+        **sampler_options: further keyword arguments of the sampler: ``callback``, ``progress``, ``trajectory``, ...
+
+    Returns:
+        float32 numpy array or CPU tensor, or one like ``x_init``, in [-1, 1] units, not clipped.
+
+    Raises:
+        InvalidValueError: an argument is out of range, the sampler is unknown, or D takes none of the noise levels.
+        ShapeError: x_init and shape do not fit each other, or neither they nor D give the shape.
+        DTypeError: an argument is of the wrong type.
+        MissingDependencyError: torch was asked for and is not installed.
+
+    Example:
+        >>> def D(x, sigma):  # of data whose only image is 0.5 everywhere
+        ...     return np.full_like(x, 0.5)
+        >>> sample(D, 1, "euler", shape=(1, 1, 2))
+        array([[[[0.5, 0.5]]]], dtype=float32)
+    """
+    sampler_function = SAMPLERS[one_of("sampler", sampler, SAMPLERS)]
+    low, high = _clipped_range(D, sigma_min, sigma_max)
+    sigmas = edm_sigmas(num_steps, low, high, rho)
+    size = (integer("n", n), *_image_shape(D, shape, x_init))
+    if x_init is None:
+        x_init = initial_noise(n, size[1:], high, seed, generator=generator)
+    elif to_numpy(x_init, "x_init").shape != size:
+        raise ShapeError(f"x_init has shape {list(x_init.shape)}; needed is {list(size)}")
+    if as_torch and not is_torch(x_init):
+        x_init = import_torch("as_torch=True").from_numpy(np.array(x_init))
+    if sampler == "edm":
+        sampler_options.setdefault("noise", seed)
+    return sampler_function(D, x_init, sigmas, **sampler_options)
+
+
+def _euler_step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
+    denoised = denoise(x, sigma)
+    x_next = denoised if sigma_next == 0 else x + (sigma_next - sigma) * ((x - denoised) / sigma)
+    return Step(x_next, x, sigma, denoised)
+
+
+def _heun_step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
+    denoised = denoise(x, sigma)
+    if sigma_next == 0:
+        return Step(denoised, x, sigma, denoised)
+    slope = (x - denoised) / sigma
+    x_next = x + (sigma_next - sigma) * slope
+    slope_next = (x_next - denoise(x_next, sigma_next)) / sigma_next
+    return Step(x + (sigma_next - sigma) * ((slope + slope_next) / 2), x, sigma, denoised)
+
+
+def _clipped_range(D: object, sigma_min: float, sigma_max: float) -> tuple[float, float]:
+    lowest, highest = _limit(D, "sigma_min", 0.0), _limit(D, "sigma_max", math.inf)
+    low = max(real_number("sigma_min", sigma_min), lowest)
+    high = min(real_number("sigma_max", sigma_max), highest)
+    if low > highest or high < lowest:
+        raise InvalidValueError(
+            f"sigma_min {sigma_min:g} to sigma_max {sigma_max:g} lies outside {lowest:g} to {highest:g}, the noise "
+            "levels that the denoiser takes"
+        )
+    return low, high
+
+
+def _limit(D: object, name: str, otherwise: float) -> float:
+    """A bound of the noise levels that D takes; an attribute of that name that is no number is none."""
+    value: Any = getattr(D, name, None)
+    return float(value) if isinstance(value, Real) or getattr(value, "ndim", None) == 0 else otherwise
+
+
+def _image_shape(D: object, shape: Sequence[int] | None, x_init: Any) -> tuple[int, int, int]:
+    """The shape of images: the one given, that of D or that of x_init."""
+    of_denoiser = getattr(D, "shape", None)
+    if not isinstance(of_denoiser, tuple | list):
+        of_denoiser = None
+    if shape is None and of_denoiser is None and x_init is not None:
+        return image_shape(tuple(to_numpy(x_init, "x_init").shape[1:]))
+    if shape is None and of_denoiser is None:
+        raise ShapeError("the denoiser has no attribute shape; give shape=(channels, height, width)")
+    checked = image_shape(of_denoiser if shape is None else shape)
+    if of_denoiser is not None and tuple(of_denoiser) != checked:
+        raise ShapeError(f"shape is {list(checked)}, but the denoiser is for images of shape {list(of_denoiser)}")
+    return checked
