@@ -13,7 +13,8 @@
 //! | `module`, `memory`, `context`, `driver`, `nvrtc` | all calls of CUDA, which is found at run time |
 //! | `layout` | the structures that kernels are given |
 //!
-//! A room imports only rooms below it or in its line. `docs/cuda.md` is the design: kernels and their CPU counterparts, memory, proofs.
+//! A room imports only rooms below it or in its line. `docs/cuda.md` is the design: kernels and their CPU counterparts,
+//! memory, tests.
 
 #![allow(clippy::cast_possible_wrap, reason = "kernels count in i32, and larger banks are refused")]
 
