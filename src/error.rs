@@ -32,7 +32,7 @@ pub enum Error {
         limit: f64,
     },
     /// A noise level is not a positive number the arithmetic can carry.
-    #[error("sigma is {value}; allowed are numbers from {min:e} to {max:e}")]
+    #[error("sigma is {value:?}; allowed are numbers from {min:e} to {max:e}")]
     Sigma {
         /// The offending value.
         value: f64,
@@ -106,7 +106,7 @@ pub enum Error {
         reason: String,
     },
     /// The environment variable for the instruction set names one that this CPU lacks.
-    #[error("PSPC_ISA is {value:?}, allowed on this CPU are {allowed}")]
+    #[error("PSPC_ISA is {value:?}; allowed on this CPU are {allowed}")]
     IsaVariable {
         /// What the variable holds.
         value: String,

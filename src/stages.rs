@@ -14,8 +14,7 @@ use crate::cpu::dense::energies::{SquareEnergies, mask_energies};
 use crate::cpu::dense::online_softmax::{Normalise, OnlineSoftmax, Softmax, Update};
 use crate::cpu::full::image_panel::{ImagePanel, QueryPanel};
 use crate::cpu::full::pixel_panel::{AddMeans, IMAGES, PixelPanel, vectors};
-pub use crate::cpu::peak::CHAINS;
-use crate::cpu::peak::Chains;
+use crate::cpu::peak::{self as fma, Chains};
 use crate::cpu::probe::Probe;
 use crate::cpu::sparse::fixed_point_scan::{FixedPointProbe, FixedPointTile};
 use crate::cpu::tile::Tile;
@@ -29,6 +28,9 @@ pub const IMAGES_PER_TILE: usize = LANES;
 
 /// Images side by side in a tile of the scan in fixed point.
 pub const IMAGES_PER_SCAN_TILE: usize = U16_LANES;
+
+/// Vectors that [`peak`] works on.
+pub const CHAINS: usize = fma::CHAINS;
 
 /// Images of a panel of pixels.
 pub const IMAGES_PER_PANEL: usize = IMAGES;

@@ -129,7 +129,7 @@ def test_thread_numbers() -> None:
 
 def test_a_bad_number_of_threads_in_the_environment_is_named() -> None:
     done = run("import pspc_rs; pspc_rs.num_threads()", PSPC_NUM_THREADS="many")
-    assert 'InvalidValueError: PSPC_NUM_THREADS is "many", allowed are integers from 1 up' in done.stderr
+    assert 'InvalidValueError: PSPC_NUM_THREADS is "many"; allowed are integers from 1 up' in done.stderr
 
 
 def test_a_bad_instruction_set_in_the_environment_is_named() -> None:
@@ -140,4 +140,4 @@ def test_a_bad_instruction_set_in_the_environment_is_named() -> None:
         """,
         PSPC_ISA="sse9",
     )
-    assert 'InvalidValueError: PSPC_ISA is "sse9", allowed on this processor are portable' in done.stderr
+    assert 'InvalidValueError: PSPC_ISA is "sse9"; allowed on this CPU are portable' in done.stderr

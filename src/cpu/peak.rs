@@ -9,7 +9,7 @@ use crate::simd::{F32x16, Isa, Kernel, LANES, Vector};
 use crate::threads;
 
 /// Independent chains: enough to hide the latency of the operation, few enough to stay in registers.
-pub const CHAINS: usize = 7;
+pub(crate) const CHAINS: usize = 7;
 
 /// Fused multiply-adds (product and sum, where the CPU has no fused ones) that all of the engine's threads do per second,
 /// counted value by value. It is the best of many short runs, a fifth of a second in all, because threads of other

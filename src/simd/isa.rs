@@ -134,6 +134,6 @@ mod tests {
             assert_eq!(Isa::named(isa.name()), Ok(isa));
         }
         let error = Isa::named("sse9").unwrap_err().to_string();
-        assert!(error.starts_with("PSPC_ISA is \"sse9\", allowed on this CPU are portable"), "{error}");
+        assert!(error.starts_with("PSPC_ISA is \"sse9\"; allowed on this CPU are portable"), "{error}");
     }
 }

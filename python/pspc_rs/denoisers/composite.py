@@ -12,6 +12,7 @@ from pspc_rs.arrays import check_dtype, check_image_shape, import_torch, sigma_v
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.base import Denoiser
 from pspc_rs.progress import Progress, part_of
+from pspc_rs.reprs import build_repr
 
 
 class PosteriorComposite(Denoiser):
@@ -46,6 +47,9 @@ class PosteriorComposite(Denoiser):
     def settings(self) -> dict[str, Any]:
         """The class and the fingerprint of the data."""
         return {**super().settings, "data": self.data.fingerprint}
+
+    def __repr__(self) -> str:
+        return build_repr(self, self.data, device=self.device)
 
     @abstractmethod
     def _level(self, sigma: float) -> Hashable:
