@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use super::bank::DeviceBank;
 use super::components::DeviceComponents;
-use super::layout::{Address, Images};
+use super::layout::Images;
 use super::module::Kernel;
 use super::queue::LaunchQueue;
 use super::sources::KernelSource;
@@ -22,7 +22,7 @@ pub struct DeviceQueries<'a> {
     /// Whether z is float64; else it is float32.
     pub z_is_f64: bool,
     /// Address of the denoised images, of the same shape.
-    pub out: Address,
+    pub out: u64,
     /// Whether they are float64; else they are float32.
     pub out_is_f64: bool,
     /// Noise level per query.

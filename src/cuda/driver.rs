@@ -14,15 +14,15 @@ const MIN_VERSION: i32 = 12_000;
 
 /// What a device is.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(crate) struct DeviceInfo {
+pub struct DeviceInfo {
     /// Its number.
-    pub(crate) ordinal: usize,
+    pub ordinal: usize,
     /// Its name.
-    pub(crate) name: String,
+    pub name: String,
     /// Its compute capability, 90 for 9.0.
-    pub(crate) capability: i32,
+    pub capability: i32,
     /// Bytes of shared memory a block may have.
-    pub(crate) shared_bytes_per_block: usize,
+    pub shared_bytes_per_block: usize,
 }
 
 /// The CUDA version the driver supports, `(12, 4)`, once there is a driver that can be used.

@@ -44,19 +44,20 @@ pub(crate) mod sources;
 mod sparse;
 mod workspace;
 
-pub(crate) use call::DeviceQueries;
-use driver::DeviceInfo;
-pub(crate) use entry::CudaEngine;
+pub use call::DeviceQueries;
+pub use driver::DeviceInfo;
+pub use entry::CudaEngine;
 
 use crate::error::Result;
 
 /// The GPUs of this machine; an error says why there is none.
-pub(crate) fn devices() -> Result<Vec<DeviceInfo>> {
+pub fn devices() -> Result<Vec<DeviceInfo>> {
     driver::devices()
 }
 
 /// The GPUs of this machine and the versions of driver and compiler, or what is missing, in one line.
-pub(crate) fn state() -> String {
+#[must_use]
+pub fn state() -> String {
     let name = |info: &DeviceInfo| format!("{}: {} (sm_{})", info.ordinal, info.name, info.capability);
     let driver = driver::probe().and_then(|(major, minor)| {
         let devices = driver::devices()?;
