@@ -2,7 +2,7 @@
 
     python benchmarks/gpu.py --out out/gpu [--quick] [--data FILE_OR_NAME] [--parity-only]
 
-1. Parity: the GPU against a float64 oracle over odd shapes, and against the processor at every level of the schedule.
+1. Parity: the GPU against a float64 oracle over odd shapes, and against the CPU at every level of the schedule.
 2. compute-sanitizer, memcheck and racecheck, over small shapes, where it is installed.
 3. Timings against PyTorch on the same GPU in the same run: box sums (the engine's algorithm in PyTorch's operations),
    matrix products for the full window, and window by window, the style of the published scripts. Each is checked first.
@@ -91,13 +91,13 @@ def parity_over_shapes() -> list[dict[str, Any]]:
 
 
 def parity_over_levels(data: pspc.ImageSet, queries: int) -> list[dict[str, Any]]:
-    """Every level of the published schedule, against the processor's engine, which is tested against float64."""
+    """Every level of the published schedule, against the CPU engine, which is tested against float64."""
     schedule = patch_schedule("cifar10")
-    gpu, processor = pspc.PSPCSquare(data, schedule, device="cuda"), pspc.PSPCSquare(data, schedule)
+    gpu, on_cpu = pspc.PSPCSquare(data, schedule, device="cuda"), pspc.PSPCSquare(data, schedule)
     rows = []
     for level, sigma in enumerate(np.asarray(schedule.sigmas).tolist()):
         z = noisy(data, sigma, queries, level)
-        difference = float(np.abs(gpu(z, sigma) - processor(z, sigma)).max())
+        difference = float(np.abs(gpu(z, sigma) - on_cpu(z, sigma)).max())
         rows.append({"level": level, "sigma": sigma, "side": schedule.at(sigma), "difference": difference})
     return rows
 
@@ -131,7 +131,7 @@ def seconds(run: Callable[[], Any], repeats: int = 3) -> tuple[float, Any]:
 
 
 def timings(data: pspc.ImageSet, queries: int) -> list[dict[str, Any]]:
-    """Microseconds a pair of one query and one image, both passes, at the levels of the published schedule."""
+    """Microseconds per pair of one query and one image, both passes, at the levels of the published schedule."""
     plain = data.select(xflip=False)
     schedule = patch_schedule("cifar10")
     rows = []
@@ -229,9 +229,9 @@ def main() -> None:
     (args.out / "gpu.json").write_text(json.dumps(report, indent=2))
     sections = {
         "Largest error against float64": "shapes",
-        "Largest difference from the processor": "levels",
+        "Largest difference from the CPU": "levels",
         "compute-sanitizer": "sanitizer",
-        "Microseconds a pair, both passes": "timings",
+        "Microseconds per pair, both passes": "timings",
         "Seconds": "job",
     }
     head = "\n".join(f"{key}: {report[key]}" for key in ("date", "cuda", "torch", "python", "version"))

@@ -52,7 +52,7 @@ pub mod bank;
 pub mod components;
 mod cpu;
 #[cfg(feature = "cuda")]
-mod cuda;
+pub mod cuda;
 pub mod engine;
 pub mod error;
 pub mod info;

@@ -1,4 +1,4 @@
-"""On a machine without a GPU: nothing breaks, and whoever asks for CUDA is told what is missing."""
+"""On a machine without a GPU nothing breaks, and asking for CUDA says what is missing."""
 
 import subprocess
 import sys
@@ -33,7 +33,7 @@ def test_asking_for_cuda_says_what_is_missing(device: str) -> None:
         lambda: pspc.PSPCSquare(DATA, patch_sizes=2, device=device),
         lambda: pspc.PSPCFlex(DATA, masks=np.ones((1, 3, 3), bool), device=device),
         cuda.devices,
-        lambda: cuda.device_bank(_core.Bank(DATA.images), 0),
+        lambda: cuda.engine(_core.Bank(DATA.images), 0),
     ):
         with pytest.raises(pspc.errors.CudaError) as raised:
             make()
@@ -41,7 +41,7 @@ def test_asking_for_cuda_says_what_is_missing(device: str) -> None:
 
 
 @without_driver
-def test_auto_is_the_processor() -> None:
+def test_auto_is_the_cpu() -> None:
     D = pspc.Empirical(DATA, device="auto")
     np.testing.assert_array_equal(D(np.zeros((1, 1, 3, 3)), 1.0), pspc.Empirical(DATA)(np.zeros((1, 1, 3, 3)), 1.0))
 
@@ -53,7 +53,7 @@ def test_other_devices_are_refused(device: str) -> None:
 
 
 @without_driver
-def test_info_tells_the_state_and_commands_refuse_cuda() -> None:
+def test_info_shows_the_state_and_commands_refuse_cuda() -> None:
     shown = CliRunner().invoke(main, ["info"])
     assert shown.exit_code == 0 and NO_DRIVER in shown.output
     asked = CliRunner().invoke(

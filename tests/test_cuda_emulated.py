@@ -1,6 +1,6 @@
-"""The whole GPU engine on an emulated device: the same kernels and launches, run by the processor.
+"""The whole GPU engine on an emulated device: the same kernels and launches, run by the CPU.
 
-Everything but NVIDIA's own driver and hardware is met: compilation, arguments, grids, memory plans, caches, errors.
+This covers everything but NVIDIA's driver and hardware: compilation, arguments, grids, memory plans, caches, errors.
 """
 
 import os
@@ -19,6 +19,19 @@ SMALL_RUN = """
 import numpy as np, pspc_rs as pspc
 data = pspc.ImageSet(np.arange(2 * 3 * 4 * 5, dtype=np.uint8).reshape(2, 3, 4, 5))
 print(pspc.PSPCSquare(data, patch_sizes=2, device="cuda")(np.zeros((1, 3, 4, 5)), 1.0).mean())
+"""
+
+
+MANY_WINDOWS_RUN = """
+import sys, numpy as np
+from pspc_rs import _core, cuda
+engine = cuda.engine(_core.Bank(np.zeros((2, 1, 32, 32), np.uint8)), 0)
+kept = []
+for _ in range(40):
+    windows = _core.Components.masks(np.ones((20, 32, 32), bool))
+    engine.composite(windows, np.zeros((1, 1, 32, 32), np.float32), [1.0], False)
+    if sys.argv[1] == "keep":
+        kept.append(windows)
 """
 
 
@@ -52,7 +65,7 @@ def test_the_engine_tests_pass_on_an_emulated_gpu(driver: Path, cache: Path) -> 
 
 
 @pytest.mark.parametrize("settings", [{"FAKE_CUDA_FREE": "3000"}, {"FAKE_CUDA_SHARED": "1500"}])
-def test_little_memory_of_either_kind_changes_nothing(
+def test_little_memory_of_either_kind_changes_no_bit(
     settings: dict[str, str], driver: Path, cache: Path, tmp_path: Path
 ) -> None:
     program = [str(HERE / "cuda_emulation" / "shapes.py"), "cuda"]
@@ -65,7 +78,7 @@ def test_little_memory_of_either_kind_changes_nothing(
             np.testing.assert_array_equal(little[name], plenty[name], err_msg=name)
 
 
-def test_a_set_that_does_not_fit_is_taken_in_tiles(driver: Path, cache: Path) -> None:
+def test_a_data_set_that_does_not_fit_is_copied_in_tiles(driver: Path, cache: Path) -> None:
     tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "test_cuda_engine.py"), "-k", "tiles"]
     done = cuda_emulation.run(tests, driver, cache, FAKE_CUDA_FREE="40000")
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
@@ -75,7 +88,7 @@ def test_a_set_that_does_not_fit_is_taken_in_tiles(driver: Path, cache: Path) ->
 def test_kernels_are_clean_under_a_sanitizer(sanitizer: str, driver: Path, cache: Path, tmp_path: Path) -> None:
     watched = cuda_emulation.build(tmp_path / "driver", sanitizer)
     program = [str(HERE / "cuda_emulation" / "shapes.py"), "cuda", str(tmp_path / "few.npz"), "few"]
-    # The compiler of kernels is not what is looked at: a run before this one fills the cache.
+    # The sanitizer is for the kernels, not for their compiler: a run before this one fills the cache.
     assert cuda_emulation.run(program, driver, cache).returncode == 0
     done = cuda_emulation.run(program, watched, cache, sanitizer)
     assert done.returncode == 0, done.stderr
@@ -83,7 +96,11 @@ def test_kernels_are_clean_under_a_sanitizer(sanitizer: str, driver: Path, cache
 
 
 @pytest.mark.parametrize(
-    ("kernel", "shown"), [("prepare", "kernel prepare_u8"), ("square_composites", "kernel square_composites_u8_narrow")]
+    ("kernel", "shown"),
+    [
+        ("prepare_probes", "kernel prepare_probes_u8"),
+        ("square_composites", "kernel square_composites_u8_narrow"),
+    ],
 )
 def test_an_error_names_the_kernel(kernel: str, shown: str, driver: Path, cache: Path) -> None:
     done = cuda_emulation.run(["-c", SMALL_RUN], driver, cache, FAKE_CUDA_FAIL=kernel)
@@ -91,9 +108,17 @@ def test_an_error_names_the_kernel(kernel: str, shown: str, driver: Path, cache:
     assert "CUDA_ERROR_LAUNCH_FAILED" in done.stderr
 
 
-def test_too_little_memory_says_for_what(driver: Path, cache: Path) -> None:
+def test_out_of_memory_says_for_what(driver: Path, cache: Path) -> None:
     done = cuda_emulation.run(["-c", SMALL_RUN], driver, cache, FAKE_CUDA_MEMORY="200")
     assert "CudaError: getting" in done.stderr and "CUDA_ERROR_OUT_OF_MEMORY" in done.stderr, done.stderr
+
+
+def test_device_copies_of_windows_are_freed_with_their_originals(driver: Path, cache: Path) -> None:
+    memory = {"FAKE_CUDA_MEMORY": "1000000"}
+    kept = cuda_emulation.run(["-c", MANY_WINDOWS_RUN, "keep"], driver, cache, **memory)
+    assert "CUDA_ERROR_OUT_OF_MEMORY" in kept.stderr, kept.stderr
+    dropped = cuda_emulation.run(["-c", MANY_WINDOWS_RUN, "drop"], driver, cache, **memory)
+    assert dropped.returncode == 0, dropped.stderr
 
 
 @pytest.mark.parametrize(
@@ -105,9 +130,7 @@ def test_too_little_memory_says_for_what(driver: Path, cache: Path) -> None:
         ({"FAKE_CUDA_MAJOR": "5"}, "does not compile for this GPU of compute capability 5.0"),
     ],
 )
-def test_a_machine_that_will_not_do_is_told_why(
-    settings: dict[str, str], shown: str, driver: Path, cache: Path
-) -> None:
+def test_an_unusable_machine_gets_the_reason(settings: dict[str, str], shown: str, driver: Path, cache: Path) -> None:
     if "NVRTC 13" not in cuda.state() and "12040" in settings.values():
         pytest.skip("NVRTC is older than 13")
     done = cuda_emulation.run(["-c", SMALL_RUN], driver, cache, **settings)
@@ -123,7 +146,7 @@ def test_a_gpu_by_number(driver: Path, cache: Path) -> None:
     assert cuda_emulation.run(["-c", auto], driver, cache).returncode == 0
 
 
-def test_compiled_kernels_are_kept_and_damaged_ones_are_made_again(driver: Path, tmp_path: Path) -> None:
+def test_compiled_kernels_are_cached_and_damaged_ones_recompiled(driver: Path, tmp_path: Path) -> None:
     run = cuda_emulation.run(["-c", SMALL_RUN], driver, tmp_path)
     assert run.returncode == 0, run.stderr
     files = {path: path.read_bytes() for path in (tmp_path / "kernels").iterdir()}

@@ -1,4 +1,4 @@
-"""The GPU engine against the float64 oracle and the processor's engine, on whatever CUDA device there is.
+"""The GPU engine against the float64 oracle and the CPU engine, on the CUDA device of this machine.
 
 On a machine without one these tests are skipped, and `test_cuda_emulated.py` runs them on an emulated device.
 """
@@ -65,7 +65,7 @@ def test_masks_are_the_oracle(problem: Problem, data: st.DataObject) -> None:
 @pytest.mark.parametrize("xflip", [False, True])
 @pytest.mark.parametrize("side", [2, 5, 8])
 def test_small_sigma_with_too_many_near_images_is_the_oracle(xflip: bool, side: int) -> None:
-    """Images one grey level apart: all carry weight, lists of candidates overflow, and the dense passes take over."""
+    """Images one grey level apart all carry weight: lists of candidates overflow, and the dense passes take over."""
     rng = np.random.default_rng(0)
     images = (rng.integers(50, 200, (1, 1, 8, 8)) + rng.integers(0, 2, (400, 1, 8, 8))).astype(np.uint8)
     sigma = np.array([0.02, 0.05, 3.0])
@@ -95,7 +95,7 @@ def noisy(data: pspc.ImageSet, sigma: Array, seed: int = 1) -> npt.NDArray[np.fl
     ("shape", "side"),
     [((90, 3, 32, 32), 3), ((90, 3, 32, 32), 23), ((70, 1, 33, 47), 7), ((5, 3, 40, 64), 33), ((6, 1, 256, 256), 3)],
 )
-def test_large_shapes_are_as_on_the_processor(shape: tuple[int, int, int, int], side: int) -> None:
+def test_large_shapes_are_as_on_the_cpu(shape: tuple[int, int, int, int], side: int) -> None:
     data, sigma = smooth(shape), np.array([1.0, 0.06]) if shape[2] < 256 else np.array([0.3])
     z = noisy(data, sigma)
     gpu = pspc.PSPCSquare(data, patch_sizes=side, device="cuda")(z, sigma)
@@ -148,7 +148,7 @@ def test_numpy_queries_that_are_not_finite_are_refused_and_an_empty_batch_is_emp
             D(np.full((1, 1, 8, 9), np.nan), 1.0)
 
 
-@pytest.mark.skipif(not EMULATED, reason="addresses of the processor are addresses of an emulated GPU only")
+@pytest.mark.skipif(not EMULATED, reason="only an emulated GPU shares the addresses of the CPU")
 @pytest.mark.parametrize("wide", [False, True])
 def test_queries_by_address_are_as_by_value_and_bad_ones_become_nan(wide: bool) -> None:
     data, sigma = smooth((150, 1, 8, 9)), np.array([8.0, 0.8, 0.2, 0.01])
@@ -157,8 +157,8 @@ def test_queries_by_address_are_as_by_value_and_bad_ones_become_nan(wide: bool) 
         expected: Array = D(z, sigma)
         given, out = z.copy(), np.zeros_like(z)
         given[2, 0, 0, 0] = np.inf
-        bank, windows = D._on_device(0), D.windows_at(1.0)
-        bank.composite_at(windows, given.ctypes.data, wide, sigma.tolist(), True, out.ctypes.data, wide, 0)
+        engine, windows = D._engine_on(0), D.windows_at(1.0)
+        engine.composite_at(windows, given.ctypes.data, wide, sigma.tolist(), True, out.ctypes.data, wide, 0)
         good = [0, 1, 3]
         assert np.isnan(out[2]).all()
         np.testing.assert_allclose(out[good], np.asarray(expected[good], np.float64), rtol=0, atol=1e-7)
@@ -169,22 +169,22 @@ def test_queries_by_address_are_as_by_value_and_bad_ones_become_nan(wide: bool) 
 def test_tensors_on_the_gpu_are_denoised_there(dtype: torch.dtype) -> None:
     data, sigma = smooth((150, 1, 8, 9)), np.array([8.0, 0.8, 0.2, 0.01])
     z = torch.from_numpy(noisy(data, sigma)).to("cuda", dtype).requires_grad_()
-    for D, processor in zip(every_denoiser(data, "cpu"), every_denoiser(data, "cpu"), strict=True):
+    for D, on_cpu in zip(every_denoiser(data, "cpu"), every_denoiser(data, "cpu"), strict=True):
         for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(stream):
                 denoised = D(z, torch.from_numpy(sigma))
             stream.synchronize()
             assert denoised.dtype == dtype and denoised.device == z.device and not denoised.requires_grad
-            expected = processor(z.detach().double().cpu(), torch.from_numpy(sigma))
+            expected = on_cpu(z.detach().double().cpu(), torch.from_numpy(sigma))
             tolerance = {torch.float16: 1e-3, torch.bfloat16: 1e-2}.get(dtype, 2e-6)
             torch.testing.assert_close(denoised.double().cpu(), expected, rtol=0, atol=tolerance)
 
 
-def test_a_set_that_does_not_fit_is_taken_in_tiles() -> None:
+def test_a_data_set_that_does_not_fit_is_copied_in_tiles() -> None:
     data, sigma = smooth((700, 1, 12, 11)), np.array([8.0, 0.8, 0.2, 0.01])
     if "FAKE_CUDA_FREE" in os.environ:
-        assert not cuda.device_bank(_core.Bank(data.images), 0).resident
+        assert not cuda.engine(_core.Bank(data.images), 0).resident
     z = noisy(data, sigma)
     for ours, theirs in zip(every_denoiser(data, "cuda"), every_denoiser(data, "cpu"), strict=True):
         np.testing.assert_allclose(ours(z, sigma), theirs(z, sigma), rtol=0, atol=2e-6)

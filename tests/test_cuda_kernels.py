@@ -1,4 +1,4 @@
-"""Every kernel is compiled by NVRTC for every generation of GPUs, and must not spill registers; no GPU is needed."""
+"""NVRTC compiles every kernel for every generation of GPUs without spilled registers; no GPU is needed."""
 
 import ctypes
 import re
@@ -9,11 +9,11 @@ import pytest
 from pspc_rs import _core, cuda
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
-KERNELS = 3 * 2 + 3 + 3 + 4 + 3  # square for narrow and wide images, masks, full, posterior, candidates
+KERNELS = 3 * 2 + 3 + 3 + 4 + 3  # dense_square for narrow and wide images, dense_masks, full, posterior, sparse
 
 
 def compile_with_report(library: ctypes.CDLL, name: str, text: str, options: list[str]) -> str:
-    """NVRTC's and the assembler's words on one source."""
+    """The log of NVRTC and of the assembler for one source."""
     program = ctypes.c_void_p()
     library.nvrtcCreateProgram(ctypes.byref(program), text.encode(), name.encode(), 0, None, None)
     flags = [option.encode() for option in (*options, "--ptxas-options=-v")]

@@ -1,81 +1,85 @@
-//! `DeviceBank`: the images of a data set on a GPU, in fours; all of them and for good where they fit, else a tile at a time.
+//! `DeviceBank`: the images of a data set on a device, in groups of four; all of them and for good where they fit, else a
+//! tile at a time.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use super::arguments::{Images, Units, arguments};
-use super::device::{Device, PixelKind, Source};
-use super::driver::{Grid, Memory, Plain, Stream, launch};
+use super::context::Stream;
+use super::device::Device;
+use super::layout::{Images, PixelUnits, kernel_args};
+use super::memory::{Memory, Plain};
+use super::module::{Grid, launch};
+use super::sources::{KernelSource, PixelKind};
 use crate::bank::{Bank, Pixels};
-use crate::composite::MAX_Z;
 use crate::error::{Error, Result};
+use crate::query::MAX_Z;
 
 /// Most bytes copied to the device at once.
-const CHUNK: usize = 64 << 20;
+const UPLOAD_BYTES: usize = 64 << 20;
 
 /// Shards of a data set: enough of them to keep a large GPU busy with a few queries.
-const SHARDS: usize = 128;
+const TARGET_SHARDS: usize = 128;
 
-/// Images lie in fours, and the last four is filled up with zeros.
-const GROUP: usize = 4;
-
-/// Some shards that stay on the device while this lives.
-pub(super) struct OnDevice<'a> {
-    pub(super) images: Images,
-    _tile: MutexGuard<'a, Option<Tile>>,
-}
+/// Images per group: `[group][channel][row][column][image]`. Zeros fill up the last group.
+const GROUP_LEN: usize = 4;
 
 /// The images of a data set on a device.
-pub struct DeviceBank {
+pub(super) struct DeviceBank {
     pub(super) device: Arc<Device>,
     pub(super) pixels: PixelKind,
+    /// `[images, channels, height, width]`
     pub(super) shape: [usize; 4],
     /// Largest magnitude of a pixel in the units of the images.
-    pub(super) reach: f64,
-    /// Images a shard. It depends on the data alone, as the cut into shards decides the bits of the result.
-    pub(super) shard: usize,
-    /// Shards that fit on the device at once.
-    tile: usize,
+    pub(super) max_abs: f64,
+    /// Images per shard. It depends on the data alone, as the cut into shards decides the bits of the result.
+    shard_len: usize,
+    /// Shards per tile: those that fit on the device at once.
+    tile_shards: usize,
     resident: Mutex<Option<Tile>>,
 }
 
-/// The shards that lie on the device.
+/// Consecutive shards that lie on the device together.
 struct Tile {
     memory: Memory,
     shards: Range<usize>,
 }
 
+/// The images of a step, which stay on the device while this lives.
+pub(super) struct ResidentImages<'a> {
+    pub(super) images: Images,
+    _tile: MutexGuard<'a, Option<Tile>>,
+}
+
 impl DeviceBank {
-    /// Makes room for the images of `bank` on `device`; they are copied when first used.
-    pub fn new(device: &Arc<Device>, bank: &Bank<'_>) -> Result<Self> {
+    /// Plans how the images of `bank` lie on `device`; they are copied when first used.
+    pub(super) fn new(device: Arc<Device>, bank: &Bank<'_>) -> Result<Self> {
         let [channels, height, width] = bank.image_shape();
         check_size("images of the data set", bank.len())?;
         check_size("values of an image", bank.image_len())?;
-        let shard = shard_len(bank.len());
+        let shard_len = shard_len(bank.len());
         let pixels = match bank.pixels() {
             Pixels::U8(_) => PixelKind::U8,
             Pixels::F32(_) => PixelKind::F32,
         };
-        let bytes = shard * bank.image_len() * pixels.bytes();
+        let shard_bytes = shard_len * bank.image_len() * pixels.bytes();
         let free = device.context.free_memory()?;
-        let shards = bank.len().div_ceil(shard);
-        // What is left over is for the work itself and for other programs.
-        let tile = if shards * bytes <= free / 10 * 7 { shards } else { (free / 4 / bytes).max(1) };
+        let shards = bank.len().div_ceil(shard_len);
+        // The rest of the memory is for the passes themselves and for other programs.
+        let all_fit = shards * shard_bytes <= free / 10 * 7;
         Ok(Self {
-            device: Arc::clone(device),
+            device,
             pixels,
             shape: [bank.len(), channels, height, width],
-            reach: bank.reach(),
-            shard,
-            tile,
+            max_abs: bank.max_abs(),
+            shard_len,
+            tile_shards: if all_fit { shards } else { (free / 4 / shard_bytes).max(1) },
             resident: Mutex::new(None),
         })
     }
 
     /// Whether all images stay on the device; otherwise they are copied again for every pass.
-    #[must_use]
-    pub fn is_resident(&self) -> bool {
-        self.tile >= self.shards()
+    pub(super) fn is_resident(&self) -> bool {
+        self.tile_shards >= self.shards()
     }
 
     /// Number of images, flips not counted.
@@ -84,61 +88,70 @@ impl DeviceBank {
     }
 
     pub(super) fn shards(&self) -> usize {
-        self.len().div_ceil(self.shard)
+        self.len().div_ceil(self.shard_len)
     }
 
     pub(super) fn image_len(&self) -> usize {
         self.shape[1..].iter().product()
     }
 
+    /// Pixels of an image, channels not counted.
     pub(super) fn plane(&self) -> usize {
         self.shape[2] * self.shape[3]
     }
 
-    /// How z becomes a centred stored pixel, and back. Bytes are centred about 128, as the kernels do.
-    pub(super) fn units(&self) -> Units {
+    pub(super) fn width(&self) -> usize {
+        self.shape[3]
+    }
+
+    /// How pixels of z become centred stored pixels. Bytes are centred about 128, as in the kernels.
+    pub(super) fn units(&self) -> PixelUnits {
         match self.pixels {
-            PixelKind::U8 => Units { unit: 127.5, shift: -0.5, largest_z: MAX_Z },
-            PixelKind::F32 => Units { unit: 1.0, shift: 0.0, largest_z: MAX_Z },
+            PixelKind::U8 => PixelUnits { unit: 127.5, shift: -0.5, max_z: MAX_Z },
+            PixelKind::F32 => PixelUnits { unit: 1.0, shift: 0.0, max_z: MAX_Z },
         }
     }
 
     /// Largest magnitude of a centred stored pixel.
-    pub(super) fn stored_reach(&self) -> f64 {
+    pub(super) fn stored_max_abs(&self) -> f64 {
         match self.pixels {
             PixelKind::U8 => 128.0,
-            PixelKind::F32 => self.reach.max(f64::MIN_POSITIVE),
+            PixelKind::F32 => self.max_abs.max(f64::MIN_POSITIVE),
         }
     }
 
-    /// Cuts `shards` into runs of shards that lie on the device at once and hold at most `images` images, where a shard
-    /// holds no more.
-    pub(super) fn steps(&self, shards: Range<usize>, images: usize) -> Vec<Range<usize>> {
-        let most = (images / self.shard).max(1);
+    /// Cuts `shards` into steps: consecutive shards of one tile, with at most `max_images` images or one shard.
+    pub(super) fn steps(&self, shards: Range<usize>, max_images: usize) -> Vec<Range<usize>> {
+        let max_shards = (max_images / self.shard_len).max(1);
         let mut steps = Vec::new();
         let mut next = shards.start;
         while next < shards.end {
-            let tile = next / self.tile * self.tile;
-            let end = shards.end.min(next + most).min(tile + self.tile);
+            let tile_end = (next / self.tile_shards + 1) * self.tile_shards;
+            let end = shards.end.min(next + max_shards).min(tile_end);
             steps.push(next..end);
             next = end;
         }
         steps
     }
 
-    /// The shards of one step as kernels see them, copied from `bank` if they are not on the device.
-    pub(super) fn on_device(&self, bank: &Bank<'_>, stream: &Stream, step: &Range<usize>) -> Result<OnDevice<'_>> {
+    /// The images of a step as kernels see them; their tile is copied from `bank` if it is not on the device.
+    pub(super) fn on_device(
+        &self,
+        bank: &Bank<'_>,
+        stream: &Stream,
+        step: &Range<usize>,
+    ) -> Result<ResidentImages<'_>> {
         let mut resident = self.resident.lock().unwrap_or_else(PoisonError::into_inner);
-        let start = step.start / self.tile * self.tile;
-        let tile = start..self.shards().min(start + self.tile);
+        let start = step.start / self.tile_shards * self.tile_shards;
+        let tile = start..self.shards().min(start + self.tile_shards);
         if resident.as_ref().is_none_or(|resident| resident.shards != tile) {
-            // The former tile, if there is one, is given back first.
+            // The memory of the previous tile is freed before the next is allocated.
             *resident = None;
             *resident = Some(self.upload(bank, stream, tile.clone())?);
         }
         let base = resident.as_ref().map_or(0, |tile| tile.memory.address());
-        let first = step.start * self.shard;
-        let offset = (first - tile.start * self.shard) * self.image_len() * self.pixels.bytes();
+        let first = step.start * self.shard_len;
+        let offset = (first - tile.start * self.shard_len) * self.image_len() * self.pixels.bytes();
         let [_, channels, height, width] = self.shape;
         let images = Images {
             pixels: base + offset as u64,
@@ -146,84 +159,68 @@ impl DeviceBank {
             height: height as i32,
             width: width as i32,
             first: first as i32,
-            count: (self.len().min(step.end * self.shard) - first) as i32,
-            shard: self.shard as i32,
+            count: (self.len().min(step.end * self.shard_len) - first) as i32,
+            shard_len: self.shard_len as i32,
             first_shard: step.start as i32,
             shards: self.shards() as i32,
         };
-        Ok(OnDevice { images, _tile: resident })
+        Ok(ResidentImages { images, _tile: resident })
     }
 
     fn upload(&self, bank: &Bank<'_>, stream: &Stream, shards: Range<usize>) -> Result<Tile> {
-        let images = shards.start * self.shard..self.len().min(shards.end * self.shard);
-        match bank.pixels() {
-            Pixels::U8(pixels) => self.upload_pixels(pixels, stream, images, shards),
-            Pixels::F32(pixels) => self.upload_pixels(pixels, stream, images, shards),
-        }
+        let images = shards.start * self.shard_len..self.len().min(shards.end * self.shard_len);
+        let memory = match bank.pixels() {
+            Pixels::U8(pixels) => self.upload_pixels(pixels, stream, images)?,
+            Pixels::F32(pixels) => self.upload_pixels(pixels, stream, images)?,
+        };
+        Ok(Tile { memory, shards })
     }
 
-    fn upload_pixels<P: Plain>(
-        &self,
-        pixels: &[P],
-        stream: &Stream,
-        images: Range<usize>,
-        shards: Range<usize>,
-    ) -> Result<Tile> {
+    fn upload_pixels<P: Plain>(&self, pixels: &[P], stream: &Stream, images: Range<usize>) -> Result<Memory> {
         let image_bytes = self.image_len() * size_of::<P>();
-        let memory = Memory::lasting(stream, images.len().next_multiple_of(GROUP) * image_bytes, "the images")?;
-        let chunk = (CHUNK / image_bytes / GROUP * GROUP).clamp(GROUP, images.len().next_multiple_of(GROUP));
+        let padded = images.len().next_multiple_of(GROUP_LEN);
+        let memory = Memory::persistent(stream, padded * image_bytes, "the images")?;
+        let chunk = (UPLOAD_BYTES / image_bytes / GROUP_LEN * GROUP_LEN).clamp(GROUP_LEN, padded);
         let staging = Memory::new(stream, chunk * image_bytes, "copying the images")?;
-        let kernel = self.device.kernel(Source::Posterior, self.pixels, "interleave")?;
+        let kernel = self.device.kernel(KernelSource::Posterior, self.pixels, "interleave")?;
         for first in images.clone().step_by(chunk) {
             let last = images.end.min(first + chunk);
             staging.write(&pixels[first * self.image_len()..last * self.image_len()], "the images")?;
             let to = memory.address() + ((first - images.start) * image_bytes) as u64;
             let (count, image_len) = ((last - first) as i32, self.image_len() as i32);
-            let fours = (last - first).div_ceil(GROUP) * self.image_len();
-            // SAFETY: (1) from and to hold `count` images, filled up to fours.
+            let grid = Grid::over((last - first).div_ceil(GROUP_LEN) * self.image_len());
+            // SAFETY: both arrays hold `count` images, padded to whole groups.
             unsafe {
-                launch(&kernel, Grid::over(fours), stream, arguments![staging.at(), &to, &count, &image_len])?;
+                launch(&kernel, grid, stream, kernel_args![staging.address_ref(), &to, &count, &image_len])?;
             }
         }
         // Other streams may use the images too.
         stream.synchronize(&"copying the images to the device")?;
-        Ok(Tile { memory, shards })
+        Ok(memory)
     }
-}
 
-impl PixelKind {
-    pub(super) fn bytes(self) -> usize {
-        match self {
-            Self::U8 => 1,
-            Self::F32 => 4,
+    /// Refuses another bank than the one this was made from.
+    pub(super) fn check_same(&self, bank: &Bank<'_>) -> Result<()> {
+        let [channels, height, width] = bank.image_shape();
+        let found = [bank.len(), channels, height, width];
+        if found == self.shape {
+            return Ok(());
         }
+        let expected = format!("{:?}, as on the device", self.shape);
+        Err(Error::Shape { what: "the data set", found: found.to_vec(), expected })
     }
 }
 
-/// Images a shard: about `SHARDS` shards, none so short that starting costs, none so long that float32 sums lose digits.
+/// Images per shard: about `TARGET_SHARDS` shards, long enough to amortise their start, short enough for float32 sums.
 fn shard_len(images: usize) -> usize {
-    images.div_ceil(SHARDS).clamp(64, 4096).next_multiple_of(GROUP)
+    images.div_ceil(TARGET_SHARDS).clamp(64, 4096).next_multiple_of(GROUP_LEN)
 }
 
-/// Kernels count in 32 bits, with a bit for other uses.
+/// Kernels count in 32 bits, of which two serve as sign and flag.
 fn check_size(what: &str, count: usize) -> Result<()> {
-    const MOST: usize = 1 << 30;
-    if count < MOST {
+    const LIMIT: usize = 1 << 30;
+    if count < LIMIT {
         return Ok(());
     }
-    Err(Error::CudaUnavailable { reason: format!("there are {count} {what}, the kernels count up to {MOST}") })
-}
-
-/// The bank that a device bank was made of has to be the one it is used with.
-pub(super) fn check_same(device: &DeviceBank, bank: &Bank<'_>) -> Result<()> {
-    let [n, c, h, w] = device.shape;
-    if bank.len() == n && bank.image_shape() == [c, h, w] {
-        return Ok(());
-    }
-    let [channels, height, width] = bank.image_shape();
-    Err(Error::Shape {
-        what: "the data set",
-        found: vec![bank.len(), channels, height, width],
-        expected: format!("{:?}, as on the device", device.shape),
-    })
+    Err(Error::CudaUnavailable { reason: format!("there are {count} {what}, the kernels count up to {LIMIT}") })
 }

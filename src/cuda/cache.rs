@@ -1,4 +1,4 @@
-//! Compiled kernels on disk: a file each, with a checksum in front; whatever is damaged counts as absent.
+//! Compiled kernels on disk, a file each that begins with a checksum; a damaged file counts as absent.
 
 use std::fs;
 use std::io::Write;
@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 const MAGIC: &[u8; 8] = b"pspccub1";
 
-/// The compiled kernels in `folder`, where they are kept at all.
+/// The compiled kernels in a folder; without one, nothing is kept.
 #[derive(Debug, Clone)]
 pub(super) struct Cache {
     folder: Option<PathBuf>,
@@ -18,7 +18,7 @@ impl Cache {
         Self { folder }
     }
 
-    /// What was stored under `key`, if it is whole.
+    /// What was stored under `key`, if the file is whole.
     pub(super) fn get(&self, key: &str) -> Option<Vec<u8>> {
         let file = fs::read(self.path(key)?).ok()?;
         let (magic, rest) = file.split_at_checked(MAGIC.len())?;
@@ -27,8 +27,8 @@ impl Cache {
         whole.then(|| content.to_vec())
     }
 
-    /// Stores `content` under `key`: a new file takes the place of the old one in one step. A folder that cannot be
-    /// written to is no reason to fail: the next process compiles again.
+    /// Stores `content` under `key`: a new file replaces the old one atomically. Where the folder cannot be written to,
+    /// nothing is stored, and the next process compiles again.
     pub(super) fn put(&self, key: &str, content: &[u8]) {
         static COUNT: AtomicU32 = AtomicU32::new(0);
         let Some(path) = self.path(key) else { return };

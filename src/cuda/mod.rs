@@ -2,36 +2,51 @@
 //!
 //! | room | subject |
 //! |---|---|
-//! | `driver`, `nvrtc` | the only places that call CUDA, which is found at run time; everything unsafe is there or says why |
-//! | [`device`], `cache` | a GPU, its kernels compiled for it, in memory and on disk |
-//! | [`bank`], [`windows`] | images and windows on the device |
-//! | `batch`, `windowed`, `full` | queries on the device, and the launches of their passes |
-//! | `space`, `arguments`, `pace` | working space, what kernels are given, progress and Ctrl-C |
-//! | [`call`] | the entry: batches that fit |
+//! | `entry` | a data set on a GPU, and the denoising of queries |
+//! | `batches` | the queries of a call in batches of one regime, each on its route |
+//! | `dense`, `sparse`, `full` | the three routes |
+//! | `passes`, `posterior` | a pass over windows; what pass 1 leaves for pass 2 |
+//! | `batch`, `candidates`, `call` | queries on the device; lists of candidates; what a call shares |
+//! | `workspace`, `queue` | shared memory and slabs; progress and Ctrl-C |
+//! | `bank`, `components`, `mask_tables` | images and windows on the device |
+//! | `device`, `sources`, `cache` | a GPU with its kernels, as text, in memory and on disk |
+//! | `module`, `memory`, `context`, `driver`, `nvrtc` | all calls of CUDA, which is found at run time |
+//! | `layout` | the structures that kernels are given |
 //!
-//! `docs/cuda.md` is the design: kernels and their CPU counterparts, memory, what is proven and how.
+//! A room imports only rooms below it or in its line. `docs/cuda.md` is the design: kernels and their CPU counterparts,
+//! memory, tests.
 
-#![allow(clippy::cast_possible_wrap, reason = "kernels count in i32, and a bank that does not is refused")]
+#![allow(clippy::cast_possible_wrap, reason = "kernels count in i32, and larger banks are refused")]
 
-mod arguments;
-pub mod bank;
+mod bank;
 mod batch;
+mod batches;
 mod cache;
-pub mod call;
-pub mod device;
+mod call;
+mod candidates;
+mod components;
+mod context;
+mod dense;
+mod device;
 mod driver;
+mod entry;
 mod full;
+mod layout;
+mod mask_tables;
+mod memory;
+mod module;
 mod nvrtc;
-mod pace;
-mod space;
-mod windowed;
-pub mod windows;
+mod passes;
+mod posterior;
+mod queue;
+#[cfg_attr(not(feature = "python"), allow(dead_code, reason = "the Python module shows the sources"))]
+pub(crate) mod sources;
+mod sparse;
+mod workspace;
 
-pub use bank::DeviceBank;
-pub use call::{Queries, composite, composite_on_device};
-pub use device::{Device, PixelKind, Source};
+pub use call::DeviceQueries;
 pub use driver::DeviceInfo;
-pub use windows::DeviceWindows;
+pub use entry::CudaEngine;
 
 use crate::error::Result;
 
@@ -40,7 +55,7 @@ pub fn devices() -> Result<Vec<DeviceInfo>> {
     driver::devices()
 }
 
-/// What there is of CUDA, in one line.
+/// The GPUs of this machine and the versions of driver and compiler, or what is missing, in one line.
 #[must_use]
 pub fn state() -> String {
     let name = |info: &DeviceInfo| format!("{}: {} (sm_{})", info.ordinal, info.name, info.capability);
@@ -52,7 +67,7 @@ pub fn state() -> String {
     let compiler = nvrtc::version().map(|(major, minor)| format!("NVRTC {major}.{minor}"));
     let text = |state: Result<String>| state.unwrap_or_else(|error| error.to_string());
     match (driver, compiler) {
-        // Without a driver, nobody wants a compiler.
+        // Without a driver, a missing compiler does not matter.
         (Err(error), Err(_)) => error.to_string(),
         (driver, compiler) => format!("{}; {}", text(driver), text(compiler)),
     }

@@ -2,7 +2,7 @@
 
 use pyo3::prelude::*;
 
-use crate::cuda::{PixelKind, Source, options};
+use crate::cuda::sources::{KernelSource, PixelKind, compile_options};
 
 /// `(number, name, compute capability)` of every GPU; an error says why there is none.
 #[pyfunction]
@@ -21,8 +21,10 @@ pub(super) fn cuda_state(py: Python<'_>) -> String {
 #[pyfunction]
 pub(super) fn cuda_sources(architecture: i32) -> Vec<(String, String, Vec<String>)> {
     let kinds = [(PixelKind::U8, "u8"), (PixelKind::F32, "f32")];
-    let every = Source::ALL.into_iter().flat_map(|source| kinds.map(|(pixels, kind)| (source, pixels, kind)));
+    let every = KernelSource::ALL.into_iter().flat_map(|source| kinds.map(|(pixels, kind)| (source, pixels, kind)));
     every
-        .map(|(source, pixels, kind)| (format!("{}_{kind}", source.name()), source.text(pixels), options(architecture)))
+        .map(|(source, pixels, kind)| {
+            (format!("{}_{kind}", source.name()), source.text(pixels), compile_options(architecture))
+        })
         .collect()
 }

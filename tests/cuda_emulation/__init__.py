@@ -1,4 +1,4 @@
-"""A libcuda that runs the kernels on the processor: how it is built, and how a program is run with it."""
+"""Builds a libcuda that runs the kernels on the CPU, and runs programs with it."""
 
 import os
 import shutil
@@ -28,12 +28,12 @@ def compiler() -> str:
 
 
 def build(folder: Path, sanitizer: str | None = None) -> Path:
-    """Builds the emulated driver into a folder: with fibers, or with threads for a sanitizer to look at."""
+    """Builds the emulated driver into a folder: with fibers or, for a sanitizer, with threads."""
     folder.mkdir(parents=True, exist_ok=True)
     own = ["-DEMULATE_FIBERS", "-O1"] if sanitizer is None else ["-O1", "-g1", *SANITIZERS[sanitizer]]
-    general = ["-std=c++20", "-fPIC", "-shared", "-pthread", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
+    common = ["-std=c++20", "-fPIC", "-shared", "-pthread", "-Wall", "-Wextra", "-Werror", "-Wno-unknown-pragmas"]
     files = [f"-I{KERNELS}", str(HERE / "fake_driver.cpp"), "-o", str(folder / "libcuda.so.1")]
-    subprocess.run([compiler(), *general, *own, *files], check=True, timeout=600)
+    subprocess.run([compiler(), *common, *own, *files], check=True, timeout=600)
     return folder
 
 

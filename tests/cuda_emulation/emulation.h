@@ -1,7 +1,7 @@
 // The part of CUDA that the kernels use, in C++: a C++ compiler builds the kernels after this header, and they run on the
-// processor, one block after the other. A CUDA thread is
+// CPU, one block after the other. A CUDA thread is
 // - a std::thread of its own by default: slow, but a sanitizer sees every race and every access out of bounds;
-// - a fiber where EMULATE_FIBERS is defined: fast, as threads only change places where they wait for each other.
+// - a fiber where EMULATE_FIBERS is defined: fast, as fibers switch only where they wait for each other.
 #pragma once
 
 #include <cmath>
@@ -59,7 +59,7 @@ class Meeting {
     explicit Meeting(unsigned size) { pthread_barrier_init(&barrier_, nullptr, size); }
     Meeting(const Meeting&) = delete;
     ~Meeting() { pthread_barrier_destroy(&barrier_); }
-    // Unlike std::barrier, this sleeps at once: there are many more threads than processors.
+    // Unlike std::barrier, this sleeps at once: there are many more threads than CPUs.
     void arrive_and_wait() { pthread_barrier_wait(&barrier_); }
 
   private:
@@ -67,7 +67,7 @@ class Meeting {
 };
 #endif
 
-// Where threads of a group leave values for each other.
+// Where threads of a group exchange values.
 struct Group {
     explicit Group(unsigned size) : meeting(size), slots(size) {}
     Meeting meeting;
@@ -78,7 +78,7 @@ struct Block {
     Index index, size, grid;
     Group all;
     std::vector<std::unique_ptr<Group>> warps;
-    // Allocated for every block anew and to the byte, so that a sanitizer sees what lies beyond.
+    // Allocated anew and to the byte for every block, so that a sanitizer sees accesses beyond it.
     std::unique_ptr<std::byte[]> shared;
 
     Block(Index index, Index size, Index grid, size_t bytes) : index(index), size(size), grid(grid), all(size.x) {
@@ -106,7 +106,7 @@ inline Thread& self() {
     return *current;
 }
 
-// Leaves `mine` for the group, waits for the others, and returns what `from` left.
+// Stores `mine` for the group, waits for the others, and returns the value of thread `from`.
 template <typename T>
 T exchange(Group& group, unsigned at, T mine, unsigned from) {
     static_assert(sizeof(T) <= sizeof(uint64_t));
@@ -132,28 +132,28 @@ inline int any(Group& group, unsigned at, int mine) {
 #ifdef EMULATE_FIBERS
 struct Fiber {
     Thread thread;
-    jmp_buf place;
+    jmp_buf position;
     std::vector<char> stack = std::vector<char>(256 << 10);
     bool started = false, done = false;
 };
 
 inline std::vector<std::unique_ptr<Fiber>> fibers;
-inline unsigned running = 0, living = 0, many = 0;
+inline unsigned running = 0, living = 0, fiber_count = 0;
 inline ucontext_t scheduler;
 inline void (*body)(void*) = nullptr;
 inline void* argument = nullptr;
 
 inline void enter();
 
-// Goes on with the next fiber that is not done.
+// Continues with the next fiber that is not done.
 inline void switch_to_next() {
     do {
-        running = (running + 1) % many;
+        running = (running + 1) % fiber_count;
     } while (fibers[running]->done);
     Fiber& next = *fibers[running];
     current = &next.thread;
     if (next.started) {
-        _longjmp(next.place, 1);
+        _longjmp(next.position, 1);
     }
     next.started = true;
     ucontext_t context;
@@ -175,7 +175,7 @@ inline void enter() {
 }
 
 inline void yield() {
-    if (_setjmp(fibers[running]->place) == 0) {
+    if (_setjmp(fibers[running]->position) == 0) {
         switch_to_next();
     }
 }
@@ -183,15 +183,15 @@ inline void yield() {
 inline void run_block(Block& block, void (*function)(void*), void* arguments) {
     body = function;
     argument = arguments;
-    many = living = block.size.x;
-    while (fibers.size() < many) {
+    fiber_count = living = block.size.x;
+    while (fibers.size() < fiber_count) {
         fibers.push_back(std::make_unique<Fiber>());
     }
-    for (unsigned i = 0; i < many; i++) {
+    for (unsigned i = 0; i < fiber_count; i++) {
         fibers[i]->thread = Thread{{i, 0, 0}, &block};
         fibers[i]->started = fibers[i]->done = false;
     }
-    running = many - 1;
+    running = fiber_count - 1;
     volatile bool finished = false;
     getcontext(&scheduler);
     if (!finished) {

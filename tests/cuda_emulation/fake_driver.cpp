@@ -1,9 +1,10 @@
-// A libcuda that runs the kernels on the processor: the driver calls that the engine makes, with memory that is malloc's
-// and streams that are always done. So everything but the GPU itself is tested: arguments, grids, plans, errors.
+// A libcuda that runs the kernels on the CPU: the driver calls that the engine makes, with memory that is malloc's and
+// streams that are always done. So everything but the GPU itself is tested: arguments, grids, memory plans, errors.
 //
-// FAKE_CUDA_MEMORY: bytes of device memory; FAKE_CUDA_FREE: bytes of it that are said to be free; FAKE_CUDA_SHARED: bytes of shared memory a block may have;
-// FAKE_CUDA_VERSION: what the driver supports; FAKE_CUDA_DEVICES: how many devices; FAKE_CUDA_FAIL: a kernel whose
-// launch fails.
+// FAKE_CUDA_MEMORY: bytes of device memory; FAKE_CUDA_FREE: bytes of it that are reported as free;
+// FAKE_CUDA_SHARED: bytes of shared memory a block may have; FAKE_CUDA_VERSION: the CUDA version the driver supports;
+// FAKE_CUDA_MAJOR and FAKE_CUDA_MINOR: the compute capability; FAKE_CUDA_DEVICES: how many devices;
+// FAKE_CUDA_FAIL: a kernel whose launch fails.
 
 #include "emulation.h"
 
@@ -11,12 +12,14 @@
 #include <mutex>
 #include <string>
 
+// The modules that `src/cuda/sources.rs` builds, for both kinds of pixels, a namespace each.
 #define PIXEL unsigned char
 #define NARROW true
 #define NAMED(name) name##_u8_narrow
 namespace u8_narrow {
 #include "common.cu"
-#include "square.cu"
+#include "box_sums.cu"
+#include "dense_square.cu"
 }
 #undef NARROW
 #undef NAMED
@@ -24,16 +27,17 @@ namespace u8_narrow {
 #define NAMED(name) name##_u8_wide
 namespace u8_wide {
 #include "common.cu"
-#include "square.cu"
+#include "box_sums.cu"
+#include "dense_square.cu"
 }
 #undef NAMED
 #define NAMED(name) name##_u8
 namespace u8 {
 #include "common.cu"
-#include "masks.cu"
+#include "dense_masks.cu"
 #include "full.cu"
+#include "sparse.cu"
 #include "posterior.cu"
-#include "candidates.cu"
 }
 #undef PIXEL
 #undef NARROW
@@ -43,7 +47,8 @@ namespace u8 {
 #define NAMED(name) name##_f32_narrow
 namespace f32_narrow {
 #include "common.cu"
-#include "square.cu"
+#include "box_sums.cu"
+#include "dense_square.cu"
 }
 #undef NARROW
 #undef NAMED
@@ -51,16 +56,17 @@ namespace f32_narrow {
 #define NAMED(name) name##_f32_wide
 namespace f32_wide {
 #include "common.cu"
-#include "square.cu"
+#include "box_sums.cu"
+#include "dense_square.cu"
 }
 #undef NAMED
 #define NAMED(name) name##_f32
 namespace f32 {
 #include "common.cu"
-#include "masks.cu"
+#include "dense_masks.cu"
 #include "full.cu"
+#include "sparse.cu"
 #include "posterior.cu"
-#include "candidates.cu"
 }
 
 namespace {
@@ -104,8 +110,8 @@ Kernel kernel(const char* name, void (*function)(Arguments...)) {
     ENTRY(space, mask_posteriors_##space), ENTRY(space, mask_scan_##space), ENTRY(space, mask_composites_##space), \
         ENTRY(space, full_energies_##space), ENTRY(space, full_weights_##space), ENTRY(space, full_means_##space), \
         ENTRY(space, candidate_energies_##space), ENTRY(space, candidate_sums_##space),                          \
-        ENTRY(space, candidate_composites_##space), ENTRY(space, interleave_##space), ENTRY(space, prepare_##space), \
-        ENTRY(space, merge_shards_##space), ENTRY(space, finish_##space)
+        ENTRY(space, candidate_composites_##space), ENTRY(space, interleave_##space),           \
+        ENTRY(space, prepare_probes_##space), ENTRY(space, merge_shards_##space), ENTRY(space, finish_queries_##space)
 
 const Kernel kernels[] = {SQUARE(u8_narrow), SQUARE(u8_wide), OTHERS(u8), SQUARE(f32_narrow), SQUARE(f32_wide),
                           OTHERS(f32)};
@@ -125,7 +131,7 @@ int allocate(unsigned long long* out, size_t bytes) {
         return OUT_OF_MEMORY;
     }
     void* memory = std::malloc(bytes);
-    // Whoever reads what was never written shall notice.
+    // Reading memory that was never written shall show.
     std::memset(memory, 0xff, bytes);
     *out = (unsigned long long)memory;
     allocated[*out] = bytes;
@@ -151,7 +157,7 @@ extern "C" {
 
 int cuInit(unsigned) { return setting("FAKE_CUDA_DEVICES", 1) == 0 ? NO_DEVICE : SUCCESS; }
 
-// NVRTC asks for tables that are nobody else's business, and does without.
+// NVRTC asks for undocumented tables, and does without.
 int cuGetExportTable(const void** table, const void*) {
     *table = nullptr;
     return NOT_FOUND;
@@ -181,7 +187,7 @@ int cuDeviceGetAttribute(int* value, int attribute, int) {
     switch (attribute) {
         case 75: *value = (int)setting("FAKE_CUDA_MAJOR", 9); break;             // compute capability
         case 76: *value = (int)setting("FAKE_CUDA_MINOR", 0); break;
-        case 97: *value = (int)setting("FAKE_CUDA_SHARED", 232448); break;       // shared memory a block, opt in
+        case 97: *value = (int)setting("FAKE_CUDA_SHARED", 232448); break;       // shared memory per block, opt-in
         case 115: *value = 1; break;                                             // memory pools
         case 16: *value = 4; break;                                              // multiprocessors
         default: return INVALID_VALUE;

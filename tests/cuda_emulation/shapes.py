@@ -1,6 +1,6 @@
-"""Denoises a few problems of odd shapes: `python shapes.py DEVICE OUT.npz [few]`. It imports no torch.
+"""Denoises problems of odd shapes: `python shapes.py DEVICE OUT.npz [few]`. It imports no torch.
 
-The same numbers come out wherever it runs, so that a GPU, emulated or not, can be compared with the processor.
+The problems are the same wherever it runs, so that a GPU, emulated or not, can be compared with the CPU.
 """
 
 import sys
@@ -20,7 +20,7 @@ SHAPES = [
     (1, 6, 33, 6, 5),
 ]
 
-# For sanitizers, which are slow: small, and every kernel is met.
+# For sanitizers, which are slow: small shapes that still launch every kernel.
 FEW = [(3, 3, 4, 5, 2), (1, 6, 7, 5, 5), (1, 3, 33, 3, 2), (1, 3, 4, 5, 0), (1, 3, 3, 6, 3)]
 
 

@@ -1,0 +1,346 @@
+// Square windows: pass 1, the scan for candidates, and pass 2. A warp owns a probe and walks over the images of a
+// shard, four at once; lanes are columns, and rows arrive from the top. No warp waits for another.
+//
+// CPU counterparts: the room `dense` and the scan of `sparse` in src/cpu.
+
+struct SquareWindows {
+    int side;
+    int rows;     // rows of windows
+    int columns;  // windows per row
+};
+
+// A warp's workspace. Lengths are in F32x4.
+struct SquareWorkspace {
+    F32x4* slabs;
+    u64 slab_len;        // of a warp
+    int shared_len;      // of a warp
+    Offset energy_ring;  // [side + 1][width]: ColumnSums of the residuals
+    Offset weight_ring;  // the same for the weights of pass 2
+    Offset row_buffers;  // [3][width]: RowSums of images wider than a warp
+    Offset state;        // pass 1: three floats per window; pass 2: the weighted sum of pixels
+};
+
+// Which warp this is and what it works on.
+struct Warp {
+    int lane;
+    int probe;
+    int query;
+    int shard;  // within the step
+    int start;  // images of the shard, within the step
+    int end;
+    F32x4* shared;
+    F32x4* slab;
+
+    __device__ Warp(const Images& images, const Probes& probes, const SquareWorkspace& workspace, F32x4* block_shared) {
+        int warps = blockDim.x / LANES, index = threadIdx.x / LANES;
+        lane = threadIdx.x % LANES;
+        probe = blockIdx.x * warps + index;
+        query = probe % probes.queries;
+        shard = blockIdx.y;
+        start = shard * images.shard_len;
+        end = min(images.count, start + images.shard_len);
+        shared = block_shared + index * workspace.shared_len;
+        slab = workspace.slabs +
+               ((u64)blockIdx.y * gridDim.x * warps + blockIdx.x * warps + index) * workspace.slab_len;
+    }
+
+    __device__ F32x4* at(Offset offset) const {
+        return (offset.shared ? shared : slab) + offset.at;
+    }
+
+    // The row of its results: [probe][shard].
+    __device__ size_t result_row(const Images& images) const {
+        return (size_t)probe * images.shards + images.first_shard + shard;
+    }
+};
+
+// Walks over the images of the warp's shard and hands every row of energies to `sink`: `begin(first, pixels)` before a
+// group, `row(y, energies)` for row y of windows, `end()` after the group.
+template <bool EXPANDED, typename Sink>
+__device__ void for_each_row_of_windows(const Images& images, const Probes& probes, const SquareWindows& square,
+                                        const Warp& warp, const SquareWorkspace& workspace, Sink& sink) {
+    int height = images.height, width = images.width, plane = height * width;
+    size_t image_len = (size_t)images.channels * plane;
+    const float* z = probes.values + warp.probe * image_len;
+    ColumnSums column_sums(warp.at(workspace.energy_ring), square.side, width);
+    RowSums<1> row_sums(warp.at(workspace.row_buffers), square.side, width);
+    int padded = NARROW ? LANES : width;
+    for (int first = warp.start; first < warp.end; first += 4) {
+        const PixelX4* pixels = (const PixelX4*)images.pixels + first / 4 * image_len;
+        sink.begin(first, pixels);
+        column_sums.restart();
+        for (int y = 0; y < height; y++) {
+            bool complete = y + 1 >= square.side;
+#pragma unroll 1
+            for (int x = warp.lane; x < padded; x += LANES) {
+                F32x4 sum = splat(0.0f);
+                if (x < width) {
+                    F32x4 residual =
+                        squared_residuals<EXPANDED>(pixels, z, images.channels, plane, y * width + x);
+                    sum = column_sums.push(x, residual);
+                }
+                if (complete) {
+                    row_sums.put(x, sum);
+                }
+            }
+            column_sums.next_row();
+            if (complete) {
+                row_sums.sum(warp.lane);
+                sink.row(y + 1 - square.side, row_sums);
+            }
+        }
+        sink.end();
+    }
+}
+
+template <typename Sink>
+__device__ void for_each_row_in_form(const Images& images, const Probes& probes, const SquareWindows& square,
+                                     const Warp& warp, const SquareWorkspace& workspace, Sink& sink) {
+    if (probes.expanded) {
+        for_each_row_of_windows<true>(images, probes, square, warp, workspace, sink);
+    } else {
+        for_each_row_of_windows<false>(images, probes, square, warp, workspace, sink);
+    }
+}
+
+// Pass 1: the posterior of every window over the shard.
+struct PosteriorSink {
+    const Warp& warp;
+    OnlineSoftmax softmax;
+    int columns;
+    int image_count;
+    float logit_scale;
+    float margin;
+    int present;
+
+    __device__ void begin(int first, const PixelX4*) {
+        present = min(4, image_count - first);
+    }
+
+    template <typename Row>
+    __device__ void row(int y, const Row& energies) {
+        bool near = false;
+#pragma unroll 1
+        for (int x = warp.lane; x < columns; x += LANES) {
+            near |= least_of(mask_missing(energies.get(x), present)) < softmax.least[y * columns + x] + margin;
+        }
+        if (!__any_sync(FULL_WARP, near)) {
+            return;
+        }
+#pragma unroll 1
+        for (int x = warp.lane; x < columns; x += LANES) {
+            softmax.update(y * columns + x, mask_missing(energies.get(x), present), logit_scale);
+        }
+    }
+
+    __device__ void end() {}
+};
+
+// Small sigma: the least energy of every window, and the images near it.
+struct ScanSink {
+    const Warp& warp;
+    float* least;
+    CandidateLists lists;
+    Probes probes;
+    int columns;
+    int image_count;
+    float margin;
+    int step_first;
+    int present;
+    int group_first;
+
+    __device__ void begin(int first, const PixelX4*) {
+        group_first = step_first + first;
+        present = min(4, image_count - first);
+    }
+
+    template <typename Row>
+    __device__ void row(int y, const Row& sums) {
+#pragma unroll 1
+        for (int x = warp.lane; x < columns; x += LANES) {
+            int k = y * columns + x;
+            F32x4 energies = mask_missing(sums.get(x), present);
+            float best = fminf(least[k], least_of(energies));
+            least[k] = best;
+            float bound = candidate_bound(best, margin);
+            if (lists.counts != nullptr && least_of(energies) < bound) {
+                list_candidates(lists, probes, warp.probe, k, group_first, energies, bound);
+            }
+        }
+    }
+
+    __device__ void end() {}
+};
+
+// Pass 2: normalised weights, their adjoint box sums, and with these the weighted sum of the shard's images.
+struct CompositeSink {
+    const Warp& warp;
+    Images images;
+    SquareWindows square;
+    ColumnSums column_sums;
+    RowSums<-1> row_sums;
+    float* pixel_sums;
+    const float* least;
+    const float* scale;
+    float logit_scale;
+    float margin;
+    const PixelX4* pixels;
+    int present;
+    int inactive_rows;
+
+    __device__ void begin(int first, const PixelX4* group) {
+        pixels = group;
+        present = min(4, images.count - first);
+        inactive_rows = square.side;
+        column_sums.restart();
+    }
+
+    template <typename Row>
+    __device__ void row(int y, const Row& energies) {
+        bool near = false;
+#pragma unroll 1
+        for (int x = warp.lane; x < square.columns; x += LANES) {
+            near |= least_of(mask_missing(energies.get(x), present)) < least[y * square.columns + x] + margin;
+        }
+        if (!__any_sync(FULL_WARP, near)) {
+            box_adjoint(y, false);
+            return;
+        }
+        inactive_rows = 0;
+        int padded = NARROW ? LANES : images.width;
+#pragma unroll 1
+        for (int x = warp.lane; x < padded; x += LANES) {
+            F32x4 weight = splat(0.0f);
+            if (x < square.columns) {
+                int k = y * square.columns + x;
+                weight = weights(mask_missing(energies.get(x), present), least[k], scale[k], logit_scale);
+            }
+            row_sums.put(x, weight);
+        }
+        row_sums.sum(warp.lane);
+        box_adjoint(y, true);
+    }
+
+    // Sums the weights of the windows that hold row y of pixels, the last of which are those of row y, and accumulates
+    // the pixels. An inactive row of windows carries no weight.
+    __device__ void box_adjoint(int y, bool active) {
+        if (!active && ++inactive_rows >= square.side) {
+            // No window that holds this row carries weight: the sums start over.
+            column_sums.restart();
+            return;
+        }
+        int plane = images.height * images.width;
+#pragma unroll 1
+        for (int x = warp.lane; x < images.width; x += LANES) {
+            F32x4 coefficients = column_sums.push(x, active ? row_sums.get(x) : splat(0.0f));
+            int pixel = y * images.width + x;
+            for (int c = 0; c < images.channels; c++) {
+                pixel_sums[c * plane + pixel] += weighted(coefficients, centred(pixels[c * plane + pixel]));
+            }
+        }
+        column_sums.next_row();
+    }
+
+    __device__ void end() {
+        for (int y = square.rows; y < images.height; y++) {
+            box_adjoint(y, false);
+        }
+    }
+};
+
+// To [probe][shard][window]: the least energy and the sum of weights relative to it.
+extern "C" __global__ void NAMED(square_posteriors)(Images images, Probes probes, SquareWindows square,
+                                                    SquareWorkspace workspace, float* least, float* sum) {
+    DYNAMIC_SHARED(F32x4, block_shared);
+    Warp warp(images, probes, workspace, block_shared);
+    if (warp.probe >= probes.queries * probes.mirrors || is_weighed(probes, warp.query)) {
+        return;
+    }
+    int count = square.rows * square.columns;
+    float logit_scale = (float)probes.logit_scales[warp.query];
+    OnlineSoftmax softmax(warp.at(workspace.state), count);
+#pragma unroll 1
+    for (int k = warp.lane; k < count; k += LANES) {
+        softmax.start(k);
+    }
+    __syncwarp();
+    PosteriorSink sink{warp, softmax, square.columns, images.count, logit_scale, NEGLIGIBLE_BITS / logit_scale, 0};
+    for_each_row_in_form(images, probes, square, warp, workspace, sink);
+    __syncwarp();
+    size_t out = warp.result_row(images) * count;
+#pragma unroll 1
+    for (int k = warp.lane; k < count; k += LANES) {
+        least[out + k] = softmax.least[k];
+        sum[out + k] = softmax.sum[k] + softmax.rest[k];
+    }
+}
+
+// To [probe][shard][window]: the least energy, starting from `hint` [probe][window] where there is one; and to `lists`
+// the images near it, where there are lists.
+extern "C" __global__ void NAMED(square_scan)(Images images, Probes probes, SquareWindows square,
+                                              SquareWorkspace workspace, const float* hint, float* least,
+                                              CandidateLists lists) {
+    DYNAMIC_SHARED(F32x4, block_shared);
+    Warp warp(images, probes, workspace, block_shared);
+    if (warp.probe >= probes.queries * probes.mirrors) {
+        return;
+    }
+    int count = square.rows * square.columns;
+    float* best = (float*)warp.at(workspace.state);
+#pragma unroll 1
+    for (int k = warp.lane; k < count; k += LANES) {
+        best[k] = hint == nullptr ? MAX_FLOAT : hint[(size_t)warp.probe * count + k];
+    }
+    __syncwarp();
+    float margin = (float)(probes.cutoff_bits / probes.logit_scales[warp.query]);
+    ScanSink sink{warp, best, lists, probes, square.columns, images.count, margin, images.first, 0, 0};
+    for_each_row_in_form(images, probes, square, warp, workspace, sink);
+    __syncwarp();
+    size_t out = warp.result_row(images) * count;
+#pragma unroll 1
+    for (int k = warp.lane; k < count && least != nullptr; k += LANES) {
+        least[out + k] = best[k];
+    }
+}
+
+// To [probe][shard][channel][pixel]: the weighted sum of the shard's centred pixels.
+extern "C" __global__ void NAMED(square_composites)(Images images, Probes probes, SquareWindows square,
+                                                    SquareWorkspace workspace, Normaliser normaliser,
+                                                    float* shard_sums) {
+    DYNAMIC_SHARED(F32x4, block_shared);
+    Warp warp(images, probes, workspace, block_shared);
+    if (warp.probe >= probes.queries * probes.mirrors || is_weighed(probes, warp.query)) {
+        return;
+    }
+    int image_len = images.channels * images.height * images.width;
+    float logit_scale = (float)probes.logit_scales[warp.query];
+    float* pixel_sums = (float*)warp.at(workspace.state);
+#pragma unroll 1
+    for (int i = warp.lane; i < image_len; i += LANES) {
+        pixel_sums[i] = 0.0f;
+    }
+    __syncwarp();
+    size_t windows = (size_t)warp.probe * square.rows * square.columns;
+    CompositeSink sink{
+        warp,
+        images,
+        square,
+        ColumnSums(warp.at(workspace.weight_ring), square.side, images.width),
+        RowSums<-1>(warp.at(workspace.row_buffers), square.side, images.width),
+        pixel_sums,
+        normaliser.least + windows,
+        normaliser.scale + windows,
+        logit_scale,
+        probes.cutoff_bits / logit_scale,
+        nullptr,
+        0,
+        0,
+    };
+    for_each_row_in_form(images, probes, square, warp, workspace, sink);
+    __syncwarp();
+    size_t out = warp.result_row(images) * image_len;
+#pragma unroll 1
+    for (int i = warp.lane; i < image_len; i += LANES) {
+        shard_sums[out + i] = pixel_sums[i];
+    }
+}
