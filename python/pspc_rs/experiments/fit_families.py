@@ -1,4 +1,4 @@
-"""What a schedule can be fitted over: one denoiser for every candidate value, on shared data."""
+"""Families of candidates that a schedule is fitted over: one denoiser per candidate value, on shared data."""
 
 import hashlib
 from abc import ABC, abstractmethod
