@@ -114,7 +114,7 @@ GRAPH = {module: uses(module) for module in FILES}
 
 
 def room_of(module: str) -> str:
-    return module.split("::")[0]
+    return module.partition("::")[0]
 
 
 def layer_of(module: str) -> int:
