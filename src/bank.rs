@@ -12,7 +12,7 @@ pub const MAX_PIXEL: f64 = 1e6;
 pub enum Pixels<'a> {
     /// Bytes `u`, meaning `u / 127.5 - 1`.
     U8(&'a [u8]),
-    /// Numbers taken as they are.
+    /// Floats that are the pixel values themselves.
     F32(&'a [f32]),
 }
 
@@ -31,7 +31,8 @@ impl<'a> Bank<'a> {
         Ok(Self { pixels: Pixels::U8(pixels), shape, max_abs: 1.0 })
     }
 
-    /// A bank of float images `[n, channels, height, width]`; every pixel is checked to be finite and moderate.
+    /// A bank of float images `[n, channels, height, width]`; every pixel is checked to be finite and at most
+    /// [`MAX_PIXEL`] in magnitude.
     pub fn from_f32(images: ArrayView4<'a, f32>) -> Result<Self> {
         let mut bank = Self::from_checked_f32(images, 0.0)?;
         let is_wrong = |value: f32| !value.is_finite() || f64::from(value.abs()) > MAX_PIXEL;
@@ -45,13 +46,13 @@ impl<'a> Bank<'a> {
         Ok(bank)
     }
 
-    /// Like [`Bank::from_f32`] for images that have been checked before, with the [`Bank::max_abs`] found then.
+    /// Like [`Bank::from_f32`] for images that were checked before, with the [`Bank::max_abs`] of that check.
     pub fn from_checked_f32(images: ArrayView4<'a, f32>, max_abs: f64) -> Result<Self> {
         let (shape, pixels) = contiguous(&images)?;
         Ok(Self { pixels: Pixels::F32(pixels), shape, max_abs })
     }
 
-    /// Largest magnitude of a pixel in the units of the images: what sigma is large or small against.
+    /// Largest magnitude of a pixel in the units of the images. Sigma is called large or small relative to it.
     #[must_use]
     pub fn max_abs(&self) -> f64 {
         self.max_abs

@@ -20,18 +20,18 @@ struct Inner {
     height: usize,
     width: usize,
     kind: Kind,
-    /// The windows of the image flipped left to right, once they were asked for.
+    /// The windows of the image flipped left to right, once somebody has asked for them.
     mirrored: OnceLock<Components>,
 }
 
-/// Components that may be gone: what caches of device copies hold.
+/// Components that may have been dropped: what caches of device copies hold.
 #[cfg(feature = "cuda")]
 #[derive(Debug, Clone)]
 pub(crate) struct WeakComponents(Weak<Inner>);
 
 #[cfg(feature = "cuda")]
 impl WeakComponents {
-    /// Whether these are the very `components`.
+    /// Whether this refers to the same `components`, not to equal ones.
     pub(crate) fn is(&self, components: &Components) -> bool {
         std::ptr::eq(self.0.as_ptr(), Arc::as_ptr(&components.0))
     }
@@ -52,7 +52,7 @@ pub enum Kind {
         /// Side of the windows.
         side: usize,
     },
-    /// Arbitrary masks, one a component.
+    /// Arbitrary masks, one per component.
     Masks(MaskRuns),
 }
 
@@ -67,7 +67,8 @@ impl Components {
         Ok(Self::new(height, width, Kind::Full))
     }
 
-    /// All `side` x `side` windows that fit into the image, no padding. A window as large as the image is [`Components::full`].
+    /// All `side` x `side` windows that fit into the image, no padding. A window as large as the image is
+    /// [`Components::full`].
     pub fn square(height: usize, width: usize, side: usize) -> Result<Self> {
         check_image(height, width)?;
         let largest = height.min(width);
@@ -169,7 +170,8 @@ impl Components {
         }
     }
 
-    /// The windows of the image flipped left to right. Window `k` flipped is window [`Components::mirror_index`] of the result.
+    /// The windows of the image flipped left to right. Window `k` flipped is window [`Components::mirror_index`] of the
+    /// result.
     #[must_use]
     pub fn mirrored(&self) -> Self {
         match self.kind() {
@@ -191,7 +193,7 @@ impl Components {
         Err(Error::Shape { what: "the windows' image", found, expected: format!("[{height}, {width}]") })
     }
 
-    /// What stays when these components are gone.
+    /// A reference that does not keep these components alive.
     #[cfg(feature = "cuda")]
     pub(crate) fn downgrade(&self) -> WeakComponents {
         WeakComponents(Arc::downgrade(&self.0))

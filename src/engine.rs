@@ -25,7 +25,7 @@ pub enum Engine {
 
 impl Engine {
     /// The images of `bank` on GPU number `ordinal`, to which they are copied when first used. Kernels compiled for the GPU
-    /// are kept in the folder `cache` if there is one. An error says why the GPU cannot be used.
+    /// are kept in the folder `cache` if one is given. An error says why the GPU cannot be used.
     pub fn cuda(bank: &Bank<'_>, ordinal: usize, cache: Option<PathBuf>) -> Result<Self> {
         #[cfg(feature = "cuda")]
         return crate::cuda::CudaEngine::new(bank, ordinal, cache).map(Self::Cuda);
@@ -62,8 +62,8 @@ impl Engine {
     /// With `flips` every image also counts flipped left to right. The result is `[batch, channels, height, width]` in the
     /// units of the bank's images; its bits depend neither on the number of threads nor on the other queries of the batch.
     ///
-    /// Refused are components for images of another size and, on a GPU, another bank than the one it holds. Images that
-    /// change under the running call, so that the result is not finite, are an error too.
+    /// Errors: the components are for images of another size, a GPU holds another bank, or the result is not finite because
+    /// the images were changed during the call.
     pub fn composite(
         &self,
         bank: &Bank<'_>,
@@ -81,11 +81,12 @@ impl Engine {
         if denoised.iter().all(|value| value.is_finite()) { Ok(denoised) } else { Err(Error::NotFinite) }
     }
 
-    /// Denoises queries that lie on the GPU of this engine, see [`Engine::composite`], and leaves the results there. The work
-    /// is queued on the stream of handle `stream` (0 for the default stream); short work is not waited for. z is not checked,
-    /// as that would wait: a query with numbers that are not finite, or too large, becomes NaN.
+    /// Denoises queries that lie on the GPU of this engine, see [`Engine::composite`], and leaves the results there.
+    /// The work is queued on the stream of handle `stream` (0 for the default stream); a short call returns before it
+    /// is done. z is not checked, as the call would have to wait for it: a query with numbers that are not finite, or
+    /// too large, becomes NaN.
     ///
-    /// Refused are an engine on the CPU, and what [`Engine::composite`] refuses.
+    /// Errors: the engine is on the CPU, or one of the errors of [`Engine::composite`].
     ///
     /// # Safety
     /// `queries` has addresses on this GPU, of `sigma.len()` images each; the stream belongs to this GPU; all of them stay
@@ -105,7 +106,7 @@ impl Engine {
         let Self::Cuda(engine) = self else {
             return Err(Error::CudaUnavailable { reason: "the engine is on the CPU".to_owned() });
         };
-        // SAFETY: by the caller's promise.
+        // SAFETY: the caller promises what this function requires.
         unsafe { engine.composite_on_device(bank, components, queries, flips, stream, monitor) }
     }
 }

@@ -8,9 +8,10 @@
 //! D(z)(p) = sum over windows k at p of sum_n w_kn x_n(p), divided by the number of windows at p
 //! ```
 //!
-//! The way of a query: [`Engine::composite`] takes a [`Bank`] (the images), [`Components`] (the windows) and [`Queries`] (z
-//! and sigma, checked); pass 1 finds the normaliser of every window's posterior, pass 2 forms the weights and accumulates
-//! the composite. docs/engine/ explains it.
+//! How a query is computed: [`Engine::composite`] takes a [`Bank`] (the images), [`Components`] (the windows) and
+//! [`Queries`] (z and sigma, checked); pass 1 finds the normaliser of every window's posterior, pass 2 forms the
+//! weights and accumulates the composite. The folder docs/engine explains it, from an overview to how to change a
+//! kernel.
 //!
 //! | room | subject |
 //! |---|---|

@@ -2,5 +2,5 @@
 
 use crate::error::Result;
 
-/// Called between steps of 0.05 to 0.2 seconds with the work done and the whole work; an error stops the call.
+/// Called every 0.05 to 0.2 seconds with the work done and the total work; an error stops the call.
 pub type Monitor<'m> = dyn FnMut(u64, u64) -> Result<()> + 'm;

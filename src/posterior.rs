@@ -1,4 +1,5 @@
-//! `Posterior`: what pass 1 knows of every window's softmax, and how two parts of the data set are merged.
+//! `Posterior`: the state of every window's softmax after pass 1, and how the states of two parts of the data set are
+//! merged.
 
 use crate::components::Components;
 
@@ -11,7 +12,7 @@ pub struct Posterior {
 }
 
 impl Posterior {
-    /// The posterior over no images at all.
+    /// The posterior over no images.
     #[must_use]
     pub fn empty(count: usize) -> Self {
         Self { shift: vec![f32::MAX; count], sum: vec![0.0; count] }
@@ -53,7 +54,7 @@ impl Posterior {
     }
 }
 
-/// Two to the power of an integer up to zero, as differences of shifts are, without the cost of a library call.
+/// Two to the power of an integer that is at most zero, as differences of shifts are, without the cost of a library call.
 pub(crate) fn power_of_two(exponent: f64) -> f64 {
     const SMALLEST: f64 = -1022.0;
     const BIAS: f64 = 1023.0;
@@ -62,7 +63,7 @@ pub(crate) fn power_of_two(exponent: f64) -> f64 {
 }
 
 fn normaliser_of(shift: f32, sum: f64) -> (f32, f32) {
-    // From here on floats are further apart than integers, and the shift itself is the only integer sure to be near.
+    // Floats of this size are further apart than integers, and the shift itself is the only integer sure to be near.
     const COARSE_FROM: f32 = 16_777_216.0;
     if shift.abs() >= COARSE_FROM {
         return (shift, (1.0 / sum) as f32);
@@ -118,7 +119,7 @@ mod tests {
     }
 
     #[test]
-    fn a_mirrored_window_joins_its_twin() {
+    fn mirrored_windows_share_their_sum() {
         let windows = Components::square(1, 3, 1).expect("fits");
         let mut posterior = Posterior::empty(3);
         posterior.merge(&[0.0, 1.0, 2.0], &[1.0; 3]);

@@ -19,7 +19,7 @@ pub const MAX_Z: f64 = 1e9;
 pub enum NoisyImages<'a> {
     /// In float32.
     F32(ArrayView4<'a, f32>),
-    /// In float64; rounded once, in the units of stored pixels.
+    /// In float64; rounded once, after conversion to the units of stored pixels.
     F64(ArrayView4<'a, f64>),
 }
 
@@ -57,8 +57,8 @@ pub struct Queries<'a> {
 impl<'a> Queries<'a> {
     /// Checks `z` `[batch, channels, height, width]`, in [-1, 1] units for byte banks, and one `sigma` per image.
     ///
-    /// Refused are shapes other than the bank's, another number of noise levels, noise levels outside
-    /// [`MIN_SIGMA`] .. [`MAX_SIGMA`], and pixels that are not finite or beyond [`MAX_Z`].
+    /// Errors: the shape is not the bank's, the number of noise levels is not the number of images, a noise level lies
+    /// outside [`MIN_SIGMA`] .. [`MAX_SIGMA`], or a pixel is not finite or beyond [`MAX_Z`].
     pub fn new(bank: &Bank<'_>, z: impl Into<NoisyImages<'a>>, sigma: &'a [f64]) -> Result<Self> {
         let z = z.into();
         let [batch, image @ ..] = z.shape();
@@ -109,7 +109,7 @@ impl<'a> Queries<'a> {
     }
 }
 
-/// Refuses another number of noise levels than `batch`, and levels out of range.
+/// An error unless there are `batch` noise levels, all of them in range.
 pub fn check_sigma(sigma: &[f64], batch: usize) -> Result<()> {
     if sigma.len() != batch {
         let expected = format!("[{batch}], one sigma per query");

@@ -1,22 +1,24 @@
-//! `Regime`: every switch point of the algorithm, cut-off and bound on candidates, once for CPU and GPU.
+//! `Regime`: every switch point, cut-off and candidate bound of the algorithm, defined once for CPU and GPU.
 //!
 //! The energy of an image is a sum over pixels, with `a` the centred pixel, in one of two forms.
 //! - *Direct*, for small sigma: `(a - z)^2`.
 //! - *Expanded*, for large sigma: `a^2 - 2 z a`, which is the squared distance less the constant `z^2`. That constant
-//!   would only eat the digits in which images differ; and `a^2` is shared by all queries.
+//!   would take up the digits in which images differ; and `a^2` is the same for all queries.
 
 use crate::components::{Components, Kind};
 
-/// From this sigma on, relative to the data's largest magnitude, the expanded form has the smaller error (docs/accuracy.md).
+/// From this sigma on, relative to the data's largest magnitude, the expanded form has the smaller error
+/// (docs/accuracy.md).
 const EXPANDED_FROM: f64 = 0.5;
 
-/// Below this sigma, relative to the data's largest magnitude, few images carry weight, and their energies are worth `f64`.
+/// Below this sigma, relative to the data's largest magnitude, few images carry weight, and they are few enough to be
+/// weighed in `f64`.
 const SPARSE_BELOW: f64 = 0.1;
 
-/// Up to this side of square windows, adding values one by one is no dearer than the block method or running sums.
+/// Up to this side of square windows, adding values one by one costs no more than the block method or running sums.
 pub const MAX_SHORT_SIDE: usize = 4;
 
-/// Windows of more values than this are summed as floats, as the unit of fixed point would be too coarse for each of them.
+/// Windows of more values than this are summed as floats, as the fixed-point scale would be too coarse for a single value.
 const MAX_FIXED_POINT_VALUES: usize = 1 << 15;
 
 /// Most candidates kept per query: bounds the memory of all lists in flight.
@@ -42,7 +44,7 @@ pub enum EnergyForm {
 pub struct Regime {
     /// How its energies are summed.
     pub form: EnergyForm,
-    /// Whether the few images that carry weight are looked for first.
+    /// Whether a scan first lists the few images that carry weight (the sparse route).
     pub sparse: bool,
 }
 
@@ -88,16 +90,16 @@ pub fn fixed_point_scan_side(components: &Components) -> Option<usize> {
     }
 }
 
-/// Weights below `2^-cutoff_bits` of a window's sum are left out, for a data set of `images` images, which may count
-/// flipped too: together at the very worst `2^-20` of the sum, and as a rule below `2^-30`, because few images lie just
-/// there.
+/// Weights below `2^-cutoff_bits` of a window's sum are left out, for a data set of `images` images, with or without flips.
+/// All of them together are at the very worst `2^-20` of the sum; usually below `2^-30`, because few images lie just below
+/// the cut-off.
 #[must_use]
 pub fn cutoff_bits(images: usize) -> f64 {
     20.0 + (2.0 * images as f64).log2()
 }
 
-/// Listed pixels from which on weighing a list in `f64` costs more than a dense pass over `images` images of `plane` pixels:
-/// a list that takes a few milliseconds always pays, one that takes a tenth of a second never does.
+/// The number of listed pixels above which weighing a list in `f64` costs more than a dense pass over `images` images of
+/// `plane` pixels. A list that takes a few milliseconds always pays, one that takes a tenth of a second never does.
 #[must_use]
 pub fn max_listed_pixels(images: usize, plane: usize) -> usize {
     const ALWAYS_PAYS: usize = 1 << 22;
@@ -105,8 +107,8 @@ pub fn max_listed_pixels(images: usize, plane: usize) -> usize {
     (images * plane / 6).clamp(ALWAYS_PAYS, NEVER_PAYS)
 }
 
-/// Most candidates worth listing per query where windows have `window_pixels` pixels and there are `pairs` pairs of image
-/// and window: more would cost more than the dense passes of a GPU.
+/// The largest number of candidates worth listing per query, for windows of `window_pixels` pixels and `pairs` pairs of
+/// image and window: longer lists cost more than the dense passes of a GPU.
 #[must_use]
 pub fn max_listed_on_gpu(window_pixels: usize, pairs: usize) -> usize {
     const PIXELS: usize = 1 << 24;

@@ -1,7 +1,8 @@
-//! `MaskRuns`: masks cut into horizontal runs, runs into power-of-two pieces read from doubling tables.
+//! `MaskRuns`: masks cut into horizontal runs, and runs into pieces of a power of two, whose sums are read from doubling
+//! tables.
 //!
-//! Table `j` holds at position `p` the sum of the `2^j` values from `p` on within its row; table 0 is the plane itself.
-//! A run of 13 pixels is then three reads (8 + 4 + 1) instead of thirteen, and nothing is ever subtracted.
+//! Table `j` holds at position `p` the sum of the `2^j` values that start at `p`; table 0 is the plane itself. A run of 13
+//! pixels then takes three reads (8 + 4 + 1) instead of thirteen, and no subtraction.
 
 use ndarray::ArrayView3;
 
@@ -14,7 +15,7 @@ pub struct Piece {
     pub level: u32,
     /// Flat position of the first pixel.
     pub at: u32,
-    /// Its place in the tables, laid one after the other.
+    /// Its position in the tables, which lie one after the other.
     pub place: u32,
 }
 

@@ -1,7 +1,7 @@
-//! Every stage of the CPU engine by itself, for the benchmarks: an interface for measuring, not for use.
+//! Every stage of the CPU engine by itself, for the benchmarks only.
 //!
-//! A value holds the inputs of some stages, each method runs one of them once. All work on bytes of [`IMAGES_PER_TILE`]
-//! images or more, laid one after the other.
+//! A value holds the inputs of the stages of one route, and each method runs one stage once. The images are bytes, at least
+//! [`IMAGES_PER_TILE`] of them, one after the other.
 
 use std::hint::black_box;
 use std::ops::Range;

@@ -1,4 +1,4 @@
-//! The engine's own thread pool: sized once, changed on request, rebuilt in a forked child.
+//! The engine's own thread pool: built at first use, replaced on request and in a forked child.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -14,19 +14,19 @@ struct Held {
 
 static POOL: Mutex<Option<Held>> = Mutex::new(None);
 
-/// The pool, built at first use with `PSPC_NUM_THREADS` threads, or one a core.
+/// The pool, built at first use with `PSPC_NUM_THREADS` threads, or one per core.
 pub fn pool() -> Result<Arc<ThreadPool>> {
     let mut held = POOL.lock().unwrap_or_else(PoisonError::into_inner);
     match held.as_ref() {
-        Some(ours) if ours.process == std::process::id() => Ok(ours.pool.clone()),
+        Some(current) if current.process == std::process::id() => Ok(current.pool.clone()),
         inherited => {
-            let threads = inherited.map_or_else(default_threads, |h| Ok(h.pool.current_num_threads()));
+            let threads = inherited.map_or_else(default_threads, |held| Ok(held.pool.current_num_threads()));
             replace(&mut held, threads?)
         }
     }
 }
 
-/// Uses `threads` threads from the next call on; running calls keep theirs. Results do not depend on it.
+/// Sets the number of threads of later calls; running calls keep theirs. Results do not depend on it.
 pub fn set_num_threads(threads: usize) -> Result<()> {
     if threads == 0 {
         return Err(Error::Threads { threads, reason: "at least 1 is needed".to_owned() });

@@ -1,9 +1,9 @@
-//! `BufferPool`: working space and results to be used again. Fresh memory costs a fault per page, and the system's
-//! allocator hands large blocks back as soon as they are freed.
+//! `BufferPool`: memory of working space and results, kept for reuse. Fresh memory costs a page fault per page, and the
+//! system's allocator returns large blocks to the system as soon as they are freed.
 
 use std::sync::{Mutex, PoisonError};
 
-/// Buffers to be used again, by any thread.
+/// Released buffers, which any thread may acquire.
 #[derive(Debug)]
 pub(crate) struct BufferPool<T>(Mutex<Vec<T>>);
 
@@ -26,7 +26,7 @@ impl<T> BufferPool<T> {
 }
 
 impl<T: Clone> BufferPool<Vec<T>> {
-    /// A vector of `count` times the value.
+    /// A vector of `count` copies of the value.
     pub(crate) fn acquire_filled(&self, count: usize, value: T) -> Vec<T> {
         let mut vector = self.acquire(Vec::new);
         vector.clear();

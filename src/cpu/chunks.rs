@@ -1,5 +1,5 @@
-//! Equal chunks of a slice, as `chunks_exact` gives them, but without its division: between rows of thirty windows a dozen
-//! divisions take measurable time.
+//! Equal chunks of a slice, as `chunks_exact` gives them, but without its division: where rows have thirty windows, a dozen
+//! divisions per row take measurable time.
 
 /// The chunks of `count` elements; a rest is left out.
 pub(crate) fn exact_chunks<T>(slice: &[T], count: usize) -> impl Iterator<Item = &[T]> {

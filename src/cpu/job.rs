@@ -38,7 +38,7 @@ impl<'a, P: Pixel> Job<'a, P> {
         Self { probes, ..*self }
     }
 
-    /// How far above the least an energy may lie and still carry weight.
+    /// How far above the least energy of a window an image may lie and still carry weight.
     pub(crate) fn margin(&self, probe: &Probe) -> f32 {
         (self.cutoff / probe.logit_scale) as f32
     }

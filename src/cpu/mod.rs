@@ -34,10 +34,10 @@ use probe::Probe;
 use scheduler::Scheduler;
 use tile::Pixel;
 
-/// Most queries in flight at once.
+/// Most queries that are computed together.
 const MAX_QUERIES: usize = 128;
 
-/// Bytes that queries in flight may take.
+/// Bytes that the queries computed together may take.
 const MAX_BYTES: usize = 1 << 27;
 
 /// See [`crate::Engine::composite`].
@@ -56,12 +56,12 @@ pub(crate) fn composite(
     let mut denoised = Array4::zeros(queries.z().shape());
     let at_once = queries_at_once(bank, components, sigma);
     for start in (0..sigma.len()).step_by(at_once) {
-        let some = start..sigma.len().min(start + at_once);
+        let batch = start..sigma.len().min(start + at_once);
         let probe = |q: usize, flipped: bool| {
             Probe::new(bank, &mirrors[usize::from(flipped)], queries.image(q).view(), sigma[q], q, flipped)
         };
-        let flipped = some.clone().filter(|_| flips).map(|q| probe(q, true));
-        let probes: Vec<Probe> = some.clone().map(|q| probe(q, false)).chain(flipped).collect();
+        let flipped = batch.clone().filter(|_| flips).map(|q| probe(q, true));
+        let probes: Vec<Probe> = batch.clone().map(|q| probe(q, false)).chain(flipped).collect();
         let sums = match bank.pixels() {
             Pixels::U8(pixels) => sums_of(&Job::new(bank, pixels, &mirrors, &probes)?, &mut scheduler)?,
             Pixels::F32(pixels) => sums_of(&Job::new(bank, pixels, &mirrors, &probes)?, &mut scheduler)?,
@@ -73,9 +73,9 @@ pub(crate) fn composite(
     Ok(denoised)
 }
 
-/// How many queries to hold at once: a multiple of the probes of a work item where memory allows. A query and its mirror
-/// image hold z, sums, results that wait for their merge, and between the passes all energies, lists of candidates or
-/// posteriors.
+/// How many queries to compute together: a multiple of the probes of a work item where memory allows. A query and its
+/// mirror image hold z, sums, results that wait for their merge, and between the passes all energies, lists of
+/// candidates or posteriors.
 fn queries_at_once(bank: &Bank<'_>, components: &Components, sigma: &[f64]) -> usize {
     let is_sparse = |&sigma: &f64| Regime::at(sigma, bank.max_abs()).sparse;
     let lists = if sigma.iter().any(is_sparse) { sparse::MAX_LIST_BYTES } else { 0 };

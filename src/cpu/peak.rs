@@ -1,4 +1,4 @@
-//! The measured peak of the CPU, against which the engine's own speed is judged: fused multiply-adds per second.
+//! The measured peak of the CPU in fused multiply-adds per second, to which the engine's speed is compared.
 
 use std::time::Instant;
 

@@ -1,5 +1,5 @@
-//! `Probe`: one query, or its mirror image, made ready for the kernels, in centred stored units of the bank
-//! (bytes: u - 127.5).
+//! `Probe`: one query, or its mirror image, prepared for the kernels, in centred stored units of the bank (bytes: u -
+//! 127.5).
 
 use ndarray::ArrayView3;
 
@@ -11,7 +11,7 @@ use crate::regime::{Regime, fixed_point_side};
 /// within `f32`.
 const MIN_MAX_ABS: f64 = 1e-18;
 
-/// One query, or its mirror image, ready for the kernels.
+/// One query, or its mirror image, prepared for the kernels.
 #[derive(Debug, Clone)]
 pub(crate) struct Probe {
     /// Centred z, `[channel][row][column]`.
@@ -19,9 +19,9 @@ pub(crate) struct Probe {
     /// What the kernels read: z in the direct form, -2 z in the expanded one, there divided by the fixed-point scale if
     /// there is one.
     pub(crate) values: Vec<f32>,
-    /// The unit of the products -2 z a, where they are summed over windows in fixed point.
+    /// The fixed-point scale of the products -2 z a, where windows are summed in fixed point.
     pub(crate) fixed_point_scale: Option<f32>,
-    /// How energies are summed, and whether the images that carry weight are looked for first.
+    /// How energies are summed, and whether a scan first lists the images that carry weight.
     pub(crate) regime: Regime,
     /// log2(e) / (2 sigma^2) in stored units: energies times this are base-2 logits, sign reversed.
     pub(crate) logit_scale: f64,
@@ -61,13 +61,13 @@ impl Probe {
     }
 }
 
-/// The unit of fixed-point sums of magnitude up to `bound`: the smallest power of two of which the bound has less than
-/// 2^31.
+/// The scale of fixed-point sums of magnitude up to `bound`: the smallest power of two of which `bound` is less than 2^31
+/// units.
 pub(crate) fn fixed_point_scale(bound: f64) -> f32 {
-    // A part in a thousand is left for the rounding of values; far below the smallest unit no energy matters.
-    const ROOM: f64 = 2_147_483_648.0 / 1.001;
+    // A part in a thousand is left for the rounding of values; energies far below the smallest scale do not matter.
+    const MAX_UNITS: f64 = 2_147_483_648.0 / 1.001;
     const SMALLEST: i32 = -100;
-    2.0_f64.powi(((bound / ROOM).log2().ceil() as i32).max(SMALLEST)) as f32
+    2.0_f64.powi(((bound / MAX_UNITS).log2().ceil() as i32).max(SMALLEST)) as f32
 }
 
 /// The largest sum of magnitudes of z `[channel][row][column]` on a window.

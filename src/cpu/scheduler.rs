@@ -1,5 +1,5 @@
-//! `Scheduler`: runs work items in parallel for a fraction of a second, merges their results in order, and asks the
-//! monitor.
+//! `Scheduler`: runs work items in parallel, in rounds of a fraction of a second. After each round it merges the results in
+//! order and calls the monitor.
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -31,14 +31,14 @@ const ROUND: Duration = Duration::from_millis(100);
 /// Most work items whose results wait for their merge at once.
 const MAX_WAITING: usize = 64;
 
-/// Most bytes of results that wait, as far as one work item per thread allows.
+/// Most bytes of results that wait for their merge; one work item per thread may wait in any case.
 const MAX_WAITING_BYTES: usize = 1 << 24;
 
-/// Shards of this many images amortise the start-up cost: every window has to find its shift again, which with 192 images
-/// takes a tenth of the time at side 3.
+/// Shards of this many images amortise the start-up cost: in every shard, every window has to find its shift again, which
+/// takes a tenth of the time at side 3 with shards of 192 images.
 const AMORTISED_IMAGES: usize = 640;
 
-/// Probes per work item. With the full window, where little is done for each probe, as many share an image as memory
+/// Probes per work item. With the full window, where there is little work per pair, as many probes share an image as memory
 /// allows.
 fn probes_per_item(components: &Components, image_len: usize) -> usize {
     match components.kind() {
@@ -56,7 +56,7 @@ pub(crate) struct WorkItem {
     pub(crate) probes: Range<usize>,
 }
 
-/// Runs the work items of one pass after the other, and keeps count for the monitor.
+/// Runs the work items of the passes of a call, and counts the work for the monitor.
 pub(crate) struct Scheduler<'m, 'a> {
     pool: Arc<ThreadPool>,
     monitor: &'m mut Monitor<'a>,
@@ -69,7 +69,8 @@ pub(crate) struct Scheduler<'m, 'a> {
 }
 
 impl<'m, 'a> Scheduler<'m, 'a> {
-    /// A scheduler for `total` work on images of `image_len` values, reported to `monitor`.
+    /// A scheduler for a call on images of `image_len` values; `total` is the number of pairs of probe and image over both
+    /// passes, which `monitor` is told.
     pub(crate) fn new(
         total: u64,
         components: &Components,
@@ -120,10 +121,13 @@ impl<'m, 'a> Scheduler<'m, 'a> {
             self.done += round.iter().map(|item| (item.images.len() * item.probes.len()) as u64).sum::<u64>();
             let mut by_probe: Vec<Vec<R>> = totals.iter().map(|_| Vec::new()).collect();
             for (item, results) in round.iter().zip(results) {
-                by_probe[item.probes.clone()].iter_mut().zip(results).for_each(|(of_probe, one)| of_probe.push(one));
+                by_probe[item.probes.clone()]
+                    .iter_mut()
+                    .zip(results)
+                    .for_each(|(of_probe, result)| of_probe.push(result));
             }
             let merge_all =
-                |(total, of_probe): (&mut T, Vec<R>)| of_probe.into_iter().for_each(|one| merge(total, one));
+                |(total, of_probe): (&mut T, Vec<R>)| of_probe.into_iter().for_each(|result| merge(total, result));
             self.pool.install(|| totals.par_iter_mut().zip(by_probe).for_each(merge_all));
             self.adapt(start.elapsed());
             (self.monitor)(self.done.min(self.total), self.total)?;
@@ -137,14 +141,14 @@ impl<'m, 'a> Scheduler<'m, 'a> {
         self.pool.install(work)
     }
 
-    /// Counts work that turned out not to be needed.
+    /// Counts `work` pairs of probe and image as done that turned out not to be needed.
     pub(crate) fn skip(&mut self, work: usize) -> Result<()> {
         self.done += work as u64;
         (self.monitor)(self.done.min(self.total), self.total)
     }
 
-    /// Sizes the next round by the time of the last one. The order of merging, and so the result, does not depend on where
-    /// rounds end.
+    /// Adapts the length of the next round to the time of the last one. The order of merging, and so the result, does not
+    /// depend on where rounds end.
     fn adapt(&mut self, elapsed: Duration) {
         let threads = self.pool.current_num_threads();
         if elapsed < ROUND / 2 {
@@ -155,7 +159,7 @@ impl<'m, 'a> Scheduler<'m, 'a> {
     }
 }
 
-/// All work items of a job, shard by shard; shards of `amortised` images are long enough.
+/// All work items of a job, shard by shard; shards of `amortised` images amortise the start-up cost.
 pub(crate) fn work_items<P: Pixel>(job: &Job<'_, P>, amortised: usize) -> Vec<WorkItem> {
     let shard = shard_len(job.bank.len(), job.bank.image_len(), amortised);
     let of_shard =
@@ -173,8 +177,9 @@ fn blocks(count: usize, len: usize) -> impl Iterator<Item = Range<usize>> {
     (0..count).step_by(len).map(move |start| start..count.min(start + len))
 }
 
-/// Images per shard: 64 shards to share among threads where these have `amortised` images, at least 16 elsewhere; none so
-/// long that Ctrl-C has to wait. It depends on the bank alone, as the cut into shards decides the bits of the result.
+/// Images per shard: 64 shards, so that threads can share them, if each has at least `amortised` images, else fewer shards,
+/// but at least 16; and no shard so long that Ctrl-C has to wait. The length depends on the bank alone, as the cut into
+/// shards decides the bits of the result.
 fn shard_len(images: usize, image_len: usize, amortised: usize) -> usize {
     const SHARDS: usize = 64;
     const MIN_SHARDS: usize = 16;

@@ -33,8 +33,8 @@ pub(crate) trait PixelLanes<P>: Copy + Send + Sync + 'static {
     /// Writes a pixel's value less the centre of the range to one lane.
     fn set_pixel(&mut self, lane: usize, pixel: P);
 
-    /// Transposes the leading pixels of sixteen images, in blocks, to the lanes from `first` on; returns how many pixels it
-    /// transposed.
+    /// Transposes the leading pixels of sixteen images, in blocks, to sixteen lanes, the first of which is `first`; returns
+    /// how many pixels it transposed.
     fn transpose_blocks(_isa: Isa, _images: &[&[P]; LANES], _first: usize, _places: &mut [Self]) -> usize {
         0
     }
@@ -42,7 +42,7 @@ pub(crate) trait PixelLanes<P>: Copy + Send + Sync + 'static {
 
 /// The memory of the same byte of sixteen images or more.
 pub(crate) trait ByteLanes: PixelLanes<u8> {
-    /// Writes the same pixel of sixteen images to the lanes from `first` on.
+    /// Writes the same pixel of sixteen images to sixteen lanes, the first of which is `first`.
     fn set_16<V: Vector>(&mut self, first: usize, bytes: &[u8; LANES]);
 }
 
@@ -169,7 +169,7 @@ pub(crate) struct Tile<P: Pixel> {
     pub(crate) pixels: Vec<P::Packed>,
     /// Their squares summed over channels, `[row][column][lane]`, once [`Tile::square`] has computed them.
     pub(crate) squares: Vec<F32x16>,
-    /// Those summed over windows too, `[window][lane]`, where energies are summed in fixed point.
+    /// The sums of those squares over windows, `[window][lane]`, where energies are summed in fixed point.
     pub(crate) window_squares: Vec<F32x16>,
     /// Number of lanes that hold an image.
     pub(crate) valid: usize,
@@ -202,8 +202,8 @@ impl<P: Pixel> Tile<P> {
     }
 }
 
-/// Lays the pixels of up to sixteen images, one after the other, side by side in the lanes from `first` on; returns how
-/// many images there are.
+/// Transposes up to sixteen images, which lie one after the other, so that the first of them fills lane `first`;
+/// returns how many images there are.
 pub(crate) fn load<P: Pixel, L: PixelLanes<P>>(isa: Isa, images: &[P], first: usize, places: &mut [L]) -> usize {
     let (image_len, mut count) = (places.len(), 0);
     let mut rows: [&[P]; LANES] = [&[]; LANES];
@@ -215,8 +215,8 @@ pub(crate) fn load<P: Pixel, L: PixelLanes<P>>(isa: Isa, images: &[P], first: us
     count
 }
 
-/// Lays the pixels of up to sixteen rows of the same length side by side in the lanes from `first` on; zeros stand in for
-/// rows that are missing from the first sixteen.
+/// Transposes up to sixteen rows of pixels of the same length, so that the first of them fills lane `first`. Where `first`
+/// is 0, lanes without a row are zero.
 pub(crate) fn transpose<P: Pixel, L: PixelLanes<P>>(isa: Isa, rows: &[&[P]], first: usize, places: &mut [L]) {
     let mut start = 0;
     if let Ok(all) = rows.try_into() {

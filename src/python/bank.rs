@@ -1,4 +1,4 @@
-//! `Bank`: holds a numpy array alive and lends its memory to the engine, without a copy.
+//! `Bank`: keeps a numpy array alive and lends its memory to the engine, without a copy.
 
 use numpy::{PyArray4, PyArrayMethods, PyReadonlyArray4, PyUntypedArray, PyUntypedArrayMethods};
 use pyo3::prelude::*;

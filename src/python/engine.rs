@@ -12,7 +12,7 @@ use crate::engine::Engine as CoreEngine;
 use crate::monitor::Monitor;
 use crate::query::{NoisyImages, Queries};
 
-/// Noisy images in either precision; float64 is rounded only once, in stored units.
+/// Noisy images in either precision; float64 is rounded only once, after conversion to the units of stored pixels.
 #[derive(FromPyObject)]
 enum NoisyArray<'py> {
     #[pyo3(transparent)]
@@ -105,8 +105,8 @@ impl Engine {
         let bank = self.bank.get().view(&images)?;
         let queries = crate::cuda::DeviceQueries { z, z_is_f64, out, out_is_f64, sigma: &sigma };
         monitored(py, progress, |monitor| {
-            // SAFETY: the package takes the addresses from torch tensors, which it holds, on this GPU and on torch's current
-            // stream.
+            // SAFETY: the package takes the addresses from torch tensors, which it holds, on this GPU and on torch's
+            // current stream.
             unsafe { self.core.composite_on_device(&bank, &components.engine, queries, flips, stream, monitor) }
         })
     }

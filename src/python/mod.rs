@@ -49,7 +49,7 @@ fn num_threads() -> PyResult<usize> {
     Ok(crate::threads::num_threads()?)
 }
 
-/// Uses `threads` threads from the next call on.
+/// Sets the number of threads of later calls.
 #[pyfunction]
 fn set_num_threads(threads: usize) -> PyResult<()> {
     Ok(crate::threads::set_num_threads(threads)?)

@@ -1,8 +1,8 @@
-//! Which instruction set kernels run in: detected once, carried along, used by every kernel of a call.
+//! Which instruction set kernels run in: detected once and passed to every kernel of a call.
 //!
 //! [`Isa`] is the token: its values above the portable one are made only after their features were detected. A
 //! [`Kernel`] is written once over [`Vector`]; [`Isa::run`] compiles it for every instruction set and runs the one of the
-//! token. The vector types of the instruction sets are private to this room, so a kernel can get one only from
+//! token. The vector types of the instruction sets are private to this module, so a kernel can get one only from
 //! [`Isa::run`]: code without `unsafe`, in this crate or in another, has no way to run an instruction undetected.
 //!
 //! AVX2 and AVX-512 agree bit for bit; the others have no fused multiply-add, or another power of two, and agree within
@@ -35,8 +35,8 @@ pub(crate) trait Kernel {
     /// What it returns.
     type Output;
 
-    /// Runs with the vectors of one instruction set. Implementations are `#[inline(always)]`, so that they are compiled
-    /// for it, and so is everything they call in a loop.
+    /// Runs with the vectors of one instruction set. Implementations, and everything they call in a loop, are
+    /// `#[inline(always)]`, so that they are compiled for it.
     fn run<V: Vector>(self) -> Self::Output;
 }
 
@@ -63,7 +63,7 @@ impl Isa {
     /// Every instruction set of this CPU, the best last.
     pub(crate) fn available() -> Vec<Self> {
         let mut all = vec![Self(Level::Portable)];
-        // Miri interprets portable code alone.
+        // Miri can interpret portable code only.
         #[cfg(all(target_arch = "x86_64", not(miri)))]
         {
             if is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") {

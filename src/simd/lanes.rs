@@ -18,7 +18,7 @@ impl F32x16 {
         Self([value; LANES])
     }
 
-    /// The values of a slice, one after the other.
+    /// The values of a slice of vectors, one after the other.
     #[must_use]
     pub(crate) fn flat(lanes: &[Self]) -> &[f32] {
         // SAFETY: `F32x16` is sixteen floats and no padding, so that a slice of them is a slice of floats.
@@ -85,14 +85,14 @@ impl Bf16x16 {
     }
 }
 
-/// 128 times what bytes are above the centre of their range, with sign; plain arithmetic that compilers see through.
+/// 128 times the bytes less the centre of their range, with sign; plain arithmetic, which compilers vectorise.
 #[inline(always)]
 #[must_use]
 pub(crate) fn centred_i16(bytes: &[u8; LANES]) -> [u16; LANES] {
     const CENTRE: u16 = 16_320;
-    let mut words = [0; LANES];
+    let mut centred = [0; LANES];
     for i in 0..LANES {
-        words[i] = (u16::from(bytes[i]) << 7).wrapping_sub(CENTRE);
+        centred[i] = (u16::from(bytes[i]) << 7).wrapping_sub(CENTRE);
     }
-    words
+    centred
 }

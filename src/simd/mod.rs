@@ -1,5 +1,5 @@
-//! Sixteen values at once. Kernels are written once over [`Vector`] and run by an [`Isa`]; this room has one implementation
-//! for each instruction set, and all unsafe code of the CPU engine.
+//! Vectors of sixteen values. Kernels are written once over [`Vector`] and run by an [`Isa`]; this module has one
+//! implementation per instruction set, and all unsafe code of the CPU engine.
 //!
 //! Explicit vectors instead of plain loops over arrays: LLVM's loop vectoriser sees a loop over columns of unrolled
 //! lanes, vectorises across columns instead, and fills the loop with shuffles (AVX-512: three times slower than AVX2).
@@ -22,7 +22,7 @@ pub(crate) use vector::{Vector, VectorI32, VectorU16};
 #[cfg(target_arch = "x86_64")]
 pub(crate) use x86::transpose_bytes;
 
-/// Asks for a value that is read soon, where that is possible.
+/// Prefetches a value that will be read soon, where the CPU can.
 #[inline(always)]
 pub(crate) fn prefetch<T>(value: &T) {
     #[cfg(target_arch = "x86_64")]

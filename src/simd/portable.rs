@@ -1,4 +1,4 @@
-//! Vectors as plain arrays: the baseline of every processor, and NEON, which is the baseline of 64-bit ARM.
+//! Vectors as plain arrays: the baseline of every CPU, and NEON, which is the baseline of 64-bit ARM.
 
 use super::{Bf16x16, F32x8, F32x16, I32x16, LANES, U16_LANES, U16x32, Vector, VectorI32, VectorU16};
 
@@ -112,7 +112,7 @@ impl VectorU16 for PortableU16 {
 }
 
 /// The nearest integer, ties to even. Where the CPU has no instruction for it, [`f32::round_ties_even`] is a library call;
-/// adding and subtracting 2^23, from where on all floats are integers, is none.
+/// adding and subtracting 2^23 is none, and floats of that size and more are integers.
 #[inline(always)]
 fn round(value: f32) -> i32 {
     const INTEGERS_FROM: f32 = 8_388_608.0;
@@ -165,9 +165,9 @@ impl<const FMA: bool> Vector for Portable<FMA> {
     }
 
     #[inline(always)]
-    fn load_bf16(halves: &Bf16x16) -> Self {
+    fn load_bf16(packed: &Bf16x16) -> Self {
         let mut out = [0.0; LANES];
-        for (i, word) in halves.0.into_iter().enumerate() {
+        for (i, word) in packed.0.into_iter().enumerate() {
             out[i] = f32::from_bits(word << 16);
             out[i + LANES / 2] = f32::from_bits(word & 0xffff_0000);
         }
@@ -175,8 +175,8 @@ impl<const FMA: bool> Vector for Portable<FMA> {
     }
 
     #[inline(always)]
-    fn store_bf16(self, halves: &mut Bf16x16) {
-        for (i, word) in halves.0.iter_mut().enumerate() {
+    fn store_bf16(self, packed: &mut Bf16x16) {
+        for (i, word) in packed.0.iter_mut().enumerate() {
             *word = self.0[i].to_bits() >> 16 | self.0[i + LANES / 2].to_bits() & 0xffff_0000;
         }
     }
@@ -258,8 +258,8 @@ impl<const FMA: bool> Vector for Portable<FMA> {
     }
 
     /// Splits into integer and fraction in [-1/2, 1/2]; a sixth-degree minimax polynomial gives the fraction's power
-    /// with a relative error below 3e-9, so that rounding dominates. Its terms are paired (Estrin), because in the loops
-    /// that use it the next result waits for the last.
+    /// with a relative error below 3e-9, so that rounding dominates. Its terms are paired (Estrin), because the loops
+    /// that use it wait for each result.
     #[inline(always)]
     fn exp2(self) -> Self {
         // Adding 1.5 * 2^23 leaves the nearest integer in the low mantissa bits.

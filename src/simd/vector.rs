@@ -18,9 +18,9 @@ pub(crate) trait Vector: Copy {
     /// From sixteen bytes, as numbers.
     fn load_bytes(bytes: &[u8; LANES]) -> Self;
     /// From memory, see [`Bf16x16`].
-    fn load_bf16(halves: &Bf16x16) -> Self;
+    fn load_bf16(packed: &Bf16x16) -> Self;
     /// To memory; the values have at most eight significant bits.
-    fn store_bf16(self, halves: &mut Bf16x16);
+    fn store_bf16(self, packed: &mut Bf16x16);
     /// To memory.
     fn store(self, lanes: &mut F32x16);
     /// Adds lanes i and i + 8 to sum i.
@@ -163,11 +163,11 @@ mod tests {
         fn run<V: Vector>(self) -> (Vec<F32x16>, [f32; 6], u32) {
             let Self { a, b, bytes } = self;
             let (x, y) = (V::load(a), V::load(b));
-            let mut halves = Bf16x16::ZERO;
-            V::load_bytes(bytes).sub(V::splat(127.5)).store_bf16(&mut halves);
-            let from_halves = V::load_bf16(&halves);
+            let mut packed = Bf16x16::ZERO;
+            V::load_bytes(bytes).sub(V::splat(127.5)).store_bf16(&mut packed);
+            let unpacked = V::load_bf16(&packed);
             let all =
-                [x.add(y), x.sub(y), x.mul(y), x.min(y), x.max(y), V::load_bytes(bytes), from_halves, V::splat(a.0[3])];
+                [x.add(y), x.sub(y), x.mul(y), x.min(y), x.max(y), V::load_bytes(bytes), unpacked, V::splat(a.0[3])];
             let stored = all.iter().map(|v| {
                 let mut out = F32x16::ZERO;
                 v.store(&mut out);
@@ -226,17 +226,17 @@ mod tests {
             a in proptest::array::uniform32(prop_oneof![any::<i16>(), Just(i16::MIN), Just(i16::MAX), -3_i16..3]),
             b in proptest::array::uniform32(prop_oneof![any::<i16>(), Just(i16::MIN), Just(i16::MAX), -3_i16..3]),
         ) {
-            let words = |op: fn(i32, i32) -> i32| {
+            let signed = |op: fn(i32, i32) -> i32| {
                 U16x32(std::array::from_fn(|i| op(i32::from(a[i]), i32::from(b[i])) as u16))
             };
-            let bare = |op: fn(u16, u16) -> u16| {
+            let unsigned = |op: fn(u16, u16) -> u16| {
                 U16x32(std::array::from_fn(|i| op(a[i].cast_unsigned(), b[i].cast_unsigned())))
             };
             let expected = vec![
-                words(|a, b| (a - b).clamp(-32_768, 32_767)),
-                words(|a, _| (2 * a).clamp(-32_768, 32_767)),
-                words(|a, _| (f64::from(a).powi(2) / 32_768.0 + 0.5).floor() as i32),
-                bare(u16::saturating_add),
+                signed(|a, b| (a - b).clamp(-32_768, 32_767)),
+                signed(|a, _| (2 * a).clamp(-32_768, 32_767)),
+                signed(|a, _| (f64::from(a).powi(2) / 32_768.0 + 0.5).floor() as i32),
+                unsigned(u16::saturating_add),
                 U16x32([a[3].cast_unsigned(); U16_LANES]),
             ];
             let (a, b) = (a.map(i16::cast_unsigned), b.map(i16::cast_unsigned));
@@ -307,10 +307,10 @@ mod tests {
 
     #[test]
     fn bf16_is_set_lane_by_lane() {
-        let mut halves = Bf16x16([!0; LANES / 2]);
-        (0..LANES).for_each(|lane| halves.set(lane, lane as f32 - 7.5));
+        let mut packed = Bf16x16([!0; LANES / 2]);
+        (0..LANES).for_each(|lane| packed.set(lane, lane as f32 - 7.5));
         let mut out = F32x16::ZERO;
-        Portable::<false>::load_bf16(&halves).store(&mut out);
+        Portable::<false>::load_bf16(&packed).store(&mut out);
         assert_eq!(out.0, std::array::from_fn(|lane| lane as f32 - 7.5));
     }
 

@@ -2,8 +2,9 @@
 //!
 //! # Safety
 //!
-//! Methods of [`Avx2`] and [`Avx512`] run instructions that the CPU may lack. These types are private to [`crate::simd`], and
-//! only [`Isa::run`](super::Isa::run) hands them to kernels, for a level whose features were detected. Memory is touched through references of exactly the size that is read or written.
+//! Methods of [`Avx2`] and [`Avx512`] run instructions that the CPU may lack. These types are private to
+//! [`crate::simd`], and only [`Isa::run`](super::Isa::run) hands them to kernels, for a level whose features were
+//! detected. Memory is accessed through references of exactly the size that is read or written.
 
 use std::arch::x86_64::{
     __m128, __m128i, __m256, __m256i, __m512, __m512i, _CMP_LT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32,
@@ -46,7 +47,7 @@ pub(super) struct Avx512I32(__m512i);
 impl Avx2 {
     /// The sum of its two halves.
     #[inline(always)]
-    fn halves(self) -> __m256 {
+    fn sum_of_halves(self) -> __m256 {
         // SAFETY: AVX2 was detected (module header).
         unsafe { _mm256_add_ps(self.0, self.1) }
     }
@@ -55,14 +56,14 @@ impl Avx2 {
 impl Avx512 {
     /// The sum of its two halves.
     #[inline(always)]
-    fn halves(self) -> __m256 {
+    fn sum_of_halves(self) -> __m256 {
         // SAFETY: AVX-512 was detected (module header).
         unsafe { _mm256_add_ps(_mm512_castps512_ps256(self.0), _mm512_extractf32x8_ps::<1>(self.0)) }
     }
 }
 
 #[inline(always)]
-fn halves_of_256(v: __m256) -> __m128 {
+fn sum_of_halves_256(v: __m256) -> __m128 {
     // SAFETY: AVX2 was detected (module header).
     unsafe { _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps::<1>(v)) }
 }
@@ -71,7 +72,7 @@ fn halves_of_256(v: __m256) -> __m128 {
 fn sum_of_256(v: __m256) -> f32 {
     // SAFETY: AVX2 was detected (module header).
     unsafe {
-        let half = halves_of_256(v);
+        let half = sum_of_halves_256(v);
         let pair = _mm_add_ps(half, _mm_movehl_ps(half, half));
         _mm_cvtss_f32(_mm_add_ss(pair, _mm_shuffle_ps::<1>(pair, pair)))
     }
@@ -89,30 +90,30 @@ fn sums_of_256(four: [__m256; 4]) -> [f32; 4] {
         let first = _mm256_shuffle_ps::<0b01_00_01_00>(ab, cd);
         let second = _mm256_shuffle_ps::<0b11_10_11_10>(ab, cd);
         let mut sums = [0.0; 4];
-        _mm_storeu_ps(sums.as_mut_ptr(), halves_of_256(_mm256_add_ps(first, second)));
+        _mm_storeu_ps(sums.as_mut_ptr(), sum_of_halves_256(_mm256_add_ps(first, second)));
         sums
     }
 }
 
-/// The two halves of sixteen values, see [`Bf16x16`].
+/// Lanes 0 to 7 and lanes 8 to 15 of sixteen values, see [`Bf16x16`].
 #[inline(always)]
-fn load_bf16(halves: &Bf16x16) -> (__m256, __m256) {
+fn load_bf16(packed: &Bf16x16) -> (__m256, __m256) {
     // SAFETY: AVX2 was detected (module header); `Bf16x16` is 32 bytes, aligned to 32.
     unsafe {
-        let words = _mm256_load_si256(halves.0.as_ptr().cast());
-        let high = _mm256_and_si256(words, _mm256_set1_epi32(HIGH));
-        (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(words)), _mm256_castsi256_ps(high))
+        let pairs = _mm256_load_si256(packed.0.as_ptr().cast());
+        let high = _mm256_and_si256(pairs, _mm256_set1_epi32(HIGH));
+        (_mm256_castsi256_ps(_mm256_slli_epi32::<16>(pairs)), _mm256_castsi256_ps(high))
     }
 }
 
 /// The inverse of [`load_bf16`].
 #[inline(always)]
-fn store_bf16(low: __m256, high: __m256, halves: &mut Bf16x16) {
+fn store_bf16(low: __m256, high: __m256, packed: &mut Bf16x16) {
     // SAFETY: AVX2 was detected (module header); `Bf16x16` is 32 bytes, aligned to 32.
     unsafe {
         let low = _mm256_srli_epi32::<16>(_mm256_castps_si256(low));
         let high = _mm256_and_si256(_mm256_castps_si256(high), _mm256_set1_epi32(HIGH));
-        _mm256_store_si256(halves.0.as_mut_ptr().cast(), _mm256_or_si256(low, high));
+        _mm256_store_si256(packed.0.as_mut_ptr().cast(), _mm256_or_si256(low, high));
     }
 }
 
@@ -123,9 +124,9 @@ fn add_to(values: __m256, sums: &mut F32x8) {
     unsafe { _mm256_store_ps(at, _mm256_add_ps(_mm256_load_ps(at), values)) }
 }
 
-/// Which bytes of a quarter of [`Bf16x16`] make the bytes of four floats: twice the lower halves, twice the upper ones; the
-/// highest bit stands for zero.
-const HALVES: [u8; 64] = {
+/// The byte shuffle that unpacks [`Bf16x16`], per 128 bits: two quarters take the lower halves of their elements, two the
+/// upper halves. The highest bit stands for a zero byte.
+const UNPACK_BF16: [u8; 64] = {
     let mut bytes = [0x80; 64];
     let mut word = 0;
     while word < 16 {
@@ -290,14 +291,14 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
-    fn load_bf16(halves: &Bf16x16) -> Self {
-        let (low, high) = load_bf16(halves);
+    fn load_bf16(packed: &Bf16x16) -> Self {
+        let (low, high) = load_bf16(packed);
         Self(low, high)
     }
 
     #[inline(always)]
-    fn store_bf16(self, halves: &mut Bf16x16) {
-        store_bf16(self.0, self.1, halves);
+    fn store_bf16(self, packed: &mut Bf16x16) {
+        store_bf16(self.0, self.1, packed);
     }
 
     #[inline(always)]
@@ -312,7 +313,7 @@ impl Vector for Avx2 {
 
     #[inline(always)]
     fn add_to(self, sums: &mut F32x8) {
-        add_to(self.halves(), sums);
+        add_to(self.sum_of_halves(), sums);
     }
 
     #[inline(always)]
@@ -379,12 +380,17 @@ impl Vector for Avx2 {
 
     #[inline(always)]
     fn sum(self) -> f32 {
-        sum_of_256(self.halves())
+        sum_of_256(self.sum_of_halves())
     }
 
     #[inline(always)]
     fn sums(four: [Self; 4]) -> [f32; 4] {
-        sums_of_256([four[0].halves(), four[1].halves(), four[2].halves(), four[3].halves()])
+        sums_of_256([
+            four[0].sum_of_halves(),
+            four[1].sum_of_halves(),
+            four[2].sum_of_halves(),
+            four[3].sum_of_halves(),
+        ])
     }
 
     #[inline(always)]
@@ -422,21 +428,21 @@ impl Vector for Avx512 {
     }
 
     #[inline(always)]
-    fn load_bf16(halves: &Bf16x16) -> Self {
-        // SAFETY: AVX-512 was detected (module header); `Bf16x16` is 32 bytes, aligned to 32, `HALVES` 64 bytes.
+    fn load_bf16(packed: &Bf16x16) -> Self {
+        // SAFETY: AVX-512 was detected (module header); `Bf16x16` is 32 bytes, aligned to 32, `UNPACK_BF16` 64 bytes.
         unsafe {
-            let words = _mm512_broadcast_i64x4(_mm256_load_si256(halves.0.as_ptr().cast()));
-            let halves = _mm512_loadu_si512(HALVES.as_ptr().cast());
-            Self(_mm512_castsi512_ps(_mm512_shuffle_epi8(words, halves)))
+            let pairs = _mm512_broadcast_i64x4(_mm256_load_si256(packed.0.as_ptr().cast()));
+            let unpack = _mm512_loadu_si512(UNPACK_BF16.as_ptr().cast());
+            Self(_mm512_castsi512_ps(_mm512_shuffle_epi8(pairs, unpack)))
         }
     }
 
     #[inline(always)]
-    fn store_bf16(self, halves: &mut Bf16x16) {
+    fn store_bf16(self, packed: &mut Bf16x16) {
         // SAFETY: AVX-512 was detected (module header).
         let high = unsafe { _mm512_extractf32x8_ps::<1>(self.0) };
         // SAFETY: AVX-512 was detected (module header).
-        store_bf16(unsafe { _mm512_castps512_ps256(self.0) }, high, halves);
+        store_bf16(unsafe { _mm512_castps512_ps256(self.0) }, high, packed);
     }
 
     #[inline(always)]
@@ -447,7 +453,7 @@ impl Vector for Avx512 {
 
     #[inline(always)]
     fn add_to(self, sums: &mut F32x8) {
-        add_to(self.halves(), sums);
+        add_to(self.sum_of_halves(), sums);
     }
 
     #[inline(always)]
@@ -500,12 +506,17 @@ impl Vector for Avx512 {
 
     #[inline(always)]
     fn sum(self) -> f32 {
-        sum_of_256(self.halves())
+        sum_of_256(self.sum_of_halves())
     }
 
     #[inline(always)]
     fn sums(four: [Self; 4]) -> [f32; 4] {
-        sums_of_256([four[0].halves(), four[1].halves(), four[2].halves(), four[3].halves()])
+        sums_of_256([
+            four[0].sum_of_halves(),
+            four[1].sum_of_halves(),
+            four[2].sum_of_halves(),
+            four[3].sum_of_halves(),
+        ])
     }
 
     #[inline(always)]
@@ -514,7 +525,7 @@ impl Vector for Avx512 {
     }
 }
 
-/// Rows to columns of a 16 x 16 block of bytes: four scheduler of interleaving rows that lie eight apart.
+/// Rows to columns of a 16 x 16 block of bytes: four rounds of interleaving rows that lie eight apart.
 #[inline(always)]
 pub(crate) fn transpose_bytes(rows: [&[u8; LANES]; LANES], columns: &mut [[u8; LANES]; LANES]) {
     // SAFETY: SSE2 is part of x86-64; 16 unaligned reads and writes of 16 bytes each.

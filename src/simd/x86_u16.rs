@@ -25,7 +25,7 @@ pub(super) struct Avx512U16(__m512i);
 impl Avx2U16 {
     /// How far each number is below `bound`'s, or zero.
     #[inline(always)]
-    fn room_below(self, bound: Self) -> (__m256i, __m256i) {
+    fn distance_below(self, bound: Self) -> (__m256i, __m256i) {
         // SAFETY: AVX2 was detected (module header).
         unsafe { (_mm256_subs_epu16(bound.0, self.0), _mm256_subs_epu16(bound.1, self.1)) }
     }
@@ -84,10 +84,10 @@ impl VectorU16 for Avx2U16 {
     fn below(self, bound: Self) -> u32 {
         // SAFETY: AVX2 was detected (module header).
         unsafe {
-            let (low, high) = self.room_below(bound);
+            let (low, high) = self.distance_below(bound);
             let (low, high) =
                 (_mm256_cmpeq_epi16(low, _mm256_setzero_si256()), _mm256_cmpeq_epi16(high, _mm256_setzero_si256()));
-            // Packing works on halves of registers; the order of quarters is put right.
+            // Packing works on halves of registers, so the order of quarters has to be restored.
             let not_below = _mm256_permute4x64_epi64::<0b11_01_10_00>(_mm256_packs_epi16(low, high));
             !_mm256_movemask_epi8(not_below).cast_unsigned()
         }
@@ -95,11 +95,11 @@ impl VectorU16 for Avx2U16 {
 
     #[inline(always)]
     fn any_below(self, bound: Self) -> bool {
-        let (low, high) = self.room_below(bound);
+        let (low, high) = self.distance_below(bound);
         // SAFETY: AVX2 was detected (module header).
         unsafe {
-            let room = _mm256_or_si256(low, high);
-            _mm256_testz_si256(room, room) == 0
+            let distance = _mm256_or_si256(low, high);
+            _mm256_testz_si256(distance, distance) == 0
         }
     }
 }

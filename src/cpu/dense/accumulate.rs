@@ -8,7 +8,7 @@ use crate::simd::{F32x16, Kernel, Vector};
 pub(crate) type Term<'a, P> = (&'a Tile<P>, &'a [F32x16]);
 
 /// Adds to `sums` `[channel][pixel]`, whose channels have `plane` pixels, every term's coefficient times centred pixel,
-/// over all lanes and terms. The coefficients belong to the pixels from `first` on.
+/// over all lanes and terms. The first coefficient belongs to pixel `first`.
 pub(crate) struct Accumulate<'a, P: Pixel> {
     pub(crate) terms: &'a [Term<'a, P>],
     pub(crate) first: usize,
@@ -22,12 +22,12 @@ impl<P: Pixel> Kernel for Accumulate<'_, P> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self { terms, first, plane, sums } = self;
-        let (twos, rest) = terms.as_chunks::<2>();
-        for two in twos {
-            accumulate_terms::<V, P, 2>(two, first, plane, sums);
+        let (pairs, rest) = terms.as_chunks::<2>();
+        for pair in pairs {
+            accumulate_terms::<V, P, 2>(pair, first, plane, sums);
         }
-        for one in rest {
-            accumulate_terms::<V, P, 1>(std::array::from_ref(one), first, plane, sums);
+        for term in rest {
+            accumulate_terms::<V, P, 1>(std::array::from_ref(term), first, plane, sums);
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::simd::{F32x16, Isa, Kernel, Vector};
 /// From rows of weights of square windows to rows of coefficients, while both are in the first-level cache.
 #[derive(Debug, Default)]
 pub(crate) struct BoxAdjoint {
-    /// The last `side` rows of weights, and the one that leaves.
+    /// The last `side` rows of weights, and the row that leaves.
     ring: Vec<F32x16>,
     /// Which rows of the ring are active: hold any weight.
     active: Vec<bool>,
@@ -48,9 +48,9 @@ impl BoxAdjoint {
         &mut self.ring[self.slot * self.columns..][..self.columns]
     }
 
-    /// Pushes the row of weights in [`BoxAdjoint::next_row`] if it is `active`, else a row of zeros, as below the last row of windows.
-    /// Returns whether the next row of pixels has any weight; if so, `out` holds for each pixel the sum of the weights of
-    /// all windows around it.
+    /// Pushes the row of weights in [`BoxAdjoint::next_row`] if it is `active`, else a row of zeros, as below the last
+    /// row of windows. Returns whether the next row of pixels has any weight; if so, `out` holds for each pixel the sum
+    /// of the weights of all windows around it.
     pub(crate) fn push_row(&mut self, isa: Isa, active: bool, out: &mut [F32x16]) -> bool {
         let (newest, oldest) = (self.slot, if self.slot == self.side { 0 } else { self.slot + 1 });
         let fresh = self.active_until <= self.seen;
@@ -88,7 +88,7 @@ impl BoxAdjoint {
 enum Step {
     /// The row in a slot is the only active one.
     Fresh { newest: usize },
-    /// Live rows enter and leave.
+    /// Active rows enter and leave.
     Slide { newest: Option<usize>, oldest: Option<usize> },
     /// No more rows enter; the sum of all that are left is in a slot.
     Below { suffix: usize },
@@ -191,47 +191,47 @@ fn short<V: Vector, const BEFORE: usize>(rows: &mut BoxAdjoint, out: &mut [F32x1
     let ring = exact_chunks(&rows.ring, rows.columns).zip(&rows.active);
     let mut holding = ring.filter_map(|(row, active)| active.then_some(row));
     let Some(first) = holding.next() else { return };
-    let mut others = [first; BEFORE];
+    let mut rest = [first; BEFORE];
     let mut count = 0;
-    for (other, row) in others.iter_mut().zip(holding) {
-        *other = row;
+    for (slot, row) in rest.iter_mut().zip(holding) {
+        *slot = row;
         count += 1;
     }
     if count == BEFORE {
-        across::<V, BEFORE>(others, first, out);
+        across::<V, BEFORE>(rest, first, out);
     } else {
-        border::<V, BEFORE>(&others[..count], first, out);
+        border::<V, BEFORE>(&rest[..count], first, out);
     }
 }
 
 #[inline(always)]
 fn across<V: Vector, const BEFORE: usize>(rows: [&[F32x16]; BEFORE], first: &[F32x16], out: &mut [F32x16]) {
-    let mut roll = SlidingSum::<V, BEFORE>::start();
+    let mut sliding = SlidingSum::<V, BEFORE>::start();
     let columns = first.len();
-    let mut others: [&[F32x16]; BEFORE] = [&[]; BEFORE];
+    let mut rest: [&[F32x16]; BEFORE] = [&[]; BEFORE];
     for i in 0..BEFORE {
-        others[i] = &rows[i][..columns];
+        rest[i] = &rows[i][..columns];
     }
     let (out, last) = out.split_at_mut(columns);
     for x in (1..columns).step_by(2) {
-        let pair = roll.push_two(down::<V, BEFORE>(first, &others, x - 1), down::<V, BEFORE>(first, &others, x));
+        let pair = sliding.push_two(down::<V, BEFORE>(first, &rest, x - 1), down::<V, BEFORE>(first, &rest, x));
         pair[0].store(&mut out[x - 1]);
         pair[1].store(&mut out[x]);
     }
     if columns % 2 == 1 {
-        roll.push(down::<V, BEFORE>(first, &others, columns - 1)).store(&mut out[columns - 1]);
+        sliding.push(down::<V, BEFORE>(first, &rest, columns - 1)).store(&mut out[columns - 1]);
     }
     for out in last {
-        roll.push(V::splat(0.0)).store(out);
+        sliding.push(V::splat(0.0)).store(out);
     }
 }
 
 /// The sum of rows at column `x`.
 #[inline(always)]
-fn down<V: Vector, const BEFORE: usize>(first: &[F32x16], others: &[&[F32x16]; BEFORE], x: usize) -> V {
+fn down<V: Vector, const BEFORE: usize>(first: &[F32x16], rest: &[&[F32x16]; BEFORE], x: usize) -> V {
     let mut down = V::load(&first[x]);
     for i in 0..BEFORE {
-        down = down.add(V::load(&others[i][x]));
+        down = down.add(V::load(&rest[i][x]));
     }
     down
 }
@@ -239,7 +239,7 @@ fn down<V: Vector, const BEFORE: usize>(first: &[F32x16], others: &[&[F32x16]; B
 /// The same where fewer rows of windows hold a row of pixels: near the border, and where some carry no weight.
 #[inline(always)]
 fn border<V: Vector, const BEFORE: usize>(rows: &[&[F32x16]], first: &[F32x16], out: &mut [F32x16]) {
-    let mut roll = SlidingSum::<V, BEFORE>::start();
+    let mut sliding = SlidingSum::<V, BEFORE>::start();
     for (x, out) in out.iter_mut().enumerate() {
         let mut down = V::splat(0.0);
         if x < first.len() {
@@ -248,13 +248,13 @@ fn border<V: Vector, const BEFORE: usize>(rows: &[&[F32x16]], first: &[F32x16], 
                 down = down.add(V::load(&row[x]));
             }
         }
-        roll.push(down).store(out);
+        sliding.push(down).store(out);
     }
 }
 
-/// Running sums, first down the rows, then across: what enters a window is added, what leaves it taken away. That leaves
-/// behind a rounding error of the image's largest coefficient nearby, which is no more than that of any sum while as many
-/// windows hold a pixel. Towards the last columns and rows they are ever fewer: there sums are taken from the border.
+/// Running sums, first down the rows, then across: what enters a window is added, what leaves it is subtracted. A running
+/// sum keeps the rounding error of the largest coefficient it passed, which is no more than that of any sum while equally
+/// many windows hold each pixel. Towards the last columns and rows ever fewer windows do: there sums start at the border.
 #[inline(always)]
 fn long<V: Vector>(rows: &mut BoxAdjoint, step: Step, out: &mut [F32x16]) {
     let BoxAdjoint { ring, down, side, columns, .. } = rows;
@@ -282,12 +282,12 @@ fn long<V: Vector>(rows: &mut BoxAdjoint, step: Step, out: &mut [F32x16]) {
     }
 }
 
-/// Two rows of a ring, not the same.
+/// Two different rows of a ring.
 #[inline(always)]
-fn two_of(ring: &mut [F32x16], columns: usize, one: usize, other: usize) -> [&mut [F32x16]; 2] {
-    let (upper, lower) = ring.split_at_mut(one.max(other) * columns);
-    let (upper, lower) = (&mut upper[one.min(other) * columns..][..columns], &mut lower[..columns]);
-    if one < other { [upper, lower] } else { [lower, upper] }
+fn two_of(ring: &mut [F32x16], columns: usize, a: usize, b: usize) -> [&mut [F32x16]; 2] {
+    let (upper, lower) = ring.split_at_mut(a.max(b) * columns);
+    let (upper, lower) = (&mut upper[a.min(b) * columns..][..columns], &mut lower[..columns]);
+    if a < b { [upper, lower] } else { [lower, upper] }
 }
 
 #[inline(always)]

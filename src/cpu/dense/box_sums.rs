@@ -1,8 +1,8 @@
 //! Sums of every `side` neighbouring values, along a row and down the rows, as floats without any subtraction.
 //!
 //! Long windows use the block method of van Herk and Gil & Werman: cut the line into blocks of `side`; every window is
-//! the end of one block plus the start of the next, so three additions per window suffice, whatever the side. A running
-//! add-and-subtract would cost two, but its absolute error would be divided by 2 sigma^2 later.
+//! the end of one block plus the start of the next, so three additions per window suffice, whatever the side. A running sum
+//! with a subtraction would cost two, but it keeps its absolute error, which is divided by 2 sigma^2 later.
 
 use crate::simd::{F32x16, Vector};
 
@@ -26,8 +26,8 @@ impl<V: Vector, const BEFORE: usize> SlidingSum<V, BEFORE> {
         sum
     }
 
-    /// Takes the next two values and returns each one's sum with the `BEFORE` values before it; what both sums have in
-    /// common is added once.
+    /// Takes the next two values and returns the sum of each with the `BEFORE` values before it; the terms that both sums
+    /// have in common are added once.
     #[inline(always)]
     pub(crate) fn push_two(&mut self, first: V, second: V) -> [V; 2] {
         let sums = if BEFORE == 0 {
@@ -90,8 +90,8 @@ fn across_block<'a, V: Vector>(
 /// Sums of the last `side` rows, or of all while there are fewer, as rows arrive from the top.
 #[derive(Debug, Default)]
 pub(crate) struct BlockSums {
-    /// The rows of the block being filled, behind them the block tails of the block before, and a row of zeros, the tail
-    /// of nothing.
+    /// `side` rows: those of the current block so far, then the tails of the block before; and a row of zeros, the tail
+    /// where there is no block before.
     ring: Vec<F32x16>,
     /// Sum of the rows of the current block.
     head: Vec<F32x16>,
@@ -100,7 +100,7 @@ pub(crate) struct BlockSums {
     seen: usize,
 }
 
-/// The memory that a row goes to.
+/// The memory that the next row is written to, and what it is added to.
 struct Down<'a> {
     row: &'a mut [F32x16],
     head: &'a mut [F32x16],
@@ -139,7 +139,7 @@ impl BlockSums {
         self.count::<V>();
     }
 
-    /// The memory for as many values of the next row as `out` has, from value `start` on.
+    /// The memory for as many values of the next row as `out` has, the first of which is value `start`.
     #[inline(always)]
     fn down<'a>(&'a mut self, start: usize, out: &'a mut [F32x16]) -> Down<'a> {
         let (columns, slot) = (self.columns, self.seen % self.side);
@@ -189,14 +189,14 @@ mod tests {
         #[test]
         fn values_roll(values in proptest::collection::vec(-8_i8..8, 1..70), alone in 0_usize..4) {
             let values: Vec<f32> = values.iter().map(|&v| f32::from(v)).collect();
-            let mut roll = SlidingSum::<Portable<false>, 2>::start();
+            let mut sliding = SlidingSum::<Portable<false>, 2>::start();
             let mut sums = Vec::new();
             let (some, twos) = values.split_at(alone.min(values.len()));
-            sums.extend(some.iter().map(|&v| roll.push(Portable::splat(v))));
+            sums.extend(some.iter().map(|&v| sliding.push(Portable::splat(v))));
             for two in twos.chunks(2) {
                 match *two {
-                    [a, b] => sums.extend(roll.push_two(Portable::splat(a), Portable::splat(b))),
-                    [a] => sums.push(roll.push(Portable::splat(a))),
+                    [a, b] => sums.extend(sliding.push_two(Portable::splat(a), Portable::splat(b))),
+                    [a] => sums.push(sliding.push(Portable::splat(a))),
                     _ => unreachable!("chunks of one or two"),
                 }
             }

@@ -54,8 +54,8 @@ impl SquareEnergies {
         out: &mut [F32x16],
     ) {
         let (_, columns) = components.grid();
-        if let Some(quantum) = probe.fixed_point_scale {
-            self.fixed_point.energies(isa, components, tiles, (&probe.values, quantum), out);
+        if let Some(scale) = probe.fixed_point_scale {
+            self.fixed_point.energies(isa, components, tiles, (&probe.values, scale), out);
         } else {
             let parts = tiles.iter().zip(&mut self.tiles).zip(exact_chunks_mut(out, columns));
             for ((tile, rows), out) in parts {
@@ -66,8 +66,8 @@ impl SquareEnergies {
         tiles.iter().zip(exact_chunks_mut(out, columns)).for_each(|(tile, out)| mark_missing(tile, out));
     }
 
-    /// Sums the squares of a tile over windows, for probes whose energies are summed in fixed point; no pixel lies
-    /// further than `max_abs` from the centre of its range.
+    /// Sums the squares of a tile over windows, for probes whose energies are summed in fixed point; `max_abs` is
+    /// the largest distance of a pixel from the centre of its range.
     pub(crate) fn square<P: Pixel>(
         &mut self,
         isa: Isa,
@@ -93,7 +93,7 @@ impl FloatSums {
     }
 }
 
-/// Writes the energy of every mask to `out`, through doubling tables; otherwise as [`SquareEnergies::next`].
+/// Writes the energy of every mask to `out`, through doubling tables; otherwise as [`SquareEnergies::push_row`].
 pub(crate) fn mask_energies<P: Pixel>(
     isa: Isa,
     components: &Components,
@@ -175,16 +175,16 @@ impl<P: Pixel> Kernel for MaskEnergies<'_, P> {
         let tables = &tables[..runs.levels() * plane];
         for (k, energy) in out[..runs.count()].iter_mut().enumerate() {
             // Two sums, so that one addition need not wait for the other.
-            let (mut sum, mut other) = (V::splat(0.0), V::splat(0.0));
-            let (twos, rest) = runs.pieces(k).as_chunks::<2>();
-            for [a, b] in twos {
-                sum = sum.add(V::load(&tables[a.place as usize]));
-                other = other.add(V::load(&tables[b.place as usize]));
+            let (mut even, mut odd) = (V::splat(0.0), V::splat(0.0));
+            let (pairs, rest) = runs.pieces(k).as_chunks::<2>();
+            for [a, b] in pairs {
+                even = even.add(V::load(&tables[a.place as usize]));
+                odd = odd.add(V::load(&tables[b.place as usize]));
             }
             for a in rest {
-                sum = sum.add(V::load(&tables[a.place as usize]));
+                even = even.add(V::load(&tables[a.place as usize]));
             }
-            sum.add(other).store(energy);
+            even.add(odd).store(energy);
         }
     }
 }
@@ -198,33 +198,34 @@ fn square_of<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize>(
     shape: ImageShape,
     out: &mut [F32x16],
 ) {
-    let errors = Residuals::<P, FORM, CHANNELS>::of_row(tile, &probe.values, shape, rows.seen);
+    let residuals = Residuals::<P, FORM, CHANNELS>::of_row(tile, &probe.values, shape, rows.seen);
     match rows.side {
-        1 => short::<V, P, FORM, CHANNELS, 0>(rows, &errors, out),
-        2 => short::<V, P, FORM, CHANNELS, 1>(rows, &errors, out),
-        3 => short::<V, P, FORM, CHANNELS, 2>(rows, &errors, out),
-        MAX_SHORT_SIDE => short::<V, P, FORM, CHANNELS, 3>(rows, &errors, out),
-        _ => long::<V, P, FORM, CHANNELS>(rows, &errors, out),
+        1 => short::<V, P, FORM, CHANNELS, 0>(rows, &residuals, out),
+        2 => short::<V, P, FORM, CHANNELS, 1>(rows, &residuals, out),
+        3 => short::<V, P, FORM, CHANNELS, 2>(rows, &residuals, out),
+        MAX_SHORT_SIDE => short::<V, P, FORM, CHANNELS, 3>(rows, &residuals, out),
+        _ => long::<V, P, FORM, CHANNELS>(rows, &residuals, out),
     }
 }
 
-/// Windows of `BEFORE + 1` pixels per side: values are simply added, across in registers, down from the last rows of sums.
+/// Windows of `BEFORE + 1` pixels per side: values are added one by one, across in registers, down from the last rows
+/// of sums.
 #[inline(always)]
 fn short<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize, const BEFORE: usize>(
     rows: &mut FloatSums,
-    errors: &Residuals<'_, P, FORM, CHANNELS>,
+    residuals: &Residuals<'_, P, FORM, CHANNELS>,
     out: &mut [F32x16],
 ) {
-    let mut roll = SlidingSum::<V, BEFORE>::start();
+    let mut sliding = SlidingSum::<V, BEFORE>::start();
     for x in 0..BEFORE {
-        roll.skip(errors.at(x));
+        sliding.skip(residuals.at(x));
     }
-    let columns = errors.width - BEFORE;
-    let errors = errors.part(BEFORE, columns);
+    let columns = residuals.width - BEFORE;
+    let residuals = residuals.part(BEFORE, columns);
     if rows.seen < BEFORE {
         let sums = &mut rows.rows[rows.seen * columns..][..columns];
         for x in 0..columns {
-            roll.push(errors.at(x)).store(&mut sums[x]);
+            sliding.push(residuals.at(x)).store(&mut sums[x]);
         }
         return;
     }
@@ -239,14 +240,14 @@ fn short<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize, const BEFOR
     }
     let out = &mut out[..columns];
     for x in (1..columns).step_by(2) {
-        let pair = roll.push_two(errors.at(x - 1), errors.at(x));
+        let pair = sliding.push_two(residuals.at(x - 1), residuals.at(x));
         for (across, x) in pair.into_iter().zip([x - 1, x]) {
             down::<V, BEFORE>(across, &mut above, &mut out[x], x);
         }
     }
     if columns % 2 == 1 {
         let x = columns - 1;
-        down::<V, BEFORE>(roll.push(errors.at(x)), &mut above, &mut out[x], x);
+        down::<V, BEFORE>(sliding.push(residuals.at(x)), &mut above, &mut out[x], x);
     }
 }
 
@@ -266,11 +267,11 @@ fn down<V: Vector, const BEFORE: usize>(across: V, above: &mut [&mut [F32x16]; B
 #[inline(always)]
 fn long<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize>(
     rows: &mut FloatSums,
-    errors: &Residuals<'_, P, FORM, CHANNELS>,
+    residuals: &Residuals<'_, P, FORM, CHANNELS>,
     out: &mut [F32x16],
 ) {
     // `push_across` reads one value more than the row has.
-    let (row, tails) = rows.rows.split_at_mut(errors.width + 1);
-    errors.write::<V>(row);
+    let (row, tails) = rows.rows.split_at_mut(residuals.width + 1);
+    residuals.write::<V>(row);
     rows.sums.push_across::<V>(row, tails, out);
 }

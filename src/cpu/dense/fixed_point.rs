@@ -1,9 +1,10 @@
 //! Sums over square windows in fixed point.
 //!
 //! Values are rounded to multiples of a scale, the smallest power of two of which the largest window sum has less than
-//! 2^31. Sums of integers are exact, so a window may slide: what enters is added, what leaves is subtracted, two additions
-//! per direction whatever the side. Floats would keep the rounding error of every value that ever entered. The rounding of
-//! the values costs nothing: it is below the spacing of floats of the size of a window's sum (docs/accuracy.md).
+//! 2^31. Sums of integers are exact, so windows may slide: what enters is added and what leaves is subtracted, two
+//! additions per direction whatever the side. Sliding sums of floats would keep the rounding error of every value that
+//! ever entered. Rounding the values loses nothing: it is finer than the spacing of floats of the size of a window's
+//! sum (docs/accuracy.md).
 
 use super::residuals::{ImageShape, PRODUCTS, Residuals, SQUARES};
 use crate::components::Components;
@@ -15,7 +16,7 @@ use crate::simd::{F32x16, I32x16, Isa, Kernel, Vector, VectorI32};
 /// Window sums of tiles, as rows of values arrive from the top.
 #[derive(Debug, Default)]
 pub(crate) struct FixedPointSums {
-    /// The last `side` rows of values, `[row][column][tile]`; the next one takes the place of the oldest.
+    /// The last `side` rows of values, `[row][column][tile]`; the next row overwrites the oldest.
     ring: Vec<I32x16>,
     /// Sums down the last `side` rows, `[column][tile]`, after a column of zeros.
     down: Vec<I32x16>,
@@ -36,8 +37,9 @@ impl FixedPointSums {
         self.down[..tiles].fill(I32x16::ZERO);
     }
 
-    /// Takes the next row of pixels of one or two tiles and of the values of a probe. If a row of windows ends there, writes
-    /// to `out` `[tile][window]` their energies: `scale` times the sums of products, plus the tile's sums of squares.
+    /// Takes the next row of pixels of one or two tiles and of the values of a probe. If a row of windows ends there,
+    /// writes to `out` `[tile][window]` their energies: `scale` times the sums of products, plus the tile's sums of
+    /// squares.
     pub(crate) fn energies<P: Pixel>(
         &mut self,
         isa: Isa,
@@ -51,7 +53,8 @@ impl FixedPointSums {
         self.advance();
     }
 
-    /// Sums the squares of a tile over windows; no pixel lies further than `max_abs` from the centre of its range.
+    /// Sums the squares of a tile over windows; `max_abs` is the largest distance of a pixel from the centre of its
+    /// range.
     pub(crate) fn square<P: Pixel>(
         &mut self,
         isa: Isa,
@@ -69,7 +72,7 @@ impl FixedPointSums {
         }
     }
 
-    /// Moves on to the next row.
+    /// Advances to the next row.
     fn advance(&mut self) {
         self.seen += 1;
         self.slot = if self.slot + 1 == self.side { 0 } else { self.slot + 1 };
@@ -80,7 +83,7 @@ impl FixedPointSums {
         (self.seen + 1).checked_sub(self.side)
     }
 
-    /// Adds the next row of values to the sums down, and takes away the one that leaves.
+    /// Adds the next row of values to the sums down, and subtracts the one that leaves.
     #[inline(always)]
     fn push_row<V: Vector, const T: usize>(&mut self, values: &impl Values<T>) {
         if self.seen == 0 {
@@ -197,14 +200,14 @@ impl<P: Pixel> Kernel for EnergyRow<'_, P> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self { sums, shape, tiles, values, scale, out } = self;
-        let (twos, ones) = tiles.as_chunks::<2>();
-        match (twos, ones, shape.channels) {
-            ([two], [], 1) => energies_of::<V, P, 1, 2>(sums, shape, two, values, scale, out),
-            ([two], [], 3) => energies_of::<V, P, 3, 2>(sums, shape, two, values, scale, out),
-            ([two], [], _) => energies_of::<V, P, 0, 2>(sums, shape, two, values, scale, out),
-            ([], [one], 1) => energies_of::<V, P, 1, 1>(sums, shape, std::array::from_ref(one), values, scale, out),
-            ([], [one], 3) => energies_of::<V, P, 3, 1>(sums, shape, std::array::from_ref(one), values, scale, out),
-            ([], [one], _) => energies_of::<V, P, 0, 1>(sums, shape, std::array::from_ref(one), values, scale, out),
+        let (pairs, singles) = tiles.as_chunks::<2>();
+        match (pairs, singles, shape.channels) {
+            ([pair], [], 1) => energies_of::<V, P, 1, 2>(sums, shape, pair, values, scale, out),
+            ([pair], [], 3) => energies_of::<V, P, 3, 2>(sums, shape, pair, values, scale, out),
+            ([pair], [], _) => energies_of::<V, P, 0, 2>(sums, shape, pair, values, scale, out),
+            ([], [tile], 1) => energies_of::<V, P, 1, 1>(sums, shape, std::array::from_ref(tile), values, scale, out),
+            ([], [tile], 3) => energies_of::<V, P, 3, 1>(sums, shape, std::array::from_ref(tile), values, scale, out),
+            ([], [tile], _) => energies_of::<V, P, 0, 1>(sums, shape, std::array::from_ref(tile), values, scale, out),
             _ => unreachable!("groups have one or two tiles"),
         }
     }

@@ -10,8 +10,8 @@ use crate::cpu::tile::{Pixel, Tile};
 use crate::regime::fixed_point_side;
 use crate::simd::{F32x16, LANES};
 
-/// Tiles per group. Lanes are summed over the tiles of a group before the costly sum across lanes, but the rows in use of
-/// all its tiles have to stay in the first-level cache.
+/// Tiles per group. More tiles share each costly sum across lanes, but the rows in use of all of them have to stay in the
+/// first-level cache.
 pub(crate) const TILES: usize = 2;
 
 /// A group of tiles and the energies on it; working space of one thread.
@@ -54,7 +54,7 @@ impl<P: Pixel> Group<P> {
         }
     }
 
-    /// Transposes the images from `first` on into tiles, as many as fit and `shard` has.
+    /// Transposes image `first` and those after it into tiles, as many as fit and `shard` has.
     pub(crate) fn load(&mut self, job: &Job<'_, P>, first: usize, shard: &Range<usize>) {
         let image_len = job.bank.image_len();
         let last = shard.end.min(first + Self::IMAGES);
@@ -68,7 +68,7 @@ impl<P: Pixel> Group<P> {
         }
     }
 
-    /// Computes what the expanded form shares among probes: squares of pixels, or their sums over windows.
+    /// Computes what all probes of the expanded form share: squares of pixels, or their sums over windows.
     fn square(&mut self, job: &Job<'_, P>) {
         let (components, [channels, ..], (_, unit)) = (&job.mirrors[0], job.bank.image_shape(), job.bank.scale());
         let tiles = &mut self.tiles[..self.filled];
@@ -88,8 +88,8 @@ impl<P: Pixel> Group<P> {
         &self.tiles[..self.filled]
     }
 
-    /// Computes the energies of a probe and hands them to `consume` block by block: a row of windows at a time where windows
-    /// are squares. The full window has no tiles, see [`crate::cpu::full`].
+    /// Computes the energies of a probe and hands them to `consume` block by block. A block is a row of windows where
+    /// windows are squares, else all windows. The full window has no tiles, see [`crate::cpu::full`].
     pub(crate) fn energies(&mut self, job: &Job<'_, P>, probe: usize, mut consume: impl FnMut(EnergyBlock<'_, P>)) {
         let Self { tiles, filled, energies, squares, tables } = self;
         let (tiles, count) = (&tiles[..*filled], job.windows_at_once());

@@ -8,11 +8,11 @@ use crate::posterior::power_of_two;
 use crate::regime::NEGLIGIBLE_BITS;
 use crate::simd::{F32x8, F32x16, Kernel, Vector};
 
-/// An image better than the shift by this many powers of two moves the shift, so that rows far from the best can be told
-/// by their weights.
+/// An image whose weight relative to the shift exceeds two to this power moves the shift. So the shift stays near the best
+/// image, and rows of windows far from it can be recognised and skipped.
 const RESCALE_BITS: f32 = 8.0;
 
-/// Weights are raised to this power of two, so that no product with them is subnormal.
+/// Smaller weights are raised to two to this power, so that no product with them is subnormal.
 const MIN_EXPONENT: f32 = -100.0;
 
 /// The shift of a window that has seen no image.
@@ -52,16 +52,16 @@ impl OnlineSoftmax {
 }
 
 /// The shift for a least energy: the largest integer up to `logit_scale least`. A float above that product would not do:
-/// images would lie so far above a shift of 2^28 and more that it had to move, and move again.
+/// at shifts of 2^28 and more, images would lie so far above it that it had to move again and again.
 fn shift_of(least: f32, logit_scale: f32) -> f32 {
     let exact = f64::from(least) * f64::from(logit_scale);
     let shift = exact.floor() as f32;
     if f64::from(shift) > exact { shift.next_down() } else { shift }
 }
 
-/// Updates the state with the energies `[tile][window]` of a group of tiles, on `count` windows from `first` on. Rows of
-/// `columns` windows in which no image comes near the best so far are skipped: their weights would not change a float32
-/// sum.
+/// Updates the state with the energies `[tile][window]` of a group of tiles, on `count` windows, the first of which is
+/// window `first`. Rows of `columns` windows in which no image comes near the best so far are skipped: their weights
+/// would not change a float32 sum.
 pub(crate) struct Update<'a> {
     pub(crate) energies: &'a [F32x16],
     pub(crate) count: usize,
@@ -78,10 +78,10 @@ impl Kernel for Update<'_> {
     fn run<V: Vector>(self) {
         let Self { energies, count, first, logit_scale, columns, state } = self;
         let mut tiles = exact_chunks(energies, count);
-        while let Some(one) = tiles.next() {
+        while let Some(tile) = tiles.next() {
             match tiles.next() {
-                Some(other) => update_tiles::<V, 2>([one, other], first, logit_scale, columns, state),
-                None => update_tiles::<V, 1>([one], first, logit_scale, columns, state),
+                Some(next) => update_tiles::<V, 2>([tile, next], first, logit_scale, columns, state),
+                None => update_tiles::<V, 1>([tile], first, logit_scale, columns, state),
             }
         }
     }
@@ -131,7 +131,7 @@ pub(crate) struct Softmax<'a> {
 }
 
 impl Softmax<'_> {
-    /// For the windows from `start` on.
+    /// For `count` windows, the first of which is window `start`.
     #[inline(always)]
     fn part(&self, start: usize, count: usize) -> Self {
         Self { shift: &self.shift[start..][..count], scale: &self.scale[start..][..count], ..*self }
@@ -175,7 +175,7 @@ fn update_tiles<V: Vector, const T: usize>(
     }
 }
 
-/// Sets the shifts of a row of windows, from window `first` on, from the first energies seen.
+/// Sets the shifts of a row of windows, the first of which is window `first`, by the first energies seen.
 #[inline(always)]
 fn start_row<V: Vector, const T: usize>(
     energies: [&[F32x16]; T],
@@ -189,7 +189,7 @@ fn start_row<V: Vector, const T: usize>(
     }
 }
 
-/// `count` windows of every tile, from `start` on.
+/// `count` windows of every tile, the first of which is window `start`.
 #[inline(always)]
 fn part_of<const T: usize>(energies: [&[F32x16]; T], start: usize, count: usize) -> [&[F32x16]; T] {
     let mut part: [&[F32x16]; T] = [&[]; T];
@@ -212,8 +212,9 @@ fn any_near<V: Vector, const T: usize>(energies: [&[F32x16]; T], shift: &[f32], 
     false
 }
 
-/// Adds the weights on a row of windows from window `first` on; stops before the first window whose shift has to move,
-/// because a call inside the loop would evict its constants from their registers. Returns how many windows it added.
+/// Adds the weights on a row of windows, the first of which is window `first`. Stops before a window whose shift has to
+/// move, because a call inside the loop would evict its constants from their registers. Returns how many windows it
+/// added.
 #[inline(always)]
 fn add_weights<V: Vector, const T: usize>(
     energies: [&[F32x16]; T],
@@ -298,7 +299,7 @@ mod tests {
                 }
                 let (shift, sum) = state.sums_over_lanes();
                 let log = f64::from(sum[0]).log2() - f64::from(shift[0]);
-                // The portable set scheduler the product before it subtracts.
+                // The portable instruction set rounds the product before it subtracts.
                 let bound = 1e-6 + 1e-7 * exact.log2().abs();
                 prop_assert!((log - exact.log2()).abs() < bound, "{} against {}", log, exact.log2());
             }

@@ -32,15 +32,15 @@ impl ImageShape {
     }
 }
 
-/// The residuals of the pixels of a row in one of the forms, see [`crate::regime`]; `CHANNELS` is the number of channels, or 0
-/// where it is only known at run time. Rows are cut to one length, so that no access in a loop over columns needs a check
-/// of its bounds.
+/// The residuals of the pixels of a row in one of the forms, see [`crate::regime`]; `CHANNELS` is the number of
+/// channels, or 0 where it is only known at run time. Rows are cut to one length, so that no access in a loop over
+/// columns needs a check of its bounds.
 #[derive(Debug)]
 pub(crate) struct Residuals<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> {
     pixels: [&'a [P::Packed]; CHANNELS],
     values: [&'a [f32]; CHANNELS],
     squares: &'a [F32x16],
-    /// All pixels and values from the row on, where the number of channels is not known.
+    /// All pixels and values starting at this row, where the number of channels is not known.
     rest: (&'a [P::Packed], &'a [f32]),
     plane: usize,
     /// -1, unknown to the compiler: see [`Self::add`].
@@ -79,7 +79,7 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM,
         row
     }
 
-    /// `width` columns of the row, from column `start` on.
+    /// `width` columns of the row, the first of which is column `start`.
     #[inline(always)]
     #[must_use]
     pub(crate) fn part(&self, start: usize, width: usize) -> Self {
@@ -100,13 +100,13 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM,
         part
     }
 
-    /// Writes all of the row.
+    /// Writes the residuals of all columns.
     #[inline(always)]
     pub(crate) fn write<V: Vector>(&self, row: &mut [F32x16]) {
         let row = &mut row[..self.width];
-        let errors = self.part(0, row.len());
+        let residuals = self.part(0, row.len());
         for x in 0..row.len() {
-            errors.at::<V>(x).store(&mut row[x]);
+            residuals.at::<V>(x).store(&mut row[x]);
         }
     }
 
@@ -129,8 +129,8 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM,
         sum
     }
 
-    /// The products of several tiles with the same values at column `x`. Each value is read once, which the compiler does not
-    /// find by itself.
+    /// The products of several tiles with the same values at column `x`. Each value is read once, which the compiler
+    /// does not achieve by itself.
     #[inline(always)]
     pub(crate) fn of_tiles<V: Vector, const T: usize>(tiles: &[Self; T], x: usize) -> [V; T] {
         debug_assert!(FORM == PRODUCTS, "other forms have terms besides the products");
@@ -149,9 +149,9 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM,
         sums
     }
 
-    /// Adds the residual of a channel; `first` says that the sum holds nothing yet but squares. Additions bound the loops of
-    /// the direct form, so differences are formed as `-1 a + z`, the same number, by units that multiply; a compiler that
-    /// knew the factor would turn that back.
+    /// Adds the residual of a channel; `first` says that the sum holds only squares yet. The loops of the direct form are
+    /// bound by additions, so the difference is formed as the multiply-add `-1 a + z`, which is the same number; a compiler
+    /// that knew the factor would turn it back into a subtraction.
     #[inline(always)]
     fn add<V: Vector>(&self, sum: V, first: bool, a: V, z: f32) -> V {
         match FORM {

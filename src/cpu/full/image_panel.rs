@@ -1,9 +1,9 @@
-//! `ImagePanel`: some pixels of sixteen images, one image per lane, for the energies of many probes on the full window. With
-//! the pixel of sixteen images in registers and a value of each probe spread over the lanes, they are a matrix product,
-//! which runs at the peak of the CPU. (Dot products, with pixels in the lanes, stop at two thirds of it.)
+//! `ImagePanel`: some pixels of sixteen images, one image per lane, for the energies of many probes on the full window.
+//! A pixel of sixteen images is in registers, and a value of each probe is broadcast to all lanes: the energies are a
+//! matrix product, which runs at the peak of the CPU. (Dot products, with pixels in the lanes, reach two thirds of it.)
 //!
-//! Sums are those of [`super::single_query`], which has pixels in the lanes: every sixteenth pixel is summed up by itself,
-//! then the sixteen sums are added as a tree. So the bits do not depend on how many probes there are.
+//! The order of additions is that of [`super::single_query`], which has pixels in the lanes: each lane sums every sixteenth
+//! pixel, then the sixteen sums are added as a tree. So the bits do not depend on the number of probes.
 
 use std::ops::Range;
 
@@ -14,7 +14,8 @@ use crate::simd::{F32x16, Isa, Kernel, LANES, Vector};
 const NR_WIDE: usize = 6;
 const NR_NARROW: usize = 4;
 
-/// Values of [`NR_WIDE`] or [`NR_NARROW`] probes of one form, or of fewer and zeros, as the kernel reads them.
+/// Values of [`NR_WIDE`] or [`NR_NARROW`] probes of one form of the energy, as the kernel reads them; zeros fill it up
+/// where there are fewer probes.
 #[derive(Debug)]
 pub(crate) struct QueryPanel {
     /// `[part][lane][vector][probe]`.
@@ -26,7 +27,8 @@ pub(crate) struct QueryPanel {
 }
 
 impl QueryPanel {
-    /// Panels of all `probes`, values `[vector]` and whether their form is the expanded one, cut at `parts`.
+    /// The panels of all `probes`, each given as its values `[vector]` and whether its form is the expanded one, cut at
+    /// `parts`.
     #[must_use]
     pub(crate) fn all(probes: &[(&[F32x16], bool)], parts: &[Range<usize>]) -> Vec<Self> {
         let mut panels = Vec::new();
@@ -101,7 +103,7 @@ impl<P: Pixel> ImagePanel<P> {
         isa.run(ColumnSquares { panel: &mut *self });
     }
 
-    /// Adds to `energies` `[probe]` of all probes the energies of those of a panel.
+    /// Adds the energies of the probes of a panel to `energies` `[probe]`, which has an entry for every probe.
     pub(crate) fn add(&mut self, isa: Isa, queries: &QueryPanel, energies: &mut [F32x16]) {
         let QueryPanel { width, expanded, .. } = *queries;
         let values = &queries.values[self.vectors.start * LANES * width..self.vectors.end * LANES * width];
@@ -184,7 +186,7 @@ fn add_panel<V: Vector, P: Pixel, const Q: usize, const EXPANDED: bool>(
     }
 }
 
-/// The sum of sixteen, in the order of [`Vector::sum`].
+/// The sum of sixteen vectors, in the order of [`Vector::sum`].
 #[inline(always)]
 fn tree<V: Vector>(sums: &mut [F32x16; LANES]) -> V {
     let mut half = LANES / 2;

@@ -1,5 +1,5 @@
-//! The full route: with the full image as the only window there is one weight per image, so energies are few enough to keep,
-//! and pass 2 is a weighted mean.
+//! The full route: with the full image as the only window there is one weight per image, so energies are few enough to
+//! keep, and pass 2 is a weighted mean.
 
 pub(crate) mod image_panel;
 pub(crate) mod pixel_panel;
@@ -21,7 +21,7 @@ use image_panel::{ImagePanel, QueryPanel};
 use pixel_panel::{AddMeans, IMAGES, PixelPanel, vectors};
 use single_query::{AddMean, Energies};
 
-/// From this many probes on, it pays to lay out images in panels.
+/// The fewest probes for which it pays to lay out images in panels.
 const PANEL_FROM: usize = 3;
 
 /// Per probe the weighted sum of centred stored pixels, `[channel, row, column]`. The probes of flipped queries follow all
@@ -112,7 +112,7 @@ fn energies_of<P: Pixel>(
         return values.single.iter().zip(&job.probes[values.probes.clone()]).map(energies_of).collect();
     }
     let mut energies = vec![F32x16::ZERO; item.images.len().div_ceil(LANES) * probes];
-    // The values of a part of all probes stay in the second-level cache while images pass by.
+    // The values of a part of all probes stay in the second-level cache while the images are read.
     for part in PixelPanel::parts(image_len) {
         for (images, energies) in images_at_once(item, LANES).zip(energies.chunks_exact_mut(probes)) {
             panel.load(job.isa, job.images(images), image_len, part.clone());
@@ -122,9 +122,10 @@ fn energies_of<P: Pixel>(
         }
     }
     let of_probe = |probe: usize| {
-        let mut found: Vec<f32> = energies[probe..].iter().step_by(probes).flat_map(|energies| energies.0).collect();
-        found.truncate(item.images.len());
-        found
+        let mut of_images: Vec<f32> =
+            energies[probe..].iter().step_by(probes).flat_map(|energies| energies.0).collect();
+        of_images.truncate(item.images.len());
+        of_images
     };
     (0..probes).map(of_probe).collect()
 }
@@ -140,8 +141,10 @@ fn normalise<P: Pixel>(job: &Job<'_, P>, energies: &mut [Vec<f32>]) {
     let queries = job.probes.iter().filter(|probe| !probe.flipped).count();
     let (forward, flipped) = energies.split_at_mut(queries);
     let mut flipped = flipped.iter_mut();
-    let mut pairs: Vec<[&mut [f32]; 2]> =
-        forward.iter_mut().map(|one| [one.as_mut_slice(), flipped.next().map_or(&mut [], Vec::as_mut_slice)]).collect();
+    let mut pairs: Vec<[&mut [f32]; 2]> = forward
+        .iter_mut()
+        .map(|energies| [energies.as_mut_slice(), flipped.next().map_or(&mut [], Vec::as_mut_slice)])
+        .collect();
     pairs.par_iter_mut().enumerate().for_each(|(i, pair)| {
         let logit_scale = job.probes[i].logit_scale;
         let least = f64::from(pair.iter().flat_map(|energies| energies.iter()).copied().fold(f32::MAX, f32::min));
@@ -178,15 +181,15 @@ fn means_of<P: Pixel>(
         return sums;
     }
     let weights_of = |images: Range<usize>| {
-        // Rows of a panel without an image hold a former one, with weight zero.
-        let mut here = vec![[0.0; IMAGES]; probes];
-        for (here, weights) in here.iter_mut().zip(&weights[item.probes.clone()]) {
-            here[..images.len()].copy_from_slice(&weights[images.clone()]);
+        // Rows of a panel without an image still hold an earlier image, so their weight is zero.
+        let mut of_panel = vec![[0.0; IMAGES]; probes];
+        for (of_panel, weights) in of_panel.iter_mut().zip(&weights[item.probes.clone()]) {
+            of_panel[..images.len()].copy_from_slice(&weights[images.clone()]);
         }
-        here
+        of_panel
     };
     let weights: Vec<_> = images_at_once(item, IMAGES).map(weights_of).collect();
-    // The sums of a part of all probes stay in the second-level cache while panels pass by.
+    // The sums of a part of all probes stay in the second-level cache while the panels are read.
     for part in PixelPanel::parts(image_len) {
         let mut fresh = true;
         for (images, weights) in images_at_once(item, IMAGES).zip(&weights) {

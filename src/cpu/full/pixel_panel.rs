@@ -1,15 +1,16 @@
 //! `PixelPanel`: some pixels of a few images as floats, image by image, for the weighted means of many probes on the full
-//! window. Lanes are pixels, and each pixel is read from the first cache levels, as in a matrix product.
+//! window. Lanes are pixels, and every pixel is read from the caches near the core, as in a matrix product.
 
 use std::ops::Range;
 
 use crate::cpu::tile::Pixel;
 use crate::simd::{F32x16, Isa, Kernel, LANES, Vector};
 
-/// Images per panel: enough for a probe to be read seldom, few enough to stay in the second-level cache.
+/// Images per panel: enough that the sums of a probe are seldom read and written, few enough to stay in the second-level
+/// cache.
 pub(crate) const IMAGES: usize = 32;
 
-/// Rows of images are one vector further apart than they are long, so that they do not compete for the same cache lines.
+/// Rows of images are one vector further apart than they are long, so that they do not fall on the same cache lines.
 const STRIDE: usize = PixelPanel::VECTORS + 1;
 
 /// Probes whose means are computed together.
@@ -91,8 +92,8 @@ impl<P: Pixel> Kernel for Pack<'_, P> {
     }
 }
 
-/// Adds to `sums` `[probe][vector]`, or writes there if they are `fresh`, a panel's images times their weights
-/// `[probe][image]`; what has no image has a weight of zero.
+/// Adds the images of a panel, times their weights `[probe][image]`, to `sums` `[probe][vector]`; with `fresh` it
+/// overwrites the sums. Rows without an image have the weight zero.
 pub(crate) struct AddMeans<'a> {
     pub(crate) panel: &'a PixelPanel,
     pub(crate) weights: &'a [[f32; IMAGES]],
@@ -106,10 +107,10 @@ impl Kernel for AddMeans<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self { panel, weights, fresh, sums } = self;
-        let (sixes, ones) = weights.as_chunks::<PROBES_AT_ONCE>();
-        let (six_sums, one_sums) = sums.as_chunks_mut::<PROBES_AT_ONCE>();
+        let (sixes, singles) = weights.as_chunks::<PROBES_AT_ONCE>();
+        let (six_sums, single_sums) = sums.as_chunks_mut::<PROBES_AT_ONCE>();
         for (six, sums) in sixes.iter().zip(six_sums) {
-            // One image's weights side by side.
+            // The weights of one image for six probes, side by side.
             let mut weights = [[0.0; PROBES_AT_ONCE]; IMAGES];
             for n in 0..IMAGES {
                 for q in 0..PROBES_AT_ONCE {
@@ -129,7 +130,7 @@ impl Kernel for AddMeans<'_> {
                 }
             }
         }
-        for (weights, sums) in ones.iter().zip(one_sums) {
+        for (weights, sums) in singles.iter().zip(single_sums) {
             let sums = &mut sums[panel.vectors.clone()];
             for v in (0..panel.vectors.len()).step_by(VECTORS_AT_ONCE) {
                 let mut lanes = [V::splat(0.0); VECTORS_AT_ONCE];

@@ -1,6 +1,6 @@
 //! The full window for one or two probes: images are read in place, since a panel would be written only to be read once.
 //!
-//! Sums are taken in the order of [`super::image_panel`] and [`super::pixel_panel`], so that the bits do not depend on the
+//! Sums are formed in the order of [`super::image_panel`] and [`super::pixel_panel`], so that the bits do not depend on the
 //! rest of a batch.
 
 use super::pixel_panel::{PixelPanel, padded};
@@ -56,8 +56,8 @@ impl<P: Pixel> Kernel for AddMean<'_, P> {
             let lanes = &mut lanes[..part.len()];
             let (start, end) = (part.start * LANES, image_len.min(part.end * LANES));
             let (fours, rest) = weights.as_chunks::<MEAN_IMAGES>();
-            let (some, last) = images.split_at(fours.len() * MEAN_IMAGES * image_len);
-            for (images, weights) in some.chunks_exact(MEAN_IMAGES * image_len).zip(fours) {
+            let (images_of_fours, last) = images.split_at(fours.len() * MEAN_IMAGES * image_len);
+            for (images, weights) in images_of_fours.chunks_exact(MEAN_IMAGES * image_len).zip(fours) {
                 let mut rows: [&[P]; MEAN_IMAGES] = [&[]; MEAN_IMAGES];
                 for i in 0..MEAN_IMAGES {
                     rows[i] = &images[i * image_len..][start..end];

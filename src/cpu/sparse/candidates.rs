@@ -1,4 +1,4 @@
-//! Candidates: the images that can carry weight on a window, found by scanning energies for values near the least.
+//! Candidates: the images that can carry weight on a window. A scan collects those whose energy is near the least one.
 
 use crate::cpu::chunks::exact_chunks;
 use crate::simd::{F32x16, Kernel, LANES, U16x32, Vector, VectorU16};
@@ -14,22 +14,22 @@ pub(crate) struct Candidate {
     pub(crate) energy: f32,
 }
 
-/// How far a scan's energies may be off: as floats or, with a scale, in fixed point of sixteen bits. An energy E is computed
-/// within `offset + root sqrt(E)`, and the rounding of floats.
+/// How far the energies of a scan may be off: as floats or, with a scale, in fixed point of sixteen bits. An energy E is
+/// computed within `offset + root sqrt(E)`, plus the rounding of floats.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ErrorBound {
-    /// The energy of one unit of fixed point; zero for floats.
+    /// The energy of one fixed-point unit; zero for floats.
     pub(crate) scale: f32,
     /// In the units of energies.
     pub(crate) offset: f32,
     /// In the units of their roots.
     pub(crate) root: f32,
-    /// Energies below this are within those bounds; from here on sums may have saturated.
+    /// Energies below this are within those bounds; larger sums may have saturated.
     pub(crate) saturated_from: f32,
 }
 
 impl ErrorBound {
-    /// That of floats.
+    /// The bound of energies as floats.
     pub(crate) const FLOAT: Self = Self { scale: 0.0, offset: 0.0, root: 0.0, saturated_from: f32::INFINITY };
 
     /// Energies within `margin` of the exact least one are computed below this bound, where the least one computed is
@@ -44,19 +44,19 @@ impl ErrorBound {
         most + offset + root * most.sqrt() + 1e-5 * most
     }
 
-    /// The same bound in units of fixed point.
+    /// The same bound in fixed-point units.
     #[inline(always)]
     fn limit(&self, bound: f32) -> u16 {
         ((bound / self.scale) as u16).saturating_add(1)
     }
 }
 
-/// The least energies seen and the images near them.
+/// The least energy seen per window, and the images near it.
 #[derive(Debug)]
 pub(crate) struct Candidates {
     /// Per window the least energy so far.
     pub(crate) least: Vec<f32>,
-    /// Per window the bound below which energies are collected, also in units of fixed point if there are any.
+    /// Per window the bound below which energies are collected; in `limits` in fixed-point units, if the scan uses those.
     bounds: Vec<f32>,
     limits: Vec<u16>,
     /// How far above the least an energy may lie.
@@ -67,7 +67,7 @@ pub(crate) struct Candidates {
     pub(crate) list: Vec<Candidate>,
     /// No more than this many are collected.
     limit: usize,
-    /// Whether there were too many to merge.
+    /// Whether there were too many candidates, so that the list was dropped.
     pub(crate) given_up: bool,
 }
 
@@ -100,7 +100,7 @@ impl Candidates {
         }
     }
 
-    /// The least energies and what follows from them, without a list.
+    /// A copy of the least energies and bounds, with an empty list.
     #[must_use]
     pub(crate) fn without_list(&self) -> Self {
         let mut copy = Self::new(Vec::new(), self.margin, self.error_bound, self.limit);
@@ -124,16 +124,17 @@ impl Candidates {
         self.bounds.iter().all(|&bound| bound < self.error_bound.saturated_from)
     }
 
-    /// Whether some were not collected, so that the list is of no use.
+    /// Whether some candidates were not collected, so that the list cannot be used.
     #[must_use]
     pub(crate) fn overflowed(&self) -> bool {
         self.list.len() > self.limit
     }
 
-    /// Takes in what the next part of the data holds. A list that overflowed is given up for good, and its memory freed.
+    /// Merges the candidates of the next part of the data. A list that overflowed is dropped for good, and its memory
+    /// freed.
     pub(crate) fn merge(&mut self, other: &Self) {
-        for (least, &theirs) in self.least.iter_mut().zip(&other.least) {
-            *least = least.min(theirs);
+        for (least, &other_least) in self.least.iter_mut().zip(&other.least) {
+            *least = least.min(other_least);
         }
         self.given_up |= other.overflowed() || self.list.len() + other.list.len() > self.limit;
         if self.given_up {
@@ -143,7 +144,7 @@ impl Candidates {
         }
     }
 
-    /// Collects the energies of all images on the full window, the least of which is known.
+    /// Collects the candidates on the full window from the energies of all images, the least of which is known.
     pub(crate) fn collect_full(&mut self, energies: &[f32]) {
         let bound = self.error_bound.bound(self.least[0], self.margin);
         let near = energies.iter().zip(0..).filter(|(energy, _)| **energy < bound);
@@ -151,7 +152,7 @@ impl Candidates {
         self.given_up = self.overflowed();
     }
 
-    /// Drops the candidates that the least energies, as they are now, rule out.
+    /// Drops the candidates that the current least energies rule out.
     pub(crate) fn prune(&mut self) {
         self.refresh_bounds();
         let bounds = &self.bounds;
@@ -161,7 +162,8 @@ impl Candidates {
     /// The images of every window: a counting sort, which keeps their order.
     #[must_use]
     pub(crate) fn by_window(&self) -> ByWindow {
-        // The start of window k is at k + 1 until the window is filled, which moves it to its place.
+        // The start of window k is kept at k + 1 until the window is filled, and has then moved on to the start of
+        // window k + 1.
         let mut starts = vec![0; self.least.len() + 2];
         for candidate in &self.list {
             starts[candidate.window as usize + 2] += 1;
@@ -187,14 +189,14 @@ impl ByWindow {
     }
 }
 
-/// Collects candidates from the energies `[tile][window]` of a group of tiles on a run of windows.
+/// Collects candidates from the energies `[tile][window]` of a group of tiles on consecutive windows.
 pub(crate) struct Collect<'a> {
     pub(crate) energies: &'a [F32x16],
     /// Number of windows.
     pub(crate) count: usize,
     pub(crate) first_window: usize,
     pub(crate) first_image: usize,
-    pub(crate) found: &'a mut Candidates,
+    pub(crate) candidates: &'a mut Candidates,
 }
 
 impl Kernel for Collect<'_> {
@@ -202,12 +204,12 @@ impl Kernel for Collect<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { energies, count, first_window, first_image, found } = self;
+        let Self { energies, count, first_window, first_image, candidates } = self;
         let (mut tiles, mut first) = (exact_chunks(energies, count), first_image);
-        while let Some(one) = tiles.next() {
+        while let Some(tile) = tiles.next() {
             match tiles.next() {
-                Some(other) => collect_tiles::<V, 2>([one, other], first_window, first, found),
-                None => collect_tiles::<V, 1>([one], first_window, first, found),
+                Some(next) => collect_tiles::<V, 2>([tile, next], first_window, first, candidates),
+                None => collect_tiles::<V, 1>([tile], first_window, first, candidates),
             }
             first += 2 * LANES;
         }
@@ -219,9 +221,9 @@ fn collect_tiles<V: Vector, const T: usize>(
     energies: [&[F32x16]; T],
     start: usize,
     first: usize,
-    found: &mut Candidates,
+    candidates: &mut Candidates,
 ) {
-    let Candidates { least, bounds, margin, error_bound, list, limit, .. } = found;
+    let Candidates { least, bounds, margin, error_bound, list, limit, .. } = candidates;
     let count = energies[0].len();
     let (bounds, least) = (&mut bounds[start..][..count], &mut least[start..][..count]);
     for k in 0..count {
@@ -248,8 +250,8 @@ fn collect_tiles<V: Vector, const T: usize>(
     }
 }
 
-/// Windows that are tested before any of them is looked at closely.
-const AT_ONCE: usize = 64;
+/// Windows that are tested before the candidates of any of them are collected.
+const WINDOWS_PER_TEST: usize = 64;
 
 /// The same for energies in fixed point on a row of windows.
 pub(crate) struct CollectFixedPoint<'a> {
@@ -257,7 +259,7 @@ pub(crate) struct CollectFixedPoint<'a> {
     pub(crate) energies: &'a [U16x32],
     pub(crate) first_window: usize,
     pub(crate) first_image: usize,
-    pub(crate) found: &'a mut Candidates,
+    pub(crate) candidates: &'a mut Candidates,
 }
 
 impl Kernel for CollectFixedPoint<'_> {
@@ -265,19 +267,20 @@ impl Kernel for CollectFixedPoint<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { energies, first_window, first_image, found } = self;
-        let mut near = [0; AT_ONCE];
-        for (i, some) in energies.chunks(AT_ONCE).enumerate() {
-            let start = first_window + i * AT_ONCE;
-            let limits = &found.limits[start..][..some.len()];
-            // Few windows have a candidate, and any may: they are noted without a branch, which would be mispredicted often.
+        let Self { energies, first_window, first_image, candidates } = self;
+        let mut near = [0; WINDOWS_PER_TEST];
+        for (i, windows) in energies.chunks(WINDOWS_PER_TEST).enumerate() {
+            let start = first_window + i * WINDOWS_PER_TEST;
+            let limits = &candidates.limits[start..][..windows.len()];
+            // Few windows have a candidate, and which ones is unpredictable: they are noted without a branch, which
+            // would often be mispredicted.
             let mut count = 0;
-            for k in 0..some.len() {
-                near[count % AT_ONCE] = k;
-                count += usize::from(V::U16::load(&some[k]).any_below(V::U16::splat(limits[k])));
+            for k in 0..windows.len() {
+                near[count % WINDOWS_PER_TEST] = k;
+                count += usize::from(V::U16::load(&windows[k]).any_below(V::U16::splat(limits[k])));
             }
             for &k in &near[..count] {
-                collect_window::<V>(&some[k], start + k, first_image, found);
+                collect_window::<V>(&windows[k], start + k, first_image, candidates);
             }
         }
     }
@@ -285,8 +288,8 @@ impl Kernel for CollectFixedPoint<'_> {
 
 /// Collects the candidates on window `k`.
 #[inline(always)]
-fn collect_window<V: Vector>(energies: &U16x32, k: usize, first: usize, found: &mut Candidates) {
-    let Candidates { least, bounds, limits, margin, error_bound, list, limit, .. } = found;
+fn collect_window<V: Vector>(energies: &U16x32, k: usize, first: usize, candidates: &mut Candidates) {
+    let Candidates { least, bounds, limits, margin, error_bound, list, limit, .. } = candidates;
     let near = V::U16::load(energies);
     if near.any_below(V::U16::splat((least[k] / error_bound.scale) as u16)) {
         least[k] = error_bound.scale * f32::from(near.least());
@@ -317,17 +320,17 @@ mod tests {
             // Two groups of two tiles, two windows: [group][tile][window][lane].
             let lanes: Vec<F32x16> = values.chunks_exact(LANES).map(|v| F32x16(v.try_into().unwrap())).collect();
             for isa in Isa::available() {
-                let mut found = Candidates::new(vec![f32::MAX; 2], margin, ErrorBound::FLOAT, 1000);
+                let mut candidates = Candidates::new(vec![f32::MAX; 2], margin, ErrorBound::FLOAT, 1000);
                 for (group, energies) in lanes.chunks_exact(4).enumerate() {
-                    let (first_image, found) = (group * 2 * LANES, &mut found);
-                    isa.run(Collect { energies, count: 2, first_window: 0, first_image, found });
+                    let (first_image, candidates) = (group * 2 * LANES, &mut candidates);
+                    isa.run(Collect { energies, count: 2, first_window: 0, first_image, candidates });
                 }
-                found.prune();
-                let by_window = found.by_window();
+                candidates.prune();
+                let by_window = candidates.by_window();
                 for window in 0..2 {
                     let energy = |image: usize| lanes[image / LANES * 2 + window].0[image % LANES];
                     let least = (0..4 * LANES).map(energy).fold(f32::MAX, f32::min);
-                    prop_assert_eq!(found.least[window], least);
+                    prop_assert_eq!(candidates.least[window], least);
                     let bound = ErrorBound::FLOAT.bound(least, margin);
                     let expected: Vec<usize> = (0..4 * LANES).filter(|&i| energy(i) < bound).collect();
                     let images: Vec<usize> = by_window.of(window).iter().map(|&(image, _)| image as usize).collect();
@@ -353,19 +356,19 @@ mod tests {
             };
             let least = exact.iter().copied().fold(f32::MAX, f32::min);
             for isa in Isa::available() {
-                let mut found = Candidates::new(vec![f32::MAX], margin, error_bound, 1000);
+                let mut candidates = Candidates::new(vec![f32::MAX], margin, error_bound, 1000);
                 for tile in 0..2 {
                     let energies = U16x32(std::array::from_fn(|lane| read(tile * U16_LANES + lane)));
                     let (energies, first_image) = (&[energies], tile * U16_LANES);
-                    isa.run(CollectFixedPoint { energies, first_window: 0, first_image, found: &mut found });
+                    isa.run(CollectFixedPoint { energies, first_window: 0, first_image, candidates: &mut candidates });
                 }
-                found.prune();
-                let by_window = found.by_window();
+                candidates.prune();
+                let by_window = candidates.by_window();
                 let images: Vec<usize> = by_window.of(0).iter().map(|&(image, _)| image as usize).collect();
                 prop_assert!(images.is_sorted());
                 let missed = (0..2 * U16_LANES).find(|&i| exact[i] <= least + margin && !images.contains(&i));
-                prop_assert!(missed.is_none() || !found.did_not_saturate(), "{:?} of {:?}", missed, images);
-                let (low, high) = (found.least[0], (0..2 * U16_LANES).map(read).min().unwrap());
+                prop_assert!(missed.is_none() || !candidates.did_not_saturate(), "{:?} of {:?}", missed, images);
+                let (low, high) = (candidates.least[0], (0..2 * U16_LANES).map(read).min().unwrap());
                 prop_assert_eq!(low, scale * f32::from(high));
             }
         }
@@ -373,10 +376,16 @@ mod tests {
 
     #[test]
     fn a_full_list_says_so() {
-        let mut found = Candidates::new(vec![f32::MAX], 1.0, ErrorBound::FLOAT, 10);
+        let mut candidates = Candidates::new(vec![f32::MAX], 1.0, ErrorBound::FLOAT, 10);
         let energies = &[F32x16::ZERO; 2];
-        Isa::best().unwrap().run(Collect { energies, count: 1, first_window: 0, first_image: 0, found: &mut found });
-        assert!(found.overflowed());
-        assert_eq!(found.list.len(), 11);
+        Isa::best().unwrap().run(Collect {
+            energies,
+            count: 1,
+            first_window: 0,
+            first_image: 0,
+            candidates: &mut candidates,
+        });
+        assert!(candidates.overflowed());
+        assert_eq!(candidates.list.len(), 11);
     }
 }

@@ -1,8 +1,9 @@
 //! The scan of bytes in fixed point: energies on short square windows in sixteen bits, thirty-two images at once.
 //!
-//! The scan only has to tell which images *may* carry weight; those are weighed exactly later. So residuals of pixels are
-//! formed in units of 1/128 (or less, after doubling), their squares in the scale that leaves room for the energies that
-//! matter, each rounded; sums that do not fit saturate. An energy E is computed within `offset + root sqrt(E)`, where
+//! The scan only has to tell which images *may* carry weight; those are weighed exactly later. So residuals of pixels
+//! are formed in units of 1/128 (or less, after doubling) and their squares in units of a scale in which the energies
+//! that matter fit; each is rounded, and sums that do not fit saturate. An energy E is computed within `offset + root
+//! sqrt(E)`, where
 //!
 //! - `offset = n (scale / 2 + d^2)` for n values per window: squares are rounded to the scale, z by at most d = 1/256;
 //! - `root = 2 d sqrt(n)`, by Cauchy and Schwarz from `(a - z)^2` against `(a - z - d)^2`,
@@ -43,8 +44,8 @@ pub(crate) struct FixedPointProbe {
 }
 
 impl FixedPointProbe {
-    /// For windows of `pixels` values, where images within `margin` of the best matter. There is none where a value of z does
-    /// not fit.
+    /// For windows of `pixels` values, where images within `margin` of the best matter. None if a value of z does not fit
+    /// sixteen bits.
     #[must_use]
     pub(crate) fn new(probe: &Probe, pixels: usize, margin: f32) -> Option<Self> {
         const FINE_ENOUGH: f64 = 16.0;
@@ -91,8 +92,8 @@ impl FixedPointTile {
         }
     }
 
-    /// Computes the energies of a probe and hands them to `take` row by row, with the row's first window. F32x16 without an
-    /// image get the largest number.
+    /// Computes the energies of a probe and hands them to `consume` row by row, with the first window of the row. Lanes
+    /// without an image get the largest number.
     pub(crate) fn energies(
         &mut self,
         isa: Isa,
@@ -219,7 +220,7 @@ fn sums_of<V: Vector, const SIDE: usize>(ring: &[U16x32], out: &mut [U16x32]) {
     let columns = out.len();
     let mut rows = exact_chunks(ring, columns + SIDE - 1);
     let rows: [&[U16x32]; SIDE] = std::array::from_fn(|_| rows.next().unwrap_or_default());
-    // The sums down the last columns, each in the place of the one that left: copies from place to place would go through
+    // The sums down the last columns. A new one overwrites the one that leaves: shifting them along would go through
     // memory.
     let mut last = [V::U16::splat(0); SIDE];
     for x in 0..SIDE - 1 {

@@ -1,8 +1,8 @@
 //! The sparse route, for small sigma: a scan finds the few images that carry weight on each window, and only those are
 //! weighed, in `f64`.
 //!
-//! Where too many images carry weight for a list to pay, the query is left to the dense passes. The lists depend on the data
-//! alone, and so does the result.
+//! Where so many images carry weight that a list does not pay, the query is left to the dense or full route. The lists
+//! depend on the data alone, and so does the result.
 
 mod candidates;
 pub(crate) mod fixed_point_scan;
@@ -30,7 +30,7 @@ pub(crate) const MAX_LIST_BYTES: usize = MAX_CANDIDATES * size_of::<Candidate>()
 /// Parts into which the windows of a query are cut, to share them among threads.
 const WINDOW_PARTS: usize = 16;
 
-/// Queries weighed before the monitor is asked again.
+/// Queries weighed between two calls of the monitor.
 const QUERIES_PER_STEP: usize = 8;
 
 /// Pixels of a window's candidates that are gathered at once.
@@ -45,30 +45,30 @@ pub(crate) type Sums = Option<[Array3<f64>; 2]>;
 /// Per query the weighted sums of centred stored pixels of its probe and of its flipped probe, `[channel, row, column]`.
 /// The probes of flipped queries follow all others, in the same order.
 pub(crate) fn sums<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Sums>> {
-    let found = scan::candidates(job, scheduler)?;
+    let candidates = scan::candidates(job, scheduler)?;
     let queries = job.probes.iter().filter(|probe| !probe.flipped).count();
-    let (forward, flipped) = found.split_at(queries);
+    let (forward, flipped) = candidates.split_at(queries);
     let weigh = |query: usize| {
         let sides = [Some(&forward[query]), flipped.get(query)];
-        let pay = sides.into_iter().flatten().all(|found| pays(job, found));
+        let pay = sides.into_iter().flatten().all(|candidates| pays(job, candidates));
         pay.then(|| MirrorPair::new(job, query, queries, sides).sums(job))
     };
     let mut sums = Vec::with_capacity(queries);
     for start in (0..queries).step_by(QUERIES_PER_STEP) {
-        let some = start..queries.min(start + QUERIES_PER_STEP);
-        sums.extend(scheduler.install(|| some.into_par_iter().map(weigh).collect::<Vec<_>>()));
+        let step = start..queries.min(start + QUERIES_PER_STEP);
+        sums.extend(scheduler.install(|| step.into_par_iter().map(weigh).collect::<Vec<_>>()));
         // Where a list was weighed, the second of two passes is not needed.
-        let spared = sums[start..].iter().flatten().count() * job.probes.len() / queries;
-        scheduler.skip(spared * job.bank.len())?;
+        let skipped = sums[start..].iter().flatten().count() * job.probes.len() / queries;
+        scheduler.skip(skipped * job.bank.len())?;
     }
     Ok(sums)
 }
 
 /// Whether weighing the listed images alone, in `f64`, is cheaper than a dense pass over all of them.
-fn pays<P: Pixel>(job: &Job<'_, P>, found: &Candidates) -> bool {
+fn pays<P: Pixel>(job: &Job<'_, P>, candidates: &Candidates) -> bool {
     let components = &job.mirrors[0];
-    let pixels: usize = found.list.iter().map(|candidate| components.pixels(candidate.window as usize)).sum();
-    !found.given_up && pixels <= max_listed_pixels(job.bank.len(), job.plane())
+    let pixels: usize = candidates.list.iter().map(|candidate| components.pixels(candidate.window as usize)).sum();
+    !candidates.given_up && pixels <= max_listed_pixels(job.bank.len(), job.plane())
 }
 
 /// One query, its mirror image if flips count, and the candidates of both.
@@ -82,16 +82,22 @@ struct Side<'a> {
     components: &'a Components,
     least: &'a [f32],
     error_bound: ErrorBound,
-    found: ByWindow,
+    candidates: ByWindow,
 }
 
 impl<'a> MirrorPair<'a> {
     /// Query number `query` of `queries`.
-    fn new<P: Pixel>(job: &Job<'a, P>, query: usize, queries: usize, found: [Option<&'a Candidates>; 2]) -> Self {
+    fn new<P: Pixel>(job: &Job<'a, P>, query: usize, queries: usize, candidates: [Option<&'a Candidates>; 2]) -> Self {
         let side = |side: usize| {
-            let (found, probe) = (found[side]?, &job.probes[query + side * queries]);
-            let (least, error_bound) = (&found.least, found.error_bound);
-            Some(Side { probe, components: job.components_of(probe), least, error_bound, found: found.by_window() })
+            let (candidates, probe) = (candidates[side]?, &job.probes[query + side * queries]);
+            let (least, error_bound) = (&candidates.least, candidates.error_bound);
+            Some(Side {
+                probe,
+                components: job.components_of(probe),
+                least,
+                error_bound,
+                candidates: candidates.by_window(),
+            })
         };
         Self { sides: [side(0), side(1)] }
     }
@@ -129,7 +135,7 @@ impl<'a> MirrorPair<'a> {
     }
 }
 
-/// One side on one window after the other.
+/// Working space that weighs the candidates of one side, window by window.
 struct SideStage<'a, P> {
     side: &'a Side<'a>,
     sums: Array3<f64>,
@@ -150,16 +156,17 @@ impl<'a, P: Pixel> SideStage<'a, P> {
 
     /// Moves to window `k` and computes the distances of its candidates; returns the least.
     fn measure(&mut self, job: &Job<'_, P>, k: usize) -> f64 {
-        let Side { probe, components, least, error_bound, found } = self.side;
+        let Side { probe, components, least, error_bound, candidates } = self.side;
         self.runs.clear();
         self.runs.extend(components.runs(k));
         self.patches.start(job.bank.image_shape()[0] * components.pixels(k));
-        // The images listed for a window are few, so a smaller cut-off still leaves out next to nothing.
-        let found = found.of(k);
-        let bits = job.cutoff.min(TAIL_BITS + (found.len().max(1) as f64).log2());
+        // Few images are listed for a window, so a cut-off at a larger weight still leaves out a negligible part of the
+        // sum.
+        let candidates = candidates.of(k);
+        let bits = job.cutoff.min(TAIL_BITS + (candidates.len().max(1) as f64).log2());
         let bound = error_bound.bound(least[k], (bits / probe.logit_scale) as f32);
         self.images.clear();
-        self.images.extend(found.iter().filter(|(_, energy)| *energy < bound).map(|&(image, _)| image));
+        self.images.extend(candidates.iter().filter(|(_, energy)| *energy < bound).map(|&(image, _)| image));
         self.patches.gather(&probe.z, job.plane(), &self.runs, &mut self.patch);
         self.weights.clear();
         for first in (0..self.images.len()).step_by(self.at_once()) {

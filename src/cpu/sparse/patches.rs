@@ -8,7 +8,7 @@ use crate::simd::{Isa, Kernel, Vector, prefetch};
 /// Independent sums; patches are padded to a multiple of it.
 const BLOCK: usize = 8;
 
-/// Runs up to this length are copied as if they were this long; the excess is overwritten by the next one.
+/// Runs up to this length are copied as if they were this long; the next run overwrites the excess.
 const SHORT_RUN: usize = 4;
 
 /// Gathered pixels of some images, `[image][channel, pixel of the window]`, padded with blank ones.
@@ -27,18 +27,18 @@ impl<P: Pixel> Default for Patches<P> {
 }
 
 impl<P: Pixel> Patches<P> {
-    /// Forgets all patches; the next ones have `len` pixels.
+    /// Removes all patches; the next ones have `len` pixels.
     pub(crate) fn start(&mut self, len: usize) {
         self.pixels.clear();
         (self.len, self.padded) = (len, len.next_multiple_of(BLOCK));
     }
 
-    /// Forgets all patches.
+    /// Removes all patches.
     pub(crate) fn clear(&mut self) {
         self.pixels.clear();
     }
 
-    /// Prefetches the pixels on `runs` of an image that is pushed soon.
+    /// Prefetches the pixels on `runs` of an image that will be pushed soon.
     pub(crate) fn prefetch(image: &[P], plane: usize, runs: &[Range<usize>]) {
         for channel in (0..image.len()).step_by(plane) {
             for run in runs {
@@ -47,7 +47,7 @@ impl<P: Pixel> Patches<P> {
         }
     }
 
-    /// Adds the pixels on `runs` of an image of `plane` pixels a channel.
+    /// Adds the pixels on `runs` of an image of `plane` pixels per channel.
     pub(crate) fn push(&mut self, image: &[P], plane: usize, runs: &[Range<usize>]) {
         let start = self.pixels.len();
         self.pixels.resize(start + self.padded, P::BLANK);
@@ -78,7 +78,8 @@ impl<P: Pixel> Patches<P> {
         isa.run(WeightedSum { weights, patches: &self.pixels, sums });
     }
 
-    /// Values of an image, `[channel][pixel]`, on `runs`, as a patch: padded so that a blank pixel is at no distance.
+    /// The values of an image, `[channel][pixel]`, on `runs`, as a patch; its padding is at distance zero from that of
+    /// images.
     pub(crate) fn gather(&self, image: &[f64], plane: usize, runs: &[Range<usize>], patch: &mut Vec<f64>) {
         patch.clear();
         for channel in image.chunks_exact(plane) {
@@ -102,7 +103,7 @@ impl<P: Pixel> Patches<P> {
     }
 }
 
-// No fused multiply-adds in here: `f64` has digits to buffers, and so all instruction sets agree bit for bit.
+// No fused multiply-adds here: `f64` has digits to spare, and without them all instruction sets agree bit for bit.
 
 struct Distances<'a, P: Pixel> {
     z: &'a [f64],

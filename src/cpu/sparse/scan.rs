@@ -1,8 +1,8 @@
-//! The scan: one dense pass of energies without a single exponential finds, for every probe and window, the images that can
-//! carry weight. Energies are computed in fixed point of sixteen bits where those suffice, else as floats.
+//! The scan: one pass over all energies, without an exponential, lists for every probe and window the images that can carry
+//! weight. Energies are computed in fixed point of sixteen bits where that suffices, else as floats.
 //!
-//! The bound per window is the least energy of the shard so far, and of whole epochs of shards before it; epochs are cut by
-//! the data alone, so the candidates never depend on timing.
+//! The bound of a window follows from the least energy so far in the same shard and in all earlier epochs. The cut into
+//! epochs depends on the data alone, so the candidates never depend on timing.
 
 use std::ops::Range;
 
@@ -22,7 +22,7 @@ use crate::error::Result;
 use crate::regime::{MAX_CANDIDATES, fixed_point_scan_side};
 use crate::simd::U16_LANES;
 
-/// Shards of this many images are long enough for the scan, as the first one is scanned by itself.
+/// The scan is better off with shards as short as this: the first shard is an epoch by itself, and bounds the others.
 const AMORTISED_IMAGES: usize = 64;
 
 /// Finds the candidates of every probe: in fixed point where energies fit sixteen bits, else as floats.
@@ -30,19 +30,19 @@ pub(crate) fn candidates<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'
     if let Kind::Full = job.mirrors[0].kind() {
         return full_candidates(job, scheduler);
     }
-    let mut found: Vec<Option<Candidates>> = job.probes.iter().map(|_| None).collect();
+    let mut candidates: Vec<Option<Candidates>> = job.probes.iter().map(|_| None).collect();
     if let (Some(side), Some(bytes)) = (fixed_point_scan_side(&job.mirrors[0]), P::bytes(job.pixels)) {
         let pixels = side * side * job.bank.image_shape()[0];
         let prepare = |(i, probe)| Some((i, FixedPointProbe::new(probe, pixels, job.margin(probe))?));
         let (fit, probes): (Vec<usize>, Vec<FixedPointProbe>) =
             job.probes.iter().enumerate().filter_map(prepare).unzip();
         let workspace = || FixedPointScan { tile: FixedPointTile::default(), side, bytes, probes: &probes };
-        scan_some(job, scheduler, &fit, |i| probes[i].error_bound, workspace, &mut found)?;
+        scan_probes(job, scheduler, &fit, |i| probes[i].error_bound, workspace, &mut candidates)?;
     }
-    let is_done = |found: &Option<Candidates>| found.as_ref().is_some_and(Candidates::did_not_saturate);
-    let left: Vec<usize> = (0..found.len()).filter(|&i| !is_done(&found[i])).collect();
-    scan_some(job, scheduler, &left, |_| ErrorBound::FLOAT, || Group::new(job), &mut found)?;
-    Ok(found.into_iter().flatten().collect())
+    let is_done = |candidates: &Option<Candidates>| candidates.as_ref().is_some_and(Candidates::did_not_saturate);
+    let left: Vec<usize> = (0..candidates.len()).filter(|&i| !is_done(&candidates[i])).collect();
+    scan_probes(job, scheduler, &left, |_| ErrorBound::FLOAT, || Group::new(job), &mut candidates)?;
+    Ok(candidates.into_iter().flatten().collect())
 }
 
 /// The candidates on the full window: the images near the least energy, of a probe or of its mirror image.
@@ -52,30 +52,30 @@ fn full_candidates<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>
         let least = energies.iter().copied().fold(f32::MAX, f32::min);
         Candidates::new(vec![least], job.margin(probe), ErrorBound::FLOAT, MAX_CANDIDATES)
     };
-    let mut found: Vec<_> = job.probes.iter().zip(&energies).map(start).collect();
-    share_least(job, &mut found);
+    let mut candidates: Vec<_> = job.probes.iter().zip(&energies).map(start).collect();
+    share_least(job, &mut candidates);
     scheduler.install(|| {
-        let pairs = found.par_iter_mut().zip(&energies);
-        pairs.for_each(|(found, energies)| found.collect_full(energies));
+        let pairs = candidates.par_iter_mut().zip(&energies);
+        pairs.for_each(|(candidates, energies)| candidates.collect_full(energies));
     });
-    Ok(found)
+    Ok(candidates)
 }
 
-/// Scans for the probes at some `places`, if any, and puts their candidates to the same places in `found`.
-fn scan_some<P: Pixel, S: Scan<P> + Send>(
+/// Scans for the probes of the given `indices`, if any, and writes their candidates to the same indices of `candidates`.
+fn scan_probes<P: Pixel, S: Scan<P> + Send>(
     job: &Job<'_, P>,
     scheduler: &mut Scheduler<'_, '_>,
-    places: &[usize],
+    indices: &[usize],
     error_bound: impl Fn(usize) -> ErrorBound,
     workspace: impl Fn() -> S + Sync,
-    found: &mut [Option<Candidates>],
+    candidates: &mut [Option<Candidates>],
 ) -> Result<()> {
-    if places.is_empty() {
+    if indices.is_empty() {
         return Ok(());
     }
-    let probes: Vec<Probe> = places.iter().map(|&place| job.probes[place].clone()).collect();
+    let probes: Vec<Probe> = indices.iter().map(|&index| job.probes[index].clone()).collect();
     let scanned = scan(&job.with(&probes), scheduler, error_bound, workspace)?;
-    places.iter().zip(scanned).for_each(|(&place, one)| found[place] = Some(one));
+    indices.iter().zip(scanned).for_each(|(&index, of_probe)| candidates[index] = Some(of_probe));
     Ok(())
 }
 
@@ -88,24 +88,24 @@ fn scan<P: Pixel, S: Scan<P> + Send>(
 ) -> Result<Vec<Candidates>> {
     let count = job.mirrors[0].count();
     let none = |(i, probe)| Candidates::new(vec![f32::MAX; count], job.margin(probe), error_bound(i), MAX_CANDIDATES);
-    let mut found: Vec<_> = job.probes.iter().enumerate().map(none).collect();
+    let mut candidates: Vec<_> = job.probes.iter().enumerate().map(none).collect();
     let buffers = BufferPool::new();
     for epoch in epochs(&work_items(job, AMORTISED_IMAGES)) {
-        let before: Vec<_> = found.iter().map(Candidates::without_list).collect();
+        let before: Vec<_> = candidates.iter().map(Candidates::without_list).collect();
         scheduler.run_items(
             epoch,
-            &mut found,
+            &mut candidates,
             &workspace,
             |item, space| scan_item(job, item, &before, &buffers, space),
-            |found, part| {
-                found.merge(&part);
+            |candidates, part| {
+                candidates.merge(&part);
                 buffers.release(part);
             },
         )?;
-        share_least(job, &mut found);
-        scheduler.install(|| found.par_iter_mut().for_each(Candidates::prune));
+        share_least(job, &mut candidates);
+        scheduler.install(|| candidates.par_iter_mut().for_each(Candidates::prune));
     }
-    Ok(found)
+    Ok(candidates)
 }
 
 /// The candidates of each probe of a work item, given the least energies found `before`.
@@ -118,28 +118,28 @@ fn scan_item<P: Pixel>(
 ) -> Vec<Candidates> {
     let limit = 1024 + 16 * job.mirrors[0].count();
     let start = |before: &Candidates| {
-        let mut found = buffers.acquire(|| before.without_list());
-        found.start_from(before, limit);
-        found
+        let mut candidates = buffers.acquire(|| before.without_list());
+        candidates.start_from(before, limit);
+        candidates
     };
-    let mut found: Vec<_> = before[item.probes.clone()].iter().map(start).collect();
+    let mut candidates: Vec<_> = before[item.probes.clone()].iter().map(start).collect();
     for first in item.images.clone().step_by(space.images_at_once()) {
         space.load(job, first, &item.images);
-        for (probe, found) in item.probes.clone().zip(&mut found) {
-            space.collect(job, probe, first, found);
+        for (probe, candidates) in item.probes.clone().zip(&mut candidates) {
+            space.collect(job, probe, first, candidates);
         }
     }
-    found
+    candidates
 }
 
 /// Working space of a thread that computes the energies of a few images at once.
 trait Scan<P: Pixel> {
     /// How many images.
     fn images_at_once(&self) -> usize;
-    /// Takes the images from `first` on, as many as fit and `shard` has.
+    /// Loads image `first` and those after it, as many as fit and `shard` has.
     fn load(&mut self, job: &Job<'_, P>, first: usize, shard: &Range<usize>);
     /// Collects the candidates of a probe among them.
-    fn collect(&mut self, job: &Job<'_, P>, probe: usize, first_image: usize, found: &mut Candidates);
+    fn collect(&mut self, job: &Job<'_, P>, probe: usize, first_image: usize, candidates: &mut Candidates);
 }
 
 impl<P: Pixel> Scan<P> for Group<P> {
@@ -151,10 +151,10 @@ impl<P: Pixel> Scan<P> for Group<P> {
         self.load(job, first, shard);
     }
 
-    fn collect(&mut self, job: &Job<'_, P>, probe: usize, first_image: usize, found: &mut Candidates) {
+    fn collect(&mut self, job: &Job<'_, P>, probe: usize, first_image: usize, candidates: &mut Candidates) {
         self.energies(job, probe, |block| {
             let (energies, count, first_window) = (block.energies, block.count, block.first);
-            job.isa.run(Collect { energies, count, first_window, first_image, found });
+            job.isa.run(Collect { energies, count, first_window, first_image, candidates });
         });
     }
 }
@@ -165,7 +165,7 @@ struct FixedPointScan<'a> {
     side: usize,
     /// All pixels of the bank.
     bytes: &'a [u8],
-    /// Those of the job.
+    /// The probes of the job, in fixed point.
     probes: &'a [FixedPointProbe],
 }
 
@@ -179,16 +179,16 @@ impl<P: Pixel> Scan<P> for FixedPointScan<'_> {
         self.tile.load(job.isa, &self.bytes[first * image_len..last * image_len], image_len);
     }
 
-    fn collect(&mut self, job: &Job<'_, P>, probe: usize, first_image: usize, found: &mut Candidates) {
+    fn collect(&mut self, job: &Job<'_, P>, probe: usize, first_image: usize, candidates: &mut Candidates) {
         let components = job.components_of(&job.probes[probe]);
         self.tile.energies(job.isa, components, self.side, &self.probes[probe], |first_window, energies| {
-            job.isa.run(CollectFixedPoint { energies, first_window, first_image, found });
+            job.isa.run(CollectFixedPoint { energies, first_window, first_image, candidates });
         });
     }
 }
 
-/// The work items in epochs of shards, each four times as long as the one before: what one epoch finds bounds the search of
-/// the next.
+/// The work items in epochs of shards, each four times as long as the one before: the least energies of one epoch bound the
+/// search of the next.
 fn epochs(items: &[WorkItem]) -> impl Iterator<Item = &[WorkItem]> {
     let blocks = items.iter().take_while(|item| item.images.start == 0).count();
     let mut rest = items;
@@ -202,10 +202,10 @@ fn epochs(items: &[WorkItem]) -> impl Iterator<Item = &[WorkItem]> {
 }
 
 /// A query and its mirror image share every softmax, and so the least energy of every window.
-fn share_least<P: Pixel>(job: &Job<'_, P>, found: &mut [Candidates]) {
+fn share_least<P: Pixel>(job: &Job<'_, P>, candidates: &mut [Candidates]) {
     let windows = &job.mirrors[0];
     let queries = job.probes.iter().filter(|probe| !probe.flipped).count();
-    let (forward, flipped) = found.split_at_mut(queries);
+    let (forward, flipped) = candidates.split_at_mut(queries);
     for (forward, flipped) in forward.iter_mut().zip(flipped) {
         for (k, least) in forward.least.iter_mut().enumerate() {
             let twin = &mut flipped.least[windows.mirror_index(k)];
@@ -237,7 +237,7 @@ mod tests {
         let job = Job::new(&bank, pixels, &mirrors, &probes).unwrap();
         let monitor: &mut crate::monitor::Monitor<'_> = &mut |_, _| Ok(());
         let mut scheduler = Scheduler::new(1, &mirrors[0], 108, monitor).unwrap();
-        candidates(&job, &mut scheduler).unwrap().iter().map(|found| found.error_bound.scale > 0.0).collect()
+        candidates(&job, &mut scheduler).unwrap().iter().map(|candidates| candidates.error_bound.scale > 0.0).collect()
     }
 
     #[test]
