@@ -62,8 +62,8 @@ class _Composite(PosteriorComposite):
         self._windows = {key: windows}
         self._key = key
 
-    def _level(self, sigma: float) -> Hashable:
-        return self._key
+    def _levels(self, sigmas: NDArray[np.float64]) -> list[Hashable]:
+        return [self._key] * len(sigmas)
 
     def _build_windows(self, level: Hashable) -> _core.Components:
         return self._windows[level]
