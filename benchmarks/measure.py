@@ -49,7 +49,7 @@ def operations(side: int, sigma: float, masks: Any = None) -> float:
 
     Counted as the engine does them: errors of every pixel and channel (two operations, one in the expanded form), the
     sums over windows by additions (sides up to 4 directly, longer ones as running sums; for masks one a run's pieces),
-    one power of two a window, and in the second pass the spread and one multiply-add a pixel and channel. Rows of
+    one power of two per window, and in the second pass the spread and one multiply-add per pixel and channel. Rows of
     windows without weight are skipped, so from sigma = .1 down to where images are listed it is an upper bound; below,
     only the first pass is counted, as if it were done in floats (words of sixteen bits take half as many instructions).
     """

@@ -27,7 +27,7 @@ from pspc_rs.progress import Progress, describe
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("--n-samples", "--n", type=click.IntRange(min=2), default=64, help="Noisy images a noise level."),
+    click.option("--n-samples", "--n", type=click.IntRange(min=2), default=64, help="Noisy images per noise level."),
     click.option(
         "--process",
         type=click.Choice(["forward", "reverse"]),
