@@ -65,6 +65,10 @@ def test_every_network_gives_the_published_numbers_inside(test_data: Path, name:
         seen["F"] = seen["model"]
         for one in ("net_in", "c_noise", "F", "emb_in"):
             bound = 2e-5 if name == "ddpmpp_vp" else 5e-6
+            if one == "emb_in" and name.startswith("ncsnpp"):
+                # CPUs differ in the last bit of c_noise, a logarithm; random frequencies of some hundreds magnify it.
+                turns = net.model.get_buffer("map_noise.freqs").abs().max() * seen["c_noise"].abs().max()
+                bound += 2.0**-23 * 2 * np.pi * float(turns)
             assert relative_error(seen[one], numbers[f"{case}/{one}"]) < bound, (case, one)
         if case == "case0":
             check_trace(numbers, {key.removeprefix("model."): output for key, output in seen.items()})
@@ -97,7 +101,11 @@ def test_coefficients(test_data: Path, name: str) -> None:
         for one, found in net.coefficients(sigma)._asdict().items():
             assert found.dtype == dtype
             wanted = numbers[f"{name}/{one}{ending}"]
-            np.testing.assert_allclose(found, wanted, rtol=1e-6 if dtype == torch.float32 else 1e-13, err_msg=one)
+            rtol, atol = (1e-6, 0.0) if dtype == torch.float32 else (1e-13, 0.0)
+            if (name, one, dtype) == ("VPPrecond", "c_noise", torch.float32):
+                # 999 t with t = (root - 0.1) / 19.9: CPUs differ in the last bit of the root, which is near 0.1.
+                atol = 2 * 999 * 2.0**-27 / 19.9
+            np.testing.assert_allclose(found, wanted, rtol=rtol, atol=atol, err_msg=one)
     assert torch.equal(net.round_sigma(tensor(numbers["sigma"])), tensor(numbers[f"{name}/round_sigma"]))
 
 
