@@ -13,7 +13,8 @@ fn errors_of(name: &str, source: &str) -> Vec<String> {
     fs::create_dir_all(crate_folder.join("src")).expect("a folder for the crate");
     let manifest = format!(
         "[package]\nname = \"{name}\"\nversion = \"0.0.0\"\nedition = \"2024\"\n[workspace]\n\
-         [dependencies]\npspc-rs = {{ path = {root:?}, features = [\"stages\"] }}\n"
+         [dependencies]\npspc-rs = {{ path = '{}', features = [\"stages\"] }}\n",
+        root.display()
     );
     fs::write(crate_folder.join("Cargo.toml"), manifest).expect("a manifest");
     fs::copy(root.join("Cargo.lock"), crate_folder.join("Cargo.lock")).expect("the versions of the dependencies");

@@ -170,7 +170,7 @@ mod tests {
             for isa in Isa::available() {
                 // What fresh sums hold does not matter.
                 let mut sums = vec![vec![F32x16::splat(7.0); vectors(image_len)]; probes];
-                let mut single_sums = vec![vec![F32x16::ZERO; vectors(image_len)]];
+                let mut single_sums = [vec![F32x16::ZERO; vectors(image_len)]];
                 let mut panel = PixelPanel::default();
                 for part in PixelPanel::parts(image_len) {
                     panel.load(isa, &bytes, image_len, part);
