@@ -47,11 +47,11 @@ def peak_memory(run: Callable[[], Any]) -> tuple[float, Any]:
 def operations(side: int, sigma: float, masks: Any = None) -> float:
     """Arithmetic operations on single values that both passes take for one pair, a fused multiply-add being one.
 
-    Counted as the engine does them: residuals of every pixel and channel (two operations, one in the expanded form), the
-    sums over windows by additions (sides up to 4 directly, longer ones as running sums; for masks one per piece of a
-    run), one power of two per window, and in the second pass the adjoint and one multiply-add per pixel and channel.
-    Rows of windows without weight are skipped, so just above sigma = .1 it is an upper bound; below, only the first pass
-    is counted, as if it were done in floats (fixed point of sixteen bits takes half as many instructions).
+    Counted as the engine does them: residuals of every pixel and channel (two operations, one in the expanded form),
+    the sums over windows by additions (sides up to 4 directly, longer ones as running sums; for masks one per piece of
+    a run), one power of two per window, and in the second pass the adjoint and one multiply-add per pixel and channel.
+    Rows of windows without weight are skipped, so just above sigma = .1 it is an upper bound; below, only the first
+    pass is counted, as if it were done in floats (fixed point of sixteen bits takes half as many instructions).
     """
     pixels = HEIGHT * WIDTH
     residuals = pixels * CHANNELS * (1 if sigma >= 0.5 else 2)
