@@ -30,7 +30,7 @@ test: $(VENV)/.dev
 	cargo test --quiet --features cuda cuda
 	$(BIN)/python -m pytest
 
-# The same tests with many more random examples; takes up to an hour.
+# The same tests with many more random examples, for nights and before a release.
 test-long: $(VENV)/.dev
 	PROPTEST_CASES=5000 cargo test --quiet
 	PROPTEST_CASES=5000 cargo test --quiet --features cuda cuda

@@ -1,4 +1,4 @@
-"""This engine beside PyTorch, in one run, on the same data: microseconds a pair (one query, one training image).
+"""This engine beside PyTorch, in one run, on the same data: microseconds per pair (one query, one training image).
 
     python benchmarks/compare.py --out out/bench [--data FILE_OR_NAME] [--images 10000] [--queries 8] [--sample]
 
@@ -57,7 +57,7 @@ MASKS = [
 ]
 BATCHES = (1, 8, 64, 256, 1024)
 # A run of a contestant that takes this many seconds is not repeated: warming up is a small part of it.
-LONG = 1.0
+MAX_REPEATED_SECONDS = 1.0
 
 
 def decay_masks(length: float, threshold: float) -> np.ndarray[Any, np.dtype[np.bool_]]:
@@ -93,7 +93,7 @@ def level_row(data: pspc.ImageSet, denoiser: Any, z: torch.Tensor, sigma: float,
         row["MB"][name], result = peak_memory(lambda: run(z[:count], x, sigma))  # noqa: B023
         seconds = time.perf_counter() - start
         check(name, result, denoiser(part)(z[:count], sigma))
-        if seconds < LONG:
+        if seconds < MAX_REPEATED_SECONDS:
             seconds, _ = best_time(lambda: run(z[:count], x, sigma), 3, warm=True)  # noqa: B023
         row[name] = 1e6 * seconds / (count * len(part))
     best = [name for name in row if name.startswith("box sums")]
@@ -181,7 +181,7 @@ def end_to_end(data: str) -> dict[str, Any]:
     D = pspc.PSPCSquare(pspc.load(data, xflip=True), patch_sizes="cifar10")
     start = time.perf_counter()
     pspc.sample(D, 16, num_steps=18, seed=0)
-    return {"data": repr(D.data), "seconds a sample": (time.perf_counter() - start) / 16}
+    return {"data": repr(D.data), "seconds per sample": (time.perf_counter() - start) / 16}
 
 
 def table(rows: list[dict[str, Any]], rate: float) -> str:
@@ -241,8 +241,8 @@ def main() -> None:
     }
     text = "\n\n".join(
         [
-            f"{data!r}, {args.queries} queries, {report['threads']} threads, {report['isa']}, microseconds a pair; "
-            f"peak {rate / 1e9:.0f} G fused multiply-adds a second",
+            f"{data!r}, {args.queries} queries, {report['threads']} threads, {report['isa']}, microseconds per pair; "
+            f"peak {rate / 1e9:.0f} G fused multiply-adds per second",
             table(rows, rate),
             "Full window, sigma 20, by batch (pspc_rs / GEMM): "
             + ", ".join(f"{row['batch']}: {row['pspc_rs']:.3f} / {row['gemm']:.3f}" for row in batches),

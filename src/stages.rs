@@ -122,11 +122,11 @@ impl<'a> Dense<'a> {
             Kind::Masks(runs) => mask_energies(*isa, components, runs, tile, probe, tables, energies),
             Kind::Square { side } => {
                 let (_, columns) = components.grid();
-                squares.start(components, *side, probe, 1);
+                squares.start(components, *side, probe, std::slice::from_ref(tile));
                 for y in 0..components.height() {
                     let row = (y + 1).saturating_sub(*side);
                     let out = &mut energies[row * columns..][..columns];
-                    squares.push_row(*isa, components, std::slice::from_ref(tile), probe, out);
+                    squares.push_row(*isa, std::slice::from_ref(tile), probe, out);
                 }
             }
         }

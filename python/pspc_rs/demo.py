@@ -212,7 +212,7 @@ def _gallery(samples: Mapping[str, NDArray[np.float32]], subject: Subject) -> "F
 
 
 class _Sheet:
-    """A white figure on which pictures and text are placed by pixels from the upper left corner."""
+    """A white figure on which pictures and text are placed in pixels from the upper left corner."""
 
     def __init__(self, width: int, height: int) -> None:
         from matplotlib.figure import Figure

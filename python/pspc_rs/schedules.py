@@ -5,17 +5,19 @@ import json
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, cast, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pspc_rs.arrays import is_torch
 from pspc_rs.checks import integer, real_number
 from pspc_rs.errors import DTypeError, InvalidValueError, MissingFileError, PspcError, ScheduleError, ShapeError
 from pspc_rs.files import replacing
 from pspc_rs.reprs import build_repr
-from pspc_rs.sigmas import Nearest, check_grid, check_nearest, edm_sigmas, nearest_level
+from pspc_rs.sigmas import Nearest, check_grid, check_nearest, edm_sigmas, nearest_index, nearest_level
 
 FULL: Literal["full"] = "full"
 """The window that is the whole image, in schedules of window sides."""
@@ -109,6 +111,26 @@ class Schedule(ABC, Generic[Value]):
         """
         index = nearest_level(sigma, self.sigmas, self.nearest)
         return self._values[index] if isinstance(index, int) else [self._values[i] for i in index.ravel()]
+
+    @cached_property
+    def _scaled_levels(self) -> NDArray[np.float64]:
+        """The noise levels on the scale on which distances are measured."""
+        levels = np.array(self.sigmas, np.float64)
+        return np.log(levels) if self.nearest == "log" else levels
+
+    def indices(self, sigmas: NDArray[np.float64]) -> list[int]:
+        """The index of the level in use at every noise level.
+
+        Args:
+            sigmas: positive, finite noise levels, which are not checked again.
+
+        Example:
+            >>> patch_schedule("cifar10").indices(np.array([80.0, 0.002]))
+            [0, 17]
+        """
+        values = np.log(sigmas) if self.nearest == "log" else sigmas
+        found: list[int] = nearest_index(values, self._scaled_levels).tolist()
+        return found
 
     @abstractmethod
     def scaled(self, image_size: int | tuple[int, int], side: int) -> Self:

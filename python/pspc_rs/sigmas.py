@@ -139,8 +139,19 @@ def nearest_level(sigma: object, sigmas: object, mode: Nearest = "linear") -> An
         raise InvalidValueError(f"sigma is {wanted[bad][0]}; allowed are finite numbers above 0")
     if mode == "log":
         wanted, levels = np.log(wanted), np.log(levels)
-    index = np.abs(wanted[..., None] - levels).argmin(-1)
-    return int(index) if wanted.ndim == 0 else index.astype(np.int64)
+    index = nearest_index(wanted, levels)
+    return int(index) if wanted.ndim == 0 else index
+
+
+def nearest_index(values: NDArray[np.float64], levels: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Index of the nearest of some descending levels for every value; a tie goes to the larger level.
+
+    Example:
+        >>> nearest_index(np.array([3.0, 0.2]), np.array([10.0, 1.0]))
+        array([1, 1])
+    """
+    index: NDArray[np.int64] = np.abs(values[..., None] - levels).argmin(-1).astype(np.int64)
+    return index
 
 
 def check_nearest(mode: object) -> None:

@@ -35,7 +35,7 @@ mod _core {
     const MAX_PIXEL: f64 = crate::bank::MAX_PIXEL;
 }
 
-/// Refuses noise levels outside MIN_SIGMA .. MAX_SIGMA.
+/// Refuses noise levels outside `MIN_SIGMA` .. `MAX_SIGMA`.
 #[pyfunction]
 fn check_sigma(sigma: PyReadonlyArray1<'_, f64>) -> PyResult<()> {
     let sigma = sigma.as_array();

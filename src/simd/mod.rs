@@ -16,20 +16,20 @@ mod x86_u16;
 pub(crate) use isa::{Isa, Kernel};
 pub(crate) use lanes::{Bf16x16, F32x8, F32x16, I32x16, LANES, U16_LANES, U16x32, centred_i16};
 pub(crate) use portable::Portable;
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(any(not(target_arch = "x86_64"), miri))]
 pub(crate) use portable::transpose_bytes;
 pub(crate) use vector::{Vector, VectorI32, VectorU16};
-#[cfg(target_arch = "x86_64")]
+#[cfg(all(target_arch = "x86_64", not(miri)))]
 pub(crate) use x86::transpose_bytes;
 
 /// Prefetches a value that will be read soon, where the CPU can.
 #[inline(always)]
 pub(crate) fn prefetch<T>(value: &T) {
-    #[cfg(target_arch = "x86_64")]
+    #[cfg(all(target_arch = "x86_64", not(miri)))]
     // SAFETY: SSE is part of x86-64; nothing is read or written.
     unsafe {
         std::arch::x86_64::_mm_prefetch::<{ std::arch::x86_64::_MM_HINT_T0 }>(std::ptr::from_ref(value).cast());
     }
-    #[cfg(not(target_arch = "x86_64"))]
+    #[cfg(any(not(target_arch = "x86_64"), miri))]
     let _ = value;
 }

@@ -279,7 +279,7 @@ const EXP2: [f32; 7] =
     [1.0, 0.693_147_24, 0.240_226_52, 0.055_503_104, 0.009_617_693, 0.001_340_664_3, 0.000_155_946_76];
 
 /// Rows to columns of a 16 x 16 block of bytes.
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(any(not(target_arch = "x86_64"), miri))]
 #[inline(always)]
 pub(crate) fn transpose_bytes(rows: [&[u8; LANES]; LANES], columns: &mut [[u8; LANES]; LANES]) {
     for (i, column) in columns.iter_mut().enumerate() {

@@ -81,7 +81,7 @@ def compare(
     wanted = named_options(target, options), named_options(denoisers, options)
     data = load(options.data, xflip=options.xflip)
     targets, models = ({name: build_model(own, data) for name, own in chosen.items()} for chosen in wanted)
-    # Denoisers differ a lot in speed: the time left is reckoned from the mean.
+    # Denoisers differ a lot in speed: the time left is estimated from the mean speed.
     kept = "finished levels are kept, run the same command to continue"
     with interruptible_bar("img", "comparing", kept, smoothing=0) as progress:
         rows = mse_curves.compare(

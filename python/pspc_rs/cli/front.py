@@ -14,7 +14,7 @@ _INTERRUPTED = 130
 
 
 class Interrupted(click.ClickException):
-    """The user pressed Ctrl-C; the message says what is left behind."""
+    """The user pressed Ctrl-C; the message says what is kept."""
 
     exit_code = _INTERRUPTED
 

@@ -27,7 +27,7 @@ from pspc_rs.progress import Progress, describe
 Command = TypeVar("Command", bound=Callable[..., Any])
 
 _OPTIONS = (
-    click.option("--n-samples", "--n", type=click.IntRange(min=2), default=64, help="Noisy images a noise level."),
+    click.option("--n-samples", "--n", type=click.IntRange(min=2), default=64, help="Noisy images per noise level."),
     click.option(
         "--process",
         type=click.Choice(["forward", "reverse"]),
@@ -57,7 +57,7 @@ def _loaded(data: str, split: str) -> ImageSet:
 
 @dataclass(frozen=True, kw_only=True)
 class NoisySource:
-    """What the user asked for; names are those of the options."""
+    """The values of the options, under the names of the options."""
 
     process: str
     start: str
@@ -192,9 +192,9 @@ def read_samples(specs: Sequence[str], num: int | None) -> dict[str, NDArray[Any
         num: how many; all if None.
 
     Raises:
-        click.UsageError: two of one name.
-        MissingFileError, DataError: a file that is not there, or is none of numbers.
-        InvalidValueError: a file with fewer images.
+        click.UsageError: two files have one name.
+        MissingFileError, DataError: a file is missing, or is not a `.npy` file of numbers.
+        InvalidValueError: a file holds fewer images.
     """
     samples: dict[str, NDArray[Any]] = {}
     for spec in specs:

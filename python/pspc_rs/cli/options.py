@@ -31,7 +31,7 @@ _DEFAULT_SIZE = (32, 32)
 
 @dataclass(frozen=True, kw_only=True)
 class Options:
-    """What the user asked for, or its default; names are those of the options.
+    """The values of the options, given or default, under the names of the options.
 
     Attributes:
         heatmaps: a file, or "gaussian" for those of the Gaussian denoiser.
@@ -85,7 +85,7 @@ def input_file() -> click.Path:
 
 
 def listed(context: click.Context, option: click.Parameter, value: Sequence[str] | str | None) -> list[str]:
-    """The entries of comma lists, of which there may be several or none."""
+    """The entries of one comma list, of several or of none."""
     texts = [value] if isinstance(value, str) else value or []
     return [word.strip() for text in texts for word in text.split(",") if word.strip()]
 
@@ -134,17 +134,17 @@ def shared_options(command: Command) -> Command:
 
 
 def options_for_many(command: Command) -> Command:
-    """Adds the options of `Options` to a command for several denoisers, but for those that choose one or count."""
+    """Adds the options of `Options` to a command for several denoisers, without --denoiser and --n-samples."""
     return _with((*_RUN, *_GRID, *_DATA, *_DENOISER), command)
 
 
 def data_options(command: Command) -> Command:
-    """Adds the options of `Options` that have to do with data and noise alone."""
+    """Adds the options of `Options` that concern data and noise only."""
     return _with((*_RUN, *_GRID, *_DATA), command)
 
 
 def network_options(command: Command) -> Command:
-    """Adds the options of `Options` that have to do with data, noise and a network."""
+    """Adds the options of `Options` that concern data, noise and a network."""
     return _with((*_RUN, *_GRID, *_DATA, *_NETWORK), command)
 
 
@@ -155,7 +155,7 @@ def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> 
 
 
 def _device(context: click.Context, option: click.Parameter, value: str) -> str:
-    """The device by number; "auto" is decided here, so that records say where it was computed."""
+    """The device with its number; "auto" is resolved here, so that records name the device that was used."""
     try:
         ordinal = cuda.resolve(value)
     except PspcError as error:
@@ -164,7 +164,7 @@ def _device(context: click.Context, option: click.Parameter, value: str) -> str:
 
 
 def _sides(context: click.Context, option: click.Parameter, value: str | None) -> int | str | list[int | str] | None:
-    """A side or a list of sides where the text is one; else the name or file of a schedule, as it stands."""
+    """A side or a list of sides if the text is one, else the name or file of a schedule, unchanged."""
     words = [] if value is None else [word.strip() for word in value.split(",")]
     if value is None or not all(word.isdecimal() or word == "full" for word in words):
         return value
@@ -173,7 +173,7 @@ def _sides(context: click.Context, option: click.Parameter, value: str | None) -
 
 
 def _shares(context: click.Context, option: click.Parameter, value: str | None) -> float | str | list[float] | None:
-    """A threshold or a list of them where the text is one; else the name or file of a schedule, as it stands."""
+    """A threshold or a list of them if the text is one, else the name or file of a schedule, unchanged."""
     if value is None:
         return None
     try:
@@ -184,7 +184,7 @@ def _shares(context: click.Context, option: click.Parameter, value: str | None) 
 
 
 def _heatmaps(context: click.Context, option: click.Parameter, value: str | None) -> Path | str | None:
-    """A file that exists, or the word for heat maps that need none."""
+    """A file that exists, or "gaussian", which needs none."""
     return value if value in (None, "gaussian") else Path(str(input_file().convert(value, option, context)))
 
 
@@ -269,7 +269,7 @@ _NETWORK = (
 
 
 def check_options(options: Options) -> None:
-    """Refuses what can be refused before any data are read.
+    """Checks everything that can be checked before data are read.
 
     Raises:
         click.UsageError: a network or heat maps that are missing.
@@ -334,14 +334,14 @@ def _sampled_baseline(options: Options, data: ImageSet) -> BuiltModel:
 
 
 def named_options(specs: Sequence[str], options: Options) -> dict[str, Options]:
-    """The options of several denoisers and networks by name, refused where `check_options` refuses them.
+    """The options of several denoisers and networks by name, each checked by `check_options`.
 
     Args:
         specs: each one of `DENOISERS`, or a network, with an optional name before it: "net=unet.json".
         options: what they have in common.
 
     Raises:
-        click.UsageError: something that is neither, two of one name, or what `check_options` raises.
+        click.UsageError: an entry is neither, two have one name, or `check_options` refuses one.
     """
     named: dict[str, Options] = {}
     for spec in specs:
@@ -385,7 +385,7 @@ def network_of(model: BuiltModel) -> dict[str, Any] | None:
 
 
 def checksums(**files: Path | str | None) -> dict[str, str]:
-    """The SHA-256 of every input file that was given; a word in place of a file has none."""
+    """The SHA-256 of every input file that was given; None and words are left out."""
     return {name: sha256(path) for name, path in files.items() if isinstance(path, Path)}
 
 

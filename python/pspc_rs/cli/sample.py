@@ -29,7 +29,7 @@ from pspc_rs.samplers import SAMPLERS, initial_noise, noise_source
 
 _HISTORICAL = {"huen": "heun"}
 _CHURN = ("S_churn", "S_min", "S_max", "S_noise")
-# Where files lie decides no number, and schedules, heat maps and data count by what is in them.
+# The location of files does not decide the numbers; schedules, heat maps and data are compared by their content.
 _NOT_SETTINGS = ("outdir", "device", "data", "heatmaps", "patch_sizes", "thresholds", "scale_to", "network_pkl")
 
 

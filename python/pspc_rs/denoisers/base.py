@@ -69,7 +69,7 @@ class Denoiser(ABC):
             InvalidValueError: z holds NaN or infinite pixels, or sigma is not a positive number in range.
         """
         del class_labels
-        if on_gpu(z) and self.can_compute_on_gpu:
+        if self.can_compute_on_gpu and not isinstance(z, np.ndarray) and on_gpu(z):
             return cast(Array, self._denoise_on_gpu(z, sigma, progress))
         noisy, sigmas = noisy_images(z, sigma, self.shape, check_values=not self._engine_checks_z)
         return like(self._denoise(noisy, sigmas, progress), z)

@@ -1,7 +1,7 @@
 """The engine's denoisers: posterior mean composites, which differ only in the windows they use at a noise level."""
 
 from abc import abstractmethod
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable
 from typing import Any
 
 import numpy as np
@@ -52,8 +52,8 @@ class PosteriorComposite(Denoiser):
         return build_repr(self, self.data, device=self.device)
 
     @abstractmethod
-    def _level(self, sigma: float) -> Hashable:
-        """What decides the windows at this noise level."""
+    def _levels(self, sigmas: npt.NDArray[np.float64]) -> list[Hashable]:
+        """What decides the windows at each of some noise levels, which have been checked."""
 
     @abstractmethod
     def _build_windows(self, level: Hashable) -> _core.Components:
@@ -61,7 +61,12 @@ class PosteriorComposite(Denoiser):
 
     def windows_at(self, sigma: float) -> _core.Components:
         """The windows in use at a noise level."""
-        level = self._level(sigma)
+        return self._windows_of(self._level(sigma))
+
+    def _level(self, sigma: float) -> Hashable:
+        return self._levels(sigma_vector(sigma, 1))[0]
+
+    def _windows_of(self, level: Hashable) -> _core.Components:
         if level not in self._windows:
             self._windows[level] = self._build_windows(level)
         return self._windows[level]
@@ -79,10 +84,13 @@ class PosteriorComposite(Denoiser):
         self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None
     ) -> npt.NDArray[np.float32]:
         z = np.ascontiguousarray(z, dtype=np.float64 if z.dtype == np.float64 else np.float32)
+        xflip, groups = self.data.xflip, self._groups(sigmas, progress)
+        if len(groups) == 1:
+            windows, _, share = groups[0]
+            return self._engine.composite(windows, z, sigmas.tolist(), xflip, share)
         denoised = np.empty(z.shape, np.float32)
-        for windows, queries, share in self._groups(sigmas, progress):
-            levels = sigmas[queries].tolist()
-            denoised[queries] = self._engine.composite(windows, z[queries], levels, self.data.xflip, share)
+        for windows, queries, share in groups:
+            denoised[queries] = self._engine.composite(windows, z[queries], sigmas[queries].tolist(), xflip, share)
         return denoised
 
     def _denoise_on_gpu(self, z: Any, sigma: Any, progress: Progress | None) -> Any:
@@ -111,15 +119,19 @@ class PosteriorComposite(Denoiser):
 
     def _groups(
         self, sigmas: npt.NDArray[np.float64], progress: Progress | None
-    ) -> Iterator[tuple[_core.Components, list[int], Progress | None]]:
+    ) -> list[tuple[_core.Components, list[int], Progress | None]]:
         """The queries by their windows, with the progress of each group."""
         groups: dict[_core.Components, list[int]] = {}
-        for query, sigma in enumerate(sigmas.tolist()):
-            groups.setdefault(self.windows_at(sigma), []).append(query)
+        for query, level in enumerate(self._levels(sigmas)):
+            groups.setdefault(self._windows_of(level), []).append(query)
+        if progress is None:
+            return [(windows, queries, None) for windows, queries in groups.items()]
+        parts: list[tuple[_core.Components, list[int], Progress | None]] = []
         before = 0
         for windows, queries in groups.items():
-            yield windows, queries, part_of(progress, before, len(queries), len(sigmas))
+            parts.append((windows, queries, part_of(progress, before, len(queries), len(sigmas))))
             before += len(queries)
+        return parts
 
     def _engine_on(self, ordinal: int | None) -> _core.Engine:
         """The engine on a GPU, to which the images are copied once; on the CPU if there is no number."""
@@ -146,8 +158,8 @@ class Empirical(PosteriorComposite):
         array([[[[-1.,  1.]]]])
     """
 
-    def _level(self, sigma: float) -> Hashable:
-        return "full"
+    def _levels(self, sigmas: npt.NDArray[np.float64]) -> list[Hashable]:
+        return ["full"] * len(sigmas)
 
     def _build_windows(self, level: Hashable) -> _core.Components:
         _, height, width = self.shape

@@ -16,7 +16,7 @@ from pspc_rs.denoisers.composite import PosteriorComposite
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingFileError, ScheduleError, ShapeError
 from pspc_rs.reprs import build_repr
 from pspc_rs.schedules import ThresholdSchedule, resolve_threshold_schedule
-from pspc_rs.sigmas import Nearest, nearest_level
+from pspc_rs.sigmas import Nearest
 
 FloatArray = npt.NDArray[np.floating[Any]]
 
@@ -125,11 +125,11 @@ class PSPCFlex(PosteriorComposite):
             )
         return maps
 
-    def _level(self, sigma: float) -> Hashable:
+    def _levels(self, sigmas: npt.NDArray[np.float64]) -> list[Hashable]:
         if self.schedule is None:
-            return "masks"
-        index = nearest_level(sigma, self.schedule.sigmas, self.schedule.nearest)
-        return "full" if self.schedule.thresholds[index] == 1 else index
+            return ["masks"] * len(sigmas)
+        thresholds = self.schedule.thresholds
+        return ["full" if thresholds[index] == 1 else index for index in self.schedule.indices(sigmas)]
 
     def _build_windows(self, level: Hashable) -> _core.Components:
         _, height, width = self.shape

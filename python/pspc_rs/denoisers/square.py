@@ -81,8 +81,8 @@ class PSPCSquare(PosteriorComposite):
     def __repr__(self) -> str:
         return build_repr(self, self.data, self.schedule, device=self.device)
 
-    def _level(self, sigma: float) -> Hashable:
-        return self.schedule.at(sigma)
+    def _levels(self, sigmas: npt.NDArray[np.float64]) -> list[Hashable]:
+        return [self.schedule.patch_sizes[index] for index in self.schedule.indices(sigmas)]
 
     def _build_windows(self, level: Hashable) -> _core.Components:
         _, height, width = self.shape

@@ -1,4 +1,4 @@
-"""The outputs of denoisers for many noisy images, batch by batch, and how far apart two sets of outputs are."""
+"""The outputs of denoisers for many noisy images, batch by batch, and the mean squared error between outputs."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias

@@ -124,7 +124,7 @@ def sigma_label(sigma: float) -> str:
 
 
 def check_levels(name: str, levels: Iterable[int], num: int) -> list[int]:
-    """Indices of noise levels, after checking that there are such levels.
+    """Indices of noise levels, checked to be below ``num``.
 
     Raises:
         InvalidValueError: an index is not below ``num``, or there are none.
@@ -203,12 +203,12 @@ def save_pictures(stem: Path, figure: "Figure") -> list[Path]:
         path = _with_suffix(stem, suffix)
         with replacing(path) as temporary:
             figure.savefig(temporary, format=suffix[1:], metadata=metadata)
-        # Laid out once is enough, and the most expensive part.
+        # One layout is enough; it is the most expensive part.
         figure.set_layout_engine("none")
         written.append(path)
     return written
 
 
 def _with_suffix(stem: Path, suffix: str) -> Path:
-    """The stem with a suffix added; a dot in it (sigma_0.3) is no suffix to replace."""
+    """The stem with a suffix added; a dot in it (sigma_0.3) does not begin a suffix."""
     return stem.with_name(stem.name + suffix)

@@ -1,4 +1,4 @@
-"""What a schedule can be fitted over: one denoiser for every candidate value, on shared data."""
+"""Families of candidates that a schedule is fitted over: one denoiser per candidate value, on shared data."""
 
 import hashlib
 from abc import ABC, abstractmethod
@@ -62,8 +62,8 @@ class _Composite(PosteriorComposite):
         self._windows = {key: windows}
         self._key = key
 
-    def _level(self, sigma: float) -> Hashable:
-        return self._key
+    def _levels(self, sigmas: NDArray[np.float64]) -> list[Hashable]:
+        return [self._key] * len(sigmas)
 
     def _build_windows(self, level: Hashable) -> _core.Components:
         return self._windows[level]

@@ -111,7 +111,7 @@ def _level_sides(maps: NDArray[np.float64], shares: NDArray[np.float64]) -> NDAr
         bins = distance + reach * columns[:, None, None]
         mass = np.bincount(bins.ravel(), maps[y].ravel(), minlength=width * reach).reshape(width, reach)
         inside = mass.cumsum(axis=1)
-        # Relative to the running sum's own end, so that rounding cannot leave a share unreached.
+        # Relative to the last running sum, so that rounding cannot leave a share unreached.
         radius = (inside[None] < shares[:, None, None] * inside[None, :, -1:]).sum(axis=2)
         sides[:, y] = 2 * radius + 1
     return sides

@@ -118,7 +118,7 @@ def save_forward(
         output: the `.npy` file.
         data: see `forward_noisy`.
         sigmas: descending noise levels; a final 0 is ignored.
-        n: images a level.
+        n: images per level.
         seed: see `forward_noisy`.
         resume: continue with the levels that an earlier run kept.
         record: further options for the record.
@@ -186,7 +186,7 @@ def save_reverse(
         model: D(z, sigma).
         shape: (channels, height, width) of the images.
         sigmas: descending noise levels; a final 0 is ignored.
-        n: images a level.
+        n: images per level.
         seed: of the noise at the first level, 0 .. 2^32 - 1.
         sampler: "heun", as published, "euler" or "dpmpp_2m".
         batch: images at once.
@@ -422,7 +422,7 @@ def file_levels(path: Path, shape: tuple[int, int, int], num_levels: int, n: int
         path: the file.
         shape: (channels, height, width) of the images.
         num_levels: how many levels there must be.
-        n: images a level; all if None.
+        n: images per level; all if None.
 
     Raises:
         DataError: no `.npy` file of numbers.
@@ -434,7 +434,7 @@ def file_levels(path: Path, shape: tuple[int, int, int], num_levels: int, n: int
         raise ShapeError(f"{path} has shape {list(stored.shape)}; needed is [{num_levels}, N, {shape}]")
     number = stored.shape[1] if n is None else n
     if number > stored.shape[1]:
-        raise InvalidValueError(f"n is {n}, but {path} holds {stored.shape[1]} images a level")
+        raise InvalidValueError(f"n is {n}, but {path} holds {stored.shape[1]} images per level")
     settings = {"process": "file", "n": number, "sha256": sha256(path)}
     return NoisyLevels(num_levels, lambda level: np.array(stored[level, :number]), settings)
 

@@ -218,7 +218,7 @@ def gaussian_heatmaps(
 
 
 def _levels(sigmas: Any) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-    """The noise levels above 0, and of which of them maps are wanted."""
+    """The noise levels above 0, and a mask of those whose maps are needed."""
     if isinstance(sigmas, ThresholdSchedule):
         return np.array(sigmas.sigmas), np.array(sigmas.thresholds) < 1
     grid = check_grid(sigmas)

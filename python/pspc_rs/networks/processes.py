@@ -1,8 +1,8 @@
-"""Noise processes: at which scale and at which time a network sees a noise level.
+"""Noise processes of networks: the scale and the time that belong to a noise level.
 
-Networks are trained on x_t = alpha_t x + s_t n, at times of many kinds. With sigma = s_t / alpha_t that is
-x_t = alpha_t (x + sigma n), so all that sets a process apart, once noise is counted in sigma, are alpha and t as
-functions of sigma. Tensors of noise levels are float64 here, of any shape.
+Networks are trained on x_t = alpha_t x + s_t n, with times t of many kinds. With sigma = s_t / alpha_t that is
+x_t = alpha_t (x + sigma n), so two functions of sigma define a process: alpha and t. Tensors of noise levels are
+float64 here, of any shape.
 """
 
 import hashlib

@@ -23,6 +23,9 @@ pub(crate) struct CompositeStage {
     adjoints: Vec<BoxAdjoint>,
     /// Square windows: the next row of pixels.
     row: usize,
+    /// Columns of an image, and pixels of a channel.
+    width: usize,
+    plane: usize,
     /// `[tile][pixel]` of a row of pixels, or of the plane where windows are masks.
     coefficients: Vec<F32x16>,
     /// Masks: their weights, and which carry any.
@@ -35,8 +38,8 @@ pub(crate) struct CompositeStage {
 impl CompositeStage {
     /// Prepares for the energies of a probe on a group.
     pub(crate) fn start(&mut self, components: &Components) {
-        self.row = 0;
-        let mut pixels = components.width();
+        (self.row, self.width, self.plane) = (0, components.width(), components.height() * components.width());
+        let mut pixels = self.width;
         match components.kind() {
             Kind::Square { side } => {
                 self.adjoints.resize_with(TILES, BoxAdjoint::default);
@@ -47,7 +50,7 @@ impl CompositeStage {
             Kind::Full | Kind::Masks(_) => {
                 self.weights.resize(components.count(), F32x16::ZERO);
                 self.active.resize(components.count(), false);
-                pixels *= components.height();
+                pixels = self.plane;
             }
         }
         self.coefficients.resize(TILES * pixels, F32x16::ZERO);
@@ -88,7 +91,7 @@ impl CompositeStage {
 
     /// Adds the next row of pixels; `active` tells which tiles have weights on the row of windows that starts there.
     fn add_row<P: Pixel>(&mut self, job: &Job<'_, P>, tiles: &[Tile<P>], active: [bool; TILES], sums: &mut [f32]) {
-        let width = job.mirrors[0].width();
+        let (width, plane) = (self.width, self.plane);
         let mut terms: [Term<'_, P>; TILES] = [(&tiles[0], &[]); TILES];
         let mut count = 0;
         let per_tile = tiles.iter().zip(&mut self.adjoints).zip(exact_chunks_mut(&mut self.coefficients, width));
@@ -98,7 +101,7 @@ impl CompositeStage {
                 count += 1;
             }
         }
-        job.isa.run(Accumulate { terms: &terms[..count], first: self.row * width, plane: job.plane(), sums });
+        job.isa.run(Accumulate { terms: &terms[..count], first: self.row * width, plane, sums });
         self.row += 1;
     }
 
@@ -110,18 +113,18 @@ impl CompositeStage {
         normaliser: &Normaliser,
         sums: &mut [f32],
     ) {
-        let Self { weights, active, tables, coefficients, .. } = self;
+        let Self { weights, active, tables, coefficients, plane, .. } = self;
         let mut terms: [Term<'_, P>; TILES] = [(&block.tiles[0], &[]); TILES];
         let mut count = 0;
         let tiles = block.tiles.iter().zip(exact_chunks(block.energies, block.count));
-        for ((tile, energies), out) in tiles.zip(exact_chunks_mut(coefficients, job.plane())) {
+        for ((tile, energies), out) in tiles.zip(exact_chunks_mut(coefficients, *plane)) {
             if normalise(job, block, energies, normaliser, 1, active, weights) {
                 job.isa.run(MaskAdjoint { weights, active, runs, tables, out });
                 terms[count] = (tile, out);
                 count += 1;
             }
         }
-        job.isa.run(Accumulate { terms: &terms[..count], first: 0, plane: job.plane(), sums });
+        job.isa.run(Accumulate { terms: &terms[..count], first: 0, plane: *plane, sums });
     }
 }
 

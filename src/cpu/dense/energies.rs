@@ -19,6 +19,9 @@ pub(crate) struct SquareEnergies {
     fixed_point: FixedPointSums,
     /// Sums as floats, per tile.
     tiles: Vec<FloatSums>,
+    shape: ImageShape,
+    /// Windows per row.
+    columns: usize,
 }
 
 /// Window sums of one tile as floats.
@@ -33,33 +36,27 @@ struct FloatSums {
 }
 
 impl SquareEnergies {
-    /// Starts over with `tiles` tiles.
-    pub(crate) fn start(&mut self, components: &Components, side: usize, probe: &Probe, tiles: usize) {
+    /// Starts over with some tiles.
+    pub(crate) fn start<P: Pixel>(&mut self, components: &Components, side: usize, probe: &Probe, tiles: &[Tile<P>]) {
+        (self.shape, self.columns) = (ImageShape::of(components, &tiles[0]), components.grid().1);
         if probe.fixed_point_scale.is_some() {
-            self.fixed_point.start(side, components.width(), tiles);
+            self.fixed_point.start(side, components.width(), tiles.len());
         } else {
-            self.tiles.resize_with(tiles, FloatSums::default);
+            self.tiles.resize_with(tiles.len(), FloatSums::default);
             self.tiles.iter_mut().for_each(|rows| rows.start(components, side));
         }
     }
 
     /// Pushes the next row of pixels. Where a row of windows ends there, its energies are then in `out` `[tile][window]`;
     /// lanes without an image get `f32::MAX`. The expanded form needs the tiles' squares.
-    pub(crate) fn push_row<P: Pixel>(
-        &mut self,
-        isa: Isa,
-        components: &Components,
-        tiles: &[Tile<P>],
-        probe: &Probe,
-        out: &mut [F32x16],
-    ) {
-        let (_, columns) = components.grid();
+    pub(crate) fn push_row<P: Pixel>(&mut self, isa: Isa, tiles: &[Tile<P>], probe: &Probe, out: &mut [F32x16]) {
+        let (shape, columns) = (self.shape, self.columns);
         if let Some(scale) = probe.fixed_point_scale {
-            self.fixed_point.energies(isa, components, tiles, (&probe.values, scale), out);
+            self.fixed_point.energies(isa, shape, tiles, (&probe.values, scale), out);
         } else {
-            let parts = tiles.iter().zip(&mut self.tiles).zip(exact_chunks_mut(out, columns));
-            for ((tile, rows), out) in parts {
-                isa.run(SquareRow { rows, tile, probe, shape: ImageShape::of(components, tile), out });
+            let per_tile = tiles.iter().zip(&mut self.tiles).zip(exact_chunks_mut(out, columns));
+            for ((tile, rows), out) in per_tile {
+                isa.run(SquareRow { rows, tile, probe, shape, out });
                 rows.seen += 1;
             }
         }

@@ -43,12 +43,11 @@ impl FixedPointSums {
     pub(crate) fn energies<P: Pixel>(
         &mut self,
         isa: Isa,
-        components: &Components,
+        shape: ImageShape,
         tiles: &[Tile<P>],
         (values, scale): (&[f32], f32),
         out: &mut [F32x16],
     ) {
-        let shape = ImageShape::of(components, &tiles[0]);
         isa.run(EnergyRow { sums: &mut *self, shape, tiles, values, scale, out });
         self.advance();
     }
@@ -65,9 +64,10 @@ impl FixedPointSums {
     ) {
         let scale = fixed_point_scale((side * side * tile.channels) as f64 * max_abs.powi(2));
         tile.window_squares.resize(components.count(), F32x16::ZERO);
-        self.start(side, components.width(), 1);
-        for _ in 0..components.height() {
-            isa.run(SquareRow { sums: &mut *self, shape: ImageShape::of(components, tile), scale, tile: &mut *tile });
+        let shape = ImageShape::of(components, tile);
+        self.start(side, shape.width, 1);
+        for _ in 0..shape.height {
+            isa.run(SquareRow { sums: &mut *self, shape, scale, tile: &mut *tile });
             self.advance();
         }
     }
@@ -296,7 +296,13 @@ mod tests {
         let mut out = vec![F32x16::ZERO; tiles.len() * columns];
         sums.start(side, width, tiles.len());
         for y in 0..height {
-            sums.energies(isa, &components, &tiles, (&probe.values, probe.fixed_point_scale.unwrap()), &mut out);
+            sums.energies(
+                isa,
+                ImageShape::of(&components, &tiles[0]),
+                &tiles,
+                (&probe.values, probe.fixed_point_scale.unwrap()),
+                &mut out,
+            );
             if let Some(row) = (y + 1).checked_sub(side) {
                 for (t, out) in out.chunks_exact(columns).enumerate() {
                     found[(t * rows + row) * columns..][..columns].copy_from_slice(out);

@@ -104,9 +104,9 @@ impl<P: Pixel> Group<P> {
             }
             Kind::Square { side } => {
                 let energies = &mut energies[..tiles.len() * count];
-                squares.start(components, *side, values, tiles.len());
+                squares.start(components, *side, values, tiles);
                 for y in 0..components.height() {
-                    squares.push_row(job.isa, components, tiles, values, energies);
+                    squares.push_row(job.isa, tiles, values, energies);
                     if let Some(row) = (y + 1).checked_sub(*side) {
                         consume(EnergyBlock { tiles, probe, first: row * count, count, energies });
                     }

@@ -14,7 +14,7 @@ pub(crate) const PRODUCTS: u8 = 2;
 pub(crate) const SQUARES: u8 = 3;
 
 /// The size of the images.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 pub(crate) struct ImageShape {
     /// Channels.
     pub(crate) channels: usize,
@@ -27,8 +27,8 @@ pub(crate) struct ImageShape {
 impl ImageShape {
     /// Of the images of a composite and its tiles.
     #[must_use]
-    pub(crate) fn of<P: Pixel>(windows: &Components, tile: &Tile<P>) -> Self {
-        Self { channels: tile.channels, height: windows.height(), width: windows.width() }
+    pub(crate) fn of<P: Pixel>(components: &Components, tile: &Tile<P>) -> Self {
+        Self { channels: tile.channels, height: components.height(), width: components.width() }
     }
 }
 
