@@ -289,10 +289,11 @@ mod tests {
         if probe.fixed_point_scale.is_some() {
             energies.square(isa, components, side, 127.5, tile);
         }
-        energies.start(components, side, probe, 1);
+        let tiles = std::slice::from_ref(&*tile);
+        energies.start(components, side, probe, tiles);
         let (mut row, mut all) = (vec![F32x16::ZERO; columns], Vec::new());
         for y in 0..components.height() {
-            energies.push_row(isa, components, std::slice::from_ref(tile), probe, &mut row);
+            energies.push_row(isa, tiles, probe, &mut row);
             if y + 1 >= side {
                 all.extend_from_slice(&row);
             }
