@@ -47,29 +47,29 @@ def peak_memory(run: Callable[[], Any]) -> tuple[float, Any]:
 def operations(side: int, sigma: float, masks: Any = None) -> float:
     """Arithmetic operations on single values that both passes take for one pair, a fused multiply-add being one.
 
-    Counted as the engine does them: errors of every pixel and channel (two operations, one in the expanded form), the
-    sums over windows by additions (sides up to 4 directly, longer ones as running sums; for masks one a run's pieces),
-    one power of two per window, and in the second pass the spread and one multiply-add per pixel and channel. Rows of
-    windows without weight are skipped, so from sigma = .1 down to where images are listed it is an upper bound; below,
-    only the first pass is counted, as if it were done in floats (words of sixteen bits take half as many instructions).
+    Counted as the engine does them: residuals of every pixel and channel (two operations, one in the expanded form),
+    the sums over windows by additions (sides up to 4 directly, longer ones as running sums; for masks one per piece of
+    a run), one power of two per window, and in the second pass the adjoint and one multiply-add per pixel and channel.
+    Rows of windows without weight are skipped, so just above sigma = .1 it is an upper bound; below, only the first
+    pass is counted, as if it were done in floats (fixed point of sixteen bits takes half as many instructions).
     """
     pixels = HEIGHT * WIDTH
-    errors = pixels * CHANNELS * (1 if sigma >= 0.5 else 2)
+    residuals = pixels * CHANNELS * (1 if sigma >= 0.5 else 2)
     if side == HEIGHT and masks is None:
-        return errors + pixels * CHANNELS
+        return residuals + pixels * CHANNELS
     if masks is not None:
         windows = len(masks)
-        sums = spread = _pieces(masks)
+        sums = adjoint = _pieces(masks)
     else:
         columns = WIDTH - side + 1
         windows = columns * columns
         if side <= 4:
-            sums = spread = (side - 1) * (HEIGHT * columns + windows)
+            sums = adjoint = (side - 1) * (HEIGHT * columns + windows)
         else:
-            sums, spread = 2 * (pixels + windows), 2 * (HEIGHT * columns + pixels)
+            sums, adjoint = 2 * (pixels + windows), 2 * (HEIGHT * columns + pixels)
     if sigma < 0.1:
-        return errors + sums + windows
-    return 2 * (errors + sums) + 2 * POWER * windows + spread + pixels * CHANNELS
+        return residuals + sums + windows
+    return 2 * (residuals + sums) + 2 * POWER * windows + adjoint + pixels * CHANNELS
 
 
 def _pieces(masks: Any) -> float:

@@ -102,7 +102,7 @@ def test_square_windows_are_the_oracle(problem: Problem, data: st.DataObject) ->
 
 @given(problems((11, 22)), st.data())
 def test_windows_that_slide_a_long_way_are_the_oracle(problem: Problem, data: st.DataObject) -> None:
-    """Running sums add what enters a window and take away what leaves it."""
+    """Running sums add what enters a window and subtract what leaves it."""
     _, _, height, width = problem.images.shape
     if problem.images.dtype == np.float32 and data.draw(st.booleans()):
         # One bright spot, beside which all else is small.
@@ -139,7 +139,7 @@ def test_heat_maps_give_the_oracle_masks(problem: Problem, data: st.DataObject) 
 @pytest.mark.parametrize("xflip", [False, True])
 @pytest.mark.parametrize("side", [1, 3, 4, 5])
 def test_small_sigma_far_from_all_images_is_the_oracle_and_independent(xflip: bool, side: int) -> None:
-    """Distances that whole numbers of sixteen bits cannot hold, next to queries whose distances they do hold."""
+    """Queries whose distances do not fit sixteen bits, next to queries whose distances do."""
     rng = np.random.default_rng(side)
     images = rng.integers(0, 256, (40, 3, 8, 7), dtype=np.uint8)
     sigma = np.array([0.002, 0.01, 0.05, 0.05, 0.08])
@@ -217,6 +217,17 @@ def test_mixed_sigmas_equal_one_by_one(problem: Problem) -> None:
         together = D(problem.z, problem.sigma)
         for i, sigma in enumerate(problem.sigma):
             np.testing.assert_array_equal(together[i : i + 1], D(problem.z[i : i + 1], float(sigma)))
+
+
+def test_queries_beyond_one_batch_equal_one_by_one() -> None:
+    """The engine computes at most 128 queries together."""
+    rng = np.random.default_rng(0)
+    data = pspc.ImageSet(rng.integers(0, 256, (20, 1, 4, 4), dtype=np.uint8), xflip=True)
+    z, sigma = rng.standard_normal((131, 1, 4, 4)), np.geomspace(0.01, 50, 131)
+    for D in [pspc.Empirical(data), pspc.PSPCSquare(data, patch_sizes=2)]:
+        together = D(z, sigma)
+        for i in (0, 1, 127, 128, 130):
+            np.testing.assert_array_equal(together[i : i + 1], D(z[i : i + 1], float(sigma[i])))
 
 
 def test_each_sigma_of_a_batch_gets_its_own_windows(problem: Problem) -> None:

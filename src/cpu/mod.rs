@@ -6,7 +6,7 @@
 //!
 //! - A *probe* is a query, or its mirror image where flips count: `|z - flip x| = |flip z - x|`, so flips cost a second
 //!   probe on the same tile and no second copy of the data; both share one softmax.
-//! - A *shard* is a run of images whose length depends on the bank alone. A *work item* is one shard and a few probes;
+//! - A *shard* is consecutive images, and its length depends on the bank alone. A *work item* is one shard and a few probes;
 //!   work items run on any thread, their results are merged in the order of the shards, so the bits are always the same.
 //! - Within a work item, *groups* of tiles ([`dense::group`]) are transposed once and used by every probe.
 

@@ -138,7 +138,7 @@ impl Kernel for AdjointRow<'_> {
             1 => short::<V, 0>(rows, out),
             2 => short::<V, 1>(rows, out),
             3 => short::<V, 2>(rows, out),
-            MAX_SHORT_SIDE => short::<V, 3>(rows, out),
+            MAX_SHORT_SIDE => short::<V, { MAX_SHORT_SIDE - 1 }>(rows, out),
             _ => long::<V>(rows, step, out),
         }
     }
@@ -312,5 +312,48 @@ fn subtract<V: Vector>(sums: &mut [F32x16], old: &[F32x16]) {
     let old = &old[..sums.len()];
     for x in 0..sums.len() {
         V::load(&sums[x]).sub(V::load(&old[x])).store(&mut sums[x]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const LARGEST: usize = 14;
+
+    proptest! {
+        // Small integers, so that every order of addition is exact.
+        #[test]
+        fn coefficients_are_the_sums_of_the_weights_around_each_pixel(
+            (height, width) in (1..=LARGEST, 1..=LARGEST), side in 1_usize..=8,
+            values in proptest::collection::vec(0_u8..8, LARGEST * LARGEST),
+            active in proptest::collection::vec(any::<bool>(), LARGEST),
+        ) {
+            prop_assume!(side <= height.min(width));
+            let components = Components::square(height, width, side).unwrap();
+            let (rows, columns) = components.grid();
+            let weight = |row: usize, column: usize| f32::from(values[row * LARGEST + column]);
+            let around = |p: usize, windows: usize| (p + 1).saturating_sub(side)..windows.min(p + 1);
+            for isa in Isa::available() {
+                let mut adjoint = BoxAdjoint::default();
+                adjoint.start(&components, side);
+                for y in 0..height {
+                    // Rows without weight are not written, and what they hold does not count.
+                    let active_row = y < rows && active[y];
+                    for (x, lanes) in adjoint.next_row().iter_mut().enumerate().filter(|_| active_row) {
+                        *lanes = F32x16::splat(weight(y, x));
+                    }
+                    let mut out = vec![F32x16::splat(7.0); width];
+                    let any = adjoint.push_row(isa, active_row, &mut out);
+                    for x in 0..width {
+                        let rows_around = around(y, rows).filter(|&row| active[row]);
+                        let exact: f32 =
+                            rows_around.flat_map(|row| around(x, columns).map(move |column| weight(row, column))).sum();
+                        prop_assert_eq!(if any { out[x].0[5] } else { 0.0 }, exact);
+                    }
+                }
+            }
+        }
     }
 }

@@ -187,7 +187,7 @@ mod tests {
     proptest! {
         // Small integers, so that every order of addition is exact.
         #[test]
-        fn values_roll(values in proptest::collection::vec(-8_i8..8, 1..70), alone in 0_usize..4) {
+        fn sliding_sums_are_those_of_the_last_values(values in proptest::collection::vec(-8_i8..8, 1..70), alone in 0_usize..4) {
             let values: Vec<f32> = values.iter().map(|&v| f32::from(v)).collect();
             let mut sliding = SlidingSum::<Portable<false>, 2>::start();
             let mut sums = Vec::new();
@@ -208,7 +208,7 @@ mod tests {
         }
 
         #[test]
-        fn boxes_slide(
+        fn block_sums_are_those_of_the_windows(
             rows in proptest::collection::vec(proptest::collection::vec(-8_i8..8, 13), 1..30),
             side in 1_usize..=13,
         ) {

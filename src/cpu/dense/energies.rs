@@ -200,7 +200,7 @@ fn square_of<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize>(
         1 => short::<V, P, FORM, CHANNELS, 0>(rows, &residuals, out),
         2 => short::<V, P, FORM, CHANNELS, 1>(rows, &residuals, out),
         3 => short::<V, P, FORM, CHANNELS, 2>(rows, &residuals, out),
-        MAX_SHORT_SIDE => short::<V, P, FORM, CHANNELS, 3>(rows, &residuals, out),
+        MAX_SHORT_SIDE => short::<V, P, FORM, CHANNELS, { MAX_SHORT_SIDE - 1 }>(rows, &residuals, out),
         _ => long::<V, P, FORM, CHANNELS>(rows, &residuals, out),
     }
 }
@@ -271,4 +271,87 @@ fn long<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize>(
     let (row, tails) = rows.rows.split_at_mut(residuals.width + 1);
     residuals.write::<V>(row);
     rows.sums.push_across::<V>(row, tails, out);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::bank::Bank;
+    use crate::components::Kind;
+    use ndarray::{Array3, Array4};
+    use proptest::prelude::*;
+
+    /// The energies of all windows, `[row][column]`, by rows of squares.
+    fn of_squares(isa: Isa, components: &Components, side: usize, tile: &mut Tile<u8>, probe: &Probe) -> Vec<F32x16> {
+        let (_, columns) = components.grid();
+        let mut energies = SquareEnergies::default();
+        tile.square(isa);
+        if probe.fixed_point_scale.is_some() {
+            energies.square(isa, components, side, 127.5, tile);
+        }
+        let tiles = std::slice::from_ref(&*tile);
+        energies.start(components, side, probe, tiles);
+        let (mut row, mut all) = (vec![F32x16::ZERO; columns], Vec::new());
+        for y in 0..components.height() {
+            energies.push_row(isa, tiles, probe, &mut row);
+            if y + 1 >= side {
+                all.extend_from_slice(&row);
+            }
+        }
+        all
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(60))]
+        #[test]
+        fn energies_are_those_of_the_windows(
+            channels in 1_usize..=4, height in 1_usize..12, width in 1_usize..12, side in 1_usize..=8,
+            count in 1_usize..=LANES, expanded: bool,
+        ) {
+            prop_assume!(side <= height.min(width) && side < height.max(width));
+            let images = Array4::from_shape_fn((count, channels, height, width), |(n, c, y, x)| {
+                ((n * 89 + c * 57 + y * 31 + x * 17) * 7919 % 256) as u8
+            });
+            let z = Array3::from_shape_fn((channels, height, width), |(c, y, x)| {
+                ((c * 31 + y * 17 + x * 5) % 21) as f64 / 7.0 - 1.4
+            });
+            let bank = Bank::from_u8(images.view()).unwrap();
+            let squares = Components::square(height, width, side).unwrap();
+            let (rows, columns) = squares.grid();
+            let masks = Components::masks(
+                Array3::from_shape_fn((rows * columns, height, width), |(k, y, x)| {
+                    (k / columns..k / columns + side).contains(&y) && (k % columns..k % columns + side).contains(&x)
+                })
+                .view(),
+            )
+            .unwrap();
+            let Kind::Masks(runs) = masks.kind() else { unreachable!("masks") };
+            let [square_probe, mask_probe] = [&squares, &masks]
+                .map(|components| Probe::new(&bank, components, z.view(), if expanded { 1.0 } else { 0.2 }, 0, false));
+            for isa in Isa::available() {
+                let mut tile = Tile::new(channels, height * width);
+                tile.load(isa, images.as_slice().unwrap());
+                let by_rows = of_squares(isa, &squares, side, &mut tile, &square_probe);
+                let mut by_masks = vec![F32x16::ZERO; rows * columns];
+                mask_energies(isa, &masks, runs, &tile, &mask_probe, &mut Vec::new(), &mut by_masks);
+                for (k, (row, column)) in ndarray::indices((rows, columns)).into_iter().enumerate() {
+                    for n in 0..LANES {
+                        let (mut exact, mut size) = (f64::from(f32::MAX), 0.0);
+                        if n < count {
+                            exact = 0.0;
+                            for (c, i, j) in ndarray::indices((channels, side, side)) {
+                                let at = [c, row + i, column + j];
+                                let (a, z) = (images[[n, at[0], at[1], at[2]]].number(), 127.5 * z[at]);
+                                exact += if expanded { a * a - 2.0 * a * z } else { (a - z).powi(2) };
+                                size += a * a + z * z;
+                            }
+                        }
+                        for energy in [by_rows[k].0[n], by_masks[k].0[n]] {
+                            prop_assert!((f64::from(energy) - exact).abs() <= 1e-6 * size, "{energy}, exactly {exact}");
+                        }
+                    }
+                }
+            }
+        }
+    }
 }

@@ -271,6 +271,7 @@ mod tests {
     use super::*;
     use crate::bank::Bank;
     use crate::cpu::probe::Probe;
+    use crate::regime::MAX_SHORT_SIDE;
     use crate::simd::LANES;
     use ndarray::{Array3, Array4};
     use proptest::prelude::*;
@@ -328,8 +329,8 @@ mod tests {
         #![proptest_config(ProptestConfig::with_cases(40))]
         #[test]
         fn sums_are_those_of_the_windows(
-            channels in 1_usize..=4, height in 6_usize..12, width in 6_usize..12, count in 1_usize..=2 * LANES,
-            side in 5_usize..=6, max_abs in 1.0_f64..300.0, flat: bool,
+            channels in 1_usize..=4, height in MAX_SHORT_SIDE + 2..12, width in MAX_SHORT_SIDE + 2..12, count in 1_usize..=2 * LANES,
+            side in MAX_SHORT_SIDE + 1..=MAX_SHORT_SIDE + 2, max_abs in 1.0_f64..300.0, flat: bool,
         ) {
             let value = |i: usize| if flat { 255 } else { (i * 7919 % 256) as u8 };
             let shape = (count, channels, height, width);

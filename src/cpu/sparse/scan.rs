@@ -241,6 +241,22 @@ mod tests {
     }
 
     #[test]
+    fn epochs_depend_on_the_data_alone() {
+        const SHARD: usize = 64;
+        let ends = |blocks: usize| -> Vec<usize> {
+            let item = |shard: usize, block: usize| WorkItem {
+                images: shard * SHARD..(shard + 1) * SHARD,
+                probes: 8 * block..8 * (block + 1),
+            };
+            let items: Vec<_> = (0..30).flat_map(|shard| (0..blocks).map(move |block| item(shard, block))).collect();
+            epochs(&items).map(|epoch| epoch.last().unwrap().images.end / SHARD).collect()
+        };
+        for blocks in [1, 2, 5] {
+            assert_eq!(ends(blocks), [1, 5, 21, 30], "{blocks} work items per shard");
+        }
+    }
+
+    #[test]
     fn fixed_point_serves_queries_near_the_data_and_only_those() {
         // Images are at -1 to 1: the third query is 0.9 from all of them, the last has values that do not fit.
         assert_eq!(in_fixed_point(&[-0.5, 0.3, 1.9, -0.9, 2.5]), [true, true, false, true, false]);
