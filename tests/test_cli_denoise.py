@@ -314,7 +314,7 @@ def test_bad_files_end_in_one_line(tmp_path: Path, grey: Path) -> None:
     np.save(tmp_path / "shape.npy", normals(18, 5, 3, 8, 8))
     assert "[18, N, 1, 8, 8]" in with_z("shape.npy", "--n-samples", 5)
     np.save(tmp_path / "nan.npy", np.full((18, 5, 1, 8, 8), np.nan, np.float32))
-    assert "z holds nan" in with_z("nan.npy", "--n-samples", 5)
+    assert "z holds NaN" in with_z("nan.npy", "--n-samples", 5)
     np.save(tmp_path / "dtype.npy", np.zeros((18, 5, 1, 8, 8), np.int64))
     assert "int64" in with_z("dtype.npy", "--n-samples", 5)
     (tmp_path / "empty.npy").write_bytes(b"")

@@ -77,7 +77,7 @@ def read_cifar10(
     batches = _folder_batches(source, names) if source.is_dir() else _archive_batches(source, names)
     missing = [name for name in names if name not in batches]
     if missing:
-        raise DataError(f"{source} lacks {', '.join(missing)}; found were {', '.join(sorted(batches)) or 'no batches'}")
+        raise DataError(f"{source} lacks {', '.join(missing)}; it has {', '.join(sorted(batches)) or 'no batches'}")
     images = np.concatenate([batches[name][0] for name in names])
     labels = np.concatenate([batches[name][1] for name in names])
     return ImageSet(images, labels, xflip, name=f"cifar10-{split}").select(max_size, classes)
