@@ -32,8 +32,8 @@ test: $(VENV)/.dev
 
 # The same tests with many more random examples, for nights and before a release.
 test-long: $(VENV)/.dev
-	PROPTEST_CASES=5000 cargo test --quiet
-	PROPTEST_CASES=5000 cargo test --quiet --features cuda cuda
+	PROPTEST_CASES=5000 PROPTEST_MAX_GLOBAL_REJECTS=1000000 cargo test --quiet
+	PROPTEST_CASES=5000 PROPTEST_MAX_GLOBAL_REJECTS=1000000 cargo test --quiet --features cuda cuda
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest
 
 lint: $(VENV)/.dev

@@ -346,9 +346,10 @@ mod tests {
                 for (i, exact) in exact.iter().enumerate() {
                     let (n, k) = (i / windows, i % windows);
                     let energy = f64::from(found[n / LANES * windows + k].0[n % LANES]);
-                    // Float roundings of products, squares and the result, below 1.5e-7 of the window's sum of magnitudes
-                    // together; and half a unit, at most 2^-31 of the bound, per product and per square.
-                    let bound = (1.5e-7 + (side * side * channels) as f64 * 2.0_f64.powi(-30)) * size;
+                    // Three float roundings, of the value, the product and the result, and half a unit per product and
+                    // per square, each at most 2^-31 of the bound.
+                    let units = (side * side * channels) as f64 * 2.0_f64.powi(-30);
+                    let bound = (3.0 * 2.0_f64.powi(-24) + units) * size;
                     prop_assert!((energy - exact).abs() < bound, "{} against {}, of {}", energy, exact, size);
                 }
             }
