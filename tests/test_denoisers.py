@@ -182,3 +182,15 @@ def test_heat_maps_come_from_a_file_too(tmp_path: Path) -> None:
     z = RNG.standard_normal((1, 3, 8, 8))
     ours = pspc.PSPCFlex(DATA, heatmaps=tmp_path / "maps.npy", thresholds=0.5)(z, 1.0)
     np.testing.assert_array_equal(ours, pspc.PSPCFlex(DATA, heatmaps=maps, thresholds=[0.5])(z, 1.0))
+
+
+def test_an_array_that_changes_during_the_call_does_not_matter() -> None:
+    # More queries than the engine takes at once: the last ones are read after progress was reported.
+    D, z = pspc.PSPCSquare(DATA, patch_sizes=3), RNG.standard_normal((300, 3, 8, 8)).astype(np.float32)
+    expected = D(z, 1.0)
+
+    def spoil(done: int, total: int) -> None:
+        z[:] = np.nan
+
+    np.testing.assert_array_equal(D(z, 1.0, progress=spoil), expected)
+    assert np.isnan(z).all()

@@ -83,7 +83,8 @@ class PosteriorComposite(Denoiser):
     def _denoise(
         self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None
     ) -> npt.NDArray[np.float32]:
-        z = np.ascontiguousarray(z, dtype=np.float64 if z.dtype == np.float64 else np.float32)
+        # A copy: a progress callback, or another thread, may change the caller's array while the engine works.
+        z = np.array(z, dtype=np.float64 if z.dtype == np.float64 else np.float32, order="C")
         xflip, groups = self.data.xflip, self._groups(sigmas, progress)
         if len(groups) == 1:
             windows, _, share = groups[0]
