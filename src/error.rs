@@ -116,6 +116,32 @@ pub enum Error {
     /// The result is not finite: the images changed under a running call.
     #[error("the result is not finite: the images were changed while they were in use, or hold NaN or infinite pixels")]
     NotFinite,
+    /// A pixel of the images is not what it was when the data set was checked.
+    #[error(
+        "image {index} was changed after the data set was made: it now holds {value}, and the pixels were from {least} to \
+         {most}; make the data set again"
+    )]
+    ImageChanged {
+        /// Index of the image.
+        index: usize,
+        /// A pixel that lies outside the range of all pixels before, or NaN.
+        value: f64,
+        /// The least pixel allowed.
+        least: f64,
+        /// The largest pixel allowed.
+        most: f64,
+    },
+    /// The working space of a call does not fit into memory.
+    #[error(
+        "the engine needs about {needed} MiB for images of this size and cannot have them: {reason}; use fewer threads \
+         (set_num_threads), fewer queries at once, or smaller images"
+    )]
+    Memory {
+        /// MiB that one thread and the results take.
+        needed: usize,
+        /// What the system said.
+        reason: String,
+    },
     /// The monitor asked to stop.
     #[error("stopped by the caller")]
     Stopped,

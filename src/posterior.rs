@@ -3,25 +3,57 @@
 
 use crate::components::Components;
 
-/// Per window a shift and the sum over images of `2^(shift - logit_scale energy)`. The shift is near the negative of the
-/// largest logit, so that the sum is of moderate size.
+/// What a shift counts.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum ShiftUnit {
+    /// Logits, in powers of two: shifts are integers, for energies in float32.
+    PowersOfTwo,
+    /// The energies themselves, of which these many are a power of two: shifts are the least energies, for energies in
+    /// float64. Their logits may be too large for an integer to come near them.
+    Energies {
+        /// Powers of two per unit of energy.
+        logit_scale: f64,
+    },
+}
+
+impl ShiftUnit {
+    /// The weight of what lies `below` a shift, which is not negative.
+    fn share(self, below: f64) -> f64 {
+        match self {
+            Self::PowersOfTwo => power_of_two(-below),
+            Self::Energies { logit_scale } => (-logit_scale * below).exp2(),
+        }
+    }
+
+    /// A shift in powers of two.
+    fn bits(self, shift: f64) -> f64 {
+        match self {
+            Self::PowersOfTwo => shift,
+            Self::Energies { logit_scale } => logit_scale * shift,
+        }
+    }
+}
+
+/// Per window a shift and the sum over images of weights relative to it. The shift is near the negative of the largest
+/// logit, so that the sum is of moderate size.
 #[derive(Debug, Clone)]
 pub struct Posterior {
-    shift: Vec<f32>,
+    unit: ShiftUnit,
+    shift: Vec<f64>,
     sum: Vec<f64>,
 }
 
 impl Posterior {
     /// The posterior over no images.
     #[must_use]
-    pub fn empty(count: usize) -> Self {
-        Self { shift: vec![f32::MAX; count], sum: vec![0.0; count] }
+    pub fn empty(count: usize, unit: ShiftUnit) -> Self {
+        Self { unit, shift: vec![f64::MAX; count], sum: vec![0.0; count] }
     }
 
     /// Merges a shard of the data by log-sum-exp; the order of the merges fixes the bits.
-    pub fn merge(&mut self, shift: &[f32], sum: &[f32]) {
+    pub fn merge<T: Copy + Into<f64>>(&mut self, shift: &[T], sum: &[T]) {
         for (k, (&shift, &sum)) in shift.iter().zip(sum).enumerate() {
-            self.merge_one(k, shift, f64::from(sum));
+            self.merge_one(k, shift.into(), sum.into());
         }
     }
 
@@ -33,24 +65,41 @@ impl Posterior {
         }
     }
 
-    fn merge_one(&mut self, k: usize, shift: f32, sum: f64) {
+    fn merge_one(&mut self, k: usize, shift: f64, sum: f64) {
         let joint = shift.min(self.shift[k]);
-        let share = |shift: f32| power_of_two(f64::from(joint) - f64::from(shift));
-        self.sum[k] = self.sum[k] * share(self.shift[k]) + sum * share(shift);
+        self.sum[k] = self.sum[k] * self.unit.share(self.shift[k] - joint) + sum * self.unit.share(shift - joint);
         self.shift[k] = joint;
     }
 
-    /// `(shift, scale)` per window: `2^(shift - logit_scale energy) * scale` is the normalised weight, with scale near 1.
+    /// The largest magnitude of a shift, in powers of two: that of the logit of the best image of some window.
     #[must_use]
-    pub fn normaliser(&self) -> (Vec<f32>, Vec<f32>) {
-        self.shift.iter().zip(&self.sum).map(|(&shift, &sum)| normaliser_of(shift, sum)).unzip()
+    pub fn largest_bits(&self) -> f64 {
+        self.shift.iter().map(|&shift| self.unit.bits(shift).abs()).fold(0.0, f64::max)
     }
 
-    /// The normaliser for the windows of the mirrored query.
+    /// The posterior of the mirrored query.
     #[must_use]
-    pub fn mirrored_normaliser(&self, components: &Components) -> (Vec<f32>, Vec<f32>) {
-        let mirrored = (0..self.shift.len()).map(|k| components.mirror_index(k));
-        mirrored.map(|k| normaliser_of(self.shift[k], self.sum[k])).unzip()
+    pub fn mirrored(&self, components: &Components) -> Self {
+        let pick = |values: &[f64]| (0..values.len()).map(|k| values[components.mirror_index(k)]).collect();
+        Self { unit: self.unit, shift: pick(&self.shift), sum: pick(&self.sum) }
+    }
+
+    /// `(shift, scale)` per window, both in float32: `2^(shift - logit_scale energy) * scale` is the normalised weight, with
+    /// scale near 1. For shifts that are integers.
+    #[must_use]
+    pub fn normaliser(&self) -> (Vec<f32>, Vec<f32>) {
+        let of_window = |(&shift, &sum): (&f64, &f64)| {
+            let integer = (shift - sum.log2()).round();
+            (integer as f32, ((shift - integer).exp2() / sum) as f32)
+        };
+        self.shift.iter().zip(&self.sum).map(of_window).unzip()
+    }
+
+    /// `(least, scale)` per window: `2^(logit_scale (least - energy)) * scale` is the normalised weight. For shifts that are
+    /// energies.
+    #[must_use]
+    pub fn least_and_scale(&self) -> (Vec<f64>, Vec<f32>) {
+        (self.shift.clone(), self.sum.iter().map(|sum| (1.0 / sum) as f32).collect())
     }
 }
 
@@ -60,16 +109,6 @@ pub(crate) fn power_of_two(exponent: f64) -> f64 {
     const BIAS: f64 = 1023.0;
     debug_assert!(exponent <= 0.0 && exponent.fract() == 0.0, "shifts are integers");
     if exponent < SMALLEST { 0.0 } else { f64::from_bits(((exponent + BIAS) as u64) << 52) }
-}
-
-fn normaliser_of(shift: f32, sum: f64) -> (f32, f32) {
-    // Floats of this size are further apart than integers, and the shift itself is the only integer sure to be near.
-    const COARSE_FROM: f32 = 16_777_216.0;
-    if shift.abs() >= COARSE_FROM {
-        return (shift, (1.0 / sum) as f32);
-    }
-    let integer = (f64::from(shift) - sum.log2()).round() as f32;
-    (integer, ((f64::from(shift) - f64::from(integer)).exp2() / sum) as f32)
 }
 
 #[cfg(test)]
@@ -82,11 +121,11 @@ mod tests {
         fn the_merge_is_the_softmax_normaliser(shifts in proptest::collection::vec(-500_i16..500, 1..40)) {
             let least = f64::from(*shifts.iter().min().expect("not empty"));
             let exact: f64 = shifts.iter().map(|&s| (least - f64::from(s)).exp2()).sum();
-            let mut posterior = Posterior::empty(1);
+            let mut posterior = Posterior::empty(1, ShiftUnit::PowersOfTwo);
             for &shift in &shifts {
                 posterior.merge(&[f32::from(shift)], &[1.0]);
             }
-            prop_assert_eq!(f64::from(posterior.shift[0]), least);
+            prop_assert_eq!(posterior.shift[0], least);
             prop_assert!((posterior.sum[0] / exact - 1.0).abs() < 1e-12);
             let (shift, scale) = posterior.normaliser();
             prop_assert!((0.7..1.5).contains(&scale[0]));
@@ -106,28 +145,33 @@ mod tests {
     }
 
     #[test]
-    fn normalisers_of_huge_shifts_are_finite() {
-        for shift in [-7e9_f32, 3e8, 1e30] {
-            for sum in [2.0_f64.powi(-95), 1.0, 1e6] {
-                let mut posterior = Posterior::empty(1);
-                posterior.merge(&[shift], &[sum as f32]);
-                let (normalised, scale) = posterior.normaliser();
-                assert_eq!(normalised[0], shift);
-                assert!((f64::from(scale[0]) * sum - 1.0).abs() < 1e-7);
+    fn energies_of_any_size_merge_without_loss() {
+        for base in [0.0_f64, 1e12, -1e28] {
+            let unit = ShiftUnit::Energies { logit_scale: 0.5 };
+            let mut posterior = Posterior::empty(1, unit);
+            // The second is two powers of two below the first, and of the last nothing is left.
+            let step = f64::max(4.0, base.abs() * f64::EPSILON);
+            for (shift, sum) in [(base + step, 1.0), (base, 3.0), (base + 1e6 * step, 7.0)] {
+                posterior.merge(&[shift], &[sum]);
             }
+            let (least, scale) = posterior.least_and_scale();
+            assert_eq!(least[0], base);
+            let exact = 3.0 + (-0.5 * (base + step - base)).exp2();
+            assert!((f64::from(scale[0]) * exact - 1.0).abs() < 1e-7, "{base}");
+            assert_eq!(posterior.largest_bits(), 0.5 * base.abs());
         }
     }
 
     #[test]
     fn mirrored_windows_share_their_sum() {
         let windows = Components::square(1, 3, 1).expect("fits");
-        let mut posterior = Posterior::empty(3);
+        let mut posterior = Posterior::empty(3, ShiftUnit::PowersOfTwo);
         posterior.merge(&[0.0, 1.0, 2.0], &[1.0; 3]);
-        let mut flipped = Posterior::empty(3);
+        let mut flipped = Posterior::empty(3, ShiftUnit::PowersOfTwo);
         flipped.merge(&[2.0, 1.0, 0.0], &[1.0; 3]);
         posterior.merge_mirrored(&flipped, &windows);
         assert_eq!(posterior.sum, vec![2.0; 3]);
-        let (shift, scale) = posterior.mirrored_normaliser(&windows);
+        let (shift, scale) = posterior.mirrored(&windows).normaliser();
         assert_eq!((shift, scale), (vec![1.0, 0.0, -1.0], vec![1.0; 3]));
     }
 }

@@ -20,8 +20,11 @@ use crate::cpu::sparse::fixed_point_scan::{FixedPointProbe, FixedPointTile};
 use crate::cpu::tile::Tile;
 use crate::error::Result;
 use crate::query::Queries;
-use crate::regime::fixed_point_side;
+use crate::regime::{fixed_point_side, negligible_bits};
 use crate::simd::{F32x16, Isa, LANES, U16_LANES};
+
+/// The centre of bytes.
+const CENTRE: f32 = 127.5;
 
 /// Images side by side in a tile.
 pub const IMAGES_PER_TILE: usize = LANES;
@@ -69,7 +72,7 @@ impl<'a> Dense<'a> {
         let [channels, height, width] = bank.image_shape();
         let pixels = &bytes_of(bank)[..LANES * bank.image_len()];
         let mut tile = Tile::new(channels, height * width);
-        tile.load(isa, pixels);
+        tile.load(isa, pixels, CENTRE);
         tile.square(isa);
         let mut squares = SquareEnergies::default();
         if let Some(side) = fixed_point_side(components, channels) {
@@ -77,7 +80,7 @@ impl<'a> Dense<'a> {
         }
         let (count, (rows, _)) = (components.count(), components.grid());
         let mut state = OnlineSoftmax::default();
-        state.start(count);
+        state.start(count, negligible_bits(LANES) as f32);
         let mut stages = Self {
             isa,
             components,
@@ -106,7 +109,7 @@ impl<'a> Dense<'a> {
 
     /// Transposes the images.
     pub fn tile(&mut self) {
-        self.tile.load(self.isa, black_box(self.pixels));
+        self.tile.load(self.isa, black_box(self.pixels), CENTRE);
     }
 
     /// Squares of pixels, summed over channels.
@@ -268,7 +271,7 @@ impl<'a> Full<'a> {
 
     /// Lays out [`IMAGES_PER_PANEL`] images for their means.
     pub fn load_pixels(&mut self) {
-        self.panel.load(self.isa, black_box(self.pixels), self.image_len, self.part.clone());
+        self.panel.load(self.isa, black_box(self.pixels), CENTRE, self.image_len, self.part.clone());
     }
 
     /// Weighted means of those images.
@@ -280,7 +283,7 @@ impl<'a> Full<'a> {
     /// Lays out [`IMAGES_PER_TILE`] images for their energies.
     pub fn load_images(&mut self) {
         let pixels = &self.pixels[..LANES * self.image_len];
-        self.images.load(self.isa, black_box(pixels), self.image_len, self.part.clone());
+        self.images.load(self.isa, black_box(pixels), CENTRE, self.image_len, self.part.clone());
     }
 
     /// Energies of those images.

@@ -14,6 +14,7 @@ __all__ = [
     "InvalidValueError",
     "MissingDependencyError",
     "MissingFileError",
+    "OutOfMemoryError",
     "OutputError",
     "PspcError",
     "ScheduleError",
@@ -51,6 +52,10 @@ class DataError(PspcError, ValueError):
 
 class MissingFileError(PspcError, FileNotFoundError):
     """A path does not exist."""
+
+
+class OutOfMemoryError(PspcError, MemoryError):
+    """The engine's working space does not fit into memory."""
 
 
 class OutputError(PspcError, OSError):

@@ -1,14 +1,40 @@
 //! `Job`: what the work items of a pass share.
 
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::probe::Probe;
-use super::tile::Pixel;
+use super::tile::{AnyBeyond, Pixel};
 use crate::bank::Bank;
 use crate::components::{Components, Kind};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::regime::cutoff_bits;
 use crate::simd::Isa;
+
+/// What the threads of a call tell one another.
+#[derive(Debug)]
+pub(crate) struct Signals {
+    /// Set where the call is to stop: what is in work may be left unfinished, as nobody will read it.
+    stop: AtomicBool,
+    /// The first image that was found to be changed.
+    changed: AtomicUsize,
+}
+
+impl Signals {
+    pub(crate) fn new() -> Self {
+        Self { stop: AtomicBool::new(false), changed: AtomicUsize::new(usize::MAX) }
+    }
+
+    /// Whether the call is to stop.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.stop.load(Ordering::Relaxed)
+    }
+
+    /// Asks all threads to stop.
+    pub(crate) fn stop(&self) {
+        self.stop.store(true, Ordering::Relaxed);
+    }
+}
 
 /// What the work items of a pass share.
 pub(crate) struct Job<'a, P> {
@@ -20,6 +46,9 @@ pub(crate) struct Job<'a, P> {
     pub(crate) isa: Isa,
     /// Weights below `2^-cutoff` of a window's sum are left out, see [`cutoff_bits`].
     pub(crate) cutoff: f64,
+    /// What is taken off every stored pixel.
+    pub(crate) centre: f32,
+    signals: &'a Signals,
 }
 
 impl<'a, P: Pixel> Job<'a, P> {
@@ -29,13 +58,77 @@ impl<'a, P: Pixel> Job<'a, P> {
         pixels: &'a [P],
         mirrors: &'a [Components; 2],
         probes: &'a [Probe],
+        signals: &'a Signals,
     ) -> Result<Self> {
-        Ok(Self { bank, pixels, mirrors, probes, isa: Isa::best()?, cutoff: cutoff_bits(bank.len()) })
+        let (isa, cutoff, centre) = (Isa::best()?, cutoff_bits(bank.len()), bank.stored_centre());
+        Ok(Self { bank, pixels, mirrors, probes, isa, cutoff, centre, signals })
+    }
+
+    /// Whether the call is to stop, so that the rest of the work is not needed.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.signals.is_stopped()
+    }
+
+    /// Notes, and stops the call, if an image has changed since the data set was checked: the bounds on the sums of its
+    /// pixels would not hold.
+    pub(crate) fn check_images(&self, images: Range<usize>) {
+        let (centre, reach) = (self.centre, self.reach());
+        if self.isa.run(AnyBeyond { pixels: self.images(images.clone()), centre, reach }) {
+            let is_changed = |&index: &usize| P::any_beyond(self.image(index), centre, reach);
+            let index = images.clone().find(is_changed).unwrap_or(images.start);
+            self.signals.changed.fetch_min(index, Ordering::Relaxed);
+            self.signals.stop();
+        }
+    }
+
+    /// An error if an image was found to be changed.
+    pub(crate) fn check_unchanged(&self) -> Result<()> {
+        let index = self.signals.changed.load(Ordering::Relaxed);
+        if index == usize::MAX {
+            return Ok(());
+        }
+        let (centre, reach) = (self.centre, self.reach());
+        let beyond = self.image(index).iter().find(|&&pixel| P::any_beyond(&[pixel], centre, reach));
+        let value = beyond.map_or(f64::NAN, |pixel| pixel.number(0.0));
+        let (least, most) = (f64::from(centre - reach), f64::from(centre + reach));
+        Err(Error::ImageChanged { index, value, least, most })
+    }
+
+    /// The largest distance of a stored pixel from the centre.
+    fn reach(&self) -> f32 {
+        (self.bank.reach() * self.bank.unit()) as f32
     }
 
     /// The same job for other probes.
     pub(crate) fn with(&self, probes: &'a [Probe]) -> Self {
         Self { probes, ..*self }
+    }
+
+    /// Number of queries; their mirror images, if flips count, are probes too.
+    pub(crate) fn queries(&self) -> usize {
+        self.probes.iter().filter(|probe| !probe.flipped).count()
+    }
+
+    /// A query of the job and its mirror image.
+    pub(crate) fn sides(&self, query: usize) -> impl Iterator<Item = &'a Probe> {
+        self.probes.iter().skip(query).step_by(self.queries())
+    }
+
+    /// The probes of some queries of the job; those of their mirror images follow, in the same order.
+    pub(crate) fn probes_of(&self, queries: &[usize]) -> Vec<Probe> {
+        self.places_of(queries).map(|place| self.probes[place].clone()).collect()
+    }
+
+    /// The indices of those probes.
+    pub(crate) fn places_of(&self, queries: &[usize]) -> impl Iterator<Item = usize> {
+        let starts = (0..self.probes.len()).step_by(self.queries());
+        starts.flat_map(move |start| queries.iter().map(move |query| start + query))
+    }
+
+    /// Moves the results of the probes of some queries, ordered as by [`Job::probes_of`], to their places among those of
+    /// all probes.
+    pub(crate) fn place<T>(&self, queries: &[usize], results: Vec<T>, all: &mut [T]) {
+        self.places_of(queries).zip(results).for_each(|(place, result)| all[place] = result);
     }
 
     /// How far above the least energy of a window an image may lie and still carry weight.

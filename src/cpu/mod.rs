@@ -15,7 +15,9 @@ mod chunks;
 pub(crate) mod dense;
 pub(crate) mod full;
 mod job;
+mod memory;
 pub(crate) mod peak;
+mod precision;
 pub(crate) mod probe;
 mod scheduler;
 pub(crate) mod sparse;
@@ -29,7 +31,7 @@ use crate::error::Result;
 use crate::monitor::Monitor;
 use crate::query::Queries;
 use crate::regime::Regime;
-use job::Job;
+use job::{Job, Signals};
 use probe::Probe;
 use scheduler::Scheduler;
 use tile::Pixel;
@@ -52,9 +54,14 @@ pub(crate) fn composite(
     let (cover, sigma) = (components.cover(), queries.sigma());
     // Two passes over every image for every probe.
     let work = 2 * bank.len() * sigma.len() * if flips { 2 } else { 1 };
-    let mut scheduler = Scheduler::new(work as u64, components, bank.image_len(), monitor)?;
-    let mut denoised = Array4::zeros(queries.z().shape());
+    let signals = Signals::new();
+    let workspace = memory::workspace(bank, components);
+    let mut scheduler = Scheduler::new(work as u64, components, bank.image_len(), workspace, &signals, monitor)?;
     let at_once = queries_at_once(bank, components, sigma);
+    let in_flight = 2 * at_once.min(sigma.len()) * bytes_per_probe(bank, components, sigma);
+    let results = bank.image_len() * sigma.len() * size_of::<f32>();
+    memory::check_available(scheduler.bytes() + in_flight + results)?;
+    let mut denoised = Array4::zeros(queries.z().shape());
     for start in (0..sigma.len()).step_by(at_once) {
         let batch = start..sigma.len().min(start + at_once);
         let probe = |q: usize, flipped: bool| {
@@ -63,8 +70,8 @@ pub(crate) fn composite(
         let flipped = batch.clone().filter(|_| flips).map(|q| probe(q, true));
         let probes: Vec<Probe> = batch.clone().map(|q| probe(q, false)).chain(flipped).collect();
         let sums = match bank.pixels() {
-            Pixels::U8(pixels) => sums_of(&Job::new(bank, pixels, &mirrors, &probes)?, &mut scheduler)?,
-            Pixels::F32(pixels) => sums_of(&Job::new(bank, pixels, &mirrors, &probes)?, &mut scheduler)?,
+            Pixels::U8(pixels) => sums_of(&Job::new(bank, pixels, &mirrors, &probes, &signals)?, &mut scheduler)?,
+            Pixels::F32(pixels) => sums_of(&Job::new(bank, pixels, &mirrors, &probes, &signals)?, &mut scheduler)?,
         };
         for (q, sums) in sums {
             finish(bank, &cover, &sums, denoised.slice_mut(s![q, .., .., ..]));
@@ -73,17 +80,23 @@ pub(crate) fn composite(
     Ok(denoised)
 }
 
-/// How many queries to compute together: a multiple of the probes of a work item where memory allows. A query and its
-/// mirror image hold z, sums, results that wait for their merge, and between the passes all energies, lists of
-/// candidates or posteriors.
-fn queries_at_once(bank: &Bank<'_>, components: &Components, sigma: &[f64]) -> usize {
-    let is_sparse = |&sigma: &f64| Regime::at(sigma, bank.max_abs()).sparse;
-    let lists = if sigma.iter().any(is_sparse) { sparse::MAX_LIST_BYTES } else { 0 };
+/// Bytes of a probe: z, sums, results that wait for their merge, and between the passes all energies, lists of candidates
+/// or posteriors.
+fn bytes_per_probe(bank: &Bank<'_>, components: &Components, sigma: &[f64]) -> usize {
+    let is_sparse = |&sigma: &f64| Regime::at(sigma, bank.reach()).sparse;
     let between = match components.kind() {
         Kind::Full => 4 * bank.len(),
-        Kind::Square { .. } | Kind::Masks(_) => 20 * components.count(),
+        Kind::Square { .. } | Kind::Masks(_) if sigma.iter().any(is_sparse) => {
+            sparse::max_list_bytes(components.count())
+        }
+        Kind::Square { .. } | Kind::Masks(_) => 40 * components.count(),
     };
-    let fitting = MAX_BYTES / (2 * (32 * bank.image_len() + between + lists));
+    32 * bank.image_len() + between
+}
+
+/// How many queries to compute together: a multiple of the probes of a work item where memory allows.
+fn queries_at_once(bank: &Bank<'_>, components: &Components, sigma: &[f64]) -> usize {
+    let fitting = MAX_BYTES / (2 * bytes_per_probe(bank, components, sigma));
     if fitting < scheduler::MIN_PROBES {
         fitting.max(1)
     } else {
@@ -96,8 +109,10 @@ type QuerySums = (usize, [Array3<f64>; 2]);
 
 /// The sums of every query of a job, in any order.
 fn sums_of<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<QuerySums>> {
+    // The full window keeps all energies, and needs no list.
+    let has_lists = !matches!(job.mirrors[0].kind(), Kind::Full);
     let (sparse, mut dense): (Vec<Probe>, Vec<Probe>) =
-        job.probes.iter().cloned().partition(|probe| probe.regime.sparse);
+        job.probes.iter().cloned().partition(|probe| has_lists && probe.regime.sparse);
     let mut done = Vec::new();
     if !sparse.is_empty() {
         for (probe, sums) in sparse.iter().zip(sparse::sums(&job.with(&sparse), scheduler)?) {
@@ -108,8 +123,8 @@ fn sums_of<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Res
         dense.sort_by_key(|probe| (probe.flipped, probe.query));
     }
     if !dense.is_empty() {
-        let queries = dense.iter().filter(|probe| !probe.flipped).count();
         let job = job.with(&dense);
+        let queries = job.queries();
         let sums = match job.mirrors[0].kind() {
             Kind::Full => full::sums(&job, scheduler)?,
             Kind::Square { .. } | Kind::Masks(_) => dense::sums(&job, scheduler)?,
@@ -128,10 +143,9 @@ fn pair_up<P: Pixel>(job: &Job<'_, P>, queries: &[Probe], mut sums: Vec<Array3<f
 
 /// Adds the mirrored half, divides by the cover and returns to the units of the images.
 fn finish(bank: &Bank<'_>, cover: &[u32], [sums, flipped]: &[Array3<f64>; 2], mut out: ArrayViewMut3<'_, f32>) {
-    let (_, unit) = bank.scale();
-    let width = sums.dim().2;
+    let (unit, centre, width) = (bank.unit(), bank.range().centre, sums.dim().2);
     for ((c, y, x), value) in out.indexed_iter_mut() {
         let sum = sums[[c, y, x]] + flipped[[c, y, width - 1 - x]];
-        *value = (sum / (f64::from(cover[y * width + x]) * unit)) as f32;
+        *value = (sum / (f64::from(cover[y * width + x]) * unit) + centre) as f32;
     }
 }

@@ -7,9 +7,10 @@ use crate::bank::Bank;
 use crate::components::Components;
 use crate::regime::{Regime, fixed_point_side};
 
-/// The largest magnitude of a pixel is taken to be at least this, so that values in units of the fixed-point scale stay
-/// within `f32`.
-const MIN_MAX_ABS: f64 = 1e-18;
+use super::precision::{Rounding, heaviest_window, is_far};
+
+/// The reach of the data is taken to be at least this, so that values in units of the fixed-point scale stay within `f32`.
+const MIN_REACH: f64 = 1e-18;
 
 /// One query, or its mirror image, prepared for the kernels.
 #[derive(Debug, Clone)]
@@ -23,6 +24,15 @@ pub(crate) struct Probe {
     pub(crate) fixed_point_scale: Option<f32>,
     /// How energies are summed, and whether a scan first lists the images that carry weight.
     pub(crate) regime: Regime,
+    /// How energies round in float32.
+    pub(crate) rounding: Rounding,
+    /// Whether float32 cannot serve, whatever the images are.
+    pub(crate) needs_double: bool,
+    /// Whether z is far from all data; energies of float64 then have the expanded form.
+    pub(crate) is_far: bool,
+    /// In float64, once [`Probe::into_double`] has made them: two values `p` and `q` per entry of z by which the energy of an
+    /// image is the sum of `(a - p) (a - q)`. They are z twice, or, where z is far, zero and 2 z, which leaves z^2 out.
+    pub(crate) factors: Vec<[f64; 2]>,
     /// log2(e) / (2 sigma^2) in stored units: energies times this are base-2 logits, sign reversed.
     pub(crate) logit_scale: f64,
     /// Which query of the call this is.
@@ -41,23 +51,42 @@ impl Probe {
         query: usize,
         flipped: bool,
     ) -> Self {
-        let (_, unit) = bank.scale();
+        let (unit, centre, channels) = (bank.unit(), bank.range().centre, z.dim().0);
         let step = if flipped { -1 } else { 1 };
-        let z: Vec<f64> = z.slice(ndarray::s![.., .., ..;step]).iter().map(|z| z * unit).collect();
-        let regime = Regime::at(sigma, bank.max_abs());
-        let side = fixed_point_side(components, bank.image_shape()[0]).filter(|_| regime.is_expanded());
-        let max_abs = (bank.max_abs() * unit).max(MIN_MAX_ABS);
-        let scale = side.map(|side| fixed_point_scale(2.0 * max_abs * heaviest_window(&z, components, side)));
+        let z: Vec<f64> = z.slice(ndarray::s![.., .., ..;step]).iter().map(|z| (z - centre) * unit).collect();
+        let reach = (bank.reach() * unit).max(MIN_REACH);
+        let is_far = is_far(&z, reach);
+        let mut regime = Regime::at(sigma, bank.reach());
+        regime.sparse &= !is_far;
+        let plane = components.height() * components.width();
+        let heaviest = || {
+            let magnitude = |p: usize| z[p..].iter().step_by(plane).map(|z| z.abs()).sum();
+            heaviest_window(components, &(0..plane).map(magnitude).collect::<Vec<f64>>())
+        };
+        let is_fixed_point = regime.is_expanded() && fixed_point_side(components, channels).is_some();
+        let scale = is_fixed_point.then(|| fixed_point_scale(2.0 * reach * heaviest()));
         let factor = if regime.is_expanded() { -2.0 / scale.map_or(1.0, f64::from) } else { 1.0 };
+        let logit_scale = std::f64::consts::LOG2_E / (2.0 * (sigma * unit).powi(2));
+        let rounding = Rounding::new(components, channels, &z, reach);
         Self {
             values: z.iter().map(|z| (factor * z) as f32).collect(),
             z,
             fixed_point_scale: scale,
             regime,
-            logit_scale: std::f64::consts::LOG2_E / (2.0 * (sigma * unit).powi(2)),
+            rounding,
+            needs_double: rounding.is_hopeless(logit_scale, scale),
+            is_far,
+            factors: Vec::new(),
+            logit_scale,
             query,
             flipped,
         }
+    }
+
+    /// The same probe, prepared for energies in float64.
+    pub(crate) fn into_double(mut self) -> Self {
+        self.factors = self.z.iter().map(|&z| if self.is_far { [0.0, 2.0 * z] } else { [z, z] }).collect();
+        self
     }
 }
 
@@ -68,21 +97,6 @@ pub(crate) fn fixed_point_scale(bound: f64) -> f32 {
     const MAX_UNITS: f64 = 2_147_483_648.0 / 1.001;
     const SMALLEST: i32 = -100;
     2.0_f64.powi(((bound / MAX_UNITS).log2().ceil() as i32).max(SMALLEST)) as f32
-}
-
-/// The largest sum of magnitudes of z `[channel][row][column]` on a window.
-fn heaviest_window(z: &[f64], components: &Components, side: usize) -> f64 {
-    let (height, width) = (components.height(), components.width());
-    // Sums over all rows above and columns before.
-    let mut sums = ndarray::Array2::<f64>::zeros((height + 1, width + 1));
-    for (y, x) in ndarray::indices((height, width)) {
-        let here: f64 = z.iter().skip(y * width + x).step_by(height * width).map(|z| z.abs()).sum();
-        sums[[y + 1, x + 1]] = here + sums[[y, x + 1]] + sums[[y + 1, x]] - sums[[y, x]];
-    }
-    let (rows, columns) = components.grid();
-    let window =
-        |(y, x): (usize, usize)| sums[[y + side, x + side]] + sums[[y, x]] - sums[[y, x + side]] - sums[[y + side, x]];
-    ndarray::indices((rows, columns)).into_iter().map(window).fold(0.0, f64::max)
 }
 
 #[cfg(test)]

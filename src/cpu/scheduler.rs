@@ -2,17 +2,21 @@
 //! order and calls the monitor.
 
 use std::ops::Range;
+use std::panic::resume_unwind;
 use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rayon::ThreadPool;
 use rayon::prelude::*;
 
 use super::buffer_pool::BufferPool;
-use super::job::Job;
+use super::job::{Job, Signals};
+use super::memory;
 use super::tile::Pixel;
 use crate::components::{Components, Kind};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::threads;
 
@@ -27,6 +31,9 @@ const RESULT_BYTES: usize = 3 << 19;
 
 /// A round should take about this long: short enough for Ctrl-C, long enough to keep every thread busy.
 const ROUND: Duration = Duration::from_millis(100);
+
+/// Work on more values than this takes so long that the monitor is called while it runs.
+const LONG: usize = 1 << 28;
 
 /// Most work items whose results wait for their merge at once.
 const MAX_WAITING: usize = 64;
@@ -60,6 +67,11 @@ pub(crate) struct WorkItem {
 pub(crate) struct Scheduler<'m, 'a> {
     pool: Arc<ThreadPool>,
     monitor: &'m mut Monitor<'a>,
+    signals: &'m Signals,
+    /// Values of an image.
+    image_len: usize,
+    /// Bytes of working space of a thread.
+    workspace: usize,
     /// Work items of the next round.
     round_len: usize,
     /// Most work items of a round.
@@ -69,19 +81,30 @@ pub(crate) struct Scheduler<'m, 'a> {
 }
 
 impl<'m, 'a> Scheduler<'m, 'a> {
-    /// A scheduler for a call on images of `image_len` values; `total` is the number of pairs of probe and image over both
-    /// passes, which `monitor` is told.
+    /// A scheduler for a call on images of `image_len` values, with so many bytes of working space per thread; `total` is the
+    /// number of pairs of probe and image over both passes, which `monitor` is told. `signals` tells the threads to stop.
     pub(crate) fn new(
         total: u64,
         components: &Components,
         image_len: usize,
+        workspace: usize,
+        signals: &'m Signals,
         monitor: &'m mut Monitor<'a>,
     ) -> Result<Self> {
         let pool = threads::pool()?;
-        let threads = pool.current_num_threads();
+        let all = pool.current_num_threads();
+        let threads = memory::threads_at_once(workspace, all);
         let result_bytes = 4 * probes_per_item(components, image_len) * image_len;
-        let max_round_len = (MAX_WAITING_BYTES / result_bytes).min(MAX_WAITING).max(threads);
-        Ok(Self { pool, monitor, round_len: threads, max_round_len, done: 0, total })
+        let waiting = (MAX_WAITING_BYTES / result_bytes).min(MAX_WAITING).max(threads);
+        // Where not every thread has room, a round is no longer than those that have.
+        let max_round_len = if threads < all { threads } else { waiting };
+        Ok(Self { pool, monitor, signals, image_len, workspace, round_len: threads, max_round_len, done: 0, total })
+    }
+
+    /// Bytes of the working space of all threads that work at once, and of results that wait.
+    pub(crate) fn bytes(&self) -> usize {
+        let threads = self.pool.current_num_threads().min(self.max_round_len);
+        threads.saturating_mul(self.workspace).saturating_add(2 * MAX_WAITING_BYTES)
     }
 
     /// Runs `work` on every work item of `job`, which returns one result per probe, and merges the results into each
@@ -94,7 +117,8 @@ impl<'m, 'a> Scheduler<'m, 'a> {
         work: impl Fn(&WorkItem, &mut W) -> Vec<R> + Sync,
         merge: impl Fn(&mut T, R) + Sync,
     ) -> Result<()> {
-        self.run_items(&work_items(job, AMORTISED_IMAGES), totals, workspace, work, merge)
+        self.run_items(&work_items(job, AMORTISED_IMAGES), totals, workspace, work, merge)?;
+        job.check_unchanged()
     }
 
     /// The same for some of a job's work items.
@@ -114,10 +138,12 @@ impl<'m, 'a> Scheduler<'m, 'a> {
             results
         };
         let mut waiting = items;
-        while !waiting.is_empty() {
+        while !waiting.is_empty() && !self.signals.is_stopped() {
             let (round, rest) = waiting.split_at(self.round_len.min(waiting.len()));
             let start = Instant::now();
-            let results: Vec<_> = self.pool.install(|| round.par_iter().with_max_len(1).map(run_one).collect());
+            let values = round.iter().map(|item| item.images.len() * item.probes.len() * self.image_len).max();
+            let run_all = || round.par_iter().with_max_len(1).map(run_one).collect::<Vec<_>>();
+            let results = self.run_watched(values.unwrap_or(0), run_all)?;
             self.done += round.iter().map(|item| (item.images.len() * item.probes.len()) as u64).sum::<u64>();
             let mut by_probe: Vec<Vec<R>> = totals.iter().map(|_| Vec::new()).collect();
             for (item, results) in round.iter().zip(results) {
@@ -141,6 +167,46 @@ impl<'m, 'a> Scheduler<'m, 'a> {
         self.pool.install(work)
     }
 
+    /// Runs `work` on the engine's threads. If a thread has to go through many `values`, the monitor is called while they
+    /// work; where it asks to stop, they are told.
+    pub(crate) fn run_watched<R: Send>(&mut self, values: usize, work: impl FnOnce() -> R + Send) -> Result<R> {
+        if values < LONG {
+            return Ok(self.pool.install(work));
+        }
+        let Self { pool, monitor, signals, done, total, .. } = self;
+        let pool = &**pool;
+        thread::scope(|scope| {
+            let (sender, receiver) = channel();
+            let run = move || {
+                let result = pool.install(work);
+                // Nobody listens any more if the monitor panicked.
+                let _ = sender.send(());
+                result
+            };
+            let worker = thread::Builder::new().spawn_scoped(scope, run).map_err(|error| Error::Threads {
+                threads: pool.current_num_threads() + 1,
+                reason: error.to_string(),
+            })?;
+            let mut asked = Ok(());
+            while receiver.recv_timeout(ROUND) == Err(RecvTimeoutError::Timeout) {
+                if asked.is_ok() {
+                    asked = monitor((*done).min(*total), *total);
+                    if asked.is_err() {
+                        signals.stop();
+                    }
+                }
+            }
+            let result = worker.join().unwrap_or_else(|panic| resume_unwind(panic));
+            asked.map(|()| result)
+        })
+    }
+
+    /// Counts one pass more for some queries of a job, and their mirror images.
+    pub(crate) fn repeat<P: Pixel>(&mut self, job: &Job<'_, P>, queries: usize) {
+        let probes = queries * job.probes.len() / job.queries();
+        self.total += (probes * job.bank.len()) as u64;
+    }
+
     /// Counts `work` pairs of probe and image as done that turned out not to be needed.
     pub(crate) fn skip(&mut self, work: usize) -> Result<()> {
         self.done += work as u64;
@@ -154,7 +220,7 @@ impl<'m, 'a> Scheduler<'m, 'a> {
         if elapsed < ROUND / 2 {
             self.round_len = (2 * self.round_len).min(self.max_round_len);
         } else if elapsed > 2 * ROUND {
-            self.round_len = (self.round_len / 2).max(threads);
+            self.round_len = (self.round_len / 2).max(threads.min(self.max_round_len));
         }
     }
 }

@@ -13,11 +13,16 @@ pub(crate) trait Pixel: Copy + Send + Sync + 'static {
     /// The values as numbers, less the centre of their range.
     fn centred<V: Vector>(lanes: &Self::Packed) -> V;
 
-    /// Sixteen pixels side by side as numbers, less the centre of their range.
-    fn centred_row<V: Vector>(pixels: &[Self; LANES]) -> V;
+    /// Sixteen pixels side by side as numbers, less `centre`.
+    fn centred_row<V: Vector>(pixels: &[Self; LANES], centre: f32) -> V;
 
-    /// Its value less the centre of the range.
-    fn number(self) -> f64;
+    /// Its value less `centre`.
+    fn number(self, centre: f32) -> f64;
+
+    /// Whether any pixel is further than `reach` from `centre`, or NaN: bytes never are.
+    fn any_beyond(_pixels: &[Self], _centre: f32, _reach: f32) -> bool {
+        false
+    }
 
     /// The pixels, if they are bytes.
     fn bytes(_pixels: &[Self]) -> Option<&[u8]> {
@@ -30,8 +35,8 @@ pub(crate) trait PixelLanes<P>: Copy + Send + Sync + 'static {
     /// Zero in every lane.
     const ZERO: Self;
 
-    /// Writes a pixel's value less the centre of the range to one lane.
-    fn set_pixel(&mut self, lane: usize, pixel: P);
+    /// Writes a pixel's value less `centre` to one lane.
+    fn set_pixel(&mut self, lane: usize, pixel: P, centre: f32);
 
     /// Transposes the leading pixels of sixteen images, in blocks, to sixteen lanes, the first of which is `first`; returns
     /// how many pixels it transposed.
@@ -59,12 +64,13 @@ impl Pixel for u8 {
     }
 
     #[inline(always)]
-    fn centred_row<V: Vector>(pixels: &[Self; LANES]) -> V {
-        V::load_bytes(pixels).sub(V::splat(CENTRE))
+    fn centred_row<V: Vector>(pixels: &[Self; LANES], centre: f32) -> V {
+        V::load_bytes(pixels).sub(V::splat(centre))
     }
 
-    fn number(self) -> f64 {
-        f64::from(self) - f64::from(CENTRE)
+    #[inline(always)]
+    fn number(self, centre: f32) -> f64 {
+        f64::from(self) - f64::from(centre)
     }
 
     fn bytes(pixels: &[Self]) -> Option<&[u8]> {
@@ -75,8 +81,8 @@ impl Pixel for u8 {
 impl PixelLanes<u8> for Bf16x16 {
     const ZERO: Self = Self::ZERO;
 
-    fn set_pixel(&mut self, lane: usize, pixel: u8) {
-        self.set(lane, f32::from(pixel) - CENTRE);
+    fn set_pixel(&mut self, lane: usize, pixel: u8, centre: f32) {
+        self.set(lane, f32::from(pixel) - centre);
     }
 
     fn transpose_blocks(isa: Isa, images: &[&[u8]; LANES], first: usize, places: &mut [Self]) -> usize {
@@ -94,8 +100,8 @@ impl ByteLanes for Bf16x16 {
 impl PixelLanes<u8> for U16x32 {
     const ZERO: Self = Self::ZERO;
 
-    fn set_pixel(&mut self, lane: usize, pixel: u8) {
-        self.0[lane] = ((128.0 * pixel.number()) as i16).cast_unsigned();
+    fn set_pixel(&mut self, lane: usize, pixel: u8, centre: f32) {
+        self.0[lane] = ((128.0 * pixel.number(centre)) as i16).cast_unsigned();
     }
 
     fn transpose_blocks(isa: Isa, images: &[&[u8]; LANES], first: usize, places: &mut [Self]) -> usize {
@@ -145,20 +151,43 @@ impl Pixel for f32 {
     }
 
     #[inline(always)]
-    fn centred_row<V: Vector>(pixels: &[Self; LANES]) -> V {
-        V::load(&F32x16(*pixels))
+    fn centred_row<V: Vector>(pixels: &[Self; LANES], centre: f32) -> V {
+        V::load(&F32x16(*pixels)).sub(V::splat(centre))
     }
 
-    fn number(self) -> f64 {
-        f64::from(self)
+    #[inline(always)]
+    fn number(self, centre: f32) -> f64 {
+        f64::from(self) - f64::from(centre)
+    }
+
+    #[inline(always)]
+    fn any_beyond(pixels: &[Self], centre: f32, reach: f32) -> bool {
+        // Those within are counted, so that NaN is beyond.
+        pixels.iter().map(|pixel| usize::from((pixel - centre).abs() <= reach)).sum::<usize>() < pixels.len()
     }
 }
 
 impl PixelLanes<f32> for F32x16 {
     const ZERO: Self = Self::ZERO;
 
-    fn set_pixel(&mut self, lane: usize, pixel: f32) {
-        self.0[lane] = pixel;
+    fn set_pixel(&mut self, lane: usize, pixel: f32, centre: f32) {
+        self.0[lane] = pixel - centre;
+    }
+}
+
+/// Whether any pixel is further than `reach` from `centre`, or NaN.
+pub(crate) struct AnyBeyond<'a, P: Pixel> {
+    pub(crate) pixels: &'a [P],
+    pub(crate) centre: f32,
+    pub(crate) reach: f32,
+}
+
+impl<P: Pixel> Kernel for AnyBeyond<'_, P> {
+    type Output = bool;
+
+    #[inline(always)]
+    fn run<V: Vector>(self) -> bool {
+        P::any_beyond(self.pixels, self.centre, self.reach)
     }
 }
 
@@ -190,9 +219,9 @@ impl<P: Pixel> Tile<P> {
         }
     }
 
-    /// Fills the tile with up to sixteen images laid one after the other.
-    pub(crate) fn load(&mut self, isa: Isa, images: &[P]) {
-        self.valid = load(isa, images, 0, &mut self.pixels);
+    /// Fills the tile with up to sixteen images laid one after the other, whose pixels have this centre.
+    pub(crate) fn load(&mut self, isa: Isa, images: &[P], centre: f32) {
+        self.valid = load(isa, images, centre, 0, &mut self.pixels);
     }
 
     /// Fills in the squares, which the expanded form of the energies shares among all probes.
@@ -204,20 +233,32 @@ impl<P: Pixel> Tile<P> {
 
 /// Transposes up to sixteen images, which lie one after the other, so that the first of them fills lane `first`;
 /// returns how many images there are.
-pub(crate) fn load<P: Pixel, L: PixelLanes<P>>(isa: Isa, images: &[P], first: usize, places: &mut [L]) -> usize {
+pub(crate) fn load<P: Pixel, L: PixelLanes<P>>(
+    isa: Isa,
+    images: &[P],
+    centre: f32,
+    first: usize,
+    places: &mut [L],
+) -> usize {
     let (image_len, mut count) = (places.len(), 0);
     let mut rows: [&[P]; LANES] = [&[]; LANES];
     for (row, image) in rows.iter_mut().zip(images.chunks_exact(image_len)) {
         *row = image;
         count += 1;
     }
-    transpose(isa, &rows[..count], first, places);
+    transpose(isa, &rows[..count], centre, first, places);
     count
 }
 
 /// Transposes up to sixteen rows of pixels of the same length, so that the first of them fills lane `first`. Where `first`
 /// is 0, lanes without a row are zero.
-pub(crate) fn transpose<P: Pixel, L: PixelLanes<P>>(isa: Isa, rows: &[&[P]], first: usize, places: &mut [L]) {
+pub(crate) fn transpose<P: Pixel, L: PixelLanes<P>>(
+    isa: Isa,
+    rows: &[&[P]],
+    centre: f32,
+    first: usize,
+    places: &mut [L],
+) {
     let mut start = 0;
     if let Ok(all) = rows.try_into() {
         start = L::transpose_blocks(isa, all, first, places);
@@ -226,7 +267,7 @@ pub(crate) fn transpose<P: Pixel, L: PixelLanes<P>>(isa: Isa, rows: &[&[P]], fir
     }
     for (lane, row) in rows.iter().enumerate() {
         for (place, &pixel) in places[start..].iter_mut().zip(&row[start..]) {
-            place.set_pixel(first + lane, pixel);
+            place.set_pixel(first + lane, pixel, centre);
         }
     }
 }
@@ -272,7 +313,7 @@ mod tests {
         for isa in Isa::available() {
             let mut tile = Tile::new(1, 70);
             for valid in [16, 3] {
-                tile.load(isa, &images[..valid * 70]);
+                tile.load(isa, &images[..valid * 70], CENTRE);
                 tile.square(isa);
                 assert_eq!(tile.valid, valid);
                 for (p, pixel) in tile.pixels.iter().enumerate() {
@@ -289,7 +330,18 @@ mod tests {
     fn float_tiles_load_too() {
         let images: Vec<f32> = (0..5_u8).map(f32::from).collect();
         let mut tile = Tile::new(1, 1);
-        tile.load(Isa::best().unwrap(), &images);
-        assert_eq!(tile.pixels[0].0[..6], [0.0, 1.0, 2.0, 3.0, 4.0, 0.0]);
+        tile.load(Isa::best().unwrap(), &images, 1.0);
+        assert_eq!(tile.pixels[0].0[..6], [-1.0, 0.0, 1.0, 2.0, 3.0, 0.0]);
+    }
+
+    #[test]
+    fn pixels_out_of_reach_are_seen_and_so_is_nan() {
+        for isa in Isa::available() {
+            for (value, beyond) in [(2.0, false), (-2.0, false), (2.1, true), (f32::NAN, true), (f32::INFINITY, true)] {
+                let mut pixels = vec![1.0; 40];
+                pixels[37] = 1.0 + value;
+                assert_eq!(isa.run(AnyBeyond { pixels: &pixels, centre: 1.0, reach: 2.0 }), beyond, "{value}");
+            }
+        }
     }
 }

@@ -10,7 +10,7 @@ use super::layout::{Images, PixelUnits, kernel_args};
 use super::memory::{Memory, Plain};
 use super::module::{Grid, launch};
 use super::sources::{KernelSource, PixelKind};
-use crate::bank::{Bank, Pixels};
+use crate::bank::{Bank, PixelRange, Pixels};
 use crate::error::{Error, Result};
 use crate::query::MAX_Z;
 
@@ -29,8 +29,8 @@ pub(super) struct DeviceBank {
     pub(super) pixels: PixelKind,
     /// `[images, channels, height, width]`
     pub(super) shape: [usize; 4],
-    /// Largest magnitude of a pixel in the units of the images.
-    pub(super) max_abs: f64,
+    /// Where the pixels lie, in the units of the images.
+    pub(super) range: PixelRange,
     /// Images per shard. It depends on the data alone, as the cut into shards decides the bits of the result.
     shard_len: usize,
     /// Shards per tile: those that fit on the device at once.
@@ -70,7 +70,7 @@ impl DeviceBank {
             device,
             pixels,
             shape: [bank.len(), channels, height, width],
-            max_abs: bank.max_abs(),
+            range: bank.range(),
             shard_len,
             tile_shards: if all_fit { shards } else { (free / 4 / shard_bytes).max(1) },
             resident: Mutex::new(None),
@@ -104,11 +104,12 @@ impl DeviceBank {
         self.shape[3]
     }
 
-    /// How pixels of z become centred stored pixels. Bytes are centred about 128, as in the kernels.
+    /// How pixels of z become centred stored pixels. Bytes are centred about 128, as in the kernels; floats lie centred on
+    /// the device.
     pub(super) fn units(&self) -> PixelUnits {
         match self.pixels {
             PixelKind::U8 => PixelUnits { unit: 127.5, shift: -0.5, max_z: MAX_Z },
-            PixelKind::F32 => PixelUnits { unit: 1.0, shift: 0.0, max_z: MAX_Z },
+            PixelKind::F32 => PixelUnits { unit: 1.0, shift: -self.range.centre, max_z: MAX_Z },
         }
     }
 
@@ -116,7 +117,7 @@ impl DeviceBank {
     pub(super) fn stored_max_abs(&self) -> f64 {
         match self.pixels {
             PixelKind::U8 => 128.0,
-            PixelKind::F32 => self.max_abs.max(f64::MIN_POSITIVE),
+            PixelKind::F32 => self.range.reach.max(f64::MIN_POSITIVE),
         }
     }
 
@@ -187,11 +188,11 @@ impl DeviceBank {
             let last = images.end.min(first + chunk);
             staging.write(&pixels[first * self.image_len()..last * self.image_len()], "the images")?;
             let to = memory.address() + ((first - images.start) * image_bytes) as u64;
-            let (count, image_len) = ((last - first) as i32, self.image_len() as i32);
+            let (count, image_len, centre) = ((last - first) as i32, self.image_len() as i32, self.range.centre as f32);
             let grid = Grid::over((last - first).div_ceil(GROUP_LEN) * self.image_len());
             // SAFETY: both arrays hold `count` images, padded to whole groups.
             unsafe {
-                launch(&kernel, grid, stream, kernel_args![staging.address_ref(), &to, &count, &image_len])?;
+                launch(&kernel, grid, stream, kernel_args![staging.address_ref(), &to, &count, &image_len, &centre])?;
             }
         }
         // Other streams may use the images too.

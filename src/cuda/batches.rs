@@ -20,7 +20,7 @@ pub(super) fn run(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>) -> Result<()
     let sigma = call.queries.sigma;
     for regime in Regime::ALL {
         let rows: Vec<usize> =
-            (0..sigma.len()).filter(|&row| Regime::at(sigma[row], call.bank.max_abs) == regime).collect();
+            (0..sigma.len()).filter(|&row| Regime::at(sigma[row], call.bank.range.reach) == regime).collect();
         for rows in rows.chunks(queries_per_batch(call, regime, free)) {
             let batch = Batch::new(call, queue, regime, rows)?;
             sum(call, queue, &batch)?;

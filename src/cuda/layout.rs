@@ -135,6 +135,7 @@ kernel_struct! {
 /// A value that a kernel can be given: a number or a structure of this file.
 pub(super) trait KernelValue: Copy {}
 impl KernelValue for i32 {}
+impl KernelValue for f32 {}
 impl KernelValue for f64 {}
 impl KernelValue for Address {}
 

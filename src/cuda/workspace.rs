@@ -113,7 +113,7 @@ impl MaskNeeds {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::regime::NEGLIGIBLE_BITS;
+    use crate::regime::negligible_bits;
 
     #[test]
     fn parts_that_do_not_fit_go_to_the_slab() {
@@ -140,7 +140,7 @@ mod tests {
     fn switch_points_are_those_of_the_kernels() {
         let short_side = format!("#define MAX_SHORT_SIDE {MAX_SHORT_SIDE}\n");
         assert!(include_str!("kernels/box_sums.cu").contains(&short_side));
-        let negligible_bits = format!("#define NEGLIGIBLE_BITS {NEGLIGIBLE_BITS:?}f\n");
+        let negligible_bits = format!("return {:?}f + log2f((float)images.shard_len);", negligible_bits(1));
         assert!(include_str!("kernels/common.cu").contains(&negligible_bits));
     }
 }

@@ -4,13 +4,13 @@ use numpy::{PyArray4, PyArrayMethods, PyReadonlyArray4, PyUntypedArray, PyUntype
 use pyo3::prelude::*;
 
 use super::errors::DTypeError;
-use crate::bank::Bank as EngineBank;
+use crate::bank::{Bank as EngineBank, PixelRange};
 
 /// The images of a data set as the engine reads them: uint8 or float32 `[n, channels, height, width]`, C-contiguous.
 #[pyclass(frozen, module = "pspc_rs._core")]
 pub(super) struct Bank {
     images: Py<PyAny>,
-    max_abs: f64,
+    range: PixelRange,
 }
 
 /// A borrowed array; keeps numpy's read lock while the engine works.
@@ -23,14 +23,14 @@ pub(super) enum Images<'py> {
 impl Bank {
     #[new]
     fn new(py: Python<'_>, images: Bound<'_, PyAny>) -> PyResult<Self> {
-        let max_abs = match borrow(&images)? {
-            Images::U8(array) => EngineBank::from_u8(array.as_array())?.max_abs(),
+        let range = match borrow(&images)? {
+            Images::U8(array) => EngineBank::from_u8(array.as_array())?.range(),
             Images::F32(array) => {
                 let view = array.as_array();
-                py.detach(|| EngineBank::from_f32(view).map(|bank| bank.max_abs()))?
+                py.detach(|| EngineBank::from_f32(view).map(|bank| bank.range()))?
             }
         };
-        Ok(Self { images: images.unbind(), max_abs })
+        Ok(Self { images: images.unbind(), range })
     }
 }
 
@@ -44,7 +44,7 @@ impl Bank {
     pub(super) fn view<'a>(&self, images: &'a Images<'_>) -> crate::Result<EngineBank<'a>> {
         match images {
             Images::U8(array) => EngineBank::from_u8(array.as_array()),
-            Images::F32(array) => EngineBank::from_checked_f32(array.as_array(), self.max_abs),
+            Images::F32(array) => EngineBank::from_checked_f32(array.as_array(), self.range),
         }
     }
 }

@@ -11,6 +11,7 @@ import_exception!(pspc_rs.errors, DTypeError);
 import_exception!(pspc_rs.errors, DataError);
 import_exception!(pspc_rs.errors, InvalidValueError);
 import_exception!(pspc_rs.errors, MissingDependencyError);
+import_exception!(pspc_rs.errors, OutOfMemoryError);
 import_exception!(pspc_rs.errors, PspcError);
 import_exception!(pspc_rs.errors, ShapeError);
 
@@ -19,7 +20,7 @@ impl From<Error> for PyErr {
         let text = error.to_string();
         match error {
             Error::Shape { .. } => ShapeError::new_err(text),
-            Error::Empty { .. } => DataError::new_err(text),
+            Error::Empty { .. } | Error::ImageChanged { .. } => DataError::new_err(text),
             Error::Pixel { .. }
             | Error::Sigma { .. }
             | Error::WindowSide { .. }
@@ -30,6 +31,7 @@ impl From<Error> for PyErr {
             Error::Uncovered { .. } => CoverageError::new_err(text),
             Error::CudaUnavailable { .. } | Error::Cuda { .. } => CudaError::new_err(text),
             Error::CudaCompilerMissing { .. } => MissingDependencyError::new_err(text),
+            Error::Memory { .. } => OutOfMemoryError::new_err(text),
             Error::NotFinite | Error::Stopped => PspcError::new_err(text),
         }
     }

@@ -26,6 +26,23 @@ impl F32x16 {
     }
 }
 
+/// Sixteen values in float64 in memory, one per image. They have no [`Vector`](super::Vector): where float64 is needed,
+/// plain loops over the lanes are fast enough.
+#[derive(Debug, Clone, Copy, PartialEq)]
+#[repr(C, align(64))]
+pub(crate) struct F64x16(pub(crate) [f64; LANES]);
+
+impl F64x16 {
+    /// Zero in every lane.
+    pub(crate) const ZERO: Self = Self([0.0; LANES]);
+
+    /// The smallest of all lanes; lanes that are NaN do not count.
+    #[inline(always)]
+    pub(crate) fn least(&self) -> f64 {
+        self.0.iter().copied().fold(f64::INFINITY, f64::min)
+    }
+}
+
 /// Sixteen integers in memory, one per image.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(C, align(64))]

@@ -14,7 +14,7 @@ mod x86;
 mod x86_u16;
 
 pub(crate) use isa::{Isa, Kernel};
-pub(crate) use lanes::{Bf16x16, F32x8, F32x16, I32x16, LANES, U16_LANES, U16x32, centred_i16};
+pub(crate) use lanes::{Bf16x16, F32x8, F32x16, F64x16, I32x16, LANES, U16_LANES, U16x32, centred_i16};
 pub(crate) use portable::Portable;
 #[cfg(any(not(target_arch = "x86_64"), miri))]
 pub(crate) use portable::transpose_bytes;

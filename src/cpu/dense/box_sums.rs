@@ -1,10 +1,87 @@
-//! Sums of every `side` neighbouring values, along a row and down the rows, as floats without any subtraction.
+//! Sums of every `side` neighbouring values, along a row and down the rows, in float32 or float64, without any subtraction.
 //!
 //! Long windows use the block method of van Herk and Gil & Werman: cut the line into blocks of `side`; every window is
 //! the end of one block plus the start of the next, so three additions per window suffice, whatever the side. A running sum
 //! with a subtraction would cost two, but it keeps its absolute error, which is divided by 2 sigma^2 later.
 
-use crate::simd::{F32x16, Vector};
+use crate::simd::{F32x16, F64x16, LANES, Vector};
+
+/// What is summed: sixteen values in registers, in float32 or float64.
+pub(crate) trait Summand: Copy {
+    /// The same in memory.
+    type Memory: Copy + Send + Sync + std::fmt::Debug;
+
+    /// Zero in memory.
+    const ZERO: Self::Memory;
+
+    /// Zero.
+    fn zero() -> Self;
+
+    /// From memory.
+    fn from_memory(memory: &Self::Memory) -> Self;
+
+    /// To memory.
+    fn to_memory(self, memory: &mut Self::Memory);
+
+    /// Lane by lane sum.
+    #[must_use]
+    fn plus(self, other: Self) -> Self;
+}
+
+impl<V: Vector> Summand for V {
+    type Memory = F32x16;
+
+    const ZERO: F32x16 = F32x16::ZERO;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        V::splat(0.0)
+    }
+
+    #[inline(always)]
+    fn from_memory(memory: &F32x16) -> Self {
+        V::load(memory)
+    }
+
+    #[inline(always)]
+    fn to_memory(self, memory: &mut F32x16) {
+        self.store(memory);
+    }
+
+    #[inline(always)]
+    fn plus(self, other: Self) -> Self {
+        self.add(other)
+    }
+}
+
+impl Summand for F64x16 {
+    type Memory = Self;
+
+    const ZERO: Self = Self::ZERO;
+
+    #[inline(always)]
+    fn zero() -> Self {
+        Self::ZERO
+    }
+
+    #[inline(always)]
+    fn from_memory(memory: &Self) -> Self {
+        *memory
+    }
+
+    #[inline(always)]
+    fn to_memory(self, memory: &mut Self) {
+        *memory = self;
+    }
+
+    #[inline(always)]
+    fn plus(mut self, other: Self) -> Self {
+        for i in 0..LANES {
+            self.0[i] += other.0[i];
+        }
+        self
+    }
+}
 
 /// The last `BEFORE` values of a line, in registers.
 #[derive(Clone, Copy)]
@@ -71,77 +148,83 @@ impl<V: Vector, const BEFORE: usize> SlidingSum<V, BEFORE> {
 /// Prepares the `count` windows that start in the first `side` values of `row`: the tails of this block, and the values
 /// that follow it.
 #[inline(always)]
-fn across_block<'a, V: Vector>(
-    row: &'a [F32x16],
+fn across_block<'a, S: Summand>(
+    row: &'a [S::Memory],
     side: usize,
-    tails: &'a mut [F32x16],
+    tails: &'a mut [S::Memory],
     count: usize,
-) -> (&'a [F32x16], &'a [F32x16]) {
+) -> (&'a [S::Memory], &'a [S::Memory]) {
     let tails = &mut tails[..side];
     let (block, next) = row.split_at(side);
-    let mut tail = V::splat(0.0);
+    let mut tail = S::zero();
     for i in (0..side).rev() {
-        tail = tail.add(V::load(&block[i]));
-        tail.store(&mut tails[i]);
+        tail = tail.plus(S::from_memory(&block[i]));
+        tail.to_memory(&mut tails[i]);
     }
     (&tails[..count], &next[..count])
 }
 
 /// Sums of the last `side` rows, or of all while there are fewer, as rows arrive from the top.
-#[derive(Debug, Default)]
-pub(crate) struct BlockSums {
+#[derive(Debug)]
+pub(crate) struct BlockSums<M = F32x16> {
     /// `side` rows: those of the current block so far, then the tails of the block before; and a row of zeros, the tail
     /// where there is no block before.
-    ring: Vec<F32x16>,
+    ring: Vec<M>,
     /// Sum of the rows of the current block.
-    head: Vec<F32x16>,
+    head: Vec<M>,
     side: usize,
     columns: usize,
     seen: usize,
 }
 
-/// The memory that the next row is written to, and what it is added to.
-struct Down<'a> {
-    row: &'a mut [F32x16],
-    head: &'a mut [F32x16],
-    tails: &'a [F32x16],
-    out: &'a mut [F32x16],
+impl<M> Default for BlockSums<M> {
+    fn default() -> Self {
+        Self { ring: Vec::new(), head: Vec::new(), side: 0, columns: 0, seen: 0 }
+    }
 }
 
-impl BlockSums {
+/// The memory that the next row is written to, and what it is added to.
+struct Down<'a, M> {
+    row: &'a mut [M],
+    head: &'a mut [M],
+    tails: &'a [M],
+    out: &'a mut [M],
+}
+
+impl<M: Copy> BlockSums<M> {
     /// Starts over with windows of `side` rows of `columns` values.
-    pub(crate) fn start(&mut self, side: usize, columns: usize) {
+    pub(crate) fn start(&mut self, side: usize, columns: usize, zero: M) {
         (self.side, self.columns, self.seen) = (side, columns, 0);
-        self.ring.resize((side + 1) * columns, F32x16::ZERO);
-        self.ring[side * columns..].fill(F32x16::ZERO);
-        self.head.resize(columns, F32x16::ZERO);
-        self.head.fill(F32x16::ZERO);
+        self.ring.resize((side + 1) * columns, zero);
+        self.ring[side * columns..].fill(zero);
+        self.head.resize(columns, zero);
+        self.head.fill(zero);
     }
 
     /// Pushes the sums of every `side` neighbouring values of `row`. The row has one value more than they need: it has no
     /// effect, but loops without a special last step are shorter.
     #[inline(always)]
-    pub(crate) fn push_across<V: Vector>(&mut self, row: &[F32x16], tails: &mut [F32x16], out: &mut [F32x16]) {
+    pub(crate) fn push_across<S: Summand<Memory = M>>(&mut self, row: &[M], tails: &mut [M], out: &mut [M]) {
         let side = self.side;
         for (block, out) in out[..self.columns].chunks_mut(side).enumerate() {
-            let (across, next) = across_block::<V>(&row[block * side..], side, tails, out.len());
+            let (across, next) = across_block::<S>(&row[block * side..], side, tails, out.len());
             let Down { row, head, tails, out } = self.down(block * side, out);
-            let mut begin = V::splat(0.0);
+            let mut begin = S::zero();
             for i in 0..out.len() {
-                let value = V::load(&across[i]).add(begin);
-                value.store(&mut row[i]);
-                let sum = V::load(&head[i]).add(value);
-                sum.store(&mut head[i]);
-                sum.add(V::load(&tails[i])).store(&mut out[i]);
-                begin = begin.add(V::load(&next[i]));
+                let value = S::from_memory(&across[i]).plus(begin);
+                value.to_memory(&mut row[i]);
+                let sum = S::from_memory(&head[i]).plus(value);
+                sum.to_memory(&mut head[i]);
+                sum.plus(S::from_memory(&tails[i])).to_memory(&mut out[i]);
+                begin = begin.plus(S::from_memory(&next[i]));
             }
         }
-        self.count::<V>();
+        self.count::<S>();
     }
 
     /// The memory for as many values of the next row as `out` has, the first of which is value `start`.
     #[inline(always)]
-    fn down<'a>(&'a mut self, start: usize, out: &'a mut [F32x16]) -> Down<'a> {
+    fn down<'a>(&'a mut self, start: usize, out: &'a mut [M]) -> Down<'a, M> {
         let (columns, slot) = (self.columns, self.seen % self.side);
         let (rows, zeros) = self.ring.split_at_mut(self.side * columns);
         let (row, tails) = rows[slot * columns..].split_at_mut(columns);
@@ -154,17 +237,17 @@ impl BlockSums {
 
     /// Counts the row; at the end of a block its rows become tails.
     #[inline(always)]
-    fn count<V: Vector>(&mut self) {
+    fn count<S: Summand<Memory = M>>(&mut self) {
         self.seen += 1;
         if !self.seen.is_multiple_of(self.side) {
             return;
         }
-        self.head.fill(F32x16::ZERO);
+        self.head.fill(S::ZERO);
         for slot in (0..self.side - 1).rev() {
             let (upper, lower) = self.ring.split_at_mut((slot + 1) * self.columns);
             let (upper, lower) = (&mut upper[slot * self.columns..], &lower[..self.columns]);
             for x in 0..lower.len() {
-                V::load(&upper[x]).add(V::load(&lower[x])).store(&mut upper[x]);
+                S::from_memory(&upper[x]).plus(S::from_memory(&lower[x])).to_memory(&mut upper[x]);
             }
         }
     }
@@ -214,7 +297,7 @@ mod tests {
         ) {
             let (mut sums, columns) = (BlockSums::default(), 14 - side);
             let (mut tails, mut out) = (vec![F32x16::ZERO; 13], vec![F32x16::ZERO; columns]);
-            sums.start(side, columns);
+            sums.start(side, columns, F32x16::ZERO);
             for y in 0..rows.len() {
                 let row: Vec<f32> = rows[y].iter().map(|&v| f32::from(v)).collect();
                 sums.push_across::<Portable<false>>(&padded(&row), &mut tails, &mut out);

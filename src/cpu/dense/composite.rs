@@ -3,18 +3,15 @@
 //! cache.
 
 use super::accumulate::{Accumulate, Term};
+use super::arithmetic::{Arithmetic, EnergyBlock};
 use super::box_adjoint::{BoxAdjoint, MaskAdjoint};
-use super::group::{EnergyBlock, TILES};
-use super::online_softmax::{Normalise, Softmax};
+use super::group::TILES;
 use crate::components::{Components, Kind};
 use crate::cpu::chunks::{exact_chunks, exact_chunks_mut};
 use crate::cpu::job::Job;
 use crate::cpu::tile::{Pixel, Tile};
 use crate::runs::MaskRuns;
 use crate::simd::F32x16;
-
-/// Per window the shift and the scale of its weights.
-pub(crate) type Normaliser = (Vec<f32>, Vec<f32>);
 
 /// Working space of one thread, and how far it has come on the current group.
 #[derive(Default)]
@@ -57,11 +54,11 @@ impl CompositeStage {
     }
 
     /// Adds to `sums` `[channel][pixel]` what a block of energies allows: a row of pixels where windows are squares.
-    pub(crate) fn add<P: Pixel>(
+    pub(crate) fn add<P: Pixel, A: Arithmetic>(
         &mut self,
         job: &Job<'_, P>,
-        block: &EnergyBlock<'_, P>,
-        normaliser: &Normaliser,
+        block: &EnergyBlock<'_, P, A::Lanes>,
+        normaliser: &A::Normaliser,
         sums: &mut [f32],
     ) {
         match job.components_of(&job.probes[block.probe]).kind() {
@@ -69,12 +66,12 @@ impl CompositeStage {
                 let mut active = [false; TILES];
                 let tiles = exact_chunks(block.energies, block.count).zip(&mut self.adjoints);
                 for ((energies, adjoint), active) in tiles.zip(&mut active) {
-                    *active =
-                        normalise(job, block, energies, normaliser, block.count, &mut [false], adjoint.next_row());
+                    let weights = adjoint.next_row();
+                    *active = A::normalise(job, block, energies, normaliser, block.count, &mut [false], weights);
                 }
                 self.add_row(job, block.tiles, active, sums);
             }
-            Kind::Masks(runs) => self.add_masks(job, block, runs, normaliser, sums),
+            Kind::Masks(runs) => self.add_masks::<P, A>(job, block, runs, normaliser, sums),
             Kind::Full => unreachable!("the full window has panels in place of tiles"),
         }
     }
@@ -105,12 +102,12 @@ impl CompositeStage {
         self.row += 1;
     }
 
-    fn add_masks<P: Pixel>(
+    fn add_masks<P: Pixel, A: Arithmetic>(
         &mut self,
         job: &Job<'_, P>,
-        block: &EnergyBlock<'_, P>,
+        block: &EnergyBlock<'_, P, A::Lanes>,
         runs: &MaskRuns,
-        normaliser: &Normaliser,
+        normaliser: &A::Normaliser,
         sums: &mut [f32],
     ) {
         let Self { weights, active, tables, coefficients, plane, .. } = self;
@@ -118,7 +115,7 @@ impl CompositeStage {
         let mut count = 0;
         let tiles = block.tiles.iter().zip(exact_chunks(block.energies, block.count));
         for ((tile, energies), out) in tiles.zip(exact_chunks_mut(coefficients, *plane)) {
-            if normalise(job, block, energies, normaliser, 1, active, weights) {
+            if A::normalise(job, block, energies, normaliser, 1, active, weights) {
                 job.isa.run(MaskAdjoint { weights, active, runs, tables, out });
                 terms[count] = (tile, out);
                 count += 1;
@@ -126,24 +123,4 @@ impl CompositeStage {
         }
         job.isa.run(Accumulate { terms: &terms[..count], first: 0, plane: *plane, sums });
     }
-}
-
-/// The weights of the energies of one tile; see [`Normalise`].
-fn normalise<P: Pixel>(
-    job: &Job<'_, P>,
-    block: &EnergyBlock<'_, P>,
-    energies: &[F32x16],
-    (shift, scale): &Normaliser,
-    columns: usize,
-    active: &mut [bool],
-    weights: &mut [F32x16],
-) -> bool {
-    let windows = block.first..block.first + block.count;
-    let softmax = Softmax {
-        shift: &shift[windows.clone()],
-        scale: &scale[windows],
-        logit_scale: job.probes[block.probe].logit_scale as f32,
-        cutoff: job.cutoff as f32,
-    };
-    job.isa.run(Normalise { energies, softmax, columns, active, weights })
 }

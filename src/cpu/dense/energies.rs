@@ -82,7 +82,7 @@ impl FloatSums {
         let (_, columns) = components.grid();
         (self.side, self.seen) = (side, 0);
         if side > MAX_SHORT_SIDE {
-            self.sums.start(side, columns);
+            self.sums.start(side, columns, F32x16::ZERO);
             self.rows.resize(self.rows.len().max(2 * components.width() + 1), F32x16::ZERO);
         } else {
             self.rows.resize(self.rows.len().max(side * columns), F32x16::ZERO);
@@ -331,7 +331,7 @@ mod tests {
                 .map(|components| Probe::new(&bank, components, z.view(), if expanded { 1.0 } else { 0.2 }, 0, false));
             for isa in Isa::available() {
                 let mut tile = Tile::new(channels, height * width);
-                tile.load(isa, images.as_slice().unwrap());
+                tile.load(isa, images.as_slice().unwrap(), 127.5);
                 let by_rows = of_squares(isa, &squares, side, &mut tile, &square_probe);
                 let mut by_masks = vec![F32x16::ZERO; rows * columns];
                 mask_energies(isa, &masks, runs, &tile, &mask_probe, &mut Vec::new(), &mut by_masks);
@@ -342,7 +342,7 @@ mod tests {
                             exact = 0.0;
                             for (c, i, j) in ndarray::indices((channels, side, side)) {
                                 let at = [c, row + i, column + j];
-                                let (a, z) = (images[[n, at[0], at[1], at[2]]].number(), 127.5 * z[at]);
+                                let (a, z) = (images[[n, at[0], at[1], at[2]]].number(127.5), 127.5 * z[at]);
                                 exact += if expanded { a * a - 2.0 * a * z } else { (a - z).powi(2) };
                                 size += a * a + z * z;
                             }

@@ -287,7 +287,7 @@ mod tests {
         let mut tiles: Vec<Tile<u8>> = Vec::new();
         for images in pixels.chunks(LANES * channels * height * width) {
             let mut tile = Tile::new(channels, height * width);
-            tile.load(isa, images);
+            tile.load(isa, images, 127.5);
             sums.square(isa, &components, side, 127.5, &mut tile);
             tiles.push(tile);
         }

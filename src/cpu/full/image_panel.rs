@@ -87,8 +87,8 @@ impl<P: Pixel> Default for ImagePanel<P> {
 }
 
 impl<P: Pixel> ImagePanel<P> {
-    /// Fills the panel with `vectors` of up to sixteen images laid one after the other.
-    pub(crate) fn load(&mut self, isa: Isa, images: &[P], image_len: usize, vectors: Range<usize>) {
+    /// Fills the panel with `vectors` of up to sixteen images laid one after the other, whose pixels have this centre.
+    pub(crate) fn load(&mut self, isa: Isa, images: &[P], centre: f32, image_len: usize, vectors: Range<usize>) {
         let (start, end) = (vectors.start * LANES, image_len.min(vectors.end * LANES));
         let mut rows: [&[P]; LANES] = [&[]; LANES];
         let count = images.len() / image_len;
@@ -97,7 +97,7 @@ impl<P: Pixel> ImagePanel<P> {
         }
         self.pixels.resize(vectors.len() * LANES, P::Packed::ZERO);
         let (pixels, padding) = self.pixels.split_at_mut(end - start);
-        transpose(isa, &rows[..count], 0, pixels);
+        transpose(isa, &rows[..count], centre, 0, pixels);
         padding.fill(P::Packed::ZERO);
         self.vectors = vectors;
         isa.run(ColumnSquares { panel: &mut *self });
@@ -224,18 +224,18 @@ mod tests {
                 let mut energies = vec![F32x16::ZERO; probes];
                 let mut panel = ImagePanel::default();
                 for part in &parts {
-                    panel.load(isa, &bytes, image_len, part.clone());
+                    panel.load(isa, &bytes, 127.5, image_len, part.clone());
                     for queries in &panels {
                         panel.add(isa, queries, &mut energies);
                     }
                 }
                 for (q, &(values, expanded)) in all.iter().enumerate() {
                     let mut alone = vec![0.0; images];
-                    isa.run(Energies { images: &bytes[..], image_len, values, expanded, out: &mut alone });
+                    isa.run(Energies { images: &bytes[..], centre: 127.5, image_len, values, expanded, out: &mut alone });
                     prop_assert_eq!(&energies[q].0[..images], &alone[..]);
                     for n in 0..images {
                         let term = |p: usize| {
-                            let (a, z) = (bytes[n * image_len + p].number(), f64::from(value(q, p)));
+                            let (a, z) = (bytes[n * image_len + p].number(127.5), f64::from(value(q, p)));
                             if expanded { a * a + a * z } else { (a - z).powi(2) }
                         };
                         let exact: f64 = (0..image_len).map(term).sum();

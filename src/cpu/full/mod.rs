@@ -1,8 +1,10 @@
 //! The full route: with the full image as the only window there is one weight per image, so energies are few enough to
-//! keep, and pass 2 is a weighted mean.
+//! keep, and pass 2 is a weighted mean. Where energies of float32 round too much, those of the images that may carry
+//! weight are computed again in float64 ([`refine`]).
 
 pub(crate) mod image_panel;
 pub(crate) mod pixel_panel;
+mod refine;
 mod single_query;
 
 use std::ops::Range;
@@ -28,6 +30,7 @@ const PANEL_FROM: usize = 3;
 /// others, in the same order.
 pub(crate) fn sums<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Array3<f64>>> {
     let mut weights = energies(job, scheduler)?;
+    refine::refine(job, scheduler, &mut weights)?;
     scheduler.install(|| normalise(job, &mut weights));
     let mut sums = vec![vec![0.0; job.bank.image_len()]; job.probes.len()];
     let buffers = BufferPool::new();
@@ -46,7 +49,7 @@ pub(crate) fn sums<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>
 }
 
 /// The energies of all images for each probe.
-pub(crate) fn energies<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Vec<f32>>> {
+fn energies<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Vec<f32>>> {
     let values: Vec<PreparedValues> = probes_of_items(job).map(|probes| PreparedValues::of(job, probes)).collect();
     let mut energies: Vec<Vec<f32>> = job.probes.iter().map(|_| Vec::with_capacity(job.bank.len())).collect();
     scheduler.run(
@@ -102,20 +105,19 @@ fn energies_of<P: Pixel>(
 ) -> Vec<Vec<f32>> {
     let (image_len, probes) = (job.bank.image_len(), values.probes.len());
     if probes < PANEL_FROM {
-        let images = job.images(item.images.clone());
-        let energies_of = |(values, probe): (&Vec<F32x16>, &Probe)| {
-            let mut energies = vec![0.0; item.images.len()];
-            let expanded = probe.regime.is_expanded();
-            job.isa.run(Energies { images, image_len, values, expanded, out: &mut energies });
-            energies
-        };
-        return values.single.iter().zip(&job.probes[values.probes.clone()]).map(energies_of).collect();
+        return single_energies_of(job, item, values);
     }
     let mut energies = vec![F32x16::ZERO; item.images.len().div_ceil(LANES) * probes];
     // The values of a part of all probes stay in the second-level cache while the images are read.
     for part in PixelPanel::parts(image_len) {
         for (images, energies) in images_at_once(item, LANES).zip(energies.chunks_exact_mut(probes)) {
-            panel.load(job.isa, job.images(images), image_len, part.clone());
+            if job.is_stopped() {
+                break;
+            }
+            if part.start == 0 {
+                job.check_images(images.clone());
+            }
+            panel.load(job.isa, job.images(images), job.centre, image_len, part.clone());
             for queries in &values.panels {
                 panel.add(job.isa, queries, energies);
             }
@@ -130,6 +132,23 @@ fn energies_of<P: Pixel>(
     (0..probes).map(of_probe).collect()
 }
 
+/// The same for one or two probes.
+fn single_energies_of<P: Pixel>(job: &Job<'_, P>, item: &WorkItem, values: &PreparedValues) -> Vec<Vec<f32>> {
+    let (image_len, centre) = (job.bank.image_len(), job.centre);
+    let mut energies: Vec<_> = values.single.iter().map(|_| vec![0.0; item.images.len()]).collect();
+    let probes = &job.probes[values.probes.clone()];
+    for images in images_at_once(item, LANES).take_while(|_| !job.is_stopped()) {
+        job.check_images(images.clone());
+        let place = images.start - item.images.start..images.end - item.images.start;
+        let images = job.images(images);
+        for ((values, probe), energies) in values.single.iter().zip(probes).zip(&mut energies) {
+            let (expanded, out) = (probe.regime.is_expanded(), &mut energies[place.clone()]);
+            job.isa.run(Energies { images, centre, image_len, values, expanded, out });
+        }
+    }
+    energies
+}
+
 /// The images of a work item, `count` at a time.
 fn images_at_once(item: &WorkItem, count: usize) -> impl Iterator<Item = Range<usize>> + use<> {
     let images = item.images.clone();
@@ -138,8 +157,7 @@ fn images_at_once(item: &WorkItem, count: usize) -> impl Iterator<Item = Range<u
 
 /// Turns energies into weights, each query's with its mirror image's summing to one.
 fn normalise<P: Pixel>(job: &Job<'_, P>, energies: &mut [Vec<f32>]) {
-    let queries = job.probes.iter().filter(|probe| !probe.flipped).count();
-    let (forward, flipped) = energies.split_at_mut(queries);
+    let (forward, flipped) = energies.split_at_mut(job.queries());
     let mut flipped = flipped.iter_mut();
     let mut pairs: Vec<[&mut [f32]; 2]> = forward
         .iter_mut()
@@ -193,8 +211,11 @@ fn means_of<P: Pixel>(
     for part in PixelPanel::parts(image_len) {
         let mut fresh = true;
         for (images, weights) in images_at_once(item, IMAGES).zip(&weights) {
+            if job.is_stopped() {
+                break;
+            }
             if fresh || weights.as_flattened().iter().any(|&weight| weight != 0.0) {
-                panel.load(job.isa, job.images(images), image_len, part.clone());
+                panel.load(job.isa, job.images(images), job.centre, image_len, part.clone());
                 job.isa.run(AddMeans { panel, weights, fresh, sums: &mut sums });
                 fresh = false;
             }
@@ -206,10 +227,10 @@ fn means_of<P: Pixel>(
 /// Adds the weighted sum of the images of a work item for one probe.
 fn add_single_mean<P: Pixel>(job: &Job<'_, P>, item: &WorkItem, weights: &[f32], sums: &mut [F32x16]) {
     let image_len = job.bank.image_len();
-    for images in images_at_once(item, IMAGES) {
+    for images in images_at_once(item, IMAGES).take_while(|_| !job.is_stopped()) {
         let weights = &weights[images.clone()];
         if weights.iter().any(|&weight| weight != 0.0) {
-            job.isa.run(AddMean { images: job.images(images), image_len, weights, sums });
+            job.isa.run(AddMean { images: job.images(images), centre: job.centre, image_len, weights, sums });
         }
     }
 }

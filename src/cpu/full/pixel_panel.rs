@@ -33,11 +33,11 @@ pub(crate) fn vectors(image_len: usize) -> usize {
     image_len.div_ceil(LANES)
 }
 
-/// Fewer than sixteen pixels, less the centre of their range, padded with zeros.
-pub(crate) fn padded<P: Pixel>(pixels: &[P]) -> F32x16 {
+/// Fewer than sixteen pixels, less their centre, padded with zeros.
+pub(crate) fn padded<P: Pixel>(pixels: &[P], centre: f32) -> F32x16 {
     let mut lanes = F32x16::ZERO;
     for (lane, pixel) in lanes.0.iter_mut().zip(pixels) {
-        *lane = pixel.number() as f32;
+        *lane = pixel.number(centre) as f32;
     }
     lanes
 }
@@ -60,15 +60,24 @@ impl PixelPanel {
         (0..count).step_by(Self::VECTORS).map(move |start| start..count.min(start + Self::VECTORS))
     }
 
-    /// Fills the panel with `vectors` of images laid one after the other. Rows without an image keep what they held.
-    pub(crate) fn load<P: Pixel>(&mut self, isa: Isa, images: &[P], image_len: usize, vectors: Range<usize>) {
+    /// Fills the panel with `vectors` of images laid one after the other, whose pixels have this centre. Rows without an
+    /// image keep what they held.
+    pub(crate) fn load<P: Pixel>(
+        &mut self,
+        isa: Isa,
+        images: &[P],
+        centre: f32,
+        image_len: usize,
+        vectors: Range<usize>,
+    ) {
         self.vectors = vectors;
-        isa.run(Pack { images, image_len, panel: self });
+        isa.run(Pack { images, centre, image_len, panel: self });
     }
 }
 
 struct Pack<'a, P: Pixel> {
     images: &'a [P],
+    centre: f32,
     image_len: usize,
     panel: &'a mut PixelPanel,
 }
@@ -78,15 +87,15 @@ impl<P: Pixel> Kernel for Pack<'_, P> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { images, image_len, panel } = self;
+        let Self { images, centre, image_len, panel } = self;
         let (start, end) = (panel.vectors.start * LANES, image_len.min(panel.vectors.end * LANES));
         for (image, row) in images.chunks_exact(image_len).zip(panel.pixels.chunks_exact_mut(STRIDE)) {
             let (whole, rest) = image[start..end].as_chunks::<LANES>();
             for (pixels, out) in whole.iter().zip(&mut *row) {
-                P::centred_row::<V>(pixels).store(out);
+                P::centred_row::<V>(pixels, centre).store(out);
             }
             if !rest.is_empty() {
-                row[whole.len()] = padded(rest);
+                row[whole.len()] = padded(rest, centre);
             }
         }
     }
@@ -173,13 +182,13 @@ mod tests {
                 let mut single_sums = [vec![F32x16::ZERO; vectors(image_len)]];
                 let mut panel = PixelPanel::default();
                 for part in PixelPanel::parts(image_len) {
-                    panel.load(isa, &bytes, image_len, part);
+                    panel.load(isa, &bytes, 127.5, image_len, part);
                     isa.run(AddMeans { panel: &panel, weights: &weights, fresh: true, sums: &mut sums });
                     let (weights, sums) = (&weights[..1], &mut single_sums[..]);
                     isa.run(AddMeans { panel: &panel, weights, fresh: false, sums });
                 }
                 prop_assert_eq!(&sums[0], &single_sums[0]);
-                let pixel = |n: usize, p: usize| bytes[n * image_len + p].number();
+                let pixel = |n: usize, p: usize| bytes[n * image_len + p].number(127.5);
                 for (q, weights) in weights.iter().enumerate() {
                     for p in 0..image_len {
                         let term = |n: usize| f64::from(weights[n]) * pixel(n, p);

@@ -16,6 +16,7 @@ const MEAN_IMAGES: usize = 4;
 /// Writes the energies of images laid one after the other, for a probe's values `[vector]`.
 pub(crate) struct Energies<'a, P: Pixel> {
     pub(crate) images: &'a [P],
+    pub(crate) centre: f32,
     pub(crate) image_len: usize,
     pub(crate) values: &'a [F32x16],
     pub(crate) expanded: bool,
@@ -27,11 +28,11 @@ impl<P: Pixel> Kernel for Energies<'_, P> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { images, image_len, values, expanded, out } = self;
+        let Self { images, centre, image_len, values, expanded, out } = self;
         if expanded {
-            energies_in_form::<V, P, true>(images, image_len, values, out);
+            energies_in_form::<V, P, true>(images, centre, image_len, values, out);
         } else {
-            energies_in_form::<V, P, false>(images, image_len, values, out);
+            energies_in_form::<V, P, false>(images, centre, image_len, values, out);
         }
     }
 }
@@ -39,6 +40,7 @@ impl<P: Pixel> Kernel for Energies<'_, P> {
 /// Adds to `sums` `[vector]` the images, at most as many as in a panel, times their weights.
 pub(crate) struct AddMean<'a, P: Pixel> {
     pub(crate) images: &'a [P],
+    pub(crate) centre: f32,
     pub(crate) image_len: usize,
     pub(crate) weights: &'a [f32],
     pub(crate) sums: &'a mut [F32x16],
@@ -49,7 +51,7 @@ impl<P: Pixel> Kernel for AddMean<'_, P> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { images, image_len, weights, sums } = self;
+        let Self { images, centre, image_len, weights, sums } = self;
         for part in PixelPanel::parts(image_len) {
             // The part's sums over these images alone, in the order of a panel.
             let mut lanes = [F32x16::ZERO; PixelPanel::VECTORS];
@@ -62,10 +64,10 @@ impl<P: Pixel> Kernel for AddMean<'_, P> {
                 for i in 0..MEAN_IMAGES {
                     rows[i] = &images[i * image_len..][start..end];
                 }
-                add_rows::<V, P, MEAN_IMAGES>(rows, weights, lanes);
+                add_rows::<V, P, MEAN_IMAGES>(rows, centre, weights, lanes);
             }
             for (image, weight) in last.chunks_exact(image_len).zip(rest) {
-                add_rows::<V, P, 1>([&image[start..end]], std::array::from_ref(weight), lanes);
+                add_rows::<V, P, 1>([&image[start..end]], centre, std::array::from_ref(weight), lanes);
             }
             for (sum, lanes) in sums[part].iter_mut().zip(lanes) {
                 V::load(sum).add(V::load(lanes)).store(sum);
@@ -77,6 +79,7 @@ impl<P: Pixel> Kernel for AddMean<'_, P> {
 #[inline(always)]
 fn energies_in_form<V: Vector, P: Pixel, const EXPANDED: bool>(
     images: &[P],
+    centre: f32,
     image_len: usize,
     values: &[F32x16],
     energies: &mut [f32],
@@ -85,16 +88,17 @@ fn energies_in_form<V: Vector, P: Pixel, const EXPANDED: bool>(
     let (images, last) = images.split_at(twos.len() * ENERGY_IMAGES * image_len);
     for (images, energies) in images.chunks_exact(ENERGY_IMAGES * image_len).zip(twos) {
         let (a, b) = images.split_at(image_len);
-        *energies = energies_of::<V, P, EXPANDED, ENERGY_IMAGES>([a, b], values);
+        *energies = energies_of::<V, P, EXPANDED, ENERGY_IMAGES>([a, b], centre, values);
     }
     for energy in rest {
-        [*energy] = energies_of::<V, P, EXPANDED, 1>([last], values);
+        [*energy] = energies_of::<V, P, EXPANDED, 1>([last], centre, values);
     }
 }
 
 #[inline(always)]
 fn energies_of<V: Vector, P: Pixel, const EXPANDED: bool, const I: usize>(
     images: [&[P]; I],
+    centre: f32,
     values: &[F32x16],
 ) -> [f32; I] {
     let image_len = images[0].len();
@@ -110,12 +114,12 @@ fn energies_of<V: Vector, P: Pixel, const EXPANDED: bool, const I: usize>(
         let (mut sums, mut squares) = ([V::splat(0.0); I], [V::splat(0.0); I]);
         for (v, z) in values[..full].iter().enumerate() {
             for i in 0..I {
-                add::<V, EXPANDED>(P::centred_row(&rows[i][v]), V::load(z), &mut sums[i], &mut squares[i]);
+                add::<V, EXPANDED>(P::centred_row(&rows[i][v], centre), V::load(z), &mut sums[i], &mut squares[i]);
             }
         }
         for z in &values[full..] {
             for i in 0..I {
-                let a = V::load(&padded(&images[i][start + full * LANES..end]));
+                let a = V::load(&padded(&images[i][start + full * LANES..end], centre));
                 add::<V, EXPANDED>(a, V::load(z), &mut sums[i], &mut squares[i]);
             }
         }
@@ -138,7 +142,12 @@ fn add<V: Vector, const EXPANDED: bool>(a: V, z: V, sum: &mut V, squares: &mut V
 }
 
 #[inline(always)]
-fn add_rows<V: Vector, P: Pixel, const I: usize>(rows: [&[P]; I], weights: &[f32; I], lanes: &mut [F32x16]) {
+fn add_rows<V: Vector, P: Pixel, const I: usize>(
+    rows: [&[P]; I],
+    centre: f32,
+    weights: &[f32; I],
+    lanes: &mut [F32x16],
+) {
     let full = rows[0].len() / LANES;
     let mut blocks: [&[[P; LANES]]; I] = [&[]; I];
     for i in 0..I {
@@ -148,14 +157,14 @@ fn add_rows<V: Vector, P: Pixel, const I: usize>(rows: [&[P]; I], weights: &[f32
     for (v, lanes) in lanes.iter_mut().enumerate() {
         let mut sum = V::load(lanes);
         for i in 0..I {
-            sum = P::centred_row::<V>(&blocks[i][v]).mul_add(V::splat(weights[i]), sum);
+            sum = P::centred_row::<V>(&blocks[i][v], centre).mul_add(V::splat(weights[i]), sum);
         }
         sum.store(lanes);
     }
     for lanes in last {
         let mut sum = V::load(lanes);
         for i in 0..I {
-            sum = V::load(&padded(&rows[i][full * LANES..])).mul_add(V::splat(weights[i]), sum);
+            sum = V::load(&padded(&rows[i][full * LANES..], centre)).mul_add(V::splat(weights[i]), sum);
         }
         sum.store(lanes);
     }
@@ -177,11 +186,11 @@ mod tests {
                 let mut means = [vec![F32x16::ZERO; vectors(image_len)]];
                 let mut panel = PixelPanel::default();
                 for part in PixelPanel::parts(image_len) {
-                    panel.load(isa, &bytes, image_len, part);
+                    panel.load(isa, &bytes, 127.5, image_len, part);
                     isa.run(AddMeans { panel: &panel, weights: &[weights], fresh: true, sums: &mut means });
                 }
                 let mut sums = vec![F32x16::ZERO; vectors(image_len)];
-                isa.run(AddMean { images: &bytes[..], image_len, weights: &weights[..images], sums: &mut sums });
+                isa.run(AddMean { images: &bytes[..], centre: 127.5, image_len, weights: &weights[..images], sums: &mut sums });
                 prop_assert_eq!(&sums, &means[0]);
             }
         }

@@ -1,6 +1,7 @@
 //! Candidates: the images that can carry weight on a window. A scan collects those whose energy is near the least one.
 
 use crate::cpu::chunks::exact_chunks;
+use crate::cpu::precision::Rounding;
 use crate::simd::{F32x16, Kernel, LANES, U16x32, Vector, VectorU16};
 
 /// An image that may carry weight on a window.
@@ -15,7 +16,7 @@ pub(crate) struct Candidate {
 }
 
 /// How far the energies of a scan may be off: as floats or, with a scale, in fixed point of sixteen bits. An energy E is
-/// computed within `offset + root sqrt(E)`, plus the rounding of floats.
+/// computed within `offset + root sqrt(E) + slack E`.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct ErrorBound {
     /// The energy of one fixed-point unit; zero for floats.
@@ -24,24 +25,36 @@ pub(crate) struct ErrorBound {
     pub(crate) offset: f32,
     /// In the units of their roots.
     pub(crate) root: f32,
+    /// Relative to them: the rounding of their sums, and of the bounds themselves.
+    pub(crate) slack: f32,
     /// Energies below this are within those bounds; larger sums may have saturated.
     pub(crate) saturated_from: f32,
 }
 
 impl ErrorBound {
+    /// The slack for the rounding of bounds.
+    pub(crate) const SLACK: f32 = 1e-6;
+
     /// The bound of energies as floats.
-    pub(crate) const FLOAT: Self = Self { scale: 0.0, offset: 0.0, root: 0.0, saturated_from: f32::INFINITY };
+    pub(crate) fn of_floats(rounding: &Rounding) -> Self {
+        let (offset, root, slack) = rounding.bound();
+        let slack = slack as f32 + Self::SLACK;
+        Self { scale: 0.0, offset: offset as f32, root: root as f32, slack, saturated_from: f32::INFINITY }
+    }
 
     /// Energies within `margin` of the exact least one are computed below this bound, where the least one computed is
     /// `least`.
     #[inline(always)]
     #[must_use]
     pub(crate) fn bound(&self, least: f32, margin: f32) -> f32 {
-        let Self { offset, root, .. } = self;
-        // The largest energy that may be computed as `least`, then the largest value of the largest energy that counts.
-        let least = ((least + offset + 0.25 * root * root).sqrt() + 0.5 * root).powi(2);
+        // No energy is as large; where no image has been seen, an infinite bound times a root of zero would be NaN.
+        const LARGEST: f32 = 1e37;
+        let Self { offset, root, slack, .. } = self;
+        // As `Rounding::near`, in float32.
+        let least = least.min(LARGEST);
+        let least = ((least * (1.0 + 2.0 * slack) + offset + 0.25 * root * root).sqrt() + 0.5 * root).powi(2);
         let most = least + margin;
-        most + offset + root * most.sqrt() + 1e-5 * most
+        most + offset + root * most.sqrt() + slack * most
     }
 
     /// The same bound in fixed-point units.
@@ -136,20 +149,17 @@ impl Candidates {
         for (least, &other_least) in self.least.iter_mut().zip(&other.least) {
             *least = least.min(other_least);
         }
-        self.given_up |= other.overflowed() || self.list.len() + other.list.len() > self.limit;
+        self.given_up |= other.overflowed();
+        if !self.given_up && self.list.len() + other.list.len() > self.limit {
+            // Lists are longest before the least energies are known: what these rule out makes room.
+            self.prune();
+            self.given_up = self.list.len() + other.list.len() > self.limit;
+        }
         if self.given_up {
             self.list = Vec::new();
         } else {
             self.list.extend_from_slice(&other.list);
         }
-    }
-
-    /// Collects the candidates on the full window from the energies of all images, the least of which is known.
-    pub(crate) fn collect_full(&mut self, energies: &[f32]) {
-        let bound = self.error_bound.bound(self.least[0], self.margin);
-        let near = energies.iter().zip(0..).filter(|(energy, _)| **energy < bound);
-        self.list.extend(near.map(|(&energy, image)| Candidate { window: 0, image, energy }).take(self.limit + 1));
-        self.given_up = self.overflowed();
     }
 
     /// Drops the candidates that the current least energies rule out.
@@ -312,6 +322,9 @@ mod tests {
     use crate::simd::U16_LANES;
     use proptest::prelude::*;
 
+    const FLOATS: ErrorBound =
+        ErrorBound { scale: 0.0, offset: 0.0, root: 0.0, slack: 1e-5, saturated_from: f32::INFINITY };
+
     proptest! {
         #[test]
         fn nothing_near_the_least_is_missed(
@@ -320,7 +333,7 @@ mod tests {
             // Two groups of two tiles, two windows: [group][tile][window][lane].
             let lanes: Vec<F32x16> = values.chunks_exact(LANES).map(|v| F32x16(v.try_into().unwrap())).collect();
             for isa in Isa::available() {
-                let mut candidates = Candidates::new(vec![f32::MAX; 2], margin, ErrorBound::FLOAT, 1000);
+                let mut candidates = Candidates::new(vec![f32::MAX; 2], margin, FLOATS, 1000);
                 for (group, energies) in lanes.chunks_exact(4).enumerate() {
                     let (first_image, candidates) = (group * 2 * LANES, &mut candidates);
                     isa.run(Collect { energies, count: 2, first_window: 0, first_image, candidates });
@@ -331,7 +344,7 @@ mod tests {
                     let energy = |image: usize| lanes[image / LANES * 2 + window].0[image % LANES];
                     let least = (0..4 * LANES).map(energy).fold(f32::MAX, f32::min);
                     prop_assert_eq!(candidates.least[window], least);
-                    let bound = ErrorBound::FLOAT.bound(least, margin);
+                    let bound = FLOATS.bound(least, margin);
                     let expected: Vec<usize> = (0..4 * LANES).filter(|&i| energy(i) < bound).collect();
                     let images: Vec<usize> = by_window.of(window).iter().map(|&(image, _)| image as usize).collect();
                     prop_assert_eq!(images, expected);
@@ -349,7 +362,8 @@ mod tests {
         ) {
             // Two tiles, one window; energies anywhere within their bound, in units of fixed point.
             let scale = 2.0 * 0.25_f32.powi(doublings);
-            let error_bound = ErrorBound { scale, offset: 14.0 * scale, root, saturated_from: 32_766.0 * scale };
+            let (slack, saturated_from) = (ErrorBound::SLACK, 32_766.0 * scale);
+            let error_bound = ErrorBound { scale, offset: 14.0 * scale, root, slack, saturated_from };
             let read = |i: usize| {
                 let error = off[i] * (error_bound.offset - scale + root * exact[i].sqrt());
                 ((exact[i] + error) / scale).round().clamp(0.0, 65_535.0) as u16
@@ -376,7 +390,7 @@ mod tests {
 
     #[test]
     fn a_full_list_says_so() {
-        let mut candidates = Candidates::new(vec![f32::MAX], 1.0, ErrorBound::FLOAT, 10);
+        let mut candidates = Candidates::new(vec![f32::MAX], 1.0, FLOATS, 10);
         let energies = &[F32x16::ZERO; 2];
         Isa::best().unwrap().run(Collect {
             energies,

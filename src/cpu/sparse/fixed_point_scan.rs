@@ -63,6 +63,7 @@ impl FixedPointProbe {
             scale: SCALES[doublings],
             offset: (pixels * (0.5 * f64::from(SCALES[doublings]) + Z_ROUNDING.powi(2))) as f32,
             root: (2.0 * Z_ROUNDING * pixels.sqrt()) as f32,
+            slack: ErrorBound::SLACK,
             saturated_from: SATURATED_FROM * SCALES[doublings],
         };
         Some(Self { values: values?, doublings, error_bound })
@@ -85,10 +86,11 @@ pub(crate) struct FixedPointTile {
 impl FixedPointTile {
     /// Transposes up to [`U16_LANES`] images of `image_len` bytes that lie one after the other.
     pub(crate) fn load(&mut self, isa: Isa, images: &[u8], image_len: usize) {
+        const CENTRE: f32 = 127.5;
         self.pixels.resize(image_len, U16x32::ZERO);
         self.valid = 0;
         for images in images.chunks(LANES * image_len) {
-            self.valid += load(isa, images, self.valid, &mut self.pixels);
+            self.valid += load(isa, images, CENTRE, self.valid, &mut self.pixels);
         }
     }
 
@@ -284,7 +286,7 @@ mod tests {
             let probe = Probe::new(&bank, &components, z.view(), 0.01, 0, false);
             let pixels = side * side * channels;
             let fixed = FixedPointProbe::new(&probe, pixels, margin).unwrap();
-            let ErrorBound { scale, offset, root, saturated_from } = fixed.error_bound;
+            let ErrorBound { scale, offset, root, saturated_from, .. } = fixed.error_bound;
             let (_, columns) = components.grid();
             for isa in Isa::available() {
                 let mut tile = FixedPointTile::default();

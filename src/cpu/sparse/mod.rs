@@ -20,18 +20,23 @@ use crate::cpu::probe::Probe;
 use crate::cpu::scheduler::Scheduler;
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
-use crate::regime::{MAX_CANDIDATES, TAIL_BITS, max_listed_pixels};
+use crate::regime::{TAIL_BITS, max_candidates, max_listed_pixels};
 use candidates::{ByWindow, Candidate, Candidates, ErrorBound};
 use patches::Patches;
 
 /// Bytes of the longest list of candidates.
-pub(crate) const MAX_LIST_BYTES: usize = MAX_CANDIDATES * size_of::<Candidate>();
+pub(crate) fn max_list_bytes(windows: usize) -> usize {
+    max_candidates(windows) * size_of::<Candidate>()
+}
 
 /// Parts into which the windows of a query are cut, to share them among threads.
 const WINDOW_PARTS: usize = 16;
 
 /// Queries weighed between two calls of the monitor.
 const QUERIES_PER_STEP: usize = 8;
+
+/// How many times as long as in a dense pass a listed pixel takes.
+const WEIGHING_COST: usize = 8;
 
 /// Pixels of a window's candidates that are gathered at once.
 const GATHERED_PIXELS: usize = 1 << 16;
@@ -46,7 +51,7 @@ pub(crate) type Sums = Option<[Array3<f64>; 2]>;
 /// The probes of flipped queries follow all others, in the same order.
 pub(crate) fn sums<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Sums>> {
     let candidates = scan::candidates(job, scheduler)?;
-    let queries = job.probes.iter().filter(|probe| !probe.flipped).count();
+    let queries = job.queries();
     let (forward, flipped) = candidates.split_at(queries);
     let weigh = |query: usize| {
         let sides = [Some(&forward[query]), flipped.get(query)];
@@ -56,7 +61,9 @@ pub(crate) fn sums<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>
     let mut sums = Vec::with_capacity(queries);
     for start in (0..queries).step_by(QUERIES_PER_STEP) {
         let step = start..queries.min(start + QUERIES_PER_STEP);
-        sums.extend(scheduler.install(|| step.into_par_iter().map(weigh).collect::<Vec<_>>()));
+        let listed: usize = candidates.iter().map(|candidates| listed_pixels(job, candidates)).sum();
+        let weigh_all = || step.into_par_iter().map(weigh).collect::<Vec<_>>();
+        sums.extend(scheduler.run_watched(WEIGHING_COST * listed, weigh_all)?);
         // Where a list was weighed, the second of two passes is not needed.
         let skipped = sums[start..].iter().flatten().count() * job.probes.len() / queries;
         scheduler.skip(skipped * job.bank.len())?;
@@ -66,9 +73,12 @@ pub(crate) fn sums<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>
 
 /// Whether weighing the listed images alone, in `f64`, is cheaper than a dense pass over all of them.
 fn pays<P: Pixel>(job: &Job<'_, P>, candidates: &Candidates) -> bool {
-    let components = &job.mirrors[0];
-    let pixels: usize = candidates.list.iter().map(|candidate| components.pixels(candidate.window as usize)).sum();
-    !candidates.given_up && pixels <= max_listed_pixels(job.bank.len(), job.plane())
+    !candidates.given_up && listed_pixels(job, candidates) <= max_listed_pixels(job.bank.len(), job.plane())
+}
+
+/// The pixels of the windows of all listed images.
+fn listed_pixels<P: Pixel>(job: &Job<'_, P>, candidates: &Candidates) -> usize {
+    candidates.list.iter().map(|candidate| job.mirrors[0].pixels(candidate.window as usize)).sum()
 }
 
 /// One query, its mirror image if flips count, and the candidates of both.
@@ -119,7 +129,7 @@ impl<'a> MirrorPair<'a> {
     /// The sums of some windows; those of a side that is missing are empty.
     fn sums_of_windows<P: Pixel>(&self, job: &Job<'_, P>, windows: Range<usize>) -> [Array3<f64>; 2] {
         let mut stages = self.sides.each_ref().map(|side| side.as_ref().map(|side| SideStage::new(job, side)));
-        for k in windows {
+        for k in windows.take_while(|_| !job.is_stopped()) {
             let twin = [k, job.mirrors[0].mirror_index(k)];
             let mut stages: Vec<_> = stages.iter_mut().zip(twin).filter_map(|(s, k)| Some((s.as_mut()?, k))).collect();
             let mut least = f64::INFINITY;
@@ -159,7 +169,7 @@ impl<'a, P: Pixel> SideStage<'a, P> {
         let Side { probe, components, least, error_bound, candidates } = self.side;
         self.runs.clear();
         self.runs.extend(components.runs(k));
-        self.patches.start(job.bank.image_shape()[0] * components.pixels(k));
+        self.patches.start(job.bank.image_shape()[0] * components.pixels(k), job.centre);
         // Few images are listed for a window, so a cut-off at a larger weight still leaves out a negligible part of the
         // sum.
         let candidates = candidates.of(k);

@@ -15,6 +15,8 @@ const SHORT_RUN: usize = 4;
 #[derive(Debug)]
 pub(crate) struct Patches<P> {
     pixels: Vec<P>,
+    /// What is taken off every pixel.
+    centre: f32,
     /// Pixels of a patch, all channels, and the same with padding.
     len: usize,
     padded: usize,
@@ -22,15 +24,15 @@ pub(crate) struct Patches<P> {
 
 impl<P: Pixel> Default for Patches<P> {
     fn default() -> Self {
-        Self { pixels: Vec::new(), len: 0, padded: 0 }
+        Self { pixels: Vec::new(), centre: 0.0, len: 0, padded: 0 }
     }
 }
 
 impl<P: Pixel> Patches<P> {
-    /// Removes all patches; the next ones have `len` pixels.
-    pub(crate) fn start(&mut self, len: usize) {
+    /// Removes all patches; the next ones have `len` pixels of this centre.
+    pub(crate) fn start(&mut self, len: usize, centre: f32) {
         self.pixels.clear();
-        (self.len, self.padded) = (len, len.next_multiple_of(BLOCK));
+        (self.len, self.padded, self.centre) = (len, len.next_multiple_of(BLOCK), centre);
     }
 
     /// Removes all patches.
@@ -70,12 +72,12 @@ impl<P: Pixel> Patches<P> {
     pub(crate) fn distances(&self, isa: Isa, z: &[f64], distances: &mut Vec<f64>) {
         let start = distances.len();
         distances.resize(start + self.pixels.len() / self.padded, 0.0);
-        isa.run(Distances { z, patches: &self.pixels, out: &mut distances[start..] });
+        isa.run(Distances { z, patches: &self.pixels, centre: self.centre, out: &mut distances[start..] });
     }
 
     /// Adds every patch times its weight to `sums`, a patch itself.
     pub(crate) fn add_weighted(&self, isa: Isa, weights: &[f64], sums: &mut [f64]) {
-        isa.run(WeightedSum { weights, patches: &self.pixels, sums });
+        isa.run(WeightedSum { weights, patches: &self.pixels, centre: self.centre, sums });
     }
 
     /// The values of an image, `[channel][pixel]`, on `runs`, as a patch; its padding is at distance zero from that of
@@ -87,7 +89,7 @@ impl<P: Pixel> Patches<P> {
                 patch.extend_from_slice(&channel[run.clone()]);
             }
         }
-        patch.resize(self.padded, P::BLANK.number());
+        patch.resize(self.padded, P::BLANK.number(self.centre));
     }
 
     /// Adds a patch to the pixels of an image on `runs`.
@@ -108,6 +110,7 @@ impl<P: Pixel> Patches<P> {
 struct Distances<'a, P: Pixel> {
     z: &'a [f64],
     patches: &'a [P],
+    centre: f32,
     out: &'a mut [f64],
 }
 
@@ -116,14 +119,14 @@ impl<P: Pixel> Kernel for Distances<'_, P> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { z, patches, out } = self;
+        let Self { z, patches, centre, out } = self;
         let (z, _) = z.as_chunks::<BLOCK>();
         let (patches, _) = patches.as_chunks::<BLOCK>();
         for (patch, distance) in patches.chunks_exact(z.len()).zip(out) {
             let mut sums = [0.0; BLOCK];
             for (z, pixels) in z.iter().zip(patch) {
                 for i in 0..BLOCK {
-                    let residual = z[i] - pixels[i].number();
+                    let residual = z[i] - pixels[i].number(centre);
                     sums[i] += residual * residual;
                 }
             }
@@ -136,6 +139,7 @@ impl<P: Pixel> Kernel for Distances<'_, P> {
 struct WeightedSum<'a, P: Pixel> {
     weights: &'a [f64],
     patches: &'a [P],
+    centre: f32,
     sums: &'a mut [f64],
 }
 
@@ -144,13 +148,13 @@ impl<P: Pixel> Kernel for WeightedSum<'_, P> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { weights, patches, sums } = self;
+        let Self { weights, patches, centre, sums } = self;
         let (sums, _) = sums.as_chunks_mut::<BLOCK>();
         let (patches, _) = patches.as_chunks::<BLOCK>();
         for (patch, weight) in patches.chunks_exact(sums.len()).zip(weights) {
             for (sums, pixels) in sums.iter_mut().zip(patch) {
                 for i in 0..BLOCK {
-                    sums[i] += weight * pixels[i].number();
+                    sums[i] += weight * pixels[i].number(centre);
                 }
             }
         }
@@ -173,7 +177,7 @@ mod tests {
             let runs: Vec<_> = before.chain([last]).map(|start| start..start + len).collect();
             let z: Vec<f64> = (0..72).map(|i| f64::from(i) - 30.25).collect();
             let mut patches = Patches::default();
-            patches.start(3 * len * runs.len());
+            patches.start(3 * len * runs.len(), 127.5);
             bytes.chunks_exact(72).for_each(|image| patches.push(image, 24, &runs));
             let mut z_patch = Vec::new();
             patches.gather(&z, 24, &runs, &mut z_patch);
@@ -186,12 +190,12 @@ mod tests {
                 patches.scatter_add(&sums, &mut mean, 24, &runs);
                 let inside = |p: usize| runs.iter().any(|run| run.contains(&(p % 24)));
                 for (image, distance) in bytes.chunks_exact(72).zip(distances) {
-                    let square = |p: usize| (z[p] - image[p].number()).powi(2);
+                    let square = |p: usize| (z[p] - image[p].number(127.5)).powi(2);
                     let expected: f64 = (0..72).filter(|&p| inside(p)).map(square).sum();
                     prop_assert!((distance - expected).abs() < 1e-9 * expected.max(1.0));
                 }
                 for p in 0..72 {
-                    let value = 0.25 * bytes[p].number() + 0.75 * bytes[72 + p].number();
+                    let value = 0.25 * bytes[p].number(127.5) + 0.75 * bytes[72 + p].number(127.5);
                     let expected = if inside(p) { value } else { 0.0 };
                     prop_assert!((mean[p] - expected).abs() < 1e-9);
                 }

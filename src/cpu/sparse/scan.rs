@@ -10,16 +10,15 @@ use rayon::prelude::*;
 
 use super::candidates::{Candidates, Collect, CollectFixedPoint, ErrorBound};
 use super::fixed_point_scan::{FixedPointProbe, FixedPointTile};
-use crate::components::Kind;
 use crate::cpu::buffer_pool::BufferPool;
 use crate::cpu::dense::group::Group;
-use crate::cpu::full;
+use crate::cpu::dense::single::Single;
 use crate::cpu::job::Job;
 use crate::cpu::probe::Probe;
 use crate::cpu::scheduler::{Scheduler, WorkItem, work_items};
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
-use crate::regime::{MAX_CANDIDATES, fixed_point_scan_side};
+use crate::regime::{fixed_point_scan_side, max_candidates};
 use crate::simd::U16_LANES;
 
 /// The scan is better off with shards as short as this: the first shard is an epoch by itself, and bounds the others.
@@ -27,9 +26,6 @@ const AMORTISED_IMAGES: usize = 64;
 
 /// Finds the candidates of every probe: in fixed point where energies fit sixteen bits, else as floats.
 pub(crate) fn candidates<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Candidates>> {
-    if let Kind::Full = job.mirrors[0].kind() {
-        return full_candidates(job, scheduler);
-    }
     let mut candidates: Vec<Option<Candidates>> = job.probes.iter().map(|_| None).collect();
     if let (Some(side), Some(bytes)) = (fixed_point_scan_side(&job.mirrors[0]), P::bytes(job.pixels)) {
         let pixels = side * side * job.bank.image_shape()[0];
@@ -41,24 +37,9 @@ pub(crate) fn candidates<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'
     }
     let is_done = |candidates: &Option<Candidates>| candidates.as_ref().is_some_and(Candidates::did_not_saturate);
     let left: Vec<usize> = (0..candidates.len()).filter(|&i| !is_done(&candidates[i])).collect();
-    scan_probes(job, scheduler, &left, |_| ErrorBound::FLOAT, || Group::new(job), &mut candidates)?;
+    let floats = |i: usize| ErrorBound::of_floats(&job.probes[left[i]].rounding);
+    scan_probes(job, scheduler, &left, floats, || Group::<P, Single>::new(job), &mut candidates)?;
     Ok(candidates.into_iter().flatten().collect())
-}
-
-/// The candidates on the full window: the images near the least energy, of a probe or of its mirror image.
-fn full_candidates<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Candidates>> {
-    let energies = full::energies(job, scheduler)?;
-    let start = |(probe, energies): (&Probe, &Vec<f32>)| {
-        let least = energies.iter().copied().fold(f32::MAX, f32::min);
-        Candidates::new(vec![least], job.margin(probe), ErrorBound::FLOAT, MAX_CANDIDATES)
-    };
-    let mut candidates: Vec<_> = job.probes.iter().zip(&energies).map(start).collect();
-    share_least(job, &mut candidates);
-    scheduler.install(|| {
-        let pairs = candidates.par_iter_mut().zip(&energies);
-        pairs.for_each(|(candidates, energies)| candidates.collect_full(energies));
-    });
-    Ok(candidates)
 }
 
 /// Scans for the probes of the given `indices`, if any, and writes their candidates to the same indices of `candidates`.
@@ -87,10 +68,14 @@ fn scan<P: Pixel, S: Scan<P> + Send>(
     workspace: impl Fn() -> S + Sync,
 ) -> Result<Vec<Candidates>> {
     let count = job.mirrors[0].count();
-    let none = |(i, probe)| Candidates::new(vec![f32::MAX; count], job.margin(probe), error_bound(i), MAX_CANDIDATES);
+    let limit = max_candidates(count);
+    let none = |(i, probe)| Candidates::new(vec![f32::MAX; count], job.margin(probe), error_bound(i), limit);
     let mut candidates: Vec<_> = job.probes.iter().enumerate().map(none).collect();
     let buffers = BufferPool::new();
     for epoch in epochs(&work_items(job, AMORTISED_IMAGES)) {
+        if candidates.iter().all(|candidates| candidates.given_up) {
+            break;
+        }
         let before: Vec<_> = candidates.iter().map(Candidates::without_list).collect();
         scheduler.run_items(
             epoch,
@@ -102,6 +87,7 @@ fn scan<P: Pixel, S: Scan<P> + Send>(
                 buffers.release(part);
             },
         )?;
+        job.check_unchanged()?;
         share_least(job, &mut candidates);
         scheduler.install(|| candidates.par_iter_mut().for_each(Candidates::prune));
     }
@@ -142,7 +128,7 @@ trait Scan<P: Pixel> {
     fn collect(&mut self, job: &Job<'_, P>, probe: usize, first_image: usize, candidates: &mut Candidates);
 }
 
-impl<P: Pixel> Scan<P> for Group<P> {
+impl<P: Pixel> Scan<P> for Group<P, Single> {
     fn images_at_once(&self) -> usize {
         Self::IMAGES
     }
@@ -204,8 +190,7 @@ fn epochs(items: &[WorkItem]) -> impl Iterator<Item = &[WorkItem]> {
 /// A query and its mirror image share every softmax, and so the least energy of every window.
 fn share_least<P: Pixel>(job: &Job<'_, P>, candidates: &mut [Candidates]) {
     let windows = &job.mirrors[0];
-    let queries = job.probes.iter().filter(|probe| !probe.flipped).count();
-    let (forward, flipped) = candidates.split_at_mut(queries);
+    let (forward, flipped) = candidates.split_at_mut(job.queries());
     for (forward, flipped) in forward.iter_mut().zip(flipped) {
         for (k, least) in forward.least.iter_mut().enumerate() {
             let twin = &mut flipped.least[windows.mirror_index(k)];
@@ -234,9 +219,10 @@ mod tests {
             Probe::new(&bank, &mirrors[0], z.view(), 0.05, i, false)
         };
         let probes: Vec<Probe> = z.iter().enumerate().map(probe).collect();
-        let job = Job::new(&bank, pixels, &mirrors, &probes).unwrap();
+        let signals = crate::cpu::job::Signals::new();
+        let job = Job::new(&bank, pixels, &mirrors, &probes, &signals).unwrap();
         let monitor: &mut crate::monitor::Monitor<'_> = &mut |_, _| Ok(());
-        let mut scheduler = Scheduler::new(1, &mirrors[0], 108, monitor).unwrap();
+        let mut scheduler = Scheduler::new(1, &mirrors[0], 108, 1, &signals, monitor).unwrap();
         candidates(&job, &mut scheduler).unwrap().iter().map(|candidates| candidates.error_bound.scale > 0.0).collect()
     }
 

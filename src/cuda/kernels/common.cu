@@ -17,9 +17,6 @@
 #define FULL_WARP 0xffffffffu
 #define MAX_FLOAT 3.402823466e38f
 
-// An image so many powers of two below the best so far cannot change a float32 sum that is at least 1.
-#define NEGLIGIBLE_BITS 25.0f
-
 // The unit of sums that many threads add to is 1 / FIXED_POINT: integers add up to the same bits in any order.
 #define FIXED_POINT 1099511627776.0
 
@@ -68,6 +65,12 @@ struct Probes {
     int max_candidates;  // a query with more candidates is left to the dense passes
     float cutoff_bits;   // weights below 2^-cutoff_bits of the largest are left out
 };
+
+// How far below the best so far, in powers of two, an image may be passed over in pass 1: all that is passed over on a
+// shard is together at the very worst 2^-22 of the sum, which is at least 1.
+__device__ inline float negligible_bits(const Images& images) {
+    return 22.0f + log2f((float)images.shard_len);
+}
 
 // Part of a warp's or block's workspace: in shared memory, or in its slab of device memory where that is too small.
 struct Offset {

@@ -123,7 +123,7 @@ extern "C" __global__ void NAMED(mask_posteriors)(Images images, Probes probes, 
         return;
     }
     Masks masks = mirrored_masks.of(block.probe / probes.queries);
-    float logit_scale = (float)probes.logit_scales[block.query], margin = NEGLIGIBLE_BITS / logit_scale;
+    float logit_scale = (float)probes.logit_scales[block.query], margin = negligible_bits(images) / logit_scale;
     F32x4* energies = block.at(workspace.masks);
     OnlineSoftmax softmax(block.at(workspace.state), masks.count);
 #pragma unroll 1

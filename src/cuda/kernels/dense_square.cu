@@ -264,7 +264,7 @@ extern "C" __global__ void NAMED(square_posteriors)(Images images, Probes probes
         softmax.start(k);
     }
     __syncwarp();
-    PosteriorSink sink{warp, softmax, square.columns, images.count, logit_scale, NEGLIGIBLE_BITS / logit_scale, 0};
+    PosteriorSink sink{warp, softmax, square.columns, images.count, logit_scale, negligible_bits(images) / logit_scale, 0};
     for_each_row_in_form(images, probes, square, warp, workspace, sink);
     __syncwarp();
     size_t out = warp.result_row(images) * count;

@@ -2,8 +2,18 @@
 //
 // CPU counterparts: src/posterior.rs, and in src/cpu the probes, the transposed tiles and the division by the cover.
 
+// A stored pixel as it lies on the device: floats less their centre, bytes as they are.
+__device__ inline float less_centre(float pixel, float centre) {
+    return pixel - centre;
+}
+
+__device__ inline unsigned char less_centre(unsigned char pixel, float) {
+    return pixel;
+}
+
 // [image][pixel] to [group][pixel][image]; images past the last are zero.
-extern "C" __global__ void NAMED(interleave)(const PIXEL* images, PIXEL* groups, int count, int image_len) {
+extern "C" __global__ void NAMED(interleave)(const PIXEL* images, PIXEL* groups, int count, int image_len,
+                                             float centre) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     size_t group_count = (count + 3) / 4;
     if (i >= group_count * image_len) {
@@ -12,7 +22,7 @@ extern "C" __global__ void NAMED(interleave)(const PIXEL* images, PIXEL* groups,
     size_t group = i / image_len, p = i % image_len;
     for (int image = 0; image < 4; image++) {
         bool present = (int)(4 * group) + image < count;
-        groups[4 * i + image] = present ? images[(4 * group + image) * image_len + p] : (PIXEL)0;
+        groups[4 * i + image] = present ? less_centre(images[(4 * group + image) * image_len + p], centre) : (PIXEL)0;
     }
 }
 

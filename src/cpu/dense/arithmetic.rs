@@ -1,0 +1,84 @@
+//! `Arithmetic`: in which numbers the dense passes compute energies and logits. [`Single`](super::single::Single) is the
+//! fast one; [`Double`](super::double::Double) serves where float32 has too few digits ([`crate::cpu::precision`]).
+
+use crate::cpu::job::Job;
+use crate::cpu::probe::Probe;
+use crate::cpu::tile::{Pixel, Tile};
+use crate::posterior::{Posterior, ShiftUnit};
+use crate::simd::F32x16;
+
+/// Energies of a probe on some windows of a group of tiles.
+pub(crate) struct EnergyBlock<'a, P: Pixel, L> {
+    pub(crate) tiles: &'a [Tile<P>],
+    pub(crate) probe: usize,
+    /// The first of the windows: those of a row, or all where windows are masks.
+    pub(crate) first: usize,
+    /// Number of windows.
+    pub(crate) count: usize,
+    /// `[tile][window]`.
+    pub(crate) energies: &'a [L],
+}
+
+/// What pass 1 finds on one shard, per window.
+pub(crate) struct ShardPosterior<S> {
+    pub(crate) shift: Vec<S>,
+    pub(crate) sum: Vec<S>,
+}
+
+/// The numbers in which energies and logits are computed, and the stages that depend on them.
+pub(crate) trait Arithmetic: 'static {
+    /// Energies of sixteen images.
+    type Lanes: Copy;
+    /// Working space for the energies on a group of tiles.
+    type Space: Send;
+    /// The state of pass 1 on a shard.
+    type State: Default + Send;
+    /// A shift or a sum of pass 1.
+    type Number: Copy + Into<f64> + Send;
+    /// What turns energies into weights, per window.
+    type Normaliser: Send + Sync;
+
+    /// Space for blocks of so many windows.
+    fn space(windows_at_once: usize) -> Self::Space;
+
+    /// Computes what all probes share, on the tiles of a group.
+    fn prepare<P: Pixel>(space: &mut Self::Space, job: &Job<'_, P>, tiles: &mut [Tile<P>]);
+
+    /// Computes the energies of a probe and hands them to `consume` block by block. A block is a row of windows where
+    /// windows are squares, else all windows. The full window has no tiles, see [`crate::cpu::full`].
+    fn energies<P: Pixel>(
+        space: &mut Self::Space,
+        job: &Job<'_, P>,
+        probe: usize,
+        tiles: &[Tile<P>],
+        consume: impl FnMut(EnergyBlock<'_, P, Self::Lanes>),
+    );
+
+    /// Starts pass 1 over with `count` windows and no image; images `negligible` powers of two below the best so far are
+    /// passed over.
+    fn start(state: &mut Self::State, count: usize, negligible: f32);
+
+    /// Adds the weights of a block to the state of pass 1.
+    fn update<P: Pixel>(job: &Job<'_, P>, block: &EnergyBlock<'_, P, Self::Lanes>, state: &mut Self::State);
+
+    /// What pass 1 found.
+    fn finish(state: &Self::State) -> ShardPosterior<Self::Number>;
+
+    /// What a shift counts.
+    fn shift_unit(probe: &Probe) -> ShiftUnit;
+
+    /// What turns the energies of a query into weights, or those of its mirror image.
+    fn normaliser(posterior: &Posterior) -> Self::Normaliser;
+
+    /// Writes the posterior weights of the energies of one tile of a block. Marks in `active` the rows of `columns` windows
+    /// that hold any weight that counts; the others are not written. Returns whether any row is active.
+    fn normalise<P: Pixel>(
+        job: &Job<'_, P>,
+        block: &EnergyBlock<'_, P, Self::Lanes>,
+        energies: &[Self::Lanes],
+        normaliser: &Self::Normaliser,
+        columns: usize,
+        active: &mut [bool],
+        weights: &mut [F32x16],
+    ) -> bool;
+}

@@ -1,0 +1,137 @@
+//! `Double`: the dense passes with energies and logits in float64, a few times slower than in float32. Weights are float32
+//! again, so that the adjoint and the sums of pixels are the same.
+
+mod energies;
+mod softmax;
+
+use super::arithmetic::{Arithmetic, EnergyBlock, ShardPosterior};
+use super::group::TILES;
+use crate::components::Kind;
+use crate::cpu::chunks::exact_chunks_mut;
+use crate::cpu::job::Job;
+use crate::cpu::probe::Probe;
+use crate::cpu::tile::{Pixel, Tile};
+use crate::posterior::{Posterior, ShiftUnit};
+use crate::simd::{F32x16, F64x16, LANES};
+use energies::{MaskEnergies, Row, RowSums};
+use softmax::{DoubleSoftmax, Normalise, Update};
+
+/// Energies and logits in float64.
+pub(crate) struct Double;
+
+/// Working space for energies.
+pub(crate) struct DoubleSpace {
+    /// `[tile][window]`.
+    energies: Vec<F64x16>,
+    /// Square windows: the rows in use, per tile.
+    rows: Vec<RowSums>,
+    /// Doubling tables of masks.
+    tables: Vec<F64x16>,
+}
+
+/// Per window the least energy, and the reciprocal of the sum of weights relative to it.
+pub(crate) type DoubleNormaliser = (Vec<f64>, Vec<f32>);
+
+impl Arithmetic for Double {
+    type Lanes = F64x16;
+    type Space = DoubleSpace;
+    type State = DoubleSoftmax;
+    type Number = f64;
+    type Normaliser = DoubleNormaliser;
+
+    fn space(windows_at_once: usize) -> DoubleSpace {
+        DoubleSpace {
+            energies: vec![F64x16::ZERO; TILES * windows_at_once],
+            rows: (0..TILES).map(|_| RowSums::default()).collect(),
+            tables: Vec::new(),
+        }
+    }
+
+    fn prepare<P: Pixel>(_space: &mut DoubleSpace, _job: &Job<'_, P>, _tiles: &mut [Tile<P>]) {}
+
+    fn energies<P: Pixel>(
+        space: &mut DoubleSpace,
+        job: &Job<'_, P>,
+        probe: usize,
+        tiles: &[Tile<P>],
+        mut consume: impl FnMut(EnergyBlock<'_, P, F64x16>),
+    ) {
+        let DoubleSpace { energies, rows, tables } = space;
+        let (count, components) = (job.windows_at_once(), job.components_of(&job.probes[probe]));
+        let factors = &job.probes[probe].factors;
+        let energies = &mut energies[..tiles.len() * count];
+        match components.kind() {
+            Kind::Full => unreachable!("the full window has panels in place of tiles"),
+            Kind::Masks(runs) => {
+                for (tile, out) in tiles.iter().zip(exact_chunks_mut(energies, count)) {
+                    job.isa.run(MaskEnergies { tile, factors, runs, tables, out: &mut *out });
+                    mark_missing(tile, out);
+                }
+                consume(EnergyBlock { tiles, probe, first: 0, count, energies });
+            }
+            Kind::Square { side } => {
+                for rows in rows.iter_mut() {
+                    rows.start(components, *side);
+                }
+                for y in 0..components.height() {
+                    if job.is_stopped() {
+                        return;
+                    }
+                    let per_tile = tiles.iter().zip(&mut *rows).zip(exact_chunks_mut(energies, count));
+                    for ((tile, rows), out) in per_tile {
+                        job.isa.run(Row { tile, factors, rows, y, out: &mut *out });
+                        mark_missing(tile, out);
+                    }
+                    if let Some(row) = (y + 1).checked_sub(*side) {
+                        consume(EnergyBlock { tiles, probe, first: row * count, count, energies });
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(state: &mut DoubleSoftmax, count: usize, negligible: f32) {
+        state.start(count, f64::from(negligible));
+    }
+
+    fn update<P: Pixel>(job: &Job<'_, P>, block: &EnergyBlock<'_, P, F64x16>, state: &mut DoubleSoftmax) {
+        let EnergyBlock { probe, first, count, energies, .. } = *block;
+        let logit_scale = job.probes[probe].logit_scale;
+        job.isa.run(Update { energies, count, first, logit_scale, state });
+    }
+
+    fn finish(state: &DoubleSoftmax) -> ShardPosterior<f64> {
+        let (shift, sum) = state.least_and_sum();
+        ShardPosterior { shift, sum }
+    }
+
+    fn shift_unit(probe: &Probe) -> ShiftUnit {
+        ShiftUnit::Energies { logit_scale: probe.logit_scale }
+    }
+
+    fn normaliser(posterior: &Posterior) -> DoubleNormaliser {
+        posterior.least_and_scale()
+    }
+
+    fn normalise<P: Pixel>(
+        job: &Job<'_, P>,
+        block: &EnergyBlock<'_, P, F64x16>,
+        energies: &[F64x16],
+        (least, scale): &DoubleNormaliser,
+        columns: usize,
+        active: &mut [bool],
+        weights: &mut [F32x16],
+    ) -> bool {
+        let windows = block.first..block.first + block.count;
+        let (least, scale) = (&least[windows.clone()], &scale[windows]);
+        let logit_scale = job.probes[block.probe].logit_scale;
+        job.isa.run(Normalise { energies, least, scale, logit_scale, cutoff: job.cutoff, columns, active, weights })
+    }
+}
+
+/// Gives lanes without an image the largest energy.
+fn mark_missing<P: Pixel>(tile: &Tile<P>, energies: &mut [F64x16]) {
+    for energy in if tile.valid < LANES { energies } else { &mut [] } {
+        energy.0[tile.valid..].fill(f64::MAX);
+    }
+}

@@ -1,0 +1,136 @@
+//! `Single`: the dense passes in float32, the fast ones.
+
+use super::arithmetic::{Arithmetic, EnergyBlock, ShardPosterior};
+use super::energies::{SquareEnergies, mask_energies};
+use super::group::TILES;
+use super::online_softmax::{Normalise, OnlineSoftmax, Softmax, Update};
+use crate::components::Kind;
+use crate::cpu::chunks::exact_chunks_mut;
+use crate::cpu::job::Job;
+use crate::cpu::probe::Probe;
+use crate::cpu::tile::{Pixel, Tile};
+use crate::posterior::{Posterior, ShiftUnit};
+use crate::regime::fixed_point_side;
+use crate::simd::F32x16;
+
+/// Energies and logits in float32.
+pub(crate) struct Single;
+
+/// Working space for energies.
+pub(crate) struct SingleSpace {
+    /// `[tile][window]`.
+    energies: Vec<F32x16>,
+    /// Square windows: the rows in use.
+    squares: SquareEnergies,
+    /// Doubling tables of masks.
+    tables: Vec<F32x16>,
+}
+
+/// Per window the shift and the scale of its weights.
+pub(crate) type SingleNormaliser = (Vec<f32>, Vec<f32>);
+
+impl Arithmetic for Single {
+    type Lanes = F32x16;
+    type Space = SingleSpace;
+    type State = OnlineSoftmax;
+    type Number = f32;
+    type Normaliser = SingleNormaliser;
+
+    fn space(windows_at_once: usize) -> SingleSpace {
+        let energies = vec![F32x16::ZERO; TILES * windows_at_once];
+        SingleSpace { energies, squares: SquareEnergies::default(), tables: Vec::new() }
+    }
+
+    /// The expanded form needs squares of pixels, or their sums over windows.
+    fn prepare<P: Pixel>(space: &mut SingleSpace, job: &Job<'_, P>, tiles: &mut [Tile<P>]) {
+        if !job.probes.iter().any(|probe| probe.regime.is_expanded()) {
+            return;
+        }
+        let (components, [channels, ..]) = (&job.mirrors[0], job.bank.image_shape());
+        for tile in tiles {
+            match fixed_point_side(components, channels) {
+                None => tile.square(job.isa),
+                Some(side) => {
+                    space.squares.square(job.isa, components, side, job.bank.reach() * job.bank.unit(), tile);
+                }
+            }
+        }
+    }
+
+    fn energies<P: Pixel>(
+        space: &mut SingleSpace,
+        job: &Job<'_, P>,
+        probe: usize,
+        tiles: &[Tile<P>],
+        mut consume: impl FnMut(EnergyBlock<'_, P, F32x16>),
+    ) {
+        let SingleSpace { energies, squares, tables } = space;
+        let count = job.windows_at_once();
+        let (values, components) = (&job.probes[probe], job.components_of(&job.probes[probe]));
+        let energies = &mut energies[..tiles.len() * count];
+        match components.kind() {
+            Kind::Full => unreachable!("the full window has panels in place of tiles"),
+            Kind::Masks(runs) => {
+                for (tile, out) in tiles.iter().zip(exact_chunks_mut(energies, count)) {
+                    mask_energies(job.isa, components, runs, tile, values, tables, out);
+                }
+                consume(EnergyBlock { tiles, probe, first: 0, count, energies });
+            }
+            Kind::Square { side } => {
+                squares.start(components, *side, values, tiles);
+                for y in 0..components.height() {
+                    if job.is_stopped() {
+                        return;
+                    }
+                    squares.push_row(job.isa, tiles, values, energies);
+                    if let Some(row) = (y + 1).checked_sub(*side) {
+                        consume(EnergyBlock { tiles, probe, first: row * count, count, energies });
+                    }
+                }
+            }
+        }
+    }
+
+    fn start(state: &mut OnlineSoftmax, count: usize, negligible: f32) {
+        state.start(count, negligible);
+    }
+
+    fn update<P: Pixel>(job: &Job<'_, P>, block: &EnergyBlock<'_, P, F32x16>, state: &mut OnlineSoftmax) {
+        let EnergyBlock { probe, first, count, energies, .. } = *block;
+        let logit_scale = job.probes[probe].logit_scale as f32;
+        let (_, columns) = job.mirrors[0].grid();
+        job.isa.run(Update { energies, count, first, logit_scale, columns, state });
+    }
+
+    fn finish(state: &OnlineSoftmax) -> ShardPosterior<f32> {
+        let (shift, sum) = state.sums_over_lanes();
+        ShardPosterior { shift, sum }
+    }
+
+    fn shift_unit(_probe: &Probe) -> ShiftUnit {
+        ShiftUnit::PowersOfTwo
+    }
+
+    fn normaliser(posterior: &Posterior) -> SingleNormaliser {
+        posterior.normaliser()
+    }
+
+    fn normalise<P: Pixel>(
+        job: &Job<'_, P>,
+        block: &EnergyBlock<'_, P, F32x16>,
+        energies: &[F32x16],
+        (shift, scale): &SingleNormaliser,
+        columns: usize,
+        active: &mut [bool],
+        weights: &mut [F32x16],
+    ) -> bool {
+        let windows = block.first..block.first + block.count;
+        let softmax = Softmax {
+            shift: &shift[windows.clone()],
+            scale: &scale[windows],
+            logit_scale: job.probes[block.probe].logit_scale as f32,
+            cutoff: job.cutoff as f32,
+        };
+        job.isa.run(Normalise { energies, softmax, columns, active, weights })
+    }
+}
