@@ -129,7 +129,7 @@ def test_thread_numbers() -> None:
 
 def test_a_bad_number_of_threads_in_the_environment_is_named() -> None:
     done = run("import pspc_rs; pspc_rs.num_threads()", PSPC_NUM_THREADS="many")
-    assert 'InvalidValueError: PSPC_NUM_THREADS is "many"; allowed are integers from 1 up' in done.stderr
+    assert 'InvalidValueError: PSPC_NUM_THREADS is "many"; allowed are integers from 1 to 1024' in done.stderr
 
 
 def test_a_bad_instruction_set_in_the_environment_is_named() -> None:

@@ -35,7 +35,7 @@ pub(crate) fn workspace(bank: &Bank<'_>, components: &Components) -> usize {
         Kind::Masks(runs) => runs.levels() * plane * (VECTOR + VECTOR / 2) + TILES * (2 * count + plane) * VECTOR,
     };
     let states = MIN_PROBES * count * (VECTOR / 2);
-    let results = MIN_PROBES * bank.image_len() * size_of::<f32>();
+    let results = MIN_PROBES * bank.image_len() * (size_of::<f32>() + size_of::<f64>());
     TILES * tile + windows + states + results
 }
 

@@ -23,6 +23,8 @@ const NO_SHIFT: f32 = f32::MAX;
 pub(crate) struct OnlineSoftmax {
     shift: Vec<f32>,
     sum: Vec<F32x8>,
+    /// Sums of earlier images, see [`OnlineSoftmax::settle`].
+    settled: Vec<F32x8>,
     negligible: f32,
 }
 
@@ -33,13 +35,27 @@ impl OnlineSoftmax {
         self.negligible = negligible;
         self.shift.clear();
         self.shift.resize(count, NO_SHIFT);
-        self.sum.clear();
-        self.sum.resize(count, F32x8::ZERO);
+        for sum in [&mut self.sum, &mut self.settled] {
+            sum.clear();
+            sum.resize(count, F32x8::ZERO);
+        }
+    }
+
+    /// Moves the sums to those of earlier images. Sums of a few hundred images, summed up, round less than one of thousands,
+    /// to which each image adds a little less than it should.
+    pub(crate) fn settle(&mut self) {
+        for (settled, sum) in self.settled.iter_mut().zip(&mut self.sum) {
+            settled.0.iter_mut().zip(&sum.0).for_each(|(settled, sum)| *settled += sum);
+            *sum = F32x8::ZERO;
+        }
     }
 
     /// `(shift, sum of weights)` of every window, summed over the lanes.
     pub(crate) fn sums_over_lanes(&self) -> (Vec<f32>, Vec<f32>) {
-        (self.shift.clone(), self.sum.iter().map(F32x8::sum).collect())
+        let sum = |(sum, settled): (&F32x8, &F32x8)| {
+            sum.0.iter().chain(&settled.0).map(|&v| f64::from(v)).sum::<f64>() as f32
+        };
+        (self.shift.clone(), self.sum.iter().zip(&self.settled).map(sum).collect())
     }
 
     /// Moves the shift of window `k` to a new least energy.
@@ -49,7 +65,7 @@ impl OnlineSoftmax {
         // It never rises, even where energies are NaN.
         let shift = shift_of(least, logit_scale).min(self.shift[k]);
         let share = power_of_two(f64::from(shift) - f64::from(self.shift[k])) as f32;
-        self.sum[k].0.iter_mut().for_each(|sum| *sum *= share);
+        self.sum[k].0.iter_mut().chain(&mut self.settled[k].0).for_each(|sum| *sum *= share);
         self.shift[k] = shift;
     }
 }

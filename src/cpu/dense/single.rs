@@ -102,6 +102,10 @@ impl Arithmetic for Single {
         job.isa.run(Update { energies, count, first, logit_scale, columns, state });
     }
 
+    fn settle(state: &mut OnlineSoftmax) {
+        state.settle();
+    }
+
     fn finish(state: &OnlineSoftmax) -> ShardPosterior<f32> {
         let (shift, sum) = state.sums_over_lanes();
         ShardPosterior { shift, sum }

@@ -100,6 +100,8 @@ impl Arithmetic for Double {
         job.isa.run(Update { energies, count, first, logit_scale, state });
     }
 
+    fn settle(_state: &mut DoubleSoftmax) {}
+
     fn finish(state: &DoubleSoftmax) -> ShardPosterior<f64> {
         let (shift, sum) = state.least_and_sum();
         ShardPosterior { shift, sum }
