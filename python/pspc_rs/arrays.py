@@ -50,7 +50,8 @@ def import_torch(purpose: str) -> ModuleType:
     Raises:
         MissingDependencyError: torch is not installed, or cannot be imported.
     """
-    return import_extra("torch", purpose, "torch")
+    torch: ModuleType = import_extra("torch", purpose, "torch")
+    return torch
 
 
 def import_safetensors(purpose: str, part: str = "") -> Any:
@@ -207,10 +208,9 @@ def as_tensor(array: NDArray[Any]) -> "torch.Tensor":
         >>> as_tensor(np.ones(2, ">f4")).dtype
         torch.float32
     """
-    torch = import_torch("a tensor")
     # torch warns about memory that it may not write to and refuses foreign byte orders.
     plain = np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "W"])
-    tensor: torch.Tensor = torch.from_numpy(plain)
+    tensor: torch.Tensor = import_torch("a tensor").from_numpy(plain)
     return tensor
 
 

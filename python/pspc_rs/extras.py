@@ -12,7 +12,7 @@ def import_extra(module: str, purpose: str, extra: str, otherwise: str = "") -> 
     Args:
         module: its full name: "safetensors.torch".
         purpose: what needs it, the first words of the message: "a network file".
-        extra: the extra of this package that brings it.
+        extra: the extra of this package that brings it; "" for Pillow, which comes with the package itself.
         otherwise: the end of the message: what works without it.
 
     Raises:
@@ -30,14 +30,29 @@ def import_extra(module: str, purpose: str, extra: str, otherwise: str = "") -> 
     package = module.partition(".")[0]
     end = f"; {otherwise}" if otherwise else ""
     try:
+        # A package that was made unavailable may still have its parts among the loaded modules.
+        importlib.import_module(package)
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         if error.name == package:
-            install = f'pip install "pspc-rs[{extra}]"'
+            install = f'pip install "pspc-rs[{extra}]"' if extra else "pip install pillow"
             raise MissingDependencyError(f"{purpose} needs {package}: {install}{end}") from error
         raise _broken(purpose, package, error, end) from error
     except Exception as error:  # what a broken package raises while it is imported can be anything
         raise _broken(purpose, package, error, end) from error
+
+
+def import_pillow() -> Any:
+    """The module ``PIL.Image``.
+
+    Raises:
+        MissingDependencyError: Pillow is not installed, which the package itself asks for, or cannot be imported.
+
+    Example:
+        >>> import_pillow().__name__
+        'PIL.Image'
+    """
+    return import_extra("PIL.Image", "a picture", "")
 
 
 def _broken(purpose: str, package: str, error: Exception, end: str) -> MissingDependencyError:

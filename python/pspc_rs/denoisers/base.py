@@ -136,4 +136,6 @@ def refuse_labels(who: str, class_labels: Any) -> None:
         >>> refuse_labels("Empirical", np.zeros((4, 0)))
     """
     if class_labels is not None and math.prod(np.shape(class_labels)) > 0:
-        raise InvalidValueError(f"class_labels were given, but {who} has no classes and would ignore them; allowed is None")
+        raise InvalidValueError(
+            f"class_labels were given, but {who} has no classes and would ignore them; allowed is None"
+        )

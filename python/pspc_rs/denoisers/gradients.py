@@ -1,4 +1,4 @@
-"""What torch does to functions - derivatives, transforms, compilation - and the refusal where a denoiser cannot follow."""
+"""What torch does to functions - derivatives, transforms, compilation - and where denoisers cannot follow."""
 
 import sys
 from collections.abc import Callable
@@ -88,7 +88,6 @@ def uncompiled(function: Callable[P, R]) -> Callable[P, R]:
         >>> double(2)
         4
     """
-
     disabled: list[Callable[P, R]] = []
 
     @wraps(function)

@@ -77,9 +77,10 @@ def evaluation_mode(net: object) -> Iterator[None]:
 
 
 def input_dtype(net: Any) -> Any:
-    """The torch dtype in which a module takes its input: float64 or half precision if its weights have it, else float32.
+    """The torch dtype in which a module takes its input: that of its weights, float32 where they differ.
 
-    A module with an attribute ``accepts_float32`` converts its input itself, so that its formulas are not rounded.
+    If some weights are float64, all must be. A module with an attribute ``accepts_float32`` converts its input itself,
+    so that its formulas are not rounded to half precision.
 
     Example:
         >>> import torch

@@ -210,18 +210,16 @@ class Network:
         try:
             with evaluation_mode(self.net), self._precision(x, force_fp32):
                 denoised = self.net(*given, **keywords)
-        except (PspcError, *out_of_memory_errors()):
-            raise
         except Exception as error:
+            if isinstance(error, (PspcError, *out_of_memory_errors())):
+                raise
             without = " (it was called without class labels)" if class_labels is None and self._asks_for_labels else ""
             raise NetworkError(f"the network {self._name_of_net} failed: {in_one_line(error)}{without}") from error
         if not is_array(denoised):
             kind = type(denoised).__name__
             raise DTypeError(f"the network returned a {kind}; it must return an array or tensor like its input")
         if tuple(denoised.shape) != tuple(x.shape):
-            raise ShapeError(
-                f"the network returned shape {list(denoised.shape)} for an input of shape {list(x.shape)}"
-            )
+            raise ShapeError(f"the network returned shape {list(denoised.shape)} for an input of shape {list(x.shape)}")
         returned = copy_of(denoised)
         if not is_transformed(returned):
             check_finite(f"what the network {self._name_of_net} returned", returned)

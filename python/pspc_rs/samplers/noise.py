@@ -9,8 +9,9 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import check_finite, check_like, copy_of, import_torch, is_torch, like, to_numpy
+from pspc_rs.arrays import check_finite, check_like, copy_of, is_torch, like, to_numpy
 from pspc_rs.checks import image_shape, in_order, integer, one_of, real_number
+from pspc_rs.extras import import_extra
 from pspc_rs.reprs import build_repr
 
 Noise: TypeAlias = int | Callable[[Any], Any]
@@ -121,7 +122,7 @@ def _normals(seed: int, library: str) -> Callable[[tuple[int, ...]], NDArray[np.
     if library == "numpy":
         stream = np.random.default_rng(seed)
         return lambda shape: stream.standard_normal(shape, dtype=np.float32)
-    torch = import_torch("generator='torch'")
+    torch = import_extra("torch", "generator='torch'", "torch", "generator='numpy' works without it")
     state = torch.Generator("cpu").manual_seed(seed)
     return lambda shape: to_numpy(torch.randn(shape, generator=state, dtype=torch.float32, device="cpu"))
 

@@ -126,8 +126,9 @@ def sample_edm(
         S_min: lowest noise level at which noise is added.
         S_max: highest noise level at which noise is added.
         S_noise: standard deviation of eps, 0 or more; slightly above 1 makes up for lost detail.
-        noise: seed of eps, or a function that returns eps for a given state, called once per step. The seed is for numpy's generator
-            (arrays) or torch's CPU generator (tensors); ``initial_noise`` draws other numbers with the same seed.
+        noise: seed of eps, or a function that returns eps for a given state, called once per step. The seed is for
+            numpy's generator (arrays) or torch's CPU generator (tensors); ``initial_noise`` draws other numbers with
+            the same seed.
         extra_args: see ``sample_euler``.
         callback: see ``sample_euler``; ``x`` is the state after noise was added.
         progress: see ``sample_euler``.
