@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pspc_rs.arrays import real_array
 from pspc_rs.checks import flag, image_shape, one_of, real_number, sigma_range
+from pspc_rs.denoisers.base import refuse_labels
 from pspc_rs.denoisers.modules import input_dtype, is_module
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.networks.processes import Edm, NoiseProcess, as_levels, check_entries, named_process
@@ -137,7 +138,10 @@ class Adapter(nn.Module):
 
         Raises:
             ShapeError: sigma does not fit the batch, or the network returned another shape.
+            InvalidValueError: labels were given to a network without classes.
         """
+        if self.label_dim == 0:
+            refuse_labels("this network", class_labels)
         levels = self.gain * as_levels(sigma).to(x.device).reshape(-1)
         if x.ndim != 4 or len(levels) not in (1, len(x)):
             raise ShapeError(

@@ -191,11 +191,16 @@ class DiscreteVP(NoiseProcess):
         Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2024, algorithm 1.
 
         Args:
-            least: abar of the last step, if not quite 0.
+            least: abar of the last step, where samplers do without 0; it is 0 if the step before has less than that.
+
+        Example:
+            >>> DiscreteVP.scaled_linear().with_zero_snr().alphas_cumprod[-1]
+            0.0
         """
         roots = torch.tensor(self.alphas_cumprod, dtype=torch.float64).sqrt()
         roots = (roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))
-        return DiscreteVP([*(roots[:-1] ** 2).tolist(), least], self.rounding)
+        abar = (roots[:-1] ** 2).tolist()
+        return DiscreteVP([*abar, least if least < abar[-1] else 0.0], self.rounding)
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """The nearest levels of the table; sigma itself where times are interpolated."""
