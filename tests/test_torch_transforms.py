@@ -44,6 +44,7 @@ def test_a_gradient_that_would_be_lost_is_refused(D: Any) -> None:
 
 
 @EVERY
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script:DeprecationWarning")
 def test_forward_mode_is_refused(D: Any) -> None:
     forward: Any = torch.autograd.forward_ad
     with forward.dual_level(), torch.no_grad():
