@@ -220,6 +220,27 @@ def test_a_module_in_training_mode_is_evaluated_and_put_back(adapted: bool) -> N
     assert net.training and not net.frozen.training
 
 
+def test_a_scripted_module_in_training_mode_is_put_back_too() -> None:
+    class Dropped(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.drop = nn.Dropout(0.5)
+
+        def forward(self, x: Tensor, sigma: Tensor) -> Tensor:
+            y: Tensor = self.drop(x)
+            return y
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        net = torch.jit.script(Dropped().train())
+    D = pspc.Network(net)
+    np.testing.assert_array_equal(D(np.ones((2, 1, 4, 4)), 1.0), 1.0)
+    assert net.training and net.drop.training
+    net.eval()
+    np.testing.assert_array_equal(D(np.ones((2, 1, 4, 4)), 1.0), 1.0)
+    assert not net.training and not net.drop.training
+
+
 def test_threads_may_share_a_module_in_training_mode() -> None:
     net = Moody()
     D, z = pspc.Network(net), tensor(8, 1, 16, 16)

@@ -31,23 +31,24 @@ class _HeldModules:
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._calls: dict[Any, int] = {}
+        # By identity, as a module may compare as it likes; each is alive for as long as it is held.
+        self._calls: dict[int, int] = {}
 
     @contextmanager
     def hold(self, net: Any) -> Iterator[None]:
         with self._lock:
-            held = [one for one in net.modules() if one in self._calls or getattr(one, "training", False) is True]
+            held = [one for one in net.modules() if id(one) in self._calls or getattr(one, "training", False) is True]
             for one in held:
-                self._calls[one] = self._calls.get(one, 0) + 1
+                self._calls[id(one)] = self._calls.get(id(one), 0) + 1
                 one.training = False
         try:
             yield
         finally:
             with self._lock:
                 for one in held:
-                    self._calls[one] -= 1
-                    if self._calls[one] == 0:
-                        del self._calls[one]
+                    self._calls[id(one)] -= 1
+                    if self._calls[id(one)] == 0:
+                        del self._calls[id(one)]
                         one.training = True
 
 
