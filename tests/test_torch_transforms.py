@@ -113,3 +113,6 @@ def test_labels_that_would_be_ignored_are_refused(D: Any) -> None:
 def test_conventions_of_modules(D: Any) -> None:
     assert D.to("cpu") is D and D.to(device=torch.device("cpu")).eval() is D
     assert torch.equal(D(images(), 0.5, force_fp32=True), D(images(), 0.5))
+    for nowhere in ("nowhere", 3.5, None if torch.cuda.is_available() else "cuda"):
+        with pytest.raises(errors.InvalidValueError, match=r"device is .* which cannot be used"):
+            D.to(nowhere or "nowhere")

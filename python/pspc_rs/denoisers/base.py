@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pspc_rs.arrays import MAX_SIGMA, MIN_SIGMA, Array, like, noisy_images
 from pspc_rs.cuda import on_gpu
 from pspc_rs.denoisers.gradients import refuse_gradient, uncompiled
+from pspc_rs.denoisers.modules import checked_device
 from pspc_rs.errors import InvalidValueError
 from pspc_rs.progress import Progress
 
@@ -63,7 +64,7 @@ class Denoiser(ABC):
             device: a torch device or its name.
 
         Raises:
-            CudaError: it is a GPU that cannot be used.
+            InvalidValueError: there is no such device.
 
         Example:
             >>> import numpy as np, pspc_rs as pspc
@@ -71,7 +72,8 @@ class Denoiser(ABC):
             >>> D.to("cpu").eval() is D
             True
         """
-        del device
+        if str(device) != "cpu":
+            checked_device(device)
         return self
 
     def eval(self) -> Self:

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from pspc_rs.arrays import numpy_view
+from pspc_rs.arrays import import_torch, numpy_view
+from pspc_rs.errors import InvalidValueError
 
 _ERROR_LENGTH = 300
 
@@ -100,6 +101,25 @@ def device_of(net: Any) -> Any:
     """The device of a module's weights, None if it has none."""
     weights = next(net.parameters(), None)
     return None if weights is None else weights.device
+
+
+def checked_device(device: Any) -> Any:
+    """The torch device of that name.
+
+    Raises:
+        InvalidValueError: there is none.
+
+    Example:
+        >>> checked_device("cpu")
+        device(type='cpu')
+    """
+    torch = import_torch("a device")
+    try:
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError, TypeError) as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidValueError(f"device is {device!r:.80}, which cannot be used: {reason}") from error
+    return torch.device(device)
 
 
 def takes(net: object, argument: str) -> bool:

@@ -16,7 +16,6 @@ from pspc_rs.arrays import (
     check_finite,
     convert,
     copy_of,
-    import_torch,
     is_array,
     is_torch,
     like,
@@ -28,6 +27,7 @@ from pspc_rs.denoisers.base import refuse_labels
 from pspc_rs.denoisers.batches import in_parts, out_of_memory_errors
 from pspc_rs.denoisers.gradients import is_transformed, uncompiled, wants_gradient
 from pspc_rs.denoisers.modules import (
+    checked_device,
     device_of,
     evaluation_mode,
     in_one_line,
@@ -95,7 +95,7 @@ class Network:
     ) -> None:
         self.max_batch = None if max_batch is None else integer("max_batch", max_batch)
         self.dtype = one_of("dtype", dtype, _DTYPES)
-        self.device = None if device is None else _checked_device(device)
+        self.device = None if device is None else checked_device(device)
         self.net = net if self.device is None or not is_module(net) else cast(Any, net).to(self.device)
         self.shape = getattr(net, "shape", None) if shape is None else shape
         self.sigma_min: float = getattr(net, "sigma_min", 0.0) if sigma_min is None else sigma_min
@@ -153,7 +153,7 @@ class Network:
         Raises:
             InvalidValueError: there is no such device.
         """
-        self.device = _checked_device(device)
+        self.device = checked_device(device)
         if is_module(self.net):
             cast(Any, self.net).to(self.device)
         return self
@@ -282,16 +282,6 @@ class Network:
 def _recording(wanted: bool) -> contextlib.AbstractContextManager[None]:
     torch = sys.modules.get("torch")
     return contextlib.nullcontext() if torch is None or wanted else torch.no_grad()
-
-
-def _checked_device(device: Any) -> Any:
-    torch = import_torch("a device")
-    try:
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, NotImplementedError) as error:
-        reason = str(error).splitlines()[0]
-        raise InvalidValueError(f"device is {device!r:.80}, which cannot be used: {reason}") from error
-    return torch.device(device)
 
 
 def _levels_for(images: Any, sigma: Any, sigmas: npt.NDArray[np.float64]) -> Any:
