@@ -269,7 +269,26 @@ fn shard_len(images: usize, image_len: usize, amortised: usize, most: usize) -> 
 
 #[cfg(test)]
 mod tests {
-    use super::{AMORTISED_IMAGES, MAX_IMAGES, shard_len};
+    use super::*;
+
+    #[test]
+    fn long_work_is_watched_and_told_to_stop() {
+        let (signals, mut calls) = (Signals::new(), 0);
+        let monitor: &mut Monitor<'_> = &mut |_, _| {
+            calls += 1;
+            if calls < 3 { Ok(()) } else { Err(Error::Stopped) }
+        };
+        let components = Components::full(1, 1).unwrap();
+        let mut scheduler = Scheduler::new(1, &components, 1, 1, &signals, monitor).unwrap();
+        let work = || {
+            while !signals.is_stopped() {
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        assert_eq!(scheduler.run_watched(LONG, work), Err(Error::Stopped));
+        assert_eq!(scheduler.run_watched(0, || 7), Ok(7));
+        assert_eq!(calls, 3);
+    }
 
     #[test]
     fn shards_are_many_or_long() {
