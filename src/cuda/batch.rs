@@ -8,7 +8,7 @@ use super::module::Grid;
 use super::queue::LaunchQueue;
 use super::sources::KernelSource;
 use crate::error::Result;
-use crate::regime::{Regime, cutoff_bits};
+use crate::regime::{Regime, dense_cutoff_bits};
 
 /// Queries on the device, and what the passes leave for them.
 pub(super) struct Batch {
@@ -68,7 +68,7 @@ impl Batch {
             mirrors: call.mirrors() as i32,
             expanded: i32::from(regime.is_expanded()),
             max_candidates: DeviceCandidates::limit(call) as i32,
-            cutoff_bits: cutoff_bits(bank.len()) as f32,
+            cutoff_bits: dense_cutoff_bits(bank.len()) as f32,
         };
         let probe_memory = [values, logit_scales].into_iter().chain(exact).collect();
         let batch = Self {

@@ -74,6 +74,13 @@ pub(crate) struct F32x8(pub(crate) [f32; LANES / 2]);
 impl F32x8 {
     /// Zero in every lane.
     pub(crate) const ZERO: Self = Self([0.0; LANES / 2]);
+
+    /// The sum of all lanes, added as a fixed tree.
+    #[must_use]
+    pub(crate) fn sum(&self) -> f32 {
+        let [a, b, c, d, e, f, g, h] = self.0;
+        ((a + e) + (c + g)) + ((b + f) + (d + h))
+    }
 }
 
 /// Sixteen values of at most eight significant bits in memory, as the upper halves of their floats (bfloat16): lane i in

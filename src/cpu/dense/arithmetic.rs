@@ -62,7 +62,7 @@ pub(crate) trait Arithmetic: 'static {
     fn update<P: Pixel>(job: &Job<'_, P>, block: &EnergyBlock<'_, P, Self::Lanes>, state: &mut Self::State);
 
     /// Keeps the sums of pass 1 from rounding too much, once every few hundred images.
-    fn settle(state: &mut Self::State);
+    fn settle<P: Pixel>(job: &Job<'_, P>, state: &mut Self::State);
 
     /// What pass 1 found.
     fn finish(state: &Self::State) -> ShardPosterior<Self::Number>;

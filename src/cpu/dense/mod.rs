@@ -27,6 +27,7 @@ use crate::cpu::tile::Pixel;
 use crate::error::Result;
 use crate::posterior::Posterior;
 use crate::regime::negligible_bits;
+use accumulate::Flush;
 use arithmetic::{Arithmetic, ShardPosterior};
 use composite::CompositeStage;
 use double::Double;
@@ -126,13 +127,17 @@ fn posteriors_of<P: Pixel, A: Arithmetic>(
         A::start(state, count, negligible);
     }
     for images in blocks(item.images.clone(), POSTERIOR_IMAGES) {
+        if images.start > item.images.start {
+            for state in &mut *states {
+                A::settle(job, state);
+            }
+        }
         for first in images.step_by(Group::<P, A>::IMAGES) {
             group.load(job, first, &item.images);
             for (probe, state) in item.probes.clone().zip(&mut *states) {
                 group.energies(job, probe, |block| A::update(job, &block, state));
             }
         }
-        states.iter_mut().for_each(A::settle);
     }
     states.iter().map(A::finish).collect()
 }
@@ -158,9 +163,7 @@ fn composites_of<P: Pixel, A: Arithmetic>(
             }
         }
         for (totals, sums) in totals.iter_mut().zip(&mut *sums) {
-            for (total, sum) in totals.iter_mut().zip(sums) {
-                *total += f64::from(std::mem::take(sum));
-            }
+            job.isa.run(Flush { sums, totals });
         }
     }
     totals

@@ -5,7 +5,7 @@
 
 use crate::cpu::chunks::{exact_chunks, exact_chunks_mut};
 use crate::posterior::power_of_two;
-use crate::simd::{F32x8, F32x16, Kernel, Vector};
+use crate::simd::{F32x8, F32x16, Isa, Kernel, LANES, Vector};
 
 /// An image whose weight relative to the shift exceeds two to this power moves the shift. So the shift stays near the best
 /// image, and rows of windows far from it can be recognised and skipped.
@@ -35,27 +35,25 @@ impl OnlineSoftmax {
         self.negligible = negligible;
         self.shift.clear();
         self.shift.resize(count, NO_SHIFT);
-        for sum in [&mut self.sum, &mut self.settled] {
-            sum.clear();
-            sum.resize(count, F32x8::ZERO);
-        }
+        self.sum.clear();
+        self.sum.resize(count, F32x8::ZERO);
+        self.settled.clear();
     }
 
     /// Moves the sums to those of earlier images. Sums of a few hundred images, summed up, round less than one of thousands,
     /// to which each image adds a little less than it should.
-    pub(crate) fn settle(&mut self) {
-        for (settled, sum) in self.settled.iter_mut().zip(&mut self.sum) {
-            settled.0.iter_mut().zip(&sum.0).for_each(|(settled, sum)| *settled += sum);
-            *sum = F32x8::ZERO;
-        }
+    pub(crate) fn settle(&mut self, isa: Isa) {
+        self.settled.resize(self.sum.len(), F32x8::ZERO);
+        isa.run(Settle { state: self });
     }
 
     /// `(shift, sum of weights)` of every window, summed over the lanes.
     pub(crate) fn sums_over_lanes(&self) -> (Vec<f32>, Vec<f32>) {
-        let sum = |(sum, settled): (&F32x8, &F32x8)| {
-            sum.0.iter().chain(&settled.0).map(|&v| f64::from(v)).sum::<f64>() as f32
-        };
-        (self.shift.clone(), self.sum.iter().zip(&self.settled).map(sum).collect())
+        let mut sums: Vec<f32> = self.sum.iter().map(F32x8::sum).collect();
+        for (sum, settled) in sums.iter_mut().zip(&self.settled) {
+            *sum += settled.sum();
+        }
+        (self.shift.clone(), sums)
     }
 
     /// Moves the shift of window `k` to a new least energy.
@@ -65,8 +63,30 @@ impl OnlineSoftmax {
         // It never rises, even where energies are NaN.
         let shift = shift_of(least, logit_scale).min(self.shift[k]);
         let share = power_of_two(f64::from(shift) - f64::from(self.shift[k])) as f32;
-        self.sum[k].0.iter_mut().chain(&mut self.settled[k].0).for_each(|sum| *sum *= share);
+        for sums in [Some(&mut self.sum[k]), self.settled.get_mut(k)].into_iter().flatten() {
+            sums.0.iter_mut().for_each(|sum| *sum *= share);
+        }
         self.shift[k] = shift;
+    }
+}
+
+/// Adds the sums to those of earlier images, and starts them over.
+struct Settle<'a> {
+    state: &'a mut OnlineSoftmax,
+}
+
+impl Kernel for Settle<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let OnlineSoftmax { sum, settled, .. } = self.state;
+        for (settled, sum) in settled.iter_mut().zip(sum) {
+            for i in 0..LANES / 2 {
+                settled.0[i] += sum.0[i];
+            }
+            *sum = F32x8::ZERO;
+        }
     }
 }
 
@@ -307,8 +327,6 @@ fn normalise_row<V: Vector>(energies: &[F32x16], softmax: &Softmax<'_>, weights:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::Isa;
-    use crate::simd::LANES;
     use proptest::prelude::*;
 
     proptest! {

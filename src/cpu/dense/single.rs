@@ -102,8 +102,8 @@ impl Arithmetic for Single {
         job.isa.run(Update { energies, count, first, logit_scale, columns, state });
     }
 
-    fn settle(state: &mut OnlineSoftmax) {
-        state.settle();
+    fn settle<P: Pixel>(job: &Job<'_, P>, state: &mut OnlineSoftmax) {
+        state.settle(job.isa);
     }
 
     fn finish(state: &OnlineSoftmax) -> ShardPosterior<f32> {
@@ -133,7 +133,7 @@ impl Arithmetic for Single {
             shift: &shift[windows.clone()],
             scale: &scale[windows],
             logit_scale: job.probes[block.probe].logit_scale as f32,
-            cutoff: job.cutoff as f32,
+            cutoff: job.dense_cutoff as f32,
         };
         job.isa.run(Normalise { energies, softmax, columns, active, weights })
     }
