@@ -164,6 +164,7 @@ impl<'m, 'a> Scheduler<'m, 'a> {
                 |(total, of_probe): (&mut T, Vec<R>)| of_probe.into_iter().for_each(|result| merge(total, result));
             self.pool.install(|| totals.par_iter_mut().zip(by_probe).for_each(merge_all));
             self.adapt(start.elapsed());
+            memory::check_not_short(self.bytes())?;
             (self.monitor)(self.done.min(self.total), self.total)?;
             waiting = rest;
         }

@@ -47,11 +47,13 @@ impl Arithmetic for Single {
             return;
         }
         let (components, [channels, ..]) = (&job.mirrors[0], job.bank.image_shape());
-        for tile in tiles {
+        let is_stopped = || job.is_stopped();
+        for tile in tiles.iter_mut().take_while(|_| !is_stopped()) {
             match fixed_point_side(components, channels) {
                 None => tile.square(job.isa),
                 Some(side) => {
-                    space.squares.square(job.isa, components, side, job.bank.reach() * job.bank.unit(), tile);
+                    let reach = job.bank.reach() * job.bank.unit();
+                    space.squares.square(job.isa, components, side, reach, tile, is_stopped);
                 }
             }
         }
