@@ -46,11 +46,11 @@ const MAX_WAITING_BYTES: usize = 1 << 24;
 const AMORTISED_IMAGES: usize = 640;
 
 /// Most images of a shard.
-const MAX_IMAGES: usize = 4096;
+const MAX_SHARD: usize = 4096;
 
 /// The same where the full image is the only window: the means of a shard are sums of float32, which round a little with every
 /// 32 images.
-const MAX_FULL_IMAGES: usize = 1024;
+const MAX_FULL_SHARD: usize = 1024;
 
 /// Probes per work item. With the full window, where there is little work per pair, as many probes share an image as memory
 /// allows.
@@ -237,8 +237,8 @@ impl<'m, 'a> Scheduler<'m, 'a> {
 /// All work items of a job, shard by shard; shards of `amortised` images amortise the start-up cost.
 pub(crate) fn work_items<P: Pixel>(job: &Job<'_, P>, amortised: usize) -> Vec<WorkItem> {
     let longest = match job.mirrors[0].kind() {
-        Kind::Full => MAX_FULL_IMAGES,
-        Kind::Square { .. } | Kind::Masks(_) => MAX_IMAGES,
+        Kind::Full => MAX_FULL_SHARD,
+        Kind::Square { .. } | Kind::Masks(_) => MAX_SHARD,
     };
     let shard = shard_len(job.bank.len(), job.bank.image_len(), amortised, longest);
     let of_shard =
@@ -304,7 +304,7 @@ mod tests {
             (50_000, 196_608, 64),
         ] {
             assert_eq!(
-                shard_len(images, image_len, AMORTISED_IMAGES, MAX_IMAGES),
+                shard_len(images, image_len, AMORTISED_IMAGES, MAX_SHARD),
                 shard,
                 "{images} images of {image_len}"
             );
