@@ -200,18 +200,19 @@ fn update_tiles<V: Vector, const T: usize>(
             continue;
         }
         let mut k = 0;
-        let mut rescaled = false;
         loop {
-            // A window whose shift has just moved is added in any case, so that every round comes further, even if its
-            // energies are NaN.
             let rest = part_of(energies, start + k, columns - k);
-            k += add_weights::<V, T>(rest, logit_scale, state, windows.start + k, rescaled);
+            k += add_weights::<V, T>(rest, logit_scale, state, windows.start + k);
             if k == columns {
                 break;
             }
             let best = best_of::<V, T>(energies, start + k);
             state.rescale(windows.start + k, best.least(), logit_scale);
-            rescaled = true;
+            // The window is added in any case, so that every round comes further, even if its energies are NaN.
+            let shift = V::splat(state.shift[windows.start + k]);
+            let total = weights_of::<V, T>(energies, start + k, V::splat(-logit_scale), shift);
+            total.add_to(&mut state.sum[windows.start + k]);
+            k += 1;
         }
     }
 }
@@ -260,15 +261,14 @@ fn any_near<V: Vector, const T: usize>(
 }
 
 /// Adds the weights on a row of windows, the first of which is window `first`. Stops before a window whose shift has to
-/// move, because a call inside the loop would evict its constants from their registers; the first window is added in any
-/// case if its shift was `rescaled`. Returns how many windows it added.
+/// move, because a call inside the loop would evict its constants from their registers. Returns how many windows it
+/// added.
 #[inline(always)]
 fn add_weights<V: Vector, const T: usize>(
     energies: [&[F32x16]; T],
     logit_scale: f32,
     state: &mut OnlineSoftmax,
     first: usize,
-    rescaled: bool,
 ) -> usize {
     let count = energies[0].len();
     let energies = part_of(energies, 0, count);
@@ -277,19 +277,24 @@ fn add_weights<V: Vector, const T: usize>(
     let factor = V::splat(-logit_scale);
     for k in 0..count {
         let shift = V::splat(shift[k]);
-        let above = best_of::<V, T>(energies, k).mul_add(factor, shift);
-        if V::splat(RESCALE_BITS).any_below(above) && !(rescaled && k == 0) {
+        if V::splat(RESCALE_BITS).any_below(best_of::<V, T>(energies, k).mul_add(factor, shift)) {
             return k;
         }
-        let mut total = V::splat(0.0);
-        for t in 0..T {
-            let logit = V::load(&energies[t][k]).mul_add(factor, shift);
-            let weight = logit.max(V::splat(MIN_EXPONENT)).exp2();
-            total = if t == 0 { weight } else { total.add(weight) };
-        }
-        total.add_to(&mut sum[k]);
+        weights_of::<V, T>(energies, k, factor, shift).add_to(&mut sum[k]);
     }
     count
+}
+
+/// The weights on window `k` of a row, summed over the tiles.
+#[inline(always)]
+fn weights_of<V: Vector, const T: usize>(energies: [&[F32x16]; T], k: usize, factor: V, shift: V) -> V {
+    let mut total = V::splat(0.0);
+    for t in 0..T {
+        let logit = V::load(&energies[t][k]).mul_add(factor, shift);
+        let weight = logit.max(V::splat(MIN_EXPONENT)).exp2();
+        total = if t == 0 { weight } else { total.add(weight) };
+    }
+    total
 }
 
 /// The least energies on window `k` of a row.
