@@ -3,6 +3,9 @@
 import builtins
 import gzip
 import hashlib
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bad_files import cifar_files, idx_bytes, labels_of, random_images, tar_bytes, write_folder
-from pspc_rs.data import NAMES, ImageSet, cache_dir, load, named, save_edm_zip
+from bad_files import cifar_files, encoded, idx_bytes, labels_of, random_images, tar_bytes, write_folder, write_zip
+from pspc_rs.data import NAMES, ImageSet, cache_dir, load, named, read_folder, read_npz, save_edm_zip
 from pspc_rs.data.readers import cifar
 from pspc_rs.errors import (
     DataError,
@@ -254,6 +257,99 @@ def test_unknown_names_list_the_known_ones_and_near_misses(tmp_path: Path) -> No
         load(tmp_path / "image.zip")
     with pytest.raises(MissingFileError):
         load(tmp_path / "no" / "such" / "folder")
+
+
+@pytest.mark.parametrize("read", [load, read_folder, read_npz])
+def test_an_empty_path_is_not_the_current_folder(read: Callable[..., ImageSet]) -> None:
+    Path("0.png").write_bytes(encoded(random_images(1, 1, 2, 2)[0]))
+    assert read_folder(".").num_stored == 1
+    with pytest.raises(MissingFileError, match="path is empty"):
+        read("")
+
+
+def test_an_address_is_not_downloaded() -> None:
+    with pytest.raises(MissingFileError, match="download it first"):
+        load("https://example.org/cifar10.zip")
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert path.name in message
+    assert len(message) < 600
+    return message
+
+
+def test_latents_are_named_briefly(tmp_path: Path) -> None:
+    members = {f"00000/img-mean-std-{index:08d}.npy": b"" for index in range(3000)}
+    message = refusal(write_zip(tmp_path / "a.zip", {**members, "dataset.json": b"{}"}))
+    assert "00000/img-mean-std-00000000.npy" in message
+    assert "2998 more" in message
+    assert "one array per image" in message
+    keys = write_zip(tmp_path / "b.npz", {f"{index}.npy": b"" for index in range(3000)})
+    assert "and 2997 more; expected for split 'train'" in refusal(keys)
+
+
+def test_a_tar_of_images_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "shard.tar").write_bytes(tar_bytes({f"{index:04d}.png": b"" for index in range(200)}, packed=False))
+    message = refusal(tmp_path / "shard.tar")
+    assert "tar archive of 0199.png" in message
+    assert "unpack it" in message
+
+
+def test_data_sets_below_a_folder_are_named(tmp_path: Path) -> None:
+    raw = {"MNIST/raw/train-images-idx3-ubyte": idx_bytes(random_images(1, 1, 2, 2)[:, 0]), "readme.txt": b""}
+    message = refusal(write_folder(tmp_path / "root", raw))
+    assert str(tmp_path / "root" / "MNIST" / "raw") in message
+    assert load(tmp_path / "root" / "MNIST" / "raw").num_stored == 1
+    assert "LMDB" in refusal(write_folder(tmp_path / "lsun", {"data.mdb": b"", "lock.mdb": b""}))
+    assert "shard.tar; give the path" in refusal(write_folder(tmp_path / "web", {"shard.tar": b""}))
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file"),
+        (b"PAR1", "a Parquet file"),
+        (b"\x80\x02}q\x00.", "a pickle, or an old file of torch.save"),
+        (b"<!DOCTYPE html>", "a text file"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it"),
+        (b"\xff\xd8\xff\xe0", "an image; give its folder"),
+        (b"", "starts with nothing"),
+    ],
+)
+def test_files_of_other_kinds_are_named(tmp_path: Path, start: bytes, words: str) -> None:
+    (tmp_path / "file").write_bytes(start + bytes(20) if start else b"")
+    assert words in refusal(tmp_path / "file")
+
+
+def test_tensors_of_torch_are_to_be_loaded_first(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    for new in (True, False):
+        torch.save(torch.zeros(2, 1, 8, 8), tmp_path / "a.pt", _use_new_zipfile_serialization=new)
+        assert "pass the" in refusal(tmp_path / "a.pt")
+        assert "torch.save" in refusal(tmp_path / "a.pt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match="neither a file nor a folder"):
+        load(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png.*no file"):
+        load(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system has no such file names")
+def test_messages_about_odd_file_names_can_be_printed(tmp_path: Path) -> None:
+    name = b"caf\xe9.png"
+    (tmp_path / os.fsdecode(name)).write_bytes(b"junk")
+    with pytest.raises(DataError) as caught:
+        load(tmp_path)
+    message = str(caught.value).encode("utf-8").decode()
+    assert "caf\\udce9.png" in message
+    assert "0x" not in message
 
 
 def test_a_single_image_is_told_to_give_its_folder(tmp_path: Path) -> None:

@@ -2,8 +2,12 @@
 
 Each one is a `PspcError` and also the built-in exception a caller would expect, so both
 ``except PspcError`` and ``except ValueError`` work. A message says what was wrong, the value that was
-given, and what is allowed.
+given, and what is allowed. Where the package goes on after it has decided or left out something, it says so by a
+`PspcWarning`.
 """
+
+import sys
+import warnings
 
 __all__ = [
     "CoverageError",
@@ -16,13 +20,19 @@ __all__ = [
     "MissingFileError",
     "OutputError",
     "PspcError",
+    "PspcWarning",
     "ScheduleError",
     "ShapeError",
+    "warn",
 ]
 
 
 class PspcError(Exception):
     """Base class of every exception raised on purpose by pspc_rs."""
+
+    def __str__(self) -> str:
+        # A file name that is no UTF-8 has letters that cannot be printed.
+        return super().__str__().encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class ShapeError(PspcError, ValueError):
@@ -67,3 +77,23 @@ class CudaError(PspcError, RuntimeError):
 
 class MissingDependencyError(PspcError, ImportError):
     """An optional dependency is not installed; the message names the extra that brings it."""
+
+
+class PspcWarning(UserWarning):
+    """What pspc_rs decided or left out, and how to have it otherwise."""
+
+
+def warn(message: str) -> None:
+    """Gives a `PspcWarning` at the line of the user's code that called the package.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     warn("the labels are left out")
+        >>> caught[0].category.__name__, str(caught[0].message)
+        ('PspcWarning', 'the labels are left out')
+    """
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "pspc_rs":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, PspcWarning, stacklevel=level)

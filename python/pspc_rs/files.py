@@ -77,10 +77,14 @@ def as_path(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         DTypeError: path is neither a string nor a path.
+        MissingFileError: path is empty, which Path would take for the current folder.
     """
     if not isinstance(path, str | os.PathLike):
         raise DTypeError(f"path is a {type(path).__name__}; allowed are strings and paths")
-    return Path(path)
+    text = os.fsdecode(path)
+    if text == "":
+        raise MissingFileError("the path is empty (a variable that is not set?); the current folder is '.'")
+    return Path(text)
 
 
 def require_path(path: str | os.PathLike[str]) -> Path:
@@ -133,6 +137,9 @@ def read_limited(path: Path) -> bytes:
     Raises:
         DataError: the file is larger, or cannot be read.
     """
+    if not path.is_file():
+        # Opening a named pipe would wait for its other end.
+        raise DataError(f"{path} is no file, or a link to none")
     with decode_errors(path), path.open("rb") as file:
         data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:

@@ -101,7 +101,7 @@ def _quiet_pillow() -> Iterator[None]:
 
 
 def _decode(file: ImageFile, expected: tuple[int, ...] | None) -> NDArray[np.uint8]:
-    from PIL import Image
+    from PIL import Image, UnidentifiedImageError
 
     formats = [name for name in _FORMATS if name in Image.OPEN]
     with decode_errors(file.name):
@@ -110,6 +110,8 @@ def _decode(file: ImageFile, expected: tuple[int, ...] | None) -> NDArray[np.uin
             image = Image.open(io.BytesIO(data), formats=formats)
         except Image.DecompressionBombError as error:
             raise DataError(f"{file.name} announces too large an image: {error}") from error
+        except UnidentifiedImageError as error:
+            raise DataError(f"{file.name} cannot be read, it is damaged or no image of a known kind") from error
         with image:
             _check_header(image, file.name, expected)
             last_bytes = _LAST_BYTES.get(image.format or "", b"")
