@@ -28,6 +28,7 @@ LAYERS = (
         "pickles",
         "progress",
         "reprs",
+        "threads",
     },
     {"cuda", "data", "images", "schedules", "sigmas"},
     {"denoisers", "heatmaps", "networks", "outputs", "provenance", "samplers"},

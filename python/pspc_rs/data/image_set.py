@@ -215,6 +215,20 @@ class ImageSet:
             digest.update(_bytes_of(self._labels))
         return digest.hexdigest()[:32]
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        # A pickle does not keep that an array is read-only.
+        for array in (self._images, self._labels):
+            if array is not None:
+                array.flags.writeable = False
+
+    def __copy__(self) -> "ImageSet":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ImageSet":
+        """The set itself: it never changes, and may be as large as the memory."""
+        return self
+
     def __len__(self) -> int:
         return self.num_stored * (1 + self._xflip)
 

@@ -76,7 +76,7 @@ class PSPCFlex(PosteriorComposite):
             raise ScheduleError("PSPCFlex needs either heatmaps= with thresholds=, or masks=")
         if masks is not None:
             self._source = self._checked_masks(masks)
-            self._windows["masks"] = _core.Components.masks(self._source)
+            self._windows_of("masks")
             return
         if thresholds is None:
             raise ScheduleError("PSPCFlex needs thresholds= with its heat maps: a name, a number or one per level")
@@ -133,9 +133,7 @@ class PSPCFlex(PosteriorComposite):
 
     def _build_windows(self, level: Hashable) -> _core.Components:
         _, height, width = self.shape
-        if self.schedule is None or self.heatmaps is None or not isinstance(level, int):
-            return _core.Components.full(height, width)
-        return _core.Components.masks(self._masks(level))
+        return _core.Components.full(height, width) if level == "full" else _core.Components.masks(self._masks(level))
 
     def _masks(self, level: Hashable) -> npt.NDArray[np.bool_]:
         if level == "masks":
