@@ -1,8 +1,8 @@
 """`load`: names, downloads, and paths told apart by what they hold."""
 
-import builtins
 import gzip
 import hashlib
+import importlib
 import os
 import sys
 from collections.abc import Callable
@@ -23,7 +23,9 @@ from pspc_rs.errors import (
     InvalidValueError,
     MissingDependencyError,
     MissingFileError,
+    OutputError,
 )
+from pspc_rs.images import save_png
 
 
 @pytest.fixture(autouse=True)
@@ -137,15 +139,11 @@ def test_the_wrong_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         load("mnist")
 
 
-def without(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    original = builtins.__import__
-
-    def refusing(name: str, *arguments: Any, **options: Any) -> Any:
-        if name.split(".", maxsplit=1)[0] == module:
-            raise ImportError(name)
-        return original(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", refusing)
+def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    for name in [*sys.modules]:
+        if name.partition(".")[0] == package:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
 
 
 @pytest.mark.parametrize(
@@ -156,6 +154,48 @@ def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch, name: str, mo
     without(monkeypatch, module)
     with pytest.raises(MissingDependencyError, match=rf'pip install "pspc-rs\[{extra}\]"'):
         load(name)
+
+
+@pytest.mark.parametrize(
+    ("package", "part", "call"),
+    [
+        ("PIL", "Image", lambda folder: read_folder(write_folder(folder, {"a.png": b""}))),
+        ("PIL", "Image", lambda folder: save_png(folder / "b.png", np.zeros((2, 2), np.uint8))),
+        ("sklearn", "datasets", lambda _: load("digits")),
+        ("pooch", "", lambda _: load("mnist")),
+    ],
+)
+@pytest.mark.parametrize("failure", ["ImportError", "OSError", "AttributeError", "ModuleNotFoundError"])
+def test_a_broken_package_is_not_called_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, part: str, call: Any, failure: str
+) -> None:
+    without(monkeypatch, package)
+    monkeypatch.delitem(sys.modules, package)
+    broken = write_folder(tmp_path / "site" / package, {"__init__.py": b"", f"{part or '__init__'}.py": b""})
+    (broken / f"{part or '__init__'}.py").write_text(f"raise {failure}('libodd.so.9: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    importlib.invalidate_caches()
+    with pytest.raises(MissingDependencyError, match=f"needs {package}, which is installed but cannot .*: libodd"):
+        call(tmp_path)
+
+
+def test_a_cache_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("pooch")
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("PSPC_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    with pytest.raises(OutputError, match="PSPC_CACHE_DIR names another place"):
+        load("mnist")
+
+
+@pytest.mark.parametrize("home", ["~nobody-of-this-name/cache", "~"])
+def test_a_home_that_is_unknown_is_no_folder_called_tilde(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    if home == "~":
+        monkeypatch.delenv("PSPC_CACHE_DIR")
+        monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: f"~/.cache/{name}")
+    else:
+        monkeypatch.setenv("PSPC_CACHE_DIR", home)
+    with pytest.raises(OutputError, match="PSPC_CACHE_DIR"):
+        cache_dir()
 
 
 def test_every_source_has_a_checksum_for_every_file() -> None:

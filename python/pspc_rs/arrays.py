@@ -3,7 +3,6 @@
 Torch is not imported for numpy arrays: whoever passes a tensor has imported torch already.
 """
 
-import importlib
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
@@ -12,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs import _core
-from pspc_rs.errors import DTypeError, InvalidValueError, MissingDependencyError, ShapeError
+from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
+from pspc_rs.imports import import_needed
 
 if TYPE_CHECKING:
     import torch
@@ -47,13 +47,9 @@ def import_torch(purpose: str) -> ModuleType:
         purpose: what needs it, the first words of the message: "as_torch=True".
 
     Raises:
-        MissingDependencyError: torch is not installed.
+        MissingDependencyError: torch is not installed, or cannot be imported.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingDependencyError(f'{purpose} needs torch: pip install "pspc-rs[torch]"') from error
-    return torch
+    return import_needed("torch", purpose, "pspc-rs[torch]")
 
 
 def import_safetensors(purpose: str, part: str = "") -> Any:
@@ -64,12 +60,9 @@ def import_safetensors(purpose: str, part: str = "") -> Any:
         part: name of a submodule.
 
     Raises:
-        MissingDependencyError: safetensors is not installed.
+        MissingDependencyError: safetensors is not installed, or cannot be imported.
     """
-    try:
-        return importlib.import_module(f"safetensors.{part}" if part else "safetensors")
-    except ImportError as error:
-        raise MissingDependencyError(f'{purpose} needs safetensors: pip install "pspc-rs[torch]"') from error
+    return import_needed(f"safetensors.{part}" if part else "safetensors", purpose, "pspc-rs[torch]")
 
 
 def to_numpy(x: object, name: str = "z") -> NDArray[np.floating[Any]]:

@@ -86,7 +86,7 @@ def engine(bank: _core.Bank, ordinal: int | None) -> _core.Engine:
     _load_nvrtc()
     try:
         folder = str(cache_dir() / "kernels")
-    except ImportError:
+    except (ImportError, PspcError):
         folder = None
     return _core.Engine(bank, ordinal, folder)
 

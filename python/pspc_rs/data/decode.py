@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pspc_rs.errors import DataError
 from pspc_rs.files import MAX_SIDE, decode_errors
+from pspc_rs.imports import import_needed
 from pspc_rs.progress import Progress, reporting
 
 if TYPE_CHECKING:
@@ -57,7 +58,9 @@ def decode_images(files: Sequence[ImageFile], what: str, progress: bool | Progre
 
     Raises:
         DataError: a file is damaged, or differs from the first in size or channels.
+        MissingDependencyError: Pillow cannot be imported.
     """
+    import_needed("PIL.Image", "reading images", "pillow")
     with _quiet_pillow():
         first = _decode(files[0], None)
         with decode_errors(what):

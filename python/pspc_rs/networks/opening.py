@@ -183,7 +183,7 @@ def _read_description(path: Path) -> NetworkFunction:
     from pspc_rs.networks.adapter import with_adapter
 
     with decode_errors(path):
-        entries = json.loads(path.read_text(encoding="utf-8"))
+        entries = json.loads(path.read_bytes())
     source = entries.pop("source", None) if isinstance(entries, dict) else None
     if not isinstance(source, str):
         raise DataError(f"{path} describes no network: it must be a JSON object with the text 'source'")

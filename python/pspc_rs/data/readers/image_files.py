@@ -19,6 +19,7 @@ from pspc_rs.data.image_set import ImageSet
 from pspc_rs.data.labels import class_labels
 from pspc_rs.errors import DataError, DTypeError, ShapeError
 from pspc_rs.files import as_path, decode_errors, open_zip, read_limited, read_member, replacing, require_path
+from pspc_rs.imports import import_needed
 from pspc_rs.progress import Progress, reporting
 
 _LABELS_FILE = "dataset.json"
@@ -184,6 +185,7 @@ def save_edm_zip(data: ImageSet, path: str | os.PathLike[str], *, progress: bool
     if data.channels not in (1, 3, 4):
         raise ShapeError(f"data has {data.channels} channels; EDM archives hold images with 1, 3 or 4")
     target = as_path(path)
+    import_needed("PIL.Image", "writing images", "pillow")
     with (
         replacing(target) as temporary,
         zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
