@@ -157,17 +157,47 @@ def like(array: NDArray[Any], template: Array) -> Array:
         array: numpy array of any shape.
         template: numpy array or torch tensor; its shape plays no part.
 
+    Raises:
+        InvalidValueError: a finite number does not fit the dtype.
+
     Example:
         >>> like(np.ones(2), np.zeros((5, 5), np.float32))
         array([1., 1.], dtype=float32)
     """
     if not is_torch(template):
-        return cast(Array, array.astype(cast(Any, template).dtype, copy=False))
+        return cast(Array, converted(array, cast(Any, template).dtype))
     import torch
 
     # torch warns about memory that it may not write to and refuses foreign byte orders.
     plain = np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "W"])
-    return cast(Array, torch.from_numpy(plain).to(device=template.device, dtype=template.dtype))
+    return cast(Array, converted(torch.from_numpy(plain).to(device=template.device), template.dtype))
+
+
+def converted(x: Any, dtype: Any) -> Any:
+    """An array or tensor in another type of floats.
+
+    Raises:
+        InvalidValueError: a finite number does not fit, float16 ends at 65504.
+
+    Example:
+        >>> converted(np.array([1.0, 7e4]), np.float16)
+        Traceback (most recent call last):
+        ...
+        pspc_rs.errors.InvalidValueError: results of up to 70000 in magnitude do not fit into float16; give z as float32
+    """
+    if is_torch(x):
+        narrow, narrower = x.to(dtype), dtype.itemsize < x.dtype.itemsize
+        fits = not narrower or bool((narrow.isfinite() | ~x.isfinite()).all())
+    else:
+        with np.errstate(over="ignore"):
+            narrow = x.astype(dtype, copy=False)
+        narrower = narrow.dtype.itemsize < x.dtype.itemsize
+        fits = not narrower or bool((np.isfinite(narrow) | ~np.isfinite(x)).all())
+    if not fits:
+        largest = float(abs(x[abs(x) < np.inf]).max())
+        name = str(narrow.dtype).removeprefix("torch.")
+        raise InvalidValueError(f"results of up to {largest:g} in magnitude do not fit into {name}; give z as float32")
+    return narrow
 
 
 def check_finite(name: str, array: object) -> None:

@@ -15,6 +15,7 @@ __all__ = [
     "DTypeError",
     "DataError",
     "DownloadError",
+    "ImageIndexError",
     "InvalidValueError",
     "MissingDependencyError",
     "MissingFileError",
@@ -53,6 +54,10 @@ class CoverageError(PspcError, ValueError):
 
 class ScheduleError(PspcError, ValueError):
     """A schedule does not fit the image size or the noise grid."""
+
+
+class ImageIndexError(PspcError, IndexError):
+    """An index is outside a data set."""
 
 
 class DataError(PspcError, ValueError):

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, OutputError
-from pspc_rs.files import replacing
+from pspc_rs.files import decode_errors, replacing
 
 _SETTINGS_FILE = "settings.json"
 
@@ -117,9 +117,11 @@ def open_array(path: Path) -> NDArray[Any]:
         DataError: it is not a `.npy` file of numbers, or cannot be read.
     """
     try:
-        stored: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a .npy file of numbers: {error}") from error
+        # Damaged headers raise errors of Python's parser besides.
+        with decode_errors(path):
+            stored: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except DataError as error:
+        raise DataError(f"{path} cannot be read as a .npy file of numbers: {error.__cause__}") from error
     return stored
 
 

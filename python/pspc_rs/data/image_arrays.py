@@ -237,6 +237,8 @@ def choose(num: int, labels: NDArray[np.int64] | None, max_size: int | None, cla
         return slice(0, min(limit, num))
     if labels is None:
         raise DataError("classes were asked for, but the data set has no labels")
+    if not isinstance(classes, Collection) or isinstance(classes, str | bytes):
+        raise DTypeError(f"classes are {classes!r:.80}; allowed is a list or set of integers")
     wanted = {integer("each class", label, least=None) for label in classes}
     present = {int(label) for label in np.unique(labels)}
     if not wanted or not wanted <= present:

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.arrays import as_numpy
-from pspc_rs.checks import flag, integer
+from pspc_rs.checks import flag, integer, shown
 from pspc_rs.data.image_arrays import Choice, Pixels, as_choice, as_indices, as_stored, choose, chunks
 from pspc_rs.data.torch_dataset import read_items
-from pspc_rs.errors import DTypeError
+from pspc_rs.errors import DTypeError, ImageIndexError
 from pspc_rs.progress import Progress
 
 
@@ -235,9 +235,10 @@ class ImageSet:
     def __getitem__(self, index: int) -> NDArray[np.float32]:
         if isinstance(index, bool) or not hasattr(index, "__index__"):
             raise DTypeError(f"index {index!r} is not an integer; batch() and subset() take several")
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} is outside a data set of {len(self)} images")
-        image: NDArray[np.float32] = self.batch([index])[0]
+        number = integer("index", index, None)
+        if not -len(self) <= number < len(self):
+            raise ImageIndexError(f"index {shown(number)} is outside a data set of {len(self)} images")
+        image: NDArray[np.float32] = self.batch([number])[0]
         return image
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
@@ -322,6 +323,17 @@ class ImageSet:
     def _chosen(self, choice: Choice, xflip: bool) -> "ImageSet":
         labels = None if self._labels is None else self._labels[choice]
         return ImageSet(self._images[choice], labels, xflip, name=self._name, channels_last=False)
+
+
+def require_images(data: object) -> ImageSet:
+    """The data of a denoiser.
+
+    Raises:
+        DTypeError: they are no `ImageSet`.
+    """
+    if not isinstance(data, ImageSet):
+        raise DTypeError(f"data is a {type(data).__name__}; allowed is an ImageSet, which pspc_rs.load makes")
+    return data
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:

@@ -1,11 +1,13 @@
 """Arrays out of a torch Dataset, or anything else with a length and items."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.arrays import as_numpy
+from pspc_rs.checks import real_number
 from pspc_rs.data.decode import pixels_of
 from pspc_rs.data.image_arrays import channels_first
 from pspc_rs.data.labels import class_labels
@@ -33,9 +35,8 @@ def read_items(
         >>> images.shape, labels
         ((1, 1, 2, 2), array([7]))
     """
-    if not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
-        raise DTypeError(f"data is a {type(dataset).__name__}; a data set needs __len__ and __getitem__")
-    total = len(dataset) if most is None else min(most, len(dataset))
+    length = _length(dataset)
+    total = length if most is None else min(most, length)
     if total == 0:
         raise DataError(f"{what} is empty; at least one image is needed")
     first, label = _item(dataset, 0, channels_last)
@@ -58,6 +59,18 @@ def read_items(
     if missing:
         raise DataError(f"{what} gives labels for some images only; item {_first_none(labels)} has none")
     return images, class_labels(labels, total, f"the labels of {what}", needed=classes_needed)
+
+
+def _length(dataset: Any) -> int:
+    """The number of items.
+
+    Raises:
+        DTypeError: it is no map-style data set.
+    """
+    is_other = isinstance(dataset, Mapping | str | bytes | np.ndarray)
+    if is_other or not (hasattr(dataset, "__len__") and hasattr(dataset, "__getitem__")):
+        raise DTypeError(f"data is a {type(dataset).__name__}; a data set needs __len__ and __getitem__ by position")
+    return len(dataset)
 
 
 def _first_none(labels: list[Any]) -> int:
@@ -91,8 +104,10 @@ def _check_alike(image: NDArray[Any], first: NDArray[Any], index: int) -> None:
 
 
 def _rescaled(images: NDArray[Any], value_range: tuple[float, float]) -> NDArray[np.float32]:
-    low, high = value_range
-    if not (np.isfinite(low) and np.isfinite(high) and low < high):
+    if not isinstance(value_range, list | tuple) or len(value_range) != 2:
+        raise DTypeError(f"value_range is {value_range!r:.80}; allowed are two numbers, the lower one first")
+    low, high = (real_number("an end of value_range", end) for end in value_range)
+    if low >= high:
         raise InvalidValueError(f"value_range is {value_range}; allowed are two finite numbers, the lower one first")
     if images.dtype.kind != "f":
         raise DTypeError(f"value_range is given, but the images have dtype {images.dtype}; it is for floats only")

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pspc_rs import _core, cuda
 from pspc_rs.arrays import check_dtype, check_image_shape, import_torch, sigma_vector
 from pspc_rs.data import ImageSet
+from pspc_rs.data.image_set import require_images
 from pspc_rs.denoisers.base import Denoiser
 from pspc_rs.progress import Progress, part_of
 from pspc_rs.reprs import build_repr
@@ -39,7 +40,7 @@ class PosteriorComposite(Denoiser):
     _engine_checks_z = True
 
     def __init__(self, data: ImageSet, device: str = "cpu") -> None:
-        super().__init__(data.shape)
+        super().__init__(require_images(data).shape)
         self.data = data
         self.device = device
         self._start_engine()

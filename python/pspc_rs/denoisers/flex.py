@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pspc_rs import _core
+from pspc_rs.arrays import as_numpy, is_array, real_array
 from pspc_rs.checks import real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.composite import PosteriorComposite
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingFileError, ScheduleError, ShapeError
+from pspc_rs.outputs import open_array
 from pspc_rs.reprs import build_repr
 from pspc_rs.schedules import ThresholdSchedule, resolve_threshold_schedule
 from pspc_rs.sigmas import Nearest
@@ -123,6 +125,8 @@ class PSPCFlex(PosteriorComposite):
                 f"heat maps have shape {list(maps.shape)}, expected {list(expected)} for "
                 f"{len(schedule.sigmas)} levels of {height} x {width} images"
             )
+        if maps.dtype.kind not in "biuf":
+            raise DTypeError(f"heat maps have dtype {maps.dtype}; allowed are real numbers")
         return maps
 
     def _levels(self, sigmas: npt.NDArray[np.float64]) -> list[Hashable]:
@@ -170,7 +174,8 @@ def masks_from_maps(heatmaps: FloatArray, threshold: float) -> npt.NDArray[np.bo
     threshold = real_number("threshold", threshold, above=0, most=1)
     maps = np.asarray(heatmaps)
     flat = maps.reshape(-1, maps.shape[-2] * maps.shape[-1]).astype(np.float64)
-    sums = flat.sum(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = flat.sum(axis=1)
     if not np.isfinite(sums).all() or flat.min() < 0 or sums.min() <= 0:
         raise InvalidValueError("heat maps must be finite and non-negative, each with a positive sum")
     order = np.argsort(flat, axis=1, kind="stable")
@@ -185,12 +190,11 @@ def masks_from_maps(heatmaps: FloatArray, threshold: float) -> npt.NDArray[np.bo
 
 def _open_maps(heatmaps: str | Path | FloatArray | None) -> FloatArray:
     if not isinstance(heatmaps, str | Path):
-        return np.atleast_1d(np.asarray(heatmaps))
+        return np.atleast_1d(as_numpy(heatmaps, "heatmaps") if is_array(heatmaps) else real_array("heatmaps", heatmaps))
     path = Path(heatmaps)
     if not path.is_file():
         raise MissingFileError(f"there is no heat-map file {str(heatmaps)!r}")
     try:
-        maps: FloatArray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"cannot read heat maps from {str(path)!r}: {error}") from error
-    return maps
+        return open_array(path)
+    except DataError as error:
+        raise DataError(f"cannot read heat maps: {error}") from error

@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pspc_rs.checks import integer
 from pspc_rs.data import ImageSet
+from pspc_rs.data.image_set import require_images
 from pspc_rs.denoisers.base import Denoiser
 from pspc_rs.errors import DataError, OutputError, warn
 from pspc_rs.files import cache_dir, decode_errors, replacing
@@ -66,7 +67,7 @@ class Gaussian(Denoiser):
     """
 
     def __init__(self, data: ImageSet, rank: int | None = None, *, cache: bool = True) -> None:
-        super().__init__(data.shape)
+        super().__init__(require_images(data).shape)
         self.data = data
         statistics = cached_statistics(data) if cache else principal_axes(data)
         available = len(statistics.variances)

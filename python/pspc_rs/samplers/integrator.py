@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
-from pspc_rs.arrays import check_finite, check_like, import_torch, is_torch, to_numpy
+from pspc_rs.arrays import check_finite, check_like, converted, import_torch, is_torch, to_numpy
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.progress import Progress, reporting
 from pspc_rs.reprs import build_repr
@@ -98,6 +98,7 @@ class Integrator:
                     state = {"x": done.x, "i": i, "sigma": sigma, "sigma_hat": done.sigma_hat}
                     callback({**state, "denoised": done.denoised})
                 x = done.x_next
+                check_finite(f"the state after the step to sigma {sigma_next:g}", x)
                 if trajectory:
                     states.append(x)
                 report(i + 1, self.steps)
@@ -113,7 +114,7 @@ class Integrator:
 
 
 def _cast(x: Any, dtype: Any) -> Any:
-    return x.to(dtype) if is_torch(x) else x.astype(dtype, copy=False)
+    return converted(x, dtype)
 
 
 def _stacked(states: list[Any]) -> Any:
