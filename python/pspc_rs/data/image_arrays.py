@@ -235,10 +235,10 @@ def choose(num: int, labels: NDArray[np.int64] | None, max_size: int | None, cla
     limit = num if max_size is None else integer("max_size", max_size)
     if classes is None:
         return slice(0, min(limit, num))
-    if labels is None:
-        raise DataError("classes were asked for, but the data set has no labels")
     if not isinstance(classes, Collection) or isinstance(classes, str | bytes):
         raise DTypeError(f"classes are {classes!r:.80}; allowed is a list or set of integers")
+    if labels is None:
+        raise DataError("classes were asked for, but the data set has no labels")
     wanted = {integer("each class", label, least=None) for label in classes}
     present = {int(label) for label in np.unique(labels)}
     if not wanted or not wanted <= present:
