@@ -120,6 +120,12 @@ ROWS: dict[str, Row] = {
     "2^63 draws": (lambda: pspc.SNIS(DATA, num_draws=2**63), errors.InvalidValueError, "num_draws"),
     "2^63 noises": (lambda: pspc.CFDM(DATA, num_noises=2**63), errors.InvalidValueError, "num_noises"),
     "boundless smoothing": (lambda: pspc.CFDM(DATA, smoothing=1e300), errors.InvalidValueError, "smoothing is 1e.300"),
+    "masks ragged": (lambda: pspc.PSPCFlex(DATA, masks=[[True], [True, False]]), errors.ShapeError, "not rectangular"),  # type: ignore[arg-type]
+    "picture too large": (
+        lambda: pspc.images.image_grid(Z, columns=2**63),
+        errors.InvalidValueError,
+        "9223372036854775808 columns",
+    ),
     "classes no list": (lambda: DATA.select(classes=3), errors.DTypeError, "classes are 3"),  # type: ignore[arg-type]
     "data a dict": (lambda: pspc.load({"x": 1}), errors.DTypeError, "dict; a data set needs"),
     "value_range a number": (

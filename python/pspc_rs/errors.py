@@ -24,7 +24,6 @@ __all__ = [
     "PspcWarning",
     "ScheduleError",
     "ShapeError",
-    "warn",
 ]
 
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -117,8 +118,9 @@ def open_array(path: Path) -> NDArray[Any]:
         DataError: it is not a `.npy` file of numbers, or cannot be read.
     """
     try:
-        # Damaged headers raise errors of Python's parser besides.
-        with decode_errors(path):
+        # Damaged headers raise errors of Python's parser besides, and numpy warns of those that Python 2 wrote.
+        with decode_errors(path), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
             stored: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except DataError as error:
         raise DataError(f"{path} cannot be read as a .npy file of numbers: {error.__cause__}") from error

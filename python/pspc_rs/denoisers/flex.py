@@ -109,7 +109,10 @@ class PSPCFlex(PosteriorComposite):
         return digest.hexdigest()
 
     def _checked_masks(self, masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        masks = np.asarray(masks)
+        try:
+            masks = np.asarray(masks)
+        except ValueError as error:
+            raise ShapeError(f"masks are not rectangular: {error}") from error
         _, height, width = self.shape
         if masks.ndim != 3 or masks.shape[1:] != (height, width):
             raise ShapeError(f"masks have shape {list(masks.shape)}, expected [components, {height}, {width}]")
