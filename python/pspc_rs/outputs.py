@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import shutil
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, OutputError
-from pspc_rs.files import replacing
+from pspc_rs.files import decode_errors, replacing
 
 _SETTINGS_FILE = "settings.json"
 
@@ -117,9 +118,12 @@ def open_array(path: Path) -> NDArray[Any]:
         DataError: it is not a `.npy` file of numbers, or cannot be read.
     """
     try:
-        stored: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a .npy file of numbers: {error}") from error
+        # Damaged headers raise errors of Python's parser besides, and numpy warns of those that Python 2 wrote.
+        with decode_errors(path), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            stored: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except DataError as error:
+        raise DataError(f"{path} cannot be read as a .npy file of numbers: {error.__cause__}") from error
     return stored
 
 

@@ -20,6 +20,7 @@ import numpy as np
 from pspc_rs import _core
 from pspc_rs.data import ImageSet
 from pspc_rs.outputs import plain, save_record, sha256
+from pspc_rs.threads import num_threads
 
 __all__ = [
     "Clock",
@@ -147,7 +148,7 @@ def build() -> dict[str, str | int]:
         >>> build()["num_threads"] >= 1
         True
     """
-    return {**dict(_core.build_info()), "num_threads": _core.num_threads()}
+    return {**dict(_core.build_info()), "num_threads": num_threads()}
 
 
 def peak_memory() -> int | None:

@@ -1,5 +1,6 @@
 """The group of all commands: spelling of options, exceptions as messages and exit codes, progress, Ctrl-C."""
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 import click
 
 from pspc_rs import __version__
-from pspc_rs.errors import PspcError
+from pspc_rs.errors import PspcError, PspcWarning
 from pspc_rs.progress import ProgressBar
 
 _INTERRUPTED = 130
@@ -29,11 +30,28 @@ class CommandGroup(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
         """Runs a command."""
         try:
-            return super().invoke(ctx)
+            with _notes():
+                return super().invoke(ctx)
         except KeyboardInterrupt as error:
             raise Interrupted("Interrupted") from error
         except (PspcError, OSError) as error:
             raise click.ClickException(" ".join(str(error).split())) from error
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Shows a `PspcWarning` as one line, without the place in the code."""
+    with warnings.catch_warnings():
+        original = warnings.showwarning
+
+        def show(message: Warning | str, category: type[Warning], *place: Any, **options: Any) -> None:
+            if issubclass(category, PspcWarning):
+                click.echo(f"Note: {' '.join(str(message).split())}", err=True)
+            else:
+                original(message, category, *place, **options)
+
+        warnings.showwarning = show
+        yield
 
 
 @contextmanager

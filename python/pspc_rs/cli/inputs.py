@@ -85,7 +85,7 @@ class NoisySource:
         """
         if self.noise_data is None and self.noise_split == "train":
             return data
-        images = _loaded(self.noise_data or options.data, self.noise_split)
+        images = _loaded(options.data if self.noise_data is None else self.noise_data, self.noise_split)
         if images.shape != data.shape:
             raise ShapeError(
                 f"--noise-data has images of shape {list(images.shape)}; those of --data are {list(data.shape)}"

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from pspc_rs.arrays import import_safetensors
 from pspc_rs.errors import DataError, OutputError
 from pspc_rs.training.evaluation import LossSums
+from pspc_rs.writing import temporary_path
 
 FORMAT = 1
 """Version of the layout."""
@@ -112,7 +113,7 @@ def save_checkpoint(folder: Path, state: TrainState, record: Mapping[str, object
         MissingDependencyError: safetensors is not installed.
     """
     target = folder / f"{state.images:012d}"
-    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
+    temporary = temporary_path(target)
     save_file = import_safetensors("a checkpoint", "torch").save_file
     # Tensors of one network never share memory here, but safetensors refuses those that are not contiguous.
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state.tensors().items()}
