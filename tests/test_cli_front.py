@@ -128,7 +128,7 @@ def test_the_quick_demo_draws_pictures_and_sums_up(tmp_path: Path) -> None:
 
 
 def test_the_demo_without_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("pspc_rs.demo.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert 'pip install "pspc-rs[demo,plot]"' in fail(1, "demo", "--outdir", tmp_path / "demo")
     assert not (tmp_path / "demo").exists()
 
