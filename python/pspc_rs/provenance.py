@@ -4,9 +4,7 @@ A record says everything about a run, when and where it was made included. Setti
 numbers: equal settings give equal numbers, and results are kept under a key made of them.
 """
 
-import hashlib
 import importlib.metadata
-import json
 import platform
 import sys
 import time
@@ -19,7 +17,7 @@ import numpy as np
 
 from pspc_rs import _core
 from pspc_rs.data import ImageSet
-from pspc_rs.outputs import plain, save_record, sha256
+from pspc_rs.outputs import plain, save_record, settings_key, sha256
 
 __all__ = [
     "Clock",
@@ -37,8 +35,6 @@ __all__ = [
     "sha256",
     "versions",
 ]
-
-_KEY_DIGITS = 12
 
 
 class Clock:
@@ -184,14 +180,3 @@ def model_settings(model: object) -> dict[str, Any]:
         return dict(plain(settings))
     named = model if hasattr(model, "__qualname__") else type(model)
     return {"denoiser": f"{named.__module__}.{named.__qualname__}"}
-
-
-def settings_key(settings: Mapping[str, object]) -> str:
-    """Twelve hex digits of the SHA-256 of the settings, independent of their order.
-
-    Example:
-        >>> settings_key({"a": 1, "b": 2.5}) == settings_key({"b": 2.5, "a": 1})
-        True
-    """
-    text = json.dumps(plain(settings), sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]

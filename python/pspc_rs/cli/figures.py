@@ -10,11 +10,12 @@ from typing import Any, cast
 import click
 import numpy as np
 
-from pspc_rs.cli.front import interruptible_bar
+from pspc_rs.cli.commands import Command, Group
+from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import noisy_options, read_noisy, read_samples, samples_option, split_options
+from pspc_rs.cli.models import build_model, load_data
 from pspc_rs.cli.options import (
     Options,
-    build_model,
     comma_list,
     input_file,
     listed,
@@ -23,7 +24,6 @@ from pspc_rs.cli.options import (
     output_folder,
     read_pixel,
 )
-from pspc_rs.data import load
 from pspc_rs.experiments import image_grids
 from pspc_rs.experiments.figures import check_levels, save_figure, spread_evenly
 from pspc_rs.experiments.heatmap_mass import PAPER_SHARES, mass_figure, mass_sides, pixel_map_figure
@@ -54,7 +54,7 @@ def _pixel(context: click.Context, option: click.Parameter, value: str | None) -
     return None if value is None else read_pixel(value)
 
 
-@click.group()
+@click.group(cls=Group)
 def figure() -> None:
     """Draw the paper's figures: PNG, PDF, and the numbers behind them as .npz and .csv."""
 
@@ -104,8 +104,6 @@ def heatmaps(
 
 
 @figure.command()
-@options_for_many
-@noisy_options
 @click.option(
     "--denoisers",
     multiple=True,
@@ -120,6 +118,8 @@ def heatmaps(
     metavar="LIST",
     help="Noise levels of the grid.  [default: five in range]",
 )
+@noisy_options
+@options_for_many
 def denoised(denoisers: Sequence[str], t_idx: list[int] | None, **others: Any) -> None:
     """Show what several denoisers make of the same noisy images, one column each.
 
@@ -127,13 +127,13 @@ def denoised(denoisers: Sequence[str], t_idx: list[int] | None, **others: Any) -
     """
     clock, (options, source) = Clock(), split_options(others)
     named = named_options(denoisers, options)
-    data = load(options.data, xflip=options.xflip)
+    data = load_data(options.data, xflip=options.xflip)
     models = {name: build_model(own, data) for name, own in named.items()}
     sigmas = options.sigmas()
     inside = [level for level, _ in source.chosen_levels(options)]
     wanted = t_idx or [inside[index] for index in spread_evenly(len(inside), _DEFAULT_LEVELS)]
     chosen = sorted(set(check_levels("--t-idx", wanted, len(sigmas))))
-    with interruptible_bar("step", "denoising", "what is done is kept, run the same command to continue") as progress:
+    with interruptible_bar("step", "denoising", KEPT) as progress:
         noisy = source.levels(options, data, next(iter(models.values())), progress)
         z = np.stack([noisy[level] for level in chosen])
         outputs = image_grids.denoised_grid(models, z, sigmas[chosen], progress=progress)
@@ -145,7 +145,6 @@ def denoised(denoisers: Sequence[str], t_idx: list[int] | None, **others: Any) -
 
 
 @figure.command()
-@options_for_many
 @click.option(
     "--denoisers", multiple=True, required=True, callback=listed, metavar="LIST", help="Comma list, one row each."
 )
@@ -155,6 +154,7 @@ def denoised(denoisers: Sequence[str], t_idx: list[int] | None, **others: Any) -
 @click.option(
     "--show", type=click.Choice(["denoised", "state"]), default="denoised", help="D(z, sigma), or z to its own scale."
 )
+@options_for_many
 def trajectories(denoisers: Sequence[str], sampler: str, z_init: Path | None, show: str, **others: Any) -> None:
     """Show the trajectories of several denoisers from the same noise, side by side.
 
@@ -162,7 +162,7 @@ def trajectories(denoisers: Sequence[str], sampler: str, z_init: Path | None, sh
     """
     clock, options = Clock(), Options(**others)
     named = named_options(denoisers, options)
-    data = load(options.data, xflip=options.xflip)
+    data = load_data(options.data, xflip=options.xflip)
     models = {name: build_model(own, data) for name, own in named.items()}
     if z_init is None:
         start = initial_noise(options.n_samples, data.shape, options.t_max, options.seed)
@@ -230,7 +230,7 @@ def similarity(specs: Sequence[str], outdir: Path, n_samples: int | None, descri
     _echo(written)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="The page.  [default: report.html in RUN_DIR]"
@@ -243,7 +243,7 @@ def report(run_dir: Path, output: Path | None) -> None:
     click.echo(write_report(run_dir, output))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--outdir",
     type=click.Path(file_okay=False, path_type=Path),

@@ -7,10 +7,12 @@ from typing import Any
 import click
 import numpy as np
 
-from pspc_rs.cli.front import interruptible_bar
+from pspc_rs.cli.commands import Command
+from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import NoisySource, noisy_options, split_options
-from pspc_rs.cli.options import Options, build_model, comma_list, named_options, options_for_many
-from pspc_rs.data import ImageSet, load
+from pspc_rs.cli.models import build_model, load_data
+from pspc_rs.cli.options import Options, comma_list, file_name, named_options, options_for_many
+from pspc_rs.data import ImageSet
 from pspc_rs.errors import MissingDependencyError
 from pspc_rs.experiments.figures import save_figure
 from pspc_rs.experiments.fit_families import Family, Sides, Thresholds
@@ -32,9 +34,7 @@ def _number(text: str) -> float | str:
     return text if text == "full" else float(text)
 
 
-@click.command("fit-schedule")
-@options_for_many
-@noisy_options
+@click.command("fit-schedule", cls=Command)
 @click.option(
     "--target",
     required=True,
@@ -61,7 +61,9 @@ def _number(text: str) -> float | str:
     metavar="nearest|full|SIDE|NAME|FILE",
     help="What levels out of range get: the nearest fitted value, one value, or those of another schedule.",
 )
-@click.option("--name", default="fitted", help="Name of the schedule and its files.")
+@click.option("--name", default="fitted", callback=file_name, help="Name of the schedule and its files.")
+@noisy_options
+@options_for_many
 def fit_schedule(
     target: str, family: str, candidates: list[float | str] | None, outside: str, name: str, **others: Any
 ) -> None:
@@ -77,10 +79,10 @@ def fit_schedule(
         raise click.UsageError("--fit pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W]")
     if family in _BASELINES and chosen is None:
         raise click.UsageError(f"--fit {family} needs a network or denoiser as its --target")
-    data = load(options.data, xflip=options.xflip)
+    data = load_data(options.data, xflip=options.xflip)
     model = None if chosen is None else build_model(chosen, data)
     wanted = source.clean(options, data) if model is None else model
-    with interruptible_bar("step", "fitting", "what is done is kept, run the same command to continue") as progress:
+    with interruptible_bar("step", "fitting", KEPT) as progress:
         noisy = source.levels(options, data, model, progress)
         used = {**options.as_dict(), **vars(source), "target": target, "fit": family, "candidates": candidates}
         origin: dict[str, Any] = {

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 
 from pspc_rs.arrays import import_safetensors
 from pspc_rs.errors import DataError, OutputError
+from pspc_rs.signals import STOP_SIGNALS, Stopped
 from pspc_rs.training.evaluation import LossSums
 
 FORMAT = 1
@@ -129,7 +130,7 @@ def save_checkpoint(folder: Path, state: TrainState, record: Mapping[str, object
         temporary.replace(target)
         for old in checkpoints(folder)[:-_NUM_KEPT]:
             shutil.rmtree(old)
-    except OSError as error:
+    except (OSError, import_safetensors("a checkpoint").SafetensorError) as error:
         raise OutputError(f"{target} cannot be written: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -188,7 +189,9 @@ def _flush(path: Path) -> None:
 
 
 class Interruptions:
-    """Turns SIGINT and SIGTERM into KeyboardInterrupt, but not while a step is being taken.
+    """Turns SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, but not while a step is being taken.
+
+    A SIGHUP that is ignored, as under nohup, stays ignored.
 
     Signals are handled by Python's main thread alone; in another thread nothing is changed.
 
@@ -214,7 +217,8 @@ class Interruptions:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        earlier = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [one for one in STOP_SIGNALS if signal.getsignal(one) != signal.SIG_IGN]
+        earlier = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, *numbers)}
         try:
             yield
         finally:
@@ -230,9 +234,13 @@ class Interruptions:
         finally:
             self._deferring = False
         if self.received is not None:
-            raise KeyboardInterrupt
+            raise _interrupt(self.received)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         if not self._deferring:
-            raise KeyboardInterrupt
+            raise _interrupt(number)
+
+
+def _interrupt(number: int) -> KeyboardInterrupt:
+    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number)

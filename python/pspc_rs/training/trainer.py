@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError, OutputError
 from pspc_rs.images import image_grid, save_png
+from pspc_rs.locks import OutputLock
 from pspc_rs.networks.registry import build_network
 from pspc_rs.networks.saved import save_network
 from pspc_rs.outputs import differences
@@ -56,7 +57,7 @@ def train(
     settings: TrainSettings,
     options: RunOptions | None = None,
     *,
-    resume: bool = False,
+    resume: bool | None = None,
     progress: Progress | Callable[[int, int, float | None], object] | None = None,
 ) -> Path:
     """Trains a denoiser, and returns the file of its averaged weights.
@@ -71,14 +72,13 @@ def train(
         outdir: the folder; made if it is not there.
         settings: what is trained, and how.
         options: how the work is done; the defaults of `RunOptions` if None.
-        resume: go on with the run in the folder, if there is one. Its losses are those of a run that was never
-            stopped; on a CPU, to the last bit. ``images`` may be larger than before.
+        resume: deprecated; a run in the folder is always continued, and False refuses one. Its losses are those of a
+            run that was never stopped; on a CPU, to the last bit. ``images`` may be larger than before.
         progress: called as ``progress(images, all_images)`` before the first and after every step; its ``describe``,
             if it has one, gets the loss. A function of three arguments, the third of which is the loss, is deprecated.
 
     Raises:
-        OutputError: the folder holds a run that is not to be resumed, or one with other settings; or it cannot be
-            written.
+        OutputError: the folder holds a run with other settings, or one that is going on; or it cannot be written.
         InvalidValueError: a setting does not fit the data, or training diverged.
         DataError: a checkpoint is damaged; or labels are missing.
         MissingDependencyError: safetensors is not installed.
@@ -92,10 +92,40 @@ def train(
             DeprecationWarning,
             stacklevel=2,
         )
-    with connect_rank(options.device) as rank, keep_generators(rank.device), allow_tf32(options.tf32):
+    if resume is not None:
+        warnings.warn(
+            "resume= is deprecated: a run in the folder is always continued; leave it out",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+    with (
+        connect_rank(options.device) as rank,
+        _run_lock(Path(outdir), rank),
+        keep_generators(rank.device),
+        allow_tf32(options.tf32),
+    ):
         trainer = Trainer(data, Path(outdir), settings, options, rank)
-        trainer.begin(resume)
+        trainer.begin(resume is not False)
         return trainer.run(progress)
+
+
+@contextlib.contextmanager
+def _run_lock(outdir: Path, rank: Rank) -> Iterator[None]:
+    """The right to write a folder: the first rank takes it, and the others learn whether it could."""
+    lock, problem = OutputLock(outdir / ".lock", outdir), None
+    if rank.first:
+        try:
+            lock.acquire()
+        except OutputError as error:
+            problem = error
+    # Every rank must get here, or the others would wait.
+    refused = rank.sum(torch.tensor(float(problem is not None), device=rank.device))
+    if refused:
+        raise problem or OutputError(f"{outdir} cannot be written by the first rank, which says why")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Trainer:
@@ -128,6 +158,9 @@ class Trainer:
 
     def begin(self, resume: bool) -> None:
         """Restores the run in the folder, or begins one.
+
+        Args:
+            resume: False refuses a folder that holds a run.
 
         Raises:
             OutputError: the folder holds a run that is not to be resumed, or one with other settings.
