@@ -20,6 +20,7 @@ LAYERS = (
         "_core",
         "arrays",
         "checks",
+        "contents",
         "deprecation",
         "design_space",
         "errors",

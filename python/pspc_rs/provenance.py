@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from pspc_rs import _core
+from pspc_rs.contents import code_checksum
 from pspc_rs.data import ImageSet
 from pspc_rs.outputs import plain, save_record, settings_key, sha256
 
@@ -167,16 +168,17 @@ def machine_settings() -> dict[str, Any]:
 
 
 def model_settings(model: object) -> dict[str, Any]:
-    """What identifies a denoiser or network: its own ``settings``, or the name of a function.
+    """What identifies a denoiser or network: its own ``settings``, or the name and the code of a function.
 
-    A function that does something else under the same name cannot be told apart from the first.
+    See `pspc_rs.contents` for what a change of the code is.
 
     Example:
-        >>> model_settings(max)
-        {'denoiser': 'builtins.max'}
+        >>> settings = model_settings(lambda z, sigma: 0 * z)
+        >>> sorted(settings), len(settings["code_sha256"])
+        (['code_sha256', 'denoiser'], 64)
     """
     settings = getattr(model, "settings", None)
     if isinstance(settings, Mapping):
         return dict(plain(settings))
     named = model if hasattr(model, "__qualname__") else type(model)
-    return {"denoiser": f"{named.__module__}.{named.__qualname__}"}
+    return {"denoiser": f"{named.__module__}.{named.__qualname__}", "code_sha256": code_checksum(model)}

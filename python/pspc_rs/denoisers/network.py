@@ -1,6 +1,7 @@
 """Any callable as a denoiser: a network, a closure, somebody else's model."""
 
 import contextlib
+import functools
 import hashlib
 import math
 import sys
@@ -12,6 +13,7 @@ import numpy.typing as npt
 
 from pspc_rs.arrays import Array, import_torch, is_torch, like, numpy_view, sigma_vector
 from pspc_rs.checks import integer, one_of
+from pspc_rs.contents import code_checksum
 from pspc_rs.denoisers.batches import in_parts
 from pspc_rs.errors import InvalidValueError, ShapeError
 
@@ -93,14 +95,19 @@ class Network:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The class, the callable's name and settings, and a checksum of the weights where it is a torch module."""
-        settings = {"denoiser": type(self).__name__, "net": self._name_of_net}
+        """The class, the callable's name, code and settings, and a checksum of the weights of a torch module."""
+        settings = {"denoiser": type(self).__name__, "net": self._name_of_net, "code_sha256": self._code_sha256}
         settings |= getattr(self.net, "settings", {})
         if self.dtype != "float32":
             settings["dtype"] = self.dtype
         if hasattr(self.net, "state_dict"):
             settings["weights_sha256"] = _weights_checksum(self.net)
         return settings
+
+    @functools.cached_property
+    def _code_sha256(self) -> str:
+        # Once: what a function loads with its first call does not make it another function.
+        return code_checksum(self.net)
 
     @property
     def _name_of_net(self) -> str:
