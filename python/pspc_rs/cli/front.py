@@ -111,7 +111,8 @@ def _message(error: Exception, where: str) -> str:
     network = _network_of(error)
     if network is not None:
         return f"{network!r} raised {raised}{where}"
-    if isinstance(error, MemoryError):
+    # torch has no exception of its own for the memory of the CPU.
+    if isinstance(error, MemoryError) or "allocate memory" in text or "not enough memory" in text:
         return f"memory ran out{f': {text}' if text else ''}{where}"
     return text if isinstance(error, OSError) else f"{raised}{where}"
 

@@ -199,15 +199,13 @@ class Trainer:
             Prefetcher(batches.batch) as self._prefetcher,
             self._checkpoint_if_stopped(),
         ):
-            if self.state.images and not self._samples_file().exists():
+            if self.state.images:
                 self._evaluate()
             self._report(progress, takes_loss)
             self._began = self.state.images < self._settings.images
             self._interval = (time.perf_counter(), self.state.images)
             while self.state.images < self._settings.images:
-                began = time.perf_counter()
                 self._step()
-                self.state.seconds += time.perf_counter() - began
                 self._between_steps()
                 self._report(progress, takes_loss)
             return self._finish()
@@ -223,7 +221,8 @@ class Trainer:
             progress(images, total)
 
     def _step(self) -> None:
-        """One step of the optimiser, on parts of the batch whose gradients add up."""
+        """One step of the optimiser, on parts of the batch whose gradients add up, and its line of the log if due."""
+        began = time.perf_counter()
         sums: Tensor | float = 0.0
         parts = self._parts(self.state.images)
         for index, (first, count) in enumerate(parts):
@@ -234,8 +233,12 @@ class Trainer:
                 sums = sums + self._accumulate(batch, first)
         assert isinstance(sums, Tensor)
         sums = self._rank.sum(sums)
+        # A checkpoint between the step and its line would have the losses of the line, but not the line.
         with self._interruptions.deferred():
             self._update(sums)
+            self.state.seconds += time.perf_counter() - began
+            if self._due(self._options.log_every, 1000):
+                self._write_log()
 
     def _parts(self, seen: int) -> list[tuple[int, int]]:
         """First image and number of images of every part of this rank's share of the step after ``seen`` images."""
@@ -277,11 +280,8 @@ class Trainer:
         self.state.images += s.batch
 
     def _between_steps(self) -> None:
-        """Log, evaluation and checkpoint, where due; the checkpoint last, so that a resumed run repeats neither."""
-        if self._due(self._options.log_every, 1000):
-            self._write_log()
-        if self._due(self._options.sample_every, 20):
-            self._evaluate()
+        """Evaluation and checkpoint, where due; the checkpoint last, so that a resumed run repeats no evaluation."""
+        self._evaluate()
         if self._due(self._options.checkpoint_every, 100):
             self._save_checkpoint()
 
@@ -322,16 +322,16 @@ class Trainer:
         return self._outdir / "samples" / f"{self.state.images:012d}.png"
 
     def _evaluate(self) -> None:
-        """A picture of samples, and the squared error of the averaged network by noise level."""
+        """A picture of samples, and the squared error of the averaged network, where due and not there yet."""
         if not self._rank.first or not self._due(self._options.sample_every, 20):
             return
-        if self._options.evaluate_images:
-            num = self._options.evaluate_images
+        num = self._options.evaluate_images
+        if num and all(line["images"] != self.state.images for line in self._evaluations.read()):
             mse = loss_per_sigma(self._average, self._data, num=num, label_dim=self._label_dim)
             entry = {"images": self.state.images, "evaluated": num, "sigmas": SIGMAS, "mse": mse.tolist()}
             self._evaluations.write(entry)
         num = self._options.num_samples
-        if num and self._data.channels in (1, 3, 4):
+        if num and self._data.channels in (1, 3, 4) and not self._samples_file().exists():
             x = draw_samples(self._average, num, num_steps=self._options.sample_steps)
             save_png(self._samples_file(), image_grid(x))
 
