@@ -102,7 +102,7 @@ class Command(click.Command):
         """The arguments with flags that have a value written as flags without."""
         normalize = ctx.token_normalize_func or (lambda name: name)
         options = [one for one in self.params if getattr(one, "is_bool_flag", False)]
-        flags = {normalize(name): one for one in options for name in one.opts}
+        flags = {normalize(name): one for one in options for name in (*one.opts, *one.secondary_opts)}
         plain: list[str] = []
         rest = list(args)
         while rest:
@@ -114,9 +114,9 @@ class Command(click.Command):
             if flag is None:
                 plain.append(word)
             elif equals:
-                plain += _as_flag(flag, name, value)
+                plain += _as_flag(flag, normalize(name), value)
             elif rest and rest[0].lower() in _WORDS:
-                plain += _as_flag(flag, name, rest.pop(0))
+                plain += _as_flag(flag, normalize(name), rest.pop(0))
             else:
                 plain.append(word)
         return plain
@@ -127,7 +127,8 @@ def _as_flag(flag: click.Parameter, name: str, value: str) -> list[str]:
     if value.lower() in _TRUE:
         return [name]
     if value.lower() in _FALSE:
-        return list(flag.secondary_opts[:1])
+        other = flag.opts if name in flag.secondary_opts else flag.secondary_opts
+        return list(other[:1])
     raise click.BadParameter(f"{value!r}; allowed are True and False", param=flag)
 
 
