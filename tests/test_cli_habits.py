@@ -98,7 +98,11 @@ def test_commands_share_their_defaults() -> None:
     for path, command in COMMANDS:
         for one in command.params:
             # Pictures show a few images, or all that there are.
-            if one.name in shared and not one.hidden and not (path[0] == "figure" and one.name == "n_samples"):
+            if (
+                one.name in shared
+                and not getattr(one, "hidden", False)
+                and not (path[0] == "figure" and one.name == "n_samples")
+            ):
                 shared[one.name].add(one.default)
     assert shared == {"xflip": {True}, "device": {"auto"}, "n_samples": {50}}
 
@@ -187,13 +191,14 @@ def test_a_folder_that_cannot_be_written_is_found_before_data_are_read(tmp_path:
 
 
 def test_progress_is_lines_where_stderr_is_no_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sys, "stderr", io.StringIO())
+    stderr = io.StringIO()
+    monkeypatch.setattr(sys, "stderr", stderr)
     with ProgressBar("img", "reading") as progress:
         progress(4, 4)
-    assert re.fullmatch(r"reading: 100%.* 4/4 \[.*\]\n", sys.stderr.getvalue())
+    assert re.fullmatch(r"reading: 100%.* 4/4 \[.*\]\n", stderr.getvalue())
     with ProgressBar("img", "reading", delay=60) as progress:
         progress(4, 4)
-    assert sys.stderr.getvalue().count("\n") == 1
+    assert stderr.getvalue().count("\n") == 1
 
 
 @pytest.mark.parametrize("stream", [None, "closed", "full"])
