@@ -246,7 +246,7 @@ class ResumableArray:
 
     def _begin(self, overwrite: bool) -> None:
         """Finds out what is there, refuses what belongs to another run, and shows that the folder can be written."""
-        record = _read_json(self.record_path)
+        record = load_record(self.record_path)
         intact = self._is_intact(record)
         self.complete = intact and record.get("settings") == self.settings
         begun = self._begun()
@@ -267,7 +267,7 @@ class ResumableArray:
     def _begun(self) -> dict[str, dict[str, Any]]:
         """The settings of all runs that kept a batch, by key."""
         keys = {_key_of(path) for path in self.parts.glob(f"{_BATCH}_*.npy")}
-        settings = {key: _read_json(self._settings_file(key)) for key in keys if key}
+        settings = {key: load_record(self._settings_file(key)) for key in keys if key}
         return {key: found for key, found in settings.items() if found and settings_key(found) == key}
 
     def _check_output(self, record: Mapping[str, Any], intact: bool, begun: Mapping[str, object]) -> None:
@@ -383,8 +383,8 @@ def _is_array(path: Path) -> bool:
     return True
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, empty if there is none that can be read."""
+def load_record(path: Path) -> dict[str, Any]:
+    """The record in a JSON file, empty if there is none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -19,7 +19,7 @@ from pspc_rs.experiments.fit_families import Family, Sides, Thresholds
 from pspc_rs.experiments.fitting import Fit, Outside, fit_figure
 from pspc_rs.experiments.fitting import fit_schedule as fit
 from pspc_rs.experiments.tuning import Tuned, tune_cfdm, tune_snis
-from pspc_rs.outputs import save_table
+from pspc_rs.outputs import differences, load_record, plain, save_table
 from pspc_rs.progress import Progress
 from pspc_rs.provenance import Clock, provenance, save_record
 from pspc_rs.schedules import resolve_patch_schedule, resolve_threshold_schedule
@@ -170,13 +170,24 @@ def _tune(
 def _save_tuned(stem: Path, family: str, tuned: Tuned, record: dict[str, Any]) -> None:
     save_table(stem.with_name(f"{stem.name}.csv"), tuned.columns)
     path = stem.with_name(f"{stem.name}.json")
+    _tell_if_replaced(path, load_record(path).get("options"), record["options"])
     save_record(path, {"denoiser": family, **tuned.best, **record})
     click.echo(" ".join(f"--{option.replace('_', '-')} {value:g}" for option, value in tuned.best.items()))
     click.echo(path)
 
 
+def _tell_if_replaced(path: Path, earlier: object, now: dict[str, Any]) -> None:
+    """Says so if a file of another fit is replaced; its errors are still in the table."""
+    changes = differences(earlier, now) if isinstance(earlier, dict) else ""
+    if changes:
+        click.echo(f"{path} is replaced, it had other settings: {changes}", err=True)
+
+
 def _save(stem: Path, fitted: Fit) -> None:
     path = stem.with_name(f"{stem.name}.json")
+    earlier = load_record(path).get("provenance")
+    if isinstance(earlier, dict):
+        _tell_if_replaced(path, earlier.get("fitted"), plain(fitted.schedule.provenance)["fitted"])
     fitted.schedule.save(path)
     best = fitted.mse.argmin(axis=1)
     for level, sigma in enumerate(fitted.sigmas):
