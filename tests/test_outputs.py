@@ -1,7 +1,9 @@
 """Arrays that are computed batch by batch and resumed: parts, settings, completeness."""
 
 import contextlib
+import io
 import json
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +14,7 @@ from numpy.typing import NDArray
 
 from command_line import names
 from pspc_rs.errors import DTypeError, OutputError
-from pspc_rs.outputs import ResumableArray, settings_key
+from pspc_rs.outputs import ResumableArray, save_array, settings_key
 
 SETTINGS = {"seed": 0, "sigmas": (2.0, 1.0), "denoiser": "empirical"}
 
@@ -172,6 +174,37 @@ def test_a_refused_output_leaves_no_trace(tmp_path: Path) -> None:
     with pytest.raises(DTypeError, match="cannot be recorded"):
         ResumableArray(tmp_path / "new" / "deep" / "out.npy", {"seed": object()})
     assert names(tmp_path / "new") == []
+
+
+@given(
+    dtype=st.sampled_from([np.uint8, np.bool_, np.float32, np.float64, np.int64]),
+    shape=st.lists(st.integers(0, 4), max_size=4).map(tuple),
+    turned=st.booleans(),
+)
+def test_arrays_are_written_as_numpy_writes_them(
+    tmp_path_factory: pytest.TempPathFactory, dtype: type, shape: tuple[int, ...], turned: bool
+) -> None:
+    path = tmp_path_factory.mktemp("array") / "a.npy"
+    array: NDArray[np.generic] = np.random.default_rng(0).integers(0, 2, shape).astype(dtype)
+    array = array.T if turned else array
+    save_array(path, array)
+    assert np.load(path).dtype == dtype
+    assert np.array_equal(np.load(path), array)
+    expected = io.BytesIO()
+    np.save(expected, np.ascontiguousarray(array).reshape(array.shape))
+    assert path.read_bytes() == expected.getvalue()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
+@pytest.mark.parametrize("size", [1, 100, 1_000_000])
+def test_a_full_disk_is_noticed_whatever_the_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    @contextlib.contextmanager
+    def full(path: Path) -> Iterator[Path]:
+        yield Path("/dev/full")
+
+    monkeypatch.setattr("pspc_rs.outputs.replacing", full)
+    with pytest.raises(OSError, match="No space left"):
+        save_array(tmp_path / "a.npy", np.zeros(size))
 
 
 settings_of_runs = st.dictionaries(st.sampled_from("abc"), st.integers(0, 2) | st.floats(0, 1), max_size=3)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -115,7 +115,15 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
         OutputError: it cannot be written.
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
+        _write_header(file, array.dtype, array.shape)
+        # Not by np.save, which says nothing if the disk is full when its buffer is written.
+        file.write(np.ascontiguousarray(array).data)
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype[Any], shape: Sequence[int]) -> None:
+    """Writes the header of a `.npy` file, of an array in C order."""
+    descr = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": tuple(shape)})
 
 
 def open_array(path: Path) -> NDArray[Any]:
@@ -365,10 +373,8 @@ def _save_joined(path: Path, files: Sequence[Path], axis: int, reshaped: Sequenc
     parts = [open_array(file) for file in files]
     lengths = [part.shape[axis] for part in parts]
     shape = (*parts[0].shape[:axis], sum(lengths), *parts[0].shape[axis + 1 :])
-    descr = np.lib.format.dtype_to_descr(parts[0].dtype)
-    header = {"descr": descr, "fortran_order": False, "shape": tuple(reshaped or shape)}
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
+        _write_header(file, parts[0].dtype, reshaped or shape)
         for leading in np.ndindex(shape[:axis]):
             for part in parts:
                 file.write(np.ascontiguousarray(part[leading]).data)
