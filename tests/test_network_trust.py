@@ -87,7 +87,7 @@ def test_commands_warn_of_programs(sources: dict[str, Path], tmp_path: Path) -> 
     assert told.exit_code == 0
     assert "names the import path own_nets:half" in told.stderr and "give --trust if you trust it" in told.stderr
     for trusted in (("imported.json", "--trust"), ("own_nets:half",)):
-        told = invoke("denoise", *options, "--network", *trusted)
+        told = invoke("denoise", *options, "--overwrite", "--network", *trusted)
         assert told.exit_code == 0 and "--trust" not in told.stderr
 
 

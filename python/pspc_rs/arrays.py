@@ -41,6 +41,17 @@ def is_torch(x: object) -> "TypeGuard[torch.Tensor]":
     return torch_module is not None and isinstance(x, torch_module.Tensor)
 
 
+def is_module(net: object) -> bool:
+    """Whether net is a torch module; torch is not imported to find out.
+
+    Example:
+        >>> is_module(print)
+        False
+    """
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(net, torch.nn.Module)
+
+
 def import_torch(purpose: str) -> ModuleType:
     """The torch module.
 

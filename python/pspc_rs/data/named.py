@@ -1,7 +1,6 @@
 """Data sets by name: two whose images scikit-learn carries, and three that are downloaded once."""
 
 import hashlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +13,7 @@ from pspc_rs.data.image_set import ImageSet
 from pspc_rs.errors import DownloadError, OutputError
 from pspc_rs.extras import import_extra
 from pspc_rs.files import cache_dir, decode_errors
+from pspc_rs.progress import on_terminal
 
 _CROP_SIDE = 32
 _NUM_CROPS = 4000
@@ -90,7 +90,7 @@ def _fetch_file(url: str, file: str, md5: str, folder: Path) -> Path:
             f"{folder} cannot be made to keep a download: {error}. The variable PSPC_CACHE_DIR names another place"
         ) from error
     try:
-        pooch.retrieve(url + file, f"md5:{md5}", fname=file, path=folder, progressbar=sys.stderr.isatty())
+        pooch.retrieve(url + file, f"md5:{md5}", fname=file, path=folder, progressbar=on_terminal())
     except (OSError, ValueError) as error:
         raise DownloadError(
             f"{url}{file} could not be downloaded: {error}. Without a network put a copy with the MD5 checksum {md5} "
