@@ -6,7 +6,7 @@ OUT    ?= out
 # Whatever the compiled module is built from. Python files and page templates are used in place and need no rebuild.
 BUILT  := Cargo.toml Cargo.lock pyproject.toml $(shell find src -type f)
 
-.PHONY: demo test test-long lint bench doc clean
+.PHONY: demo test test-long fuzz lint bench doc clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -35,6 +35,11 @@ test-long: $(VENV)/.dev
 	PROPTEST_CASES=5000 PROPTEST_MAX_GLOBAL_REJECTS=1000000 cargo test --quiet
 	PROPTEST_CASES=5000 PROPTEST_MAX_GLOBAL_REJECTS=1000000 cargo test --quiet --features cuda cuda
 	HYPOTHESIS_PROFILE=thorough $(BIN)/python -m pytest
+
+# 100,000 damaged files and odd calls, then mutations guided by coverage where the extra fuzz is installed.
+fuzz: $(VENV)/.dev
+	$(BIN)/python tests/fuzzing/run.py --count 100000
+	$(BIN)/python tests/fuzzing/coverage.py --seconds 20
 
 lint: $(VENV)/.dev
 	cargo fmt --check

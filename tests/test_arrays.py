@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+import pspc_rs as pspc
 from pspc_rs.arrays import (
     MAX_SIGMA,
     MIN_SIGMA,
@@ -19,6 +20,7 @@ from pspc_rs.arrays import (
     import_torch,
     is_torch,
     like,
+    numpy_view,
     real_array,
     sigma_vector,
     to_numpy,
@@ -199,3 +201,20 @@ def test_whole_numbers(good: object) -> None:
 def test_bad_whole_numbers(bad: object, error: type[Exception]) -> None:
     with pytest.raises(error, match=r"n is .* at least 1"):
         integer("n", bad)
+
+
+@pytest.mark.parametrize("narrow", ["float16", "float32"])
+def test_numbers_that_do_not_fit_are_refused(narrow: str) -> None:
+    largest = float(np.finfo(narrow).max)
+    for array in (np.array([1.0, largest]), np.array([np.inf, np.nan, -largest])):
+        for template in (np.zeros(1, narrow), torch.zeros(1, dtype=getattr(torch, narrow))):
+            np.testing.assert_array_equal(numpy_view(like(array, template)), array.astype(narrow))
+            with pytest.raises(InvalidValueError, match=f"the result reaches .*, which does not fit into {narrow}"):
+                like(array * 1.5, template)
+
+
+def test_results_beyond_half_precision_are_no_infinities() -> None:
+    data = pspc.ImageSet(np.full((2, 1, 2, 2), 1e5))
+    for z in (np.zeros((1, 1, 2, 2), np.float16), torch.zeros(1, 1, 2, 2, dtype=torch.float16)):
+        with pytest.raises(InvalidValueError, match="100000, which does not fit into float16; use float32"):
+            pspc.Empirical(data)(z, 1.0)

@@ -113,6 +113,32 @@ ROWS: dict[str, Row] = {
         errors.InvalidValueError,
         "max_batch",
     ),
+    "data no set": (lambda: pspc.Empirical(IMAGES), errors.DTypeError, "ndarray; allowed is an ImageSet"),  # type: ignore[arg-type]
+    "device no word": (lambda: pspc.Empirical(DATA, 1), errors.DTypeError, "device is 1"),  # type: ignore[arg-type]
+    "heat maps of words": (lambda: flex(np.full((2, 6, 8, 6, 8), "a")), errors.DTypeError, "<U1"),
+    "heat maps ragged": (lambda: flex([[1], [2, 3]]), errors.ShapeError, "not rectangular"),
+    "2^63 draws": (lambda: pspc.SNIS(DATA, num_draws=2**63), errors.InvalidValueError, "num_draws"),
+    "2^63 noises": (lambda: pspc.CFDM(DATA, num_noises=2**63), errors.InvalidValueError, "num_noises"),
+    "boundless smoothing": (lambda: pspc.CFDM(DATA, smoothing=1e300), errors.InvalidValueError, "smoothing is 1e.300"),
+    "masks ragged": (lambda: pspc.PSPCFlex(DATA, masks=[[True], [True, False]]), errors.ShapeError, "not rectangular"),  # type: ignore[arg-type]
+    "picture too large": (
+        lambda: pspc.images.image_grid(Z, columns=2**63),
+        errors.InvalidValueError,
+        "9223372036854775808 columns",
+    ),
+    "classes no list": (lambda: DATA.select(classes=3), errors.DTypeError, "classes are 3"),  # type: ignore[arg-type]
+    "data a dict": (lambda: pspc.load({"x": 1}), errors.DTypeError, "dict; a data set needs"),
+    "value_range a number": (
+        lambda: pspc.ImageSet.from_torch([Z[0]], value_range=1.0),  # type: ignore[arg-type]
+        errors.DTypeError,
+        "value_range is 1.0",
+    ),
+    "index far outside": (lambda: DATA[10**5000], errors.ImageIndexError, "16610 bits"),
+    "S_max an array": (
+        lambda: pspc.samplers.sample_edm(pspc.Empirical(DATA), Z, [1.0, 0.5], S_max=np.ones(3)),  # type: ignore[arg-type]
+        errors.ShapeError,
+        "S_max",
+    ),
     "no steps": (lambda: pspc.edm_sigmas(0), errors.InvalidValueError, "num_steps is 0"),
     "unknown sampler": (lambda: pspc.sample(pspc.Empirical(DATA), 1, "ddim"), errors.InvalidValueError, "heun"),
     "no samples": (lambda: pspc.sample(pspc.Empirical(DATA), 0), errors.InvalidValueError, "n is 0"),

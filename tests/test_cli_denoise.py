@@ -164,7 +164,7 @@ def test_the_default_schedule_is_for_32_x_32_images_only(tmp_path: Path) -> None
     assert not (tmp_path / "out").exists()
     succeed("denoise", "--data", small, *options, "--scale-to", 28)
     fitting = random_data(tmp_path / "fitting.npy", 10, 1, 32, 32)
-    succeed("denoise", "--data", fitting, *options)
+    succeed("denoise", "--data", fitting, *options, "--overwrite")
     record = json.loads((tmp_path / "out" / "pspc_sq_outputs_t_12_of_18.json").read_text())
     assert record["schedule"]["name"] == "cifar10"
     assert record["schedule_value"] == 3

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import pspc_rs as pspc
-from command_line import fail, names, normals, random_data, succeed
+from command_line import fail, invoke, names, normals, random_data, succeed
 from pspc_rs.experiments.noisy_sets import forward_noisy
 
 GRID = ["--n-steps", 4, "--t-max", 8, "--t-min", 0.05, "--n-samples", 6]
@@ -45,6 +45,9 @@ def test_a_fitted_schedule_is_what_sample_and_denoise_take(tmp_path: Path, data:
     before = {path.name: path.read_bytes() for path in out.iterdir() if path.name != "mine_run.json"}
     succeed(*fit, "--name", "mine")
     assert all((out / name).read_bytes() == content for name, content in before.items() if not name.endswith(".npz"))
+    again = invoke(*fit, "--name", "mine", "--seed", 3)
+    assert f"{out / 'mine.json'} is replaced, it had other settings: noisy.seed was 0, is 3" in again.stderr
+    assert "is replaced" not in invoke(*fit, "--name", "mine", "--seed", 3).stderr
     sizes = ["--patch-sizes", out / "mine.json"]
     succeed("sample", "--outdir", out, "--data", data, "--denoiser", "pspc_sq", *GRID[:6], "--n-samples", 2, *sizes)
     assert np.load(out / "pspc_sq_samples.npy").shape == (2, 1, 8, 8)

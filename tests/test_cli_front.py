@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import warnings
 import zipfile
 from pathlib import Path
 
@@ -127,7 +128,7 @@ def test_the_quick_demo_draws_pictures_and_sums_up(tmp_path: Path) -> None:
 
 
 def test_the_demo_without_matplotlib_names_the_extra(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr("pspc_rs.demo.importlib.util.find_spec", lambda name: None)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert 'pip install "pspc-rs[demo,plot]"' in fail(1, "demo", "--outdir", tmp_path / "demo")
     assert not (tmp_path / "demo").exists()
 
@@ -148,3 +149,13 @@ def test_errors_with_line_breaks_are_still_one_line(monkeypatch: pytest.MonkeyPa
 
     monkeypatch.setattr(main.commands["info"], "callback", complain)
     assert invoke("info").stderr == "Error: first second\n"
+
+
+def test_warnings_of_ours_are_one_line(tmp_path: Path) -> None:
+    np.save(tmp_path / "a.npy", np.zeros((2, 9, 9, 3), np.uint8))
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        lines = invoke("data", "info", tmp_path / "a.npy").stderr.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("Note: ")
+    assert lines[0].endswith("False says [N, C, H, W]")

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import pspc_rs as pspc
-from command_line import fail, names, normals, random_data, start, succeed
+from command_line import fail, invoke, names, normals, random_data, start, succeed
 from pspc_rs.samplers import SAMPLERS, initial_noise
 
 
@@ -102,20 +102,22 @@ def test_added_noise_is_seeded_and_differs_between_batches(tmp_path: Path, grey:
     assert "is for --sampler edm" in fail(2, "sample", "--outdir", tmp_path, "--data", grey, "--S_churn", 40)
 
 
-def test_a_finished_run_is_not_repeated_with_resume(tmp_path: Path, grey: Path) -> None:
+def test_a_finished_run_is_neither_repeated_nor_replaced_in_silence(tmp_path: Path, grey: Path) -> None:
     options = ["--outdir", tmp_path / "out", "--data", grey, "--n-steps", 3, "--n-samples", 3]
     succeed("sample", *options)
     written = (tmp_path / "out" / "empirical_samples.npy").stat().st_mtime_ns
-    assert "complete already" in succeed("sample", *options, "--resume")
+    for more in ([], ["--overwrite"]):
+        assert "complete already" in succeed("sample", *options, *more)
     assert (tmp_path / "out" / "empirical_samples.npy").stat().st_mtime_ns == written
-    message = fail(1, "sample", *options, "--resume", "--seed", 4)
-    assert "seed was 0, is 4" in message
-    succeed("sample", *options, "--seed", 4)
+    message = fail(1, "sample", *options, "--seed", 4)
+    assert "seed was 0, is 4; replace it with --overwrite" in message
+    assert (tmp_path / "out" / "empirical_samples.npy").stat().st_mtime_ns == written
+    succeed("sample", *options, "--seed", 4, "--overwrite")
     assert (tmp_path / "out" / "empirical_samples.npy").stat().st_mtime_ns > written
 
 
 def test_data_moved_elsewhere_are_still_the_same_data(tmp_path: Path, grey: Path) -> None:
-    options = ["--outdir", tmp_path / "out", "--n-steps", 3, "--n-samples", 3, "--resume"]
+    options = ["--outdir", tmp_path / "out", "--n-steps", 3, "--n-samples", 3]
     succeed("sample", "--data", grey, *options)
     (tmp_path / "elsewhere").mkdir()
     moved = grey.rename(tmp_path / "elsewhere" / grey.name)
@@ -153,9 +155,9 @@ def test_a_killed_run_leaves_no_half_output_and_resumes_to_the_same_bytes(tmp_pa
     assert names(killed) == [parts.name]
     kept = {path: path.stat().st_mtime_ns for path in parts.glob("batch_*.npy")}
     assert 2 <= len(kept) < 6
-    assert "seed was 0, is 1" in fail(1, *slow, "--outdir", killed, "--resume", "--seed", 1)
+    assert "seed was 0, is 1" in fail(1, *slow, "--outdir", killed, "--seed", 1)
     assert {path: path.stat().st_mtime_ns for path in parts.glob("batch_*.npy")} == kept
-    succeed(*slow, "--outdir", killed, "--resume")
+    succeed(*slow, "--outdir", killed)
     succeed(*slow, "--outdir", undisturbed)
     assert names(killed) == ["pspc_sq_samples.json", "pspc_sq_samples.npy"]
     output = "pspc_sq_samples.npy"
@@ -177,13 +179,21 @@ def test_ctrl_c_ends_in_one_line_with_code_130_and_keeps_what_is_done(tmp_path: 
         _, stderr = process.communicate(timeout=10)
     assert process.returncode == 130
     assert stderr.strip().splitlines()[-1].startswith("Interrupted; ")
-    assert "--resume" in stderr
+    assert "run the same command to continue" in stderr
     assert "Traceback" not in stderr
     assert names(tmp_path / "out") == [parts.name]
-    assert (parts / "batch_0000.npy").exists()
+    assert list(parts.glob("batch_0000.*.npy"))
 
 
-def test_without_resume_an_earlier_run_is_forgotten(tmp_path: Path, grey: Path) -> None:
+def test_resume_is_accepted_and_says_that_it_is_not_needed(tmp_path: Path, grey: Path) -> None:
+    options = ["--outdir", tmp_path / "out", "--data", grey, "--n-steps", 3, "--n-samples", 3]
+    for more in (["--resume"], []):
+        result = invoke("sample", *options, *more)
+        assert result.exit_code == 0
+        assert ("--resume is deprecated: a run is always continued; leave it out" in result.stderr) == bool(more)
+
+
+def test_batches_of_an_earlier_version_are_not_trusted(tmp_path: Path, grey: Path) -> None:
     parts = tmp_path / "out" / ".empirical_samples.npy.parts"
     parts.mkdir(parents=True)
     (parts / "settings.json").write_text('{"seed": 99}')

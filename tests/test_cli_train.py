@@ -43,8 +43,11 @@ def test_a_preset_shrunk_to_a_minute_of_work(tmp_path: Path, data: Path) -> None
     settings = described["metadata"]["settings"]
     assert (settings["learning_rate"], settings["augment"], settings["images"]) == (1e-4, 0.12, 32)
     assert pspc.Network(read_network(path))(np.zeros((1, 1, 8, 8), np.float32), 1.0).shape == (1, 1, 8, 8)
-    assert "holds a run already" in fail(1, "train", *SMALL, *options, "--cond")
-    assert "conditional was true, is false" in fail(1, "train", *SMALL, *options, "--resume")
+    written = path.stat().st_mtime_ns
+    assert succeed("train", *SMALL, *options, "--cond").strip() == str(path)
+    assert path.stat().st_mtime_ns == written
+    assert "conditional was true, is false" in fail(1, "train", *SMALL, *options)
+    assert names(out) == expected
 
 
 def test_every_kind_of_network(tmp_path: Path, data: Path) -> None:
@@ -98,6 +101,6 @@ def test_ctrl_c_leaves_a_checkpoint_and_code_130(tmp_path: Path, data: Path) -> 
     done = len(losses(out))
     assert int(checkpoint.name) == 8 * done
     longer = ["--images", 8 * (done + 2), *length[2:]]
-    succeed("train", *SMALL, "--data", data, "--outdir", out, *longer, "--resume")
+    succeed("train", *SMALL, "--data", data, "--outdir", out, *longer)
     succeed("train", *SMALL, "--data", data, "--outdir", tmp_path / "whole", *longer)
     assert losses(out) == losses(tmp_path / "whole")

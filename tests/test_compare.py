@@ -374,7 +374,7 @@ def test_ctrl_c_ends_in_one_line_that_says_how_to_go_on(tmp_path: Path, command:
         process.send_signal(signal.SIGINT)
         _, stderr = process.communicate(timeout=10)
     assert process.returncode == 130
-    assert stderr.strip().splitlines()[-1] == "Interrupted; finished levels are kept, run the same command to continue"
+    assert stderr.strip().splitlines()[-1] == "Interrupted; what is done is kept, run the same command to continue"
 
 
 def wait_for_rows(table: Path, process: "subprocess.Popen[str]", count: int) -> None:

@@ -1,6 +1,7 @@
 """CIFAR-10, MNIST and numpy files, written and read back."""
 
 import pickle
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bad_files import cifar_files, idx_bytes, labels_of, random_images, tar_bytes, write_folder, write_mnist
-from pspc_rs.data import load, read_cifar10, read_idx, read_npy, read_npz
+from pspc_rs.data import ImageSet, load, read_cifar10, read_cifar100, read_idx, read_npy, read_npz
 from pspc_rs.data.readers import cifar
-from pspc_rs.errors import DataError, InvalidValueError, MissingFileError, ShapeError
+from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingFileError, PspcWarning, ShapeError
 
 
 @pytest.fixture
@@ -43,7 +44,7 @@ def test_cifar10(tmp_path: Path, binary: bool, kind: str) -> None:
 @pytest.mark.usefixtures("small_batches")
 def test_cifar10_pickles_of_python_3(tmp_path: Path) -> None:
     images = random_images(4, 3, 32, 32)
-    for protocol in (2, 3, 4):
+    for protocol in (2, 3, 4, 5):
         for order in ("C", "F"):
             flat = np.asarray(images.reshape(4, -1), order=order)
             content = {b"data": flat, b"labels": [1, 2, 3, 4], b"more": ("x", None, 2**40, b"y", -1, True)}
@@ -143,3 +144,102 @@ def test_npy_files_are_mapped_not_loaded(tmp_path: Path) -> None:
     while not isinstance(base, np.memmap) and base is not None:
         base = base.base
     assert isinstance(base, np.memmap)
+
+
+def test_channels_last_files_are_read_with_a_word(tmp_path: Path) -> None:
+    for channels, height, width in ((3, 32, 24), (1, 28, 28), (4, 8, 8)):
+        images = random_images(3, channels, height, width)
+        np.savez(tmp_path / "a.npz", arr_0=images.transpose(0, 2, 3, 1))
+        np.save(tmp_path / "a.npy", images.transpose(0, 2, 3, 1))
+        for name in ("a.npz", "a.npy"):
+            with pytest.warns(PspcWarning, match=r"looks like \[N, H, W, C\] and is taken so"):
+                data = load(tmp_path / name)
+            np.testing.assert_array_equal(data.images, images)
+            np.testing.assert_array_equal(load(tmp_path / name, channels_last=True).images, images)
+
+
+@given(
+    shape=st.tuples(st.integers(1, 3), st.integers(1, 12), st.integers(1, 12), st.integers(1, 6)),
+    channels_last=st.sampled_from([None, True, False]),
+)
+def test_no_layout_is_taken_for_another_in_silence(
+    tmp_path_factory: pytest.TempPathFactory, shape: tuple[int, int, int, int], channels_last: bool | None
+) -> None:
+    num, first, middle, last = shape
+    images = np.arange(np.prod(shape), dtype=np.uint8).reshape(shape)
+    file = tmp_path_factory.mktemp("layout") / "a.npy"
+    np.save(file, images)
+    as_last = images.transpose(0, 3, 1, 2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        try:
+            data = load(file, channels_last=channels_last)
+        except ShapeError as error:
+            assert channels_last is None
+            assert "channels_last=True" in str(error)
+            assert "channels_last=False" in str(error)
+            return
+    assert data.num_stored == num
+    np.testing.assert_array_equal(data.images, as_last if channels_last or caught else images)
+    assert bool(caught) <= (channels_last is None and last <= 4 < min(first, middle))
+    # Parts of a set keep its layout, whatever they look like.
+    np.testing.assert_array_equal(data.subset([0]).images, data.images[:1])
+
+
+def test_every_layout_can_be_said(tmp_path: Path) -> None:
+    images = random_images(2, 8, 16, 4)
+    np.save(tmp_path / "a.npy", images)
+    sources: list[Any] = [images, list(images), tmp_path / "a.npy"]
+    for source in sources:
+        with pytest.raises(ShapeError, match="channels_last=False"):
+            load(source)
+        np.testing.assert_array_equal(load(source, channels_last=False).images, images)
+        assert load(source, channels_last=True).shape == (4, 8, 16)
+    with pytest.raises(DTypeError, match="channels_last is 1"):
+        load(images, channels_last=1)  # type: ignore[arg-type]
+    for other in (ImageSet(images, channels_last=False), write_folder(tmp_path / "folder", {"a.txt": b""})):
+        with pytest.raises(InvalidValueError, match="channels_last"):
+            load(other, channels_last=True)
+
+
+def cifar100_files(images: Any, labels: list[int], binary: bool, split: str) -> dict[str, bytes]:
+    flat = images.reshape(len(images), -1)
+    if binary:
+        records = [bytes([label // 5, label]) + row.tobytes() for row, label in zip(flat, labels, strict=True)]
+        return {f"cifar-100-binary/{split}.bin": b"".join(records), "cifar-100-binary/fine_label_names.txt": b""}
+    content = {b"data": flat, b"fine_labels": labels, b"coarse_labels": [label // 5 for label in labels]}
+    meta = pickle.dumps({b"fine_label_names": []})
+    return {"cifar-100-python/meta": meta, f"cifar-100-python/{split}": pickle.dumps(content, 2)}
+
+
+@pytest.mark.parametrize("binary", [False, True])
+@pytest.mark.parametrize("kind", ["tar.gz", "folder", "inner folder"])
+def test_cifar100(tmp_path: Path, binary: bool, kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar, "BATCH_SIZE", 2)
+    images, labels = random_images(12, 3, 32, 32), [0, 99, 50, 7, 8, 9, 10, 11, 12, 13, 98, 1]
+    files = cifar100_files(images[:10], labels[:10], binary, "train")
+    files |= cifar100_files(images[10:], labels[10:], binary, "test")
+    path = write_folder(tmp_path / "data", files)
+    if kind == "inner folder":
+        path /= next(iter(files)).split("/")[0]
+    if kind == "tar.gz":
+        path = tmp_path / "data.bin"
+        path.write_bytes(tar_bytes(files))
+    for data in (load(path), read_cifar100(path)):
+        np.testing.assert_array_equal(data.images, images[:10])
+        assert labels_of(data) == labels[:10]
+        assert data.name == "cifar100-train"
+    test = load(path, split="test", classes=[98])
+    np.testing.assert_array_equal(test.images, images[10:11])
+
+
+def test_cifar100_files_that_are_damaged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cifar, "BATCH_SIZE", 2)
+    images = random_images(2, 3, 32, 32)
+    with pytest.raises(DataError, match=r"0 \.\. 99"):
+        read_cifar100(write_folder(tmp_path / "a", cifar100_files(images, [0, 100], False, "test")), split="test")
+    ten = {"test": pickle.dumps({"data": images.reshape(2, -1), "labels": [1, 2]}), "meta": b""}
+    with pytest.raises(DataError, match="lacks an array 'data' or a list 'fine_labels'; it has data, labels"):
+        load(write_folder(tmp_path / "b", ten), split="test")
+    with pytest.raises(DataError, match="expected are 10 records of 3074"):
+        load(write_folder(tmp_path / "c", {"cifar-100-binary/train.bin": bytes(3074)}))

@@ -25,10 +25,12 @@ from bad_files import (
     write_mnist,
     write_zip,
 )
-from pspc_rs.data import load, read_cifar10, read_idx
+from pspc_rs.data import ImageSet, load, read_cifar10, read_idx
 from pspc_rs.data.readers import cifar
 from pspc_rs.data.readers.plain_pickle import read_plain_pickle
+from pspc_rs.denoisers import PSPCFlex
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, PspcError
+from pspc_rs.outputs import open_array
 from pspc_rs.pickles import PickleMachine
 
 
@@ -265,3 +267,16 @@ def test_numpy_files_of_what_is_no_image(tmp_path: Path, images: Any, error: typ
     for name in ("a.npy", "a.npz"):
         with pytest.raises(error):
             load(tmp_path / name)
+
+
+@pytest.mark.parametrize("header", ["{'descr': '<f4', (", npy_header("(1,)", "'f4,('")[10:].decode(), ""])
+def test_heat_maps_and_arrays_with_broken_headers(tmp_path: Path, header: str) -> None:
+    text = header.encode().ljust(117) + b"\n"
+    (tmp_path / "a.npy").write_bytes(b"\x93NUMPY\x01\x00" + struct.pack("<H", len(text)) + text + bytes(64))
+    (tmp_path / "b.npy").write_bytes(b"PK\x03\x04" + bytes(64))
+    data = ImageSet(random_images(2, 1, 2, 2))
+    for name in ("a.npy", "b.npy"):
+        with pytest.raises(DataError, match=rf"{name} cannot be read as a \.npy file"):
+            open_array(tmp_path / name)
+        with pytest.raises(DataError, match=f"cannot read heat maps: .*{name}"):
+            PSPCFlex(data, heatmaps=tmp_path / name, thresholds=[0.5])

@@ -1,6 +1,8 @@
 """EDM archives and folders of images, written and read back."""
 
+import errno
 import json
+import os
 import threading
 import zipfile
 from pathlib import Path
@@ -14,7 +16,8 @@ from PIL import Image
 
 from bad_files import encoded, labels_of, png_claiming, random_images, write_folder, write_zip
 from pspc_rs.data import ImageSet, decode, load, read_edm_zip, read_folder, save_edm_zip
-from pspc_rs.errors import DTypeError, OutputError, ShapeError
+from pspc_rs.data.readers import image_files
+from pspc_rs.errors import DataError, DTypeError, OutputError, ShapeError
 
 
 @given(
@@ -183,6 +186,106 @@ def test_subfolders_are_classes(tmp_path: Path) -> None:
     assert labels_of(read_folder(folder, classes=[2])) == [2]
     write_folder(tmp_path, {"loose.png": image})
     assert read_folder(folder).labels is None
+
+
+@pytest.mark.parametrize("linked", [("cat", "dog"), ("cat", "dog", "ant")])
+def test_linked_class_folders_are_read(tmp_path: Path, linked: tuple[str, ...]) -> None:
+    image = encoded(random_images(1, 1, 2, 2)[0])
+    write_folder(tmp_path, {f"{kind}/{index}.png": image for kind in ("cat", "dog", "ant") for index in range(2)})
+    folder = tmp_path / "set"
+    folder.mkdir()
+    for kind in ("cat", "dog", "ant"):
+        if kind in linked:
+            (folder / kind).symlink_to(tmp_path / kind)
+        else:
+            (tmp_path / kind).rename(folder / kind)
+    assert labels_of(load(folder)) == [0, 0, 1, 1, 2, 2]
+
+
+def test_links_that_lead_back_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = encoded(random_images(1, 1, 2, 2)[0])
+    folder = write_folder(tmp_path / "set", {"a/1.png": image, "b/2.png": image})
+    (folder / "a" / "home").symlink_to(folder)
+    (folder / "b" / "self").symlink_to(folder / "b")
+    (folder / "b" / "gone").symlink_to(tmp_path / "gone")
+    assert read_folder(folder).num_stored == 2
+    (folder / "a" / "other").symlink_to(folder / "b")
+    (folder / "b" / "other").symlink_to(folder / "a")
+    assert labels_of(read_folder(folder)) == [0, 0, 1, 1]
+    monkeypatch.setattr(image_files, "_MOST_LINKS", 50)
+    for first in range(6):
+        for second in range(6):
+            (folder / f"{first}").mkdir(exist_ok=True)
+            (folder / f"{first}" / f"{second}").symlink_to(folder / f"{second}")
+    with pytest.raises(DataError, match="more than 50 linked folders"):
+        read_folder(folder)
+
+
+def test_folders_that_cannot_be_read_are_not_passed_over(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    image = encoded(random_images(1, 1, 2, 2)[0])
+    folder = write_folder(tmp_path, {"a/1.png": image, "b/2.png": image})
+    original = os.scandir
+
+    def refusing(path: Any) -> Any:
+        if Path(path).name == "b":
+            raise PermissionError(errno.EACCES, "Permission denied", str(path))
+        return original(path)
+
+    monkeypatch.setattr(os, "scandir", refusing)
+    with pytest.raises(DataError, match="b cannot be read: Permission denied"):
+        read_folder(folder)
+
+
+JUNK = ("__MACOSX/a/._1.png", "@eaDir/1.png/SYNOPHOTO_THUMB_M.png", "a/@eaDir/1.png", "a/._1.png", "$RECYCLE.BIN/1.png")
+
+
+def test_what_systems_put_beside_images_is_no_image(tmp_path: Path) -> None:
+    files = {"a/1.png": encoded(random_images(1, 1, 2, 2)[0]), **dict.fromkeys(JUNK, b"junk")}
+    for data in (load(write_folder(tmp_path / "a", files)), load(write_zip(tmp_path / "a.zip", files))):
+        assert (data.num_stored, data.shape) == (1, (1, 2, 2))
+
+
+LAYOUTS: list[dict[str, int]] = [
+    {"ant/1.png": 0, "cat/1.png": 1, "cat/2.png": 1, "dog/x/1.png": 2},
+    {"set/ant/1.png": 0, "set/dog/1.png": 1},
+    {"./set/ant/1.png": 0, "./set/dog/1.png": 1},
+]
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("slash", ["/", "\\"])
+@pytest.mark.parametrize("listed", [False, True])
+def test_an_archive_of_a_folder_of_classes_keeps_its_labels(
+    tmp_path: Path, layout: dict[str, int], slash: str, listed: bool
+) -> None:
+    image = encoded(random_images(1, 1, 2, 2)[0])
+    members = {name.replace("/", slash): image for name in layout}
+    expected = list(layout.values())
+    if listed:
+        top = next(iter(layout)).removeprefix("./").split("/")[0] + "/" if len(layout) == 2 else ""
+        known = {name.removeprefix("./").removeprefix(top): 9 - label for name, label in layout.items()}
+        entries = [[name.replace("/", slash), label] for name, label in known.items()]
+        members[f"{top}dataset.json".replace("/", slash)] = json.dumps({"labels": entries}).encode()
+        expected = [9 - label for label in expected]
+    # Zipfile would turn the backslashes into slashes on Windows only.
+    path = write_zip(tmp_path / "a.zip", {**members, f"set{slash}": b""})
+    data = load(path)
+    assert labels_of(data) == expected
+    assert load(path, classes=[expected[0]]).num_stored == 1
+
+
+def test_an_archive_of_one_folder_of_images_has_no_labels(tmp_path: Path) -> None:
+    image = encoded(random_images(1, 1, 2, 2)[0])
+    assert load(write_zip(tmp_path / "a.zip", {"images/1.png": image, "images/2.png": image})).labels is None
+    assert load(write_zip(tmp_path / "b.zip", {"1.png": image, "a/2.png": image})).labels is None
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_dataset_json_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    text = json.dumps({"labels": [["a.png", 5]]}).encode(encoding)
+    files = {"a.png": encoded(random_images(1, 1, 2, 2)[0]), "dataset.json": text}
+    assert labels_of(load(write_folder(tmp_path / "a", files))) == [5]
+    assert labels_of(load(write_zip(tmp_path / "a.zip", files))) == [5]
 
 
 def test_dataset_json_wins_over_subfolders(tmp_path: Path) -> None:

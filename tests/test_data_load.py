@@ -1,8 +1,11 @@
 """`load`: names, downloads, and paths told apart by what they hold."""
 
-import builtins
 import gzip
 import hashlib
+import importlib
+import os
+import sys
+from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -10,8 +13,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from bad_files import cifar_files, idx_bytes, labels_of, random_images, tar_bytes, write_folder
-from pspc_rs.data import NAMES, ImageSet, cache_dir, load, named, save_edm_zip
+from bad_files import cifar_files, encoded, idx_bytes, labels_of, random_images, tar_bytes, write_folder, write_zip
+from pspc_rs.data import NAMES, ImageSet, cache_dir, load, named, read_folder, read_npz, save_edm_zip
 from pspc_rs.data.readers import cifar
 from pspc_rs.errors import (
     DataError,
@@ -20,7 +23,9 @@ from pspc_rs.errors import (
     InvalidValueError,
     MissingDependencyError,
     MissingFileError,
+    OutputError,
 )
+from pspc_rs.images import save_png
 
 
 @pytest.fixture(autouse=True)
@@ -134,15 +139,11 @@ def test_the_wrong_file_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
         load("mnist")
 
 
-def without(monkeypatch: pytest.MonkeyPatch, module: str) -> None:
-    original = builtins.__import__
-
-    def refusing(name: str, *arguments: Any, **options: Any) -> Any:
-        if name.split(".", maxsplit=1)[0] == module:
-            raise ImportError(name)
-        return original(name, *arguments, **options)
-
-    monkeypatch.setattr(builtins, "__import__", refusing)
+def without(monkeypatch: pytest.MonkeyPatch, package: str) -> None:
+    for name in [*sys.modules]:
+        if name.partition(".")[0] == package:
+            monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, package, None)
 
 
 @pytest.mark.parametrize(
@@ -153,6 +154,48 @@ def test_missing_extras_are_named(monkeypatch: pytest.MonkeyPatch, name: str, mo
     without(monkeypatch, module)
     with pytest.raises(MissingDependencyError, match=rf'pip install "pspc-rs\[{extra}\]"'):
         load(name)
+
+
+@pytest.mark.parametrize(
+    ("package", "part", "call"),
+    [
+        ("PIL", "Image", lambda folder: read_folder(write_folder(folder, {"a.png": b""}))),
+        ("PIL", "Image", lambda folder: save_png(folder / "b.png", np.zeros((2, 2), np.uint8))),
+        ("sklearn", "datasets", lambda _: load("digits")),
+        ("pooch", "", lambda _: load("mnist")),
+    ],
+)
+@pytest.mark.parametrize("failure", ["ImportError", "OSError", "AttributeError", "ModuleNotFoundError"])
+def test_a_broken_package_is_not_called_absent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, package: str, part: str, call: Any, failure: str
+) -> None:
+    without(monkeypatch, package)
+    monkeypatch.delitem(sys.modules, package)
+    broken = write_folder(tmp_path / "site" / package, {"__init__.py": b"", f"{part or '__init__'}.py": b""})
+    (broken / f"{part or '__init__'}.py").write_text(f"raise {failure}('libodd.so.9: cannot open shared object file')")
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    importlib.invalidate_caches()
+    with pytest.raises(MissingDependencyError, match=f"needs {package}, which is installed but cannot .*: libodd"):
+        call(tmp_path)
+
+
+def test_a_cache_that_cannot_be_made_is_named(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    pytest.importorskip("pooch")
+    (tmp_path / "file").write_bytes(b"")
+    monkeypatch.setenv("PSPC_CACHE_DIR", str(tmp_path / "file" / "cache"))
+    with pytest.raises(OutputError, match="PSPC_CACHE_DIR names another place"):
+        load("mnist")
+
+
+@pytest.mark.parametrize("home", ["~nobody-of-this-name/cache", "~"])
+def test_a_home_that_is_unknown_is_no_folder_called_tilde(monkeypatch: pytest.MonkeyPatch, home: str) -> None:
+    if home == "~":
+        monkeypatch.delenv("PSPC_CACHE_DIR")
+        monkeypatch.setattr("platformdirs.user_cache_dir", lambda name: f"~/.cache/{name}")
+    else:
+        monkeypatch.setenv("PSPC_CACHE_DIR", home)
+    with pytest.raises(OutputError, match="PSPC_CACHE_DIR"):
+        cache_dir()
 
 
 def test_every_source_has_a_checksum_for_every_file() -> None:
@@ -254,6 +297,100 @@ def test_unknown_names_list_the_known_ones_and_near_misses(tmp_path: Path) -> No
         load(tmp_path / "image.zip")
     with pytest.raises(MissingFileError):
         load(tmp_path / "no" / "such" / "folder")
+
+
+@pytest.mark.parametrize("read", [load, read_folder, read_npz])
+def test_an_empty_path_is_not_the_current_folder(read: Callable[..., ImageSet]) -> None:
+    Path("0.png").write_bytes(encoded(random_images(1, 1, 2, 2)[0]))
+    assert read_folder(".").num_stored == 1
+    with pytest.raises(MissingFileError, match="path is empty"):
+        read("")
+
+
+def test_an_address_is_not_downloaded() -> None:
+    with pytest.raises(MissingFileError, match=r"web address; .* download the file first"):
+        load("https://example.org/cifar10.zip")
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        load(path)
+    message = str(caught.value)
+    assert path.name in message
+    assert len(message) < 600
+    return message
+
+
+def test_latents_are_named_briefly(tmp_path: Path) -> None:
+    members = {f"00000/img-mean-std-{index:08d}.npy": b"" for index in range(3000)}
+    message = refusal(write_zip(tmp_path / "a.zip", {**members, "dataset.json": b"{}"}))
+    assert "00000/img-mean-std-00000000.npy" in message
+    assert "2998 more" in message
+    assert "one array per image" in message
+    keys = write_zip(tmp_path / "b.npz", {f"{index}.npy": b"" for index in range(3000)})
+    assert "and 2997 more; expected for split 'train'" in refusal(keys)
+
+
+def test_a_tar_of_images_is_to_be_unpacked(tmp_path: Path) -> None:
+    (tmp_path / "shard.tar").write_bytes(tar_bytes({f"{index:04d}.png": b"" for index in range(200)}, packed=False))
+    message = refusal(tmp_path / "shard.tar")
+    assert "tar archive of 0199.png" in message
+    assert "unpack it" in message
+
+
+def test_data_sets_below_a_folder_are_named(tmp_path: Path) -> None:
+    raw = {"MNIST/raw/train-images-idx3-ubyte": idx_bytes(random_images(1, 1, 2, 2)[:, 0]), "readme.txt": b""}
+    message = refusal(write_folder(tmp_path / "root", raw))
+    assert str(tmp_path / "root" / "MNIST" / "raw") in message
+    assert load(tmp_path / "root" / "MNIST" / "raw").num_stored == 1
+    assert "LMDB" in refusal(write_folder(tmp_path / "lsun", {"data.mdb": b"", "lock.mdb": b""}))
+    assert "shard.tar; give the path" in refusal(write_folder(tmp_path / "web", {"shard.tar": b""}))
+
+
+@pytest.mark.parametrize(
+    ("start", "words"),
+    [
+        (b"\x89HDF\r\n\x1a\n", "an HDF5 file; save the array"),
+        (b"PAR1", "a Parquet file"),
+        (b"version https://git-lfs", "a pointer of Git LFS"),
+        (b"\x80\x02}q\x00.", "a pickle; load it yourself and pass the array"),
+        (b"<!DOCTYPE html>", "a web page, not the file; its download has failed"),
+        (b"7z\xbc\xaf\x27\x1c", "a 7z archive; unpack it"),
+        (b"\xff\xd8\xff\xe0", "an image; give its folder"),
+        (b"", "starts with nothing"),
+    ],
+)
+def test_files_of_other_kinds_are_named(tmp_path: Path, start: bytes, words: str) -> None:
+    (tmp_path / "file").write_bytes(start + bytes(20) if start else b"")
+    assert words in refusal(tmp_path / "file")
+
+
+def test_tensors_of_torch_are_to_be_loaded_first(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    for new in (True, False):
+        torch.save(torch.zeros(2, 1, 8, 8), tmp_path / "a.pt", _use_new_zipfile_serialization=new)
+        assert "pass the" in refusal(tmp_path / "a.pt")
+        assert "torch.save" in refusal(tmp_path / "a.pt")
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="the system has no named pipes")
+def test_pipes_are_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match="neither a file nor a folder"):
+        load(tmp_path / "pipe.png")
+    with pytest.raises(DataError, match=r"pipe\.png.*no file"):
+        load(tmp_path)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the system has no such file names")
+def test_messages_about_odd_file_names_can_be_printed(tmp_path: Path) -> None:
+    name = b"caf\xe9.png"
+    (tmp_path / os.fsdecode(name)).write_bytes(b"junk")
+    with pytest.raises(DataError) as caught:
+        load(tmp_path)
+    message = str(caught.value).encode("utf-8").decode()
+    assert "caf\\udce9.png" in message
+    assert "0x" not in message
 
 
 def test_a_single_image_is_told_to_give_its_folder(tmp_path: Path) -> None:

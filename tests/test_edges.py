@@ -2,8 +2,8 @@
 
 The oracle is that of the other tests with one difference: energies are taken relative to the best image, in extended
 precision, so that it keeps its digits where z is far from all images. The engine computes in float64 there, so a logit
-may be off by a few 2^-53 of the terms of its sum; `Case.tolerance` states it per window, beside 1e-5 of the reach of the
-data.
+may be off by a few 2^-53 of the terms of its sum; `Case.tolerance` states it per window, beside 1e-5 of the reach of
+the data.
 """
 
 from dataclasses import dataclass
@@ -64,7 +64,7 @@ class Case:
 
     def tolerance(self, a: Any, z: Any) -> float:
         terms = float(np.square(np.abs(a).max(0) + np.abs(z)).sum())
-        error = 4 * 2.0**-53 * len(z) ** 0.5 * terms / (2 * self.sigma**2)
+        error = float(4 * 2.0**-53 * len(z) ** 0.5 * terms / (2 * self.sigma**2))
         grain = float(np.spacing(np.float32(np.abs(a).max())))
         return 1e-5 * self.reach + grain + min(1.0, error) * float((a.max(0) - a.min(0)).max())
 
@@ -86,7 +86,7 @@ noise_levels = st.floats(-6, 9).map(lambda power: float(10.0**power))
 
 @st.composite
 def cases(draw: st.DrawFn) -> tuple[Case, int | None]:
-    """z up to the bound, every sigma, one image or many, duplicates, an outlier, squares and masks, near and far data."""
+    """z up to the bound, every sigma, one image or many, duplicates, an outlier, squares, masks, near and far data."""
     channels, height, width = draw(st.integers(1, 4)), draw(st.integers(1, 8)), draw(st.integers(1, 8))
     n = draw(st.sampled_from([1, 2, 3, 17, 40]))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
@@ -172,7 +172,7 @@ def test_one_outlier_spoils_no_other_window(side: int, sigma: float) -> None:
 @pytest.mark.parametrize("channels, side", [(4096, 1), (350, 3), (1, 90), (3, 128)])
 @pytest.mark.parametrize("kind", ["square", "full", "masks"])
 def test_long_sums_miss_no_image(channels: int, side: int, kind: str) -> None:
-    """Two images at nearly the same distance, whose energies round in opposite directions: the nearer one wins clearly."""
+    """Two images at nearly the same distance whose energies round in opposite directions: the nearer one wins."""
     values, unit = channels * side * side, 2.0**-12
     near, far = (1 + 0.51 * unit) ** 0.5, (1 + 0.49 * unit) ** 0.5
     images = np.full((2, channels, side, side + (kind != "full")), near, np.float32)

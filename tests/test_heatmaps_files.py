@@ -69,13 +69,13 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
         save_heatmaps(D, NOISY, SIGMAS, output, batch=4, progress=stop)
     assert not output.exists()
     with pytest.raises(errors.OutputError, match="raw was false, is true"):
-        save_heatmaps(D, NOISY, SIGMAS, output, batch=4, raw=True, resume=True)
-    save_heatmaps(D, NOISY, SIGMAS, output, batch=4, resume=True, progress=lambda done, total: seen.append(done))
+        save_heatmaps(D, NOISY, SIGMAS, output, batch=4, raw=True)
+    save_heatmaps(D, NOISY, SIGMAS, output, batch=4, progress=lambda done, total: seen.append(done))
     assert seen == [0, 1, 2, 3, 3, 4, 5, 6, 7, 8]
     for name in ("maps.npy", "maps_error.npy"):
         assert (output.parent / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
     stamp = output.stat().st_mtime_ns
-    save_heatmaps(D, NOISY, SIGMAS, output, batch=4, resume=True)
+    save_heatmaps(D, NOISY, SIGMAS, output, batch=4)
     assert output.stat().st_mtime_ns == stamp
 
 

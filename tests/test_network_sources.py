@@ -90,6 +90,16 @@ def test_torchscript_and_its_description(scripted: Path) -> None:
             D(z, 80.0)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_descriptions_may_start_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    save_network(build_network(TINY).eval(), tmp_path / "net.safetensors")
+    (tmp_path / "net.json").write_bytes(json.dumps({"source": "net.safetensors"}).encode(encoding))
+    z = images()
+    np.testing.assert_array_equal(
+        open_network(tmp_path / "net.json")(z, 0.5), open_network(tmp_path / "net.safetensors")(z, 0.5)
+    )
+
+
 def test_commands_take_descriptions(scripted: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PSPC_CACHE_DIR", str(tmp_path / "cache"))
     np.savez(tmp_path / "data.npz", images=np.zeros((4, 8, 8), np.uint8))

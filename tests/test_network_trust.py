@@ -87,7 +87,7 @@ def test_commands_warn_of_programs(sources: dict[str, Path], tmp_path: Path) -> 
     assert told.exit_code == 0
     assert "names the import path own_nets:half" in told.stderr and "give --trust if you trust it" in told.stderr
     for trusted in (("imported.json", "--trust"), ("own_nets:half",)):
-        told = invoke("denoise", *options, "--network", *trusted)
+        told = invoke("denoise", *options, "--overwrite", "--network", *trusted)
         assert told.exit_code == 0 and "--trust" not in told.stderr
 
 
@@ -135,11 +135,11 @@ MADE: dict[str, Any] = {
         ("arrays.npz", r"ZIP archive of 1 files \(a\.npy\), which hold no network"),
         ("array.npy", "is a numpy array"),
         ("net.py", "give module:callable, such as net:net"),
-        ("page.pkl", "is a web page, not a network: the download has failed"),
+        ("page.pkl", "is a web page, not the file; its download has failed"),
         ("pointer.pt", "is a pointer of Git LFS"),
-        ("net.h5", "is an HDF5 file"),
+        ("net.h5", "is an HDF5 file; it holds no network that can be run"),
         ("net.onnx", "is an ONNX file"),
-        ("net.tar.gz", "is a gzip file; unpack it"),
+        ("net.tar.gz", "is packed with gzip; unpack it"),
         ("empty", "is empty and holds no network"),
     ],
 )

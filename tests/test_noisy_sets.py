@@ -106,14 +106,27 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path, data: pspc.Imag
     with pytest.raises(StoppedError):
         write(tmp_path / "z.npy", progress=stop)
     assert not (tmp_path / "z.npy").exists()
-    assert write(tmp_path / "z.npy", resume=True, progress=lambda *told: ticks.append(told))
+    assert write(tmp_path / "z.npy", progress=lambda *told: ticks.append(told))
     total = ticks[0][1]
     assert ticks == [(done, total) for done in range(1, total + 1)]
     write(tmp_path / "undisturbed.npy")
     assert (tmp_path / "z.npy").read_bytes() == (tmp_path / "undisturbed.npy").read_bytes()
-    assert not write(tmp_path / "z.npy", resume=True)
+    assert not write(tmp_path / "z.npy")
     with pytest.raises(errors.OutputError, match="seed was 0, is 1"):
-        write(tmp_path / "z.npy", resume=True, seed=1)
+        write(tmp_path / "z.npy", seed=1)
+
+
+@pytest.mark.parametrize("resume", [True, False])
+def test_resume_is_deprecated_and_false_still_replaces(tmp_path: Path, data: pspc.ImageSet, resume: bool) -> None:
+    save_forward(tmp_path / "z.npy", data, SIGMAS, 2)
+    with pytest.warns(DeprecationWarning, match="write overwrite=True") as caught:
+        assert not save_forward(tmp_path / "z.npy", data, SIGMAS, 2, resume=resume)
+    assert caught[0].filename == __file__
+    with pytest.warns(DeprecationWarning), pytest.raises(errors.OutputError, match="n was 2, is 3"):
+        save_forward(tmp_path / "z.npy", data, SIGMAS, 3, resume=True)
+    with pytest.warns(DeprecationWarning):
+        assert save_forward(tmp_path / "z.npy", data, SIGMAS, 3, resume=False)
+    assert len(np.load(tmp_path / "z.npy")[0]) == 3
 
 
 def test_bad_arguments_are_refused_before_anything_is_written(tmp_path: Path, data: pspc.ImageSet) -> None:
@@ -151,16 +164,16 @@ def test_the_commands_write_sets_that_denoise_reads(tmp_path: Path, network: str
     assert printed.strip() == str(tmp_path / "out" / "forward_z.npy")
     succeed("noise", "reverse", *options, "--network", network, "--batch", 2, "--sampler", "euler")
     assert names(tmp_path / "out") == ["forward_z.json", "forward_z.npy", "reverse_z.json", "reverse_z.npy"]
-    assert "complete already" in succeed("noise", "forward", *options, "--resume")
+    assert "complete already" in succeed("noise", "forward", *options)
     z = np.load(tmp_path / "out" / "reverse_z.npy")
     start = pspc.samplers.initial_noise(5, (1, 4, 4), 80.0, seed=2)
     assert np.array_equal(z, reverse_noisy(shrink, start, pspc.edm_sigmas(4), "euler"))
-    succeed("noise", "reverse", *options, "--network", network, "--start", "data")
+    succeed("noise", "reverse", *options, "--network", network, "--start", "data", "--overwrite")
     z = np.load(tmp_path / "out" / "reverse_z.npy")
     assert np.array_equal(z[0], np.load(tmp_path / "out" / "forward_z.npy")[0])
     denoise = ["denoise", "--data", data, "--outdir", tmp_path, "--n-steps", 4, "--t-idx", 2, "--n-samples", 5]
     succeed(*denoise, "--seed", 2)
     drawn = (tmp_path / "empirical_outputs_t_02_of_04.npy").read_bytes()
-    succeed(*denoise, "--z", tmp_path / "out" / "forward_z.npy")
+    succeed(*denoise, "--z", tmp_path / "out" / "forward_z.npy", "--overwrite")
     assert (tmp_path / "empirical_outputs_t_02_of_04.npy").read_bytes() == drawn
     assert "needs --network" in fail(2, "noise", "reverse", *options)

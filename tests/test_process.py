@@ -6,12 +6,14 @@ import subprocess
 import sys
 import textwrap
 import time
+from typing import Any
 
 import numpy as np
 import pytest
 
 import pspc_rs as pspc
 from pspc_rs import _core
+from pspc_rs.threads import MAX_THREADS
 
 
 def run(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
@@ -182,8 +184,39 @@ def test_thread_numbers() -> None:
     pspc.set_num_threads(3)
     assert pspc.num_threads() == 3
     pspc.set_num_threads(before)
-    with pytest.raises(pspc.errors.InvalidValueError, match="0 threads"):
+    with pytest.raises(pspc.errors.InvalidValueError, match="threads is 0; allowed are integers from 1 to"):
         pspc.set_num_threads(0)
+
+
+@pytest.mark.parametrize(
+    "threads", [2**63, 2**64, 10**6, pytest.param(10**5000, id="huge"), MAX_THREADS + 1, -1, 2.5, True, "3", None]
+)
+def test_numbers_of_threads_that_would_take_the_machine_start_none(threads: Any) -> None:
+    before = pspc.num_threads()
+    with pytest.raises(pspc.PspcError, match="allowed are integers"):
+        pspc.set_num_threads(threads)
+    assert pspc.num_threads() == before
+
+
+def test_the_engine_has_the_same_limit() -> None:
+    with pytest.raises(pspc.errors.InvalidValueError, match=rf"allowed are 1 to {MAX_THREADS}$"):
+        _core.set_num_threads(MAX_THREADS + 1)
+
+
+def test_any_integer_type_is_a_number_of_threads() -> None:
+    before = pspc.num_threads()
+    pspc.set_num_threads(np.int64(2))  # type: ignore[arg-type]
+    assert pspc.num_threads() == 2
+    pspc.set_num_threads(before)
+
+
+@pytest.mark.parametrize("value", [str(2**63), pytest.param("9" * 5000, id="huge"), "100000", "+100000", "00100000"])
+@pytest.mark.parametrize(
+    "code", ["pspc.num_threads()", "z = np.zeros((1, 1, 2, 2)); pspc.Empirical(pspc.ImageSet(z))(z, 1.0)"]
+)
+def test_too_many_threads_in_the_environment_start_none(value: str, code: str) -> None:
+    done = run(f"import numpy as np, pspc_rs as pspc; {code}", PSPC_NUM_THREADS=value)
+    assert f"allowed are integers from 1 to {MAX_THREADS}" in done.stderr.splitlines()[-1]
 
 
 def test_a_bad_number_of_threads_in_the_environment_is_named() -> None:

@@ -278,6 +278,14 @@ def test_provenance_must_be_json(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_files_with_a_byte_order_mark_are_read(tmp_path: Path, encoding: str) -> None:
+    path = tmp_path / "a.json"
+    patch_schedule("cifar10").save(path)
+    path.write_bytes(path.read_text(encoding="utf-8").encode(encoding))
+    assert PatchSchedule.load(path) == patch_schedule("cifar10")
+
+
 def test_a_folder_is_no_schedule(tmp_path: Path) -> None:
     with pytest.raises(ScheduleError, match="no JSON file"):
         PatchSchedule.load(tmp_path)

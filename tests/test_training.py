@@ -88,9 +88,9 @@ def test_a_resumed_run_has_the_same_bits(tmp_path: Path) -> None:
     train(data, tmp_path / "whole", run, QUICK)
     for moment in (8, 40):
         with pytest.raises(KeyboardInterrupt):
-            train(data, tmp_path / "parts", run, QUICK, resume=True, progress=stop_at(moment))
+            train(data, tmp_path / "parts", run, QUICK, progress=stop_at(moment))
         assert [path.name for path in checkpoints(tmp_path / "parts" / "checkpoints")][-1] == f"{moment:012d}"
-    train(data, tmp_path / "parts", run, QUICK, resume=True)
+    train(data, tmp_path / "parts", run, QUICK)
     assert log(tmp_path / "parts") == log(tmp_path / "whole")
     assert len(log(tmp_path / "whole")) == 12
     same_tensors(tmp_path / "whole", tmp_path / "parts")
@@ -144,7 +144,7 @@ def test_a_log_between_checkpoints_goes_on_where_it_was(tmp_path: Path) -> None:
     shutil.rmtree(kept[1])
     with (tmp_path / "parts" / "log.jsonl").open("a") as lines:
         lines.write('{"images": 64, "loss": 9}\n{"images": 9')
-    train(data, tmp_path / "parts", run, options, resume=True)
+    train(data, tmp_path / "parts", run, options)
     assert log(tmp_path / "parts") == log(tmp_path / "whole")
     assert [line["images"] for line in log(tmp_path / "parts")] == [32, 64, 96]
     same_tensors(tmp_path / "whole", tmp_path / "parts")
@@ -179,7 +179,7 @@ def test_two_processes_are_as_one(tmp_path: Path) -> None:
         learning_rate=0.002,
         learning_rate_ramp=16,
     )
-    train(pspc.load(tmp_path / "data.npy"), tmp_path / "one", run, QUICK)
+    train(pspc.load(tmp_path / "data.npy", xflip=True), tmp_path / "one", run, QUICK)
     np.testing.assert_allclose(losses(tmp_path / "two"), losses(tmp_path / "one"), rtol=1e-4)
     counts = [sum(row["images"] for row in line["per_sigma"]) for line in log(tmp_path / "two")]
     assert counts == [10] * 8
@@ -225,7 +225,7 @@ def test_images_that_are_not_square(tmp_path: Path) -> None:
 
 def test_a_longer_run_goes_on_from_a_shorter_one(tmp_path: Path) -> None:
     train(stripes(), tmp_path, settings(images=16), QUICK)
-    train(stripes(), tmp_path, settings(images=32), QUICK, resume=True)
+    train(stripes(), tmp_path, settings(images=32), QUICK)
     assert [line["images"] for line in log(tmp_path)] == [8, 16, 24, 32]
 
 
@@ -233,7 +233,7 @@ def test_a_finished_run_is_left_as_it_is_and_rubbish_of_a_killed_one_removed(tmp
     path = train(stripes(), tmp_path, settings(images=16), QUICK)
     before, rubbish = path.read_bytes(), tmp_path / "checkpoints" / ".000000000024.1.tmp"
     rubbish.mkdir()
-    assert train(stripes(), tmp_path, settings(images=16), QUICK, resume=True) == path
+    assert train(stripes(), tmp_path, settings(images=16), QUICK) == path
     assert path.read_bytes() == before
     assert not rubbish.exists()
 
@@ -241,12 +241,15 @@ def test_a_finished_run_is_left_as_it_is_and_rubbish_of_a_killed_one_removed(tmp
 def test_a_run_is_neither_overwritten_nor_resumed_with_other_settings(tmp_path: Path) -> None:
     train(stripes(), tmp_path, settings(images=16), QUICK)
     before = (tmp_path / "network.safetensors").read_bytes()
-    with pytest.raises(OutputError, match="holds a run already"):
-        train(stripes(), tmp_path, settings(images=16), QUICK)
+    with (
+        pytest.warns(DeprecationWarning, match="a run in the folder is always continued"),
+        pytest.raises(OutputError, match="holds a run already"),
+    ):
+        train(stripes(), tmp_path, settings(images=16), QUICK, resume=False)
     with pytest.raises(OutputError, match=r"learning_rate was 0.002, is 0.1$"):
-        train(stripes(), tmp_path, settings(images=16, learning_rate=0.1), QUICK, resume=True)
-    with pytest.raises(OutputError, match="data was"):
-        train(stripes(200), tmp_path, settings(images=16), QUICK, resume=True)
+        train(stripes(), tmp_path, settings(images=16, learning_rate=0.1), QUICK)
+    with pytest.raises(OutputError, match=r"data\.num_stored was 256, is 200"):
+        train(stripes(200), tmp_path, settings(images=16), QUICK)
     assert (tmp_path / "network.safetensors").read_bytes() == before
 
 
@@ -256,10 +259,10 @@ def test_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     file = latest / "tensors.safetensors"
     file.write_bytes(file.read_bytes()[:-8])
     with pytest.raises(DataError, match="cannot be read"):
-        train(stripes(), tmp_path, settings(images=32), QUICK, resume=True)
+        train(stripes(), tmp_path, settings(images=32), QUICK)
     (latest / "state.json").write_text('{"format": 99}')
     with pytest.raises(DataError, match="no checkpoint of format 1"):
-        train(stripes(), tmp_path, settings(images=32), QUICK, resume=True)
+        train(stripes(), tmp_path, settings(images=32), QUICK)
 
 
 def test_divergence_is_an_error_and_leaves_no_network(tmp_path: Path) -> None:

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any
 
 from pspc_rs import data, denoisers, errors, heatmaps, samplers, schedules, sigmas
 from pspc_rs._core import build_info as _build_info
-from pspc_rs._core import num_threads, set_num_threads
 from pspc_rs.data import ImageSet, load, save_edm_zip
 from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
 from pspc_rs.errors import PspcError
@@ -21,6 +20,7 @@ from pspc_rs.heatmaps import gaussian_heatmaps
 from pspc_rs.samplers import sample
 from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, patch_schedule, threshold_schedule
 from pspc_rs.sigmas import edm_sigmas
+from pspc_rs.threads import num_threads, set_num_threads
 
 if TYPE_CHECKING:
     from pspc_rs import experiments, images, networks, training

@@ -41,6 +41,17 @@ def is_torch(x: object) -> "TypeGuard[torch.Tensor]":
     return torch_module is not None and isinstance(x, torch_module.Tensor)
 
 
+def is_module(net: object) -> bool:
+    """Whether net is a torch module; torch is not imported to find out.
+
+    Example:
+        >>> is_module(print)
+        False
+    """
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(net, torch.nn.Module)
+
+
 def import_torch(purpose: str) -> ModuleType:
     """The torch module.
 
@@ -183,7 +194,7 @@ def like(array: NDArray[Any], template: Array) -> Array:
         template: numpy array or torch tensor; its shape plays no part.
 
     Raises:
-        InvalidValueError: a number is too large for the template's dtype.
+        InvalidValueError: a finite number does not fit the template's dtype.
 
     Example:
         >>> like(np.ones(2), np.zeros((5, 5), np.float32))
@@ -191,14 +202,11 @@ def like(array: NDArray[Any], template: Array) -> Array:
         >>> like(np.array([1e5]), np.zeros(1, np.float16))
         Traceback (most recent call last):
         ...
-        pspc_rs.errors.InvalidValueError: 100000 is too large for float16; use float32
+        pspc_rs.errors.InvalidValueError: the result reaches 100000, which does not fit into float16; use float32
     """
     if is_torch(template):
         return cast(Array, convert(as_tensor(array), template))
-    with np.errstate(over="ignore"):
-        converted = array.astype(cast(Any, template).dtype, copy=False)
-    _check_overflow(array, converted)
-    return cast(Array, converted)
+    return cast(Array, converted(array, cast(Any, template).dtype))
 
 
 def as_tensor(array: NDArray[Any]) -> "torch.Tensor":
@@ -218,21 +226,49 @@ def convert(tensor: "torch.Tensor", template: "torch.Tensor") -> "torch.Tensor":
     """The tensor in the dtype and on the device of another one, with its graph.
 
     Raises:
-        InvalidValueError: a number is too large for that dtype.
+        InvalidValueError: a finite number does not fit that dtype.
     """
-    converted = tensor.to(template.dtype)
-    _check_overflow(tensor, converted)
-    return converted.to(template.device)
+    narrow: torch.Tensor = converted(tensor, template.dtype)
+    return narrow.to(template.device)
 
 
-def _check_overflow(given: Any, converted: Any) -> None:
-    """Refuses finite numbers that have become infinite in a narrower type."""
-    if converted.dtype.itemsize >= given.dtype.itemsize:
-        return
-    lost = (abs(converted) == math.inf) & (abs(given) < math.inf)
+def converted(x: Any, dtype: Any, name: str = "the result") -> Any:
+    """An array or tensor in another type of floats; a tensor keeps its graph.
+
+    Args:
+        x: array or tensor of floats.
+        dtype: of the same library.
+        name: what messages call x.
+
+    Raises:
+        InvalidValueError: a finite number does not fit, float16 ends at 65504.
+
+    Example:
+        >>> converted(np.array([1.0, 7e4]), np.float16)
+        Traceback (most recent call last):
+        ...
+        pspc_rs.errors.InvalidValueError: the result reaches 70000, which does not fit into float16; use float32
+    """
+    if is_torch(x):
+        result = x.to(dtype)
+    else:
+        with np.errstate(over="ignore"):
+            result = x.astype(dtype, copy=False)
+    if _largest(result) >= _largest(x):
+        return result
+    lost = (abs(result) == math.inf) & (abs(x) < math.inf)
     if bool(lost.any()):
-        largest = float(given[lost].reshape(-1)[0])
-        raise InvalidValueError(f"{largest:.6g} is too large for {_dtype_name(converted)}; use float32")
+        largest = float(abs(x[lost]).max())
+        wider = "float64" if result.dtype.itemsize == 4 else "float32"
+        raise InvalidValueError(
+            f"{name} reaches {largest:g}, which does not fit into {_dtype_name(result)}; use {wider}"
+        )
+    return result
+
+
+def _largest(x: Any) -> float:
+    """The largest number of the dtype of an array or tensor."""
+    return float((sys.modules["torch"] if is_torch(x) else np).finfo(x.dtype).max)
 
 
 def check_finite(name: str, array: object) -> None:

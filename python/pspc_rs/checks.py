@@ -110,8 +110,18 @@ def integer(name: str, value: object, least: int | None = 1, most: int | None = 
     except TypeError as error:
         raise DTypeError(f"{name} is {value!r:.80}; allowed are {allowed}") from error
     if (least is not None and number < least) or (most is not None and number > most):
-        raise InvalidValueError(f"{name} is {number}; allowed are {allowed}")
+        raise InvalidValueError(f"{name} is {shown(number)}; allowed are {allowed}")
     return number
+
+
+def shown(number: int) -> str:
+    """An integer as messages show it: Python refuses to write out thousands of digits.
+
+    Example:
+        >>> shown(-5), shown(10**5000)
+        ('-5', 'an integer of 16610 bits')
+    """
+    return str(number) if number.bit_length() <= 256 else f"an integer of {number.bit_length()} bits"
 
 
 def one_of(name: str, value: object, allowed: Collection[str]) -> str:

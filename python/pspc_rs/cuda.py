@@ -9,7 +9,7 @@ from typing import Any
 
 from pspc_rs import _core
 from pspc_rs.arrays import is_torch
-from pspc_rs.errors import CudaError, InvalidValueError, PspcError
+from pspc_rs.errors import CudaError, DTypeError, InvalidValueError, PspcError
 from pspc_rs.files import cache_dir
 
 _NEWEST_NVRTC, _OLDEST_NVRTC = 13, 12
@@ -49,6 +49,7 @@ def resolve(device: str) -> int | None:
             else the CPU.
 
     Raises:
+        DTypeError: device is not a string.
         InvalidValueError: another name.
         CudaError: a GPU is asked for and cannot be used; the message says why.
         MissingDependencyError: NVRTC is not installed.
@@ -57,6 +58,8 @@ def resolve(device: str) -> int | None:
         >>> resolve("cpu") is None
         True
     """
+    if not isinstance(device, str):
+        raise DTypeError(f"device is {device!r:.80}; allowed are 'cpu', 'cuda', 'cuda:N' and 'auto'")
     if device == "cpu":
         return None
     if device == "auto":
@@ -86,7 +89,7 @@ def engine(bank: _core.Bank, ordinal: int | None) -> _core.Engine:
     _load_nvrtc()
     try:
         folder = str(cache_dir() / "kernels")
-    except ImportError:
+    except (ImportError, PspcError):
         folder = None
     return _core.Engine(bank, ordinal, folder)
 

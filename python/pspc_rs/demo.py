@@ -1,6 +1,5 @@
 """The demonstration: every denoiser on the embedded data sets, as labelled pictures with timings."""
 
-import importlib.util
 import math
 import time
 from collections.abc import Mapping
@@ -13,7 +12,7 @@ from numpy.typing import NDArray
 
 from pspc_rs.data import ImageSet, load
 from pspc_rs.denoisers import Denoiser, Empirical, Gaussian, PSPCFlex, PSPCSquare
-from pspc_rs.errors import MissingDependencyError
+from pspc_rs.extras import import_extra
 from pspc_rs.files import replacing
 from pspc_rs.heatmaps import gaussian_heatmaps
 from pspc_rs.images import image_grid
@@ -78,10 +77,10 @@ def make_demo(outdir: Path, *, quick: bool = False) -> list[Path]:
         quick: only the digits.
 
     Raises:
-        MissingDependencyError: matplotlib or scikit-learn is not installed.
+        MissingDependencyError: matplotlib or scikit-learn is not installed, or cannot be imported.
         OutputError: a file cannot be written.
     """
-    _need_matplotlib()
+    import_extra("matplotlib", "the demo", "demo,plot")
     clock, written, results = Clock(), [], {}
     subjects = [_DIGITS] if quick else [_PHOTOS, _DIGITS]
     with ProgressBar("step", "demo", total=len(subjects) * _PIECES_OF_WORK) as bar:
@@ -231,8 +230,3 @@ class _Sheet:
         weight = "bold" if bold else "normal"
         style: dict[str, Any] = {"ha": align, "va": "center", "fontsize": size, "weight": weight, "color": _INK}
         self.figure.text(x / self._width, 1 - y / self._height, text, **style)
-
-
-def _need_matplotlib() -> None:
-    if importlib.util.find_spec("matplotlib") is None:
-        raise MissingDependencyError('the pictures of the demo need matplotlib: pip install "pspc-rs[demo,plot]"')

@@ -1,4 +1,4 @@
-"""Names of earlier versions: they work on, and a DeprecationWarning says what to write."""
+"""Names and arguments of earlier versions: they work on, and a DeprecationWarning says what to write."""
 
 import importlib
 import warnings
@@ -31,3 +31,25 @@ def moved_names(module: str, places: Mapping[str, str]) -> Callable[[str], Any]:
         return getattr(importlib.import_module(home), new)
 
     return get
+
+
+def overwriting(resume: bool | None, overwrite: bool) -> bool:
+    """The ``overwrite=`` of a call that had ``resume=`` in earlier versions.
+
+    Args:
+        resume: what the caller gave as ``resume``, None for nothing. False meant to begin anew.
+        overwrite: what the caller gave as ``overwrite``.
+
+    Example:
+        >>> overwriting(None, True)
+        True
+    """
+    if resume is None:
+        return overwrite
+    warnings.warn(
+        "resume= is deprecated: a run with the same settings is always continued; write overwrite=True to replace one "
+        "with others",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return overwrite or not resume

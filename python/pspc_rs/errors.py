@@ -2,8 +2,12 @@
 
 Each one is a `PspcError` and also the built-in exception a caller would expect, so both
 ``except PspcError`` and ``except ValueError`` work. A message says what was wrong, the value that was
-given, and what is allowed.
+given, and what is allowed. Where the package goes on after it has decided or left out something, it says so by a
+`PspcWarning`.
 """
+
+import sys
+import warnings
 
 __all__ = [
     "CoverageError",
@@ -12,6 +16,7 @@ __all__ = [
     "DataError",
     "DownloadError",
     "GradientError",
+    "ImageIndexError",
     "InvalidValueError",
     "MissingDependencyError",
     "MissingFileError",
@@ -19,6 +24,7 @@ __all__ = [
     "OutOfMemoryError",
     "OutputError",
     "PspcError",
+    "PspcWarning",
     "ScheduleError",
     "ShapeError",
 ]
@@ -26,6 +32,10 @@ __all__ = [
 
 class PspcError(Exception):
     """Base class of every exception raised on purpose by pspc_rs."""
+
+    def __str__(self) -> str:
+        # A file name that is no UTF-8 has letters that cannot be printed.
+        return super().__str__().encode("utf-8", "backslashreplace").decode("utf-8")
 
 
 class ShapeError(PspcError, ValueError):
@@ -46,6 +56,10 @@ class CoverageError(PspcError, ValueError):
 
 class ScheduleError(PspcError, ValueError):
     """A schedule does not fit the image size or the noise grid."""
+
+
+class ImageIndexError(PspcError, IndexError):
+    """An index is outside a data set."""
 
 
 class DataError(PspcError, ValueError):
@@ -82,3 +96,23 @@ class NetworkError(PspcError, RuntimeError):
 
 class MissingDependencyError(PspcError, ImportError):
     """An optional dependency is not installed, or cannot be imported; the message says which and why."""
+
+
+class PspcWarning(UserWarning):
+    """What pspc_rs decided or left out, and how to have it otherwise."""
+
+
+def warn(message: str) -> None:
+    """Gives a `PspcWarning` at the line of the user's code that called the package.
+
+    Example:
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always")
+        ...     warn("the labels are left out")
+        >>> caught[0].category.__name__, str(caught[0].message)
+        ('PspcWarning', 'the labels are left out')
+    """
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] == "pspc_rs":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, PspcWarning, stacklevel=level)

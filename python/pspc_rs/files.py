@@ -1,6 +1,5 @@
-"""Files: opened with errors of ours, read within limits, written so that nobody sees half of one."""
+"""Files: opened with errors of ours, read within limits; written by `pspc_rs.writing`."""
 
-import contextlib
 import gzip
 import lzma
 import math
@@ -19,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.errors import DataError, DTypeError, MissingFileError, OutputError, PspcError
+from pspc_rs.writing import replacing as replacing  # noqa: PLC0414
 
 MAX_SIDE = 4096
 """Largest height or width of an image in a file."""
@@ -57,6 +57,9 @@ def cache_dir() -> Path:
 
     The folder need not exist yet.
 
+    Raises:
+        OutputError: the home folder is unknown.
+
     Example:
         >>> import os
         >>> os.environ["PSPC_CACHE_DIR"] = "somewhere"
@@ -66,10 +69,16 @@ def cache_dir() -> Path:
     """
     chosen = os.environ.get("PSPC_CACHE_DIR")
     if chosen:
-        return Path(chosen).expanduser()
+        try:
+            return Path(chosen).expanduser()
+        except RuntimeError as error:
+            raise OutputError(f"PSPC_CACHE_DIR is {chosen!r}, but there is no such home folder") from error
     from platformdirs import user_cache_dir
 
-    return Path(user_cache_dir("pspc-rs"))
+    folder = Path(user_cache_dir("pspc-rs"))
+    if not folder.is_absolute():
+        raise OutputError("there is no home folder to keep a cache in; the variable PSPC_CACHE_DIR names another place")
+    return folder
 
 
 def as_path(path: str | os.PathLike[str]) -> Path:
@@ -77,10 +86,14 @@ def as_path(path: str | os.PathLike[str]) -> Path:
 
     Raises:
         DTypeError: path is neither a string nor a path.
+        MissingFileError: path is empty, which Path would take for the current folder.
     """
     if not isinstance(path, str | os.PathLike):
         raise DTypeError(f"path is a {type(path).__name__}; allowed are strings and paths")
-    return Path(path)
+    text = os.fsdecode(path)
+    if text == "":
+        raise MissingFileError("the path is empty (a variable that is not set?); the current folder is '.'")
+    return Path(text)
 
 
 def require_path(path: str | os.PathLike[str]) -> Path:
@@ -133,6 +146,9 @@ def read_limited(path: Path) -> bytes:
     Raises:
         DataError: the file is larger, or cannot be read.
     """
+    if not path.is_file():
+        # Opening a named pipe would wait for its other end.
+        raise DataError(f"{path} is no file, or a link to none")
     with decode_errors(path), path.open("rb") as file:
         data = file.read(MAX_FILE_BYTES + 1)
     if len(data) > MAX_FILE_BYTES:
@@ -221,34 +237,3 @@ def check_member(member: zipfile.ZipInfo, what: str) -> None:
     if member.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
         raise DataError(f"{what} has compression method {member.compress_type}; allowed are stored and deflated")
     check_announced(member.file_size, member.compress_size, what)
-
-
-@contextmanager
-def replacing(target: Path) -> Iterator[Path]:
-    """A temporary path beside ``target`` to write to; renamed to it at the end, removed if anything goes wrong.
-
-    Missing parent folders are made.
-
-    Raises:
-        OutputError: the file cannot be written.
-
-    Example:
-        >>> import pathlib, tempfile
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     path = pathlib.Path(folder, "deep", "a.txt")
-        ...     with replacing(path) as temporary:
-        ...         _ = temporary.write_text("done")
-        ...     path.read_text()
-        'done'
-    """
-    temporary = target.with_name(f".{target.name}.{os.getpid()}.tmp")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        temporary.replace(target)
-    except OSError as error:
-        raise OutputError(f"{target} cannot be written: {error}") from error
-    finally:
-        # After the rename it is gone; where it could not be made, it cannot be removed either.
-        with contextlib.suppress(OSError):
-            temporary.unlink()

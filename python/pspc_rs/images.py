@@ -7,12 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.arrays import check_finite, to_numpy
-from pspc_rs.checks import integer
-from pspc_rs.errors import DTypeError, ShapeError
+from pspc_rs.checks import integer, shown
+from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.extras import import_pillow
 from pspc_rs.files import replacing
 
 _BACKGROUND = 255
+_MAX_PIXELS = 1 << 28
 
 
 def to_uint8(x: object) -> NDArray[np.uint8]:
@@ -50,7 +51,8 @@ def image_grid(x: object, columns: int | None = None, padding: int = 2) -> NDArr
     Raises:
         ShapeError: not four axes, an empty batch, or another number of channels.
         DTypeError: x is not an array of floats.
-        InvalidValueError: a pixel is NaN or infinite, columns below 1 or padding below 0.
+        InvalidValueError: a pixel is NaN or infinite, columns below 1 or padding below 0, or the picture has more than
+            2^28 pixels.
 
     Example:
         >>> image_grid(np.full((3, 3, 8, 6), -1.0), columns=2, padding=1).shape
@@ -68,9 +70,12 @@ def image_grid(x: object, columns: int | None = None, padding: int = 2) -> NDArr
         pixels = _on_white(pixels)
     rows = math.ceil(batch / columns)
     cell_height, cell_width = height + padding, width + padding
-    grid = np.full(
-        (rows * cell_height + padding, columns * cell_width + padding, min(channels, 3)), _BACKGROUND, np.uint8
-    )
+    full_height, full_width = rows * cell_height + padding, columns * cell_width + padding
+    if full_height * full_width > _MAX_PIXELS:
+        raise InvalidValueError(
+            f"{shown(columns)} columns with a padding of {shown(padding)} give more than {_MAX_PIXELS} pixels"
+        )
+    grid = np.full((full_height, full_width, min(channels, 3)), _BACKGROUND, np.uint8)
     for index, image in enumerate(pixels):
         top, left = (index // columns) * cell_height + padding, (index % columns) * cell_width + padding
         grid[top : top + height, left : left + width] = image.transpose(1, 2, 0)

@@ -3,23 +3,32 @@
 All are written whole, so that a reader never sees half of one.
 """
 
+import contextlib
 import csv
 import hashlib
 import json
 import math
-import shutil
-from collections.abc import Mapping, Sequence
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import fields, is_dataclass
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, OutputError
-from pspc_rs.files import replacing
+from pspc_rs.files import decode_errors, replacing
+from pspc_rs.locks import OutputLock
+from pspc_rs.progress import Progress, describe
 
-_SETTINGS_FILE = "settings.json"
+_KEY_DIGITS = 12
+_LOCK = "lock"
+_BATCH = "batch"
+_KEYED = re.compile(rf"(?:{_BATCH}_\d+|settings)\.([0-9a-f]{{{_KEY_DIGITS}}})\.(?:npy|json)")
+_WAYS_OUT = "replace it with --overwrite (in Python, overwrite=True), or choose another folder"
 
 
 def sha256(path: Path) -> str:
@@ -107,7 +116,15 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
         OutputError: it cannot be written.
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.save(file, array)
+        _write_header(file, array.dtype, array.shape)
+        # Not by np.save, which says nothing if the disk is full when its buffer is written.
+        file.write(np.ascontiguousarray(array).data)
+
+
+def _write_header(file: BinaryIO, dtype: np.dtype[Any], shape: Sequence[int]) -> None:
+    """Writes the header of a `.npy` file, of an array in C order."""
+    descr = np.lib.format.dtype_to_descr(dtype)
+    np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": tuple(shape)})
 
 
 def open_array(path: Path) -> NDArray[Any]:
@@ -117,19 +134,23 @@ def open_array(path: Path) -> NDArray[Any]:
         DataError: it is not a `.npy` file of numbers, or cannot be read.
     """
     try:
-        stored: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
-    except (OSError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a .npy file of numbers: {error}") from error
+        # Damaged headers raise errors of Python's parser besides, and numpy warns of those that Python 2 wrote.
+        with decode_errors(path), warnings.catch_warnings():
+            warnings.simplefilter("ignore", UserWarning)
+            stored: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
+    except DataError as error:
+        raise DataError(f"{path} cannot be read as a .npy file of numbers: {error.__cause__}") from error
     return stored
 
 
 class ResumableArray:
     """An output `.npy` file that is computed batch by batch along one of its axes, and may be stopped at any moment.
 
-    Every finished batch is kept in the hidden folder ``.{name}.parts`` beside the output, together with the settings.
-    A later run with the same settings and `resume` takes the kept batches as they are, so that its output has the same
+    Every finished batch is kept in the hidden folder ``.{name}.parts`` beside the output, under a name with a key of
+    the settings. A later run with the same settings takes the kept batches as they are, so that its output has the same
     bytes as that of a run that was never stopped. Beside the output lies a record, ``{name}.json``, with the settings
-    and the checksum; parts are removed once both are written.
+    and the checksum; parts are removed once both are written. From the beginning until `finish` or `close` no other run
+    can write the output.
 
     Attributes:
         complete: whether the output is there already, with these settings, and is to be kept.
@@ -138,40 +159,66 @@ class ResumableArray:
         output: the `.npy` file.
         settings: everything that decides the numbers in it, of types that JSON holds.
         axis: the axis along which batches are joined.
-        resume: continue with the batches that an earlier run kept; without it they are removed.
+        overwrite: replace an output that has other settings, and forget the batches of such a run.
+        wait: for another run that is writing the output; without it, such a run is an error.
+        progress: its `describe` is told of the waiting.
 
     Raises:
-        OutputError: `resume`, but the earlier run had other settings (the message names them), or the folder cannot be
-            written.
+        OutputError: an earlier run had other settings (the message names them), another run is writing the output, or
+            the folder cannot be written.
 
     Example:
         >>> import tempfile
         >>> with tempfile.TemporaryDirectory() as folder:
-        ...     squares = ResumableArray(Path(folder, "squares.npy"), {"power": 2})
-        ...     for index in squares.pending(2):
-        ...         squares.keep(index, np.full(3, index**2))
-        ...     squares.finish(2, {"command": "square"})
+        ...     with ResumableArray(Path(folder, "squares.npy"), {"power": 2}) as squares:
+        ...         for index in squares.pending(2):
+        ...             squares.keep(index, np.full(3, index**2))
+        ...         squares.finish(2, {"command": "square"})
         ...     np.load(squares.output)
         array([0, 0, 0, 1, 1, 1])
     """
 
-    def __init__(self, output: Path, settings: Mapping[str, object], *, axis: int = 0, resume: bool = False) -> None:
+    def __init__(
+        self,
+        output: Path,
+        settings: Mapping[str, object],
+        *,
+        axis: int = 0,
+        overwrite: bool = False,
+        wait: bool = False,
+        progress: Progress | None = None,
+    ) -> None:
         self.output = output
         self.axis = axis
         self.settings: dict[str, Any] = plain(settings)
-        self.parts = output.with_name(f".{output.name}.parts")
-        begun = _read_json(self.parts / _SETTINGS_FILE)
-        finished = self._settings_of_output()
-        self.complete = resume and finished == self.settings
-        if resume and not self.complete and (begun or finished):
-            self._check_settings(begun or finished, self.parts if begun else self.output)
-        if begun != self.settings or self.complete or not resume:
-            self._remove_parts()
-        if not self.complete:
-            save_record(self.parts / _SETTINGS_FILE, self.settings)
+        self.parts = _parts_of(output)
+        self.complete = False
+        self._key = settings_key(self.settings)
+        self._lock = output_lock(output)
+        self._lock.acquire(wait=wait, waiting=lambda: describe(progress, f"waiting for a run that writes {output}"))
+        try:
+            self._begin(overwrite)
+        except BaseException:
+            self.close()
+            raise
 
     def __repr__(self) -> str:
         return f"ResumableArray({str(self.output)!r}, {'complete' if self.complete else 'in parts'})"
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Lets other runs write the output; what is kept stays."""
+        if not self.complete and not any(self.parts.glob(f"{_BATCH}_*.{self._key}.npy")):
+            with contextlib.suppress(OSError):
+                self._settings_file(self._key).unlink()
+        self._lock.release()
 
     @property
     def record_path(self) -> Path:
@@ -203,47 +250,121 @@ class ResumableArray:
         Raises:
             OutputError: the output cannot be written.
         """
-        parts = [np.load(self._part(index), mmap_mode="r") for index in range(num)]
-        _save_joined(self.output, parts, self.axis, shape)
+        _save_joined(self.output, [self._part(index) for index in range(num)], self.axis, shape)
         checked = {"output": {"file": self.output.name, "sha256": sha256(self.output)}}
         save_record(self.record_path, {**record, **checked, "settings": self.settings})
-        self._remove_parts()
+        self._remove_parts(lambda key: True)
+        self.close()
+
+    def _begin(self, overwrite: bool) -> None:
+        """Finds out what is there, refuses what belongs to another run, and shows that the folder can be written."""
+        record = load_record(self.record_path)
+        intact = self._is_intact(record)
+        self.complete = intact and record.get("settings") == self.settings
+        begun = self._begun()
+        if self.complete:
+            self._remove_parts(lambda key: key not in begun or key == self._key)
+            return
+        if not overwrite:
+            self._check_output(record, intact, begun)
+            self._check_parts(begun)
+        self._remove_parts(lambda key: key not in begun)
+        save_record(self._settings_file(self._key), self.settings)
+
+    def _is_intact(self, record: Mapping[str, Any]) -> bool:
+        """Whether the output is the one of which the record has the checksum."""
+        output = record.get("output")
+        return isinstance(output, dict) and self.output.is_file() and output.get("sha256") == sha256(self.output)
+
+    def _begun(self) -> dict[str, dict[str, Any]]:
+        """The settings of all runs that kept a batch, by key."""
+        keys = {_key_of(path) for path in self.parts.glob(f"{_BATCH}_*.npy")}
+        settings = {key: load_record(self._settings_file(key)) for key in keys if key}
+        return {key: found for key, found in settings.items() if found and settings_key(found) == key}
+
+    def _check_output(self, record: Mapping[str, Any], intact: bool, begun: Mapping[str, object]) -> None:
+        if self.output.is_dir():
+            raise OutputError(f"{self.output} cannot be written: it is a folder")
+        # A run that was killed before it wrote the record left an output of unknown settings, and its batches.
+        if not self.output.exists() or (not intact and (self._key in begun or record.get("settings") == self.settings)):
+            return
+        earlier = record.get("settings") if intact else None
+        if isinstance(earlier, dict):
+            how = f"with other settings: {differences(earlier, self.settings)}"
+        else:
+            how = "and no record says with which settings"
+        raise OutputError(f"{self.output} is there already, {how}; {_WAYS_OUT}")
+
+    def _check_parts(self, begun: Mapping[str, Mapping[str, Any]]) -> None:
+        for key, settings in begun.items():
+            if key != self._key:
+                changes = differences(settings, self.settings)
+                raise OutputError(
+                    f"{self.output} was begun with other settings: {changes}; continue that run, or {_WAYS_OUT}"
+                )
 
     def _part(self, index: int) -> Path:
-        return self.parts / f"batch_{index:04d}.npy"
+        return self.parts / f"{_BATCH}_{index:04d}.{self._key}.npy"
 
-    def _settings_of_output(self) -> dict[str, Any]:
-        """The settings of a finished output, empty if there is none or its checksum differs from the record's."""
-        record = _read_json(self.record_path)
-        settings, output = record.get("settings"), record.get("output")
-        if not isinstance(settings, dict) or not isinstance(output, dict) or not self.output.is_file():
-            return {}
-        return settings if output.get("sha256") == sha256(self.output) else {}
+    def _settings_file(self, key: str) -> Path:
+        return self.parts / f"settings.{key}.json"
 
-    def _check_settings(self, earlier: Mapping[str, Any], where: Path) -> None:
-        changes = differences(earlier, self.settings)
-        if changes:
-            raise OutputError(
-                f"{where} cannot be resumed, it has other settings: {changes}. Without resuming, it is replaced"
-            )
-
-    def _remove_parts(self) -> None:
+    def _remove_parts(self, chosen: Callable[[str], bool]) -> None:
+        """Removes what runs with the chosen keys left, and what has no key; the lock stays."""
         try:
-            if self.parts.exists():
-                shutil.rmtree(self.parts)
+            for path in self.parts.iterdir() if self.parts.is_dir() else ():
+                if path.name != _LOCK and (not _key_of(path) or chosen(_key_of(path))):
+                    path.unlink()
         except OSError as error:
             raise OutputError(f"{self.parts} cannot be removed: {error}") from error
+
+
+def output_lock(output: Path) -> OutputLock:
+    """The right to write an output; `ResumableArray` takes it, too, for as long as it writes.
+
+    A command takes it first, so that it ends before long work if it could not write its result.
+    """
+    return OutputLock(_parts_of(output) / _LOCK, output, own_folder=True)
+
+
+def settings_key(settings: Mapping[str, object]) -> str:
+    """Twelve hex digits of the SHA-256 of the settings, independent of their order.
+
+    Example:
+        >>> settings_key({"a": 1, "b": 2.5}) == settings_key({"b": 2.5, "a": 1})
+        True
+    """
+    text = json.dumps(plain(settings), sort_keys=True, allow_nan=False)
+    return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]
+
+
+def _parts_of(output: Path) -> Path:
+    return output.with_name(f".{output.name}.parts")
+
+
+def _key_of(path: Path) -> str:
+    """The key in the name of a file of a run, empty if it has none, such as one that was never finished."""
+    found = _KEYED.fullmatch(path.name)
+    return "" if found is None else found[1]
 
 
 def differences(earlier: Mapping[str, Any], now: Mapping[str, Any]) -> str:
     """Which settings have changed, in words; empty if none has.
 
     Example:
-        >>> differences({"seed": 0, "rank": 3}, {"seed": 5, "rank": 3})
-        'seed was 0, is 5'
+        >>> differences({"seed": 0, "data": {"name": "a", "xflip": True}}, {"seed": 5, "data": {"name": "a"}})
+        'seed was 0, is 5; data.xflip was true, is null'
     """
-    differing = [name for name in {**earlier, **now} if earlier.get(name) != now.get(name)]
-    return "; ".join(f"{name} was {_short(earlier, name)}, is {_short(now, name)}" for name in differing)
+    return "; ".join(_differences(earlier, now, ""))
+
+
+def _differences(earlier: Mapping[str, Any], now: Mapping[str, Any], place: str) -> Iterator[str]:
+    for name in {**earlier, **now}:
+        before, after = earlier.get(name), now.get(name)
+        if isinstance(before, Mapping) and isinstance(after, Mapping):
+            yield from _differences(before, after, f"{place}{name}.")
+        elif before != after:
+            yield f"{place}{name} was {_short(earlier, name)}, is {_short(now, name)}"
 
 
 def _short(settings: Mapping[str, Any], name: str) -> str:
@@ -251,14 +372,13 @@ def _short(settings: Mapping[str, Any], name: str) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _save_joined(path: Path, parts: Sequence[NDArray[Any]], axis: int, reshaped: Sequence[int] | None = None) -> None:
-    """Writes what ``np.save`` would write of the concatenated parts, without holding it."""
+def _save_joined(path: Path, files: Sequence[Path], axis: int, reshaped: Sequence[int] | None = None) -> None:
+    """Writes what ``np.save`` would write of the concatenated arrays of some files, without holding it."""
+    parts = [open_array(file) for file in files]
     lengths = [part.shape[axis] for part in parts]
     shape = (*parts[0].shape[:axis], sum(lengths), *parts[0].shape[axis + 1 :])
-    descr = np.lib.format.dtype_to_descr(parts[0].dtype)
-    header = {"descr": descr, "fortran_order": False, "shape": tuple(reshaped or shape)}
     with replacing(path) as temporary, temporary.open("wb") as file:
-        np.lib.format.write_array_header_1_0(file, header)
+        _write_header(file, parts[0].dtype, reshaped or shape)
         for leading in np.ndindex(shape[:axis]):
             for part in parts:
                 file.write(np.ascontiguousarray(part[leading]).data)
@@ -273,8 +393,8 @@ def _is_array(path: Path) -> bool:
     return True
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file, empty if there is none that can be read."""
+def load_record(path: Path) -> dict[str, Any]:
+    """The record in a JSON file, empty if there is none that can be read."""
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError):

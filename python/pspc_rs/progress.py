@@ -6,6 +6,7 @@ A long call takes ``progress``, a function called as ``progress(done, total)`` w
 into such a function.
 """
 
+import contextlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -20,6 +21,7 @@ Progress: TypeAlias = Callable[[int, int], object]
 """Called as ``progress(done, total)``."""
 
 _SECONDS_BETWEEN_LINES = 10.0
+_SECONDS_BEFORE_FIRST_LINE = 0.01
 _WORTH_SHOWING = 2000
 
 
@@ -74,13 +76,55 @@ def reporting(progress: bool | Progress | None, unit: str, what: str, total: int
     """
     if callable(progress):
         yield progress
-    elif progress is True or (progress is None and total > _WORTH_SHOWING and sys.stderr.isatty()):
+    elif progress is True or (progress is None and total > _WORTH_SHOWING and on_terminal()):
         with ProgressBar(unit, what, total=total) as bar:
             yield bar
     elif progress is None or progress is False:
         yield lambda done, total: None
     else:
         raise DTypeError(f"progress is {progress!r}; allowed are True, False and functions progress(done, total)")
+
+
+class _Stderr:
+    """stderr as far as there is one that can be written to: a progress that cannot be shown does not end the work.
+
+    Args:
+        lines: write every state of the bar as a line, for files.
+    """
+
+    def __init__(self, lines: bool) -> None:
+        self._lines = lines
+
+    def write(self, text: str) -> None:
+        if self._lines:
+            text = text.replace("\r", "").strip()
+            text = f"{text}\n" if text else ""
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.write(text)
+
+    def flush(self) -> None:
+        with contextlib.suppress(OSError, ValueError, AttributeError):
+            sys.stderr.flush()
+
+    def fileno(self) -> int:
+        return sys.stderr.fileno()
+
+    @property
+    def encoding(self) -> str:
+        return getattr(sys.stderr, "encoding", None) or "ascii"
+
+
+def on_terminal() -> bool:
+    """Whether stderr is a terminal; False where there is no stderr, too.
+
+    Example:
+        >>> isinstance(on_terminal(), bool)
+        True
+    """
+    try:
+        return sys.stderr.isatty()
+    except (AttributeError, ValueError):
+        return False
 
 
 class ProgressBar:
@@ -94,6 +138,7 @@ class ProgressBar:
         shown: False for a bar that stays invisible.
         scale: how many of the counts of a call make a unit: 1000 for thousandths.
         smoothing: weight of the newest speed in the time left; 0 takes the mean speed, for work of uneven pace.
+        delay: seconds before it is shown; work that takes less shows nothing.
 
     Example:
         >>> with ProgressBar("img", "reading", shown=False) as progress:
@@ -112,10 +157,13 @@ class ProgressBar:
         shown: bool = True,
         scale: int = 1,
         smoothing: float = 0.3,
+        delay: float = 0.0,
     ) -> None:
         from tqdm import tqdm
 
-        interval = 0.1 if sys.stderr.isatty() else _SECONDS_BETWEEN_LINES
+        terminal = on_terminal()
+        self._delay = delay
+        interval = 0.1 if terminal else _SECONDS_BETWEEN_LINES
         self._scale = scale
         self._unit = unit
         self._what = what
@@ -127,7 +175,10 @@ class ProgressBar:
             mininterval=interval,
             maxinterval=interval,
             smoothing=smoothing,
-            file=sys.stderr,
+            # In a file, the first line is not about nothing.
+            delay=delay if terminal else max(delay, _SECONDS_BEFORE_FIRST_LINE),
+            dynamic_ncols=terminal,
+            file=_Stderr(lines=not terminal),
             disable=not shown,
         )
         self._done = done
@@ -153,6 +204,7 @@ class ProgressBar:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._bar.delay = self._delay
         self._bar.close()
 
 

@@ -4,9 +4,7 @@ A record says everything about a run, when and where it was made included. Setti
 numbers: equal settings give equal numbers, and results are kept under a key made of them.
 """
 
-import hashlib
 import importlib.metadata
-import json
 import platform
 import sys
 import time
@@ -18,8 +16,10 @@ from typing import Any
 import numpy as np
 
 from pspc_rs import _core
+from pspc_rs.contents import code_checksum
 from pspc_rs.data import ImageSet
-from pspc_rs.outputs import plain, save_record, sha256
+from pspc_rs.outputs import plain, save_record, settings_key, sha256
+from pspc_rs.threads import num_threads
 
 __all__ = [
     "Clock",
@@ -37,8 +37,6 @@ __all__ = [
     "sha256",
     "versions",
 ]
-
-_KEY_DIGITS = 12
 
 
 class Clock:
@@ -147,7 +145,7 @@ def build() -> dict[str, str | int]:
         >>> build()["num_threads"] >= 1
         True
     """
-    return {**dict(_core.build_info()), "num_threads": _core.num_threads()}
+    return {**dict(_core.build_info()), "num_threads": num_threads()}
 
 
 def peak_memory() -> int | None:
@@ -171,27 +169,17 @@ def machine_settings() -> dict[str, Any]:
 
 
 def model_settings(model: object) -> dict[str, Any]:
-    """What identifies a denoiser or network: its own ``settings``, or the name of a function.
+    """What identifies a denoiser or network: its own ``settings``, or the name and the code of a function.
 
-    A function that does something else under the same name cannot be told apart from the first.
+    See `pspc_rs.contents` for what a change of the code is.
 
     Example:
-        >>> model_settings(max)
-        {'denoiser': 'builtins.max'}
+        >>> settings = model_settings(lambda z, sigma: 0 * z)
+        >>> sorted(settings), len(settings["code_sha256"])
+        (['code_sha256', 'denoiser'], 64)
     """
     settings = getattr(model, "settings", None)
     if isinstance(settings, Mapping):
         return dict(plain(settings))
     named = model if hasattr(model, "__qualname__") else type(model)
-    return {"denoiser": f"{named.__module__}.{named.__qualname__}"}
-
-
-def settings_key(settings: Mapping[str, object]) -> str:
-    """Twelve hex digits of the SHA-256 of the settings, independent of their order.
-
-    Example:
-        >>> settings_key({"a": 1, "b": 2.5}) == settings_key({"b": 2.5, "a": 1})
-        True
-    """
-    text = json.dumps(plain(settings), sort_keys=True, allow_nan=False)
-    return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]
+    return {"denoiser": f"{named.__module__}.{named.__qualname__}", "code_sha256": code_checksum(model)}

@@ -493,7 +493,8 @@ def _listed(name: str, values: object) -> list[Any]:
 
 def _read_record(path: Path) -> dict[str, Any]:
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        # Of bytes, json knows the encoding by their start, so that a byte-order mark does no harm.
+        record = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise MissingFileError(f"there is no schedule file {path}") from error
     except (OSError, ValueError, RecursionError) as error:

@@ -5,10 +5,11 @@ from typing import Any, cast
 
 import click
 
-from pspc_rs.cli.front import interruptible_bar
+from pspc_rs.cli.commands import Command
+from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import noisy_options, split_options
-from pspc_rs.cli.options import Options, build_model, comma_list, listed, named_options, options_for_many
-from pspc_rs.data import load
+from pspc_rs.cli.models import build_model, load_data
+from pspc_rs.cli.options import Options, comma_list, listed, n_option, named_options, options_for_many
 from pspc_rs.errors import MissingDependencyError
 from pspc_rs.experiments import mse_curves, patches
 from pspc_rs.experiments.figures import save_figure, save_pictures
@@ -25,8 +26,7 @@ def _processes(context: click.Context, option: click.Parameter, value: str) -> l
     return list(dict.fromkeys(words))
 
 
-@click.command()
-@options_for_many
+@click.command(cls=Command)
 @click.option(
     "--target",
     multiple=True,
@@ -46,7 +46,6 @@ def _processes(context: click.Context, option: click.Parameter, value: str) -> l
 @click.option(
     "--process", default="forward,reverse", callback=_processes, metavar="LIST", help="forward, reverse or both."
 )
-@click.option("--n-samples", "--n", type=click.IntRange(min=2), default=256, help="Noisy images per noise level.")
 @click.option(
     "--sampler", type=click.Choice(DETERMINISTIC_SAMPLERS), default="heun", help="Solver of the reverse trajectories."
 )
@@ -58,6 +57,8 @@ def _processes(context: click.Context, option: click.Parameter, value: str) -> l
 )
 @click.option("--sigma-from", type=float, default=0.0, help="Lowest noise level to compare at.")
 @click.option("--sigma-to", type=float, help="Highest noise level to compare at.  [default: no limit]")
+@n_option("Noisy images per noise level.", least=2)
+@options_for_many
 def compare(
     *,
     target: list[str],
@@ -79,11 +80,10 @@ def compare(
     clock = Clock()
     options = Options(**others)
     wanted = named_options(target, options), named_options(denoisers, options)
-    data = load(options.data, xflip=options.xflip)
+    data = load_data(options.data, xflip=options.xflip)
     targets, models = ({name: build_model(own, data) for name, own in chosen.items()} for chosen in wanted)
     # Denoisers differ a lot in speed: the time left is estimated from the mean speed.
-    kept = "finished levels are kept, run the same command to continue"
-    with interruptible_bar("img", "comparing", kept, smoothing=0) as progress:
+    with interruptible_bar("img", "comparing", KEPT, smoothing=0) as progress:
         rows = mse_curves.compare(
             data,
             targets,
@@ -133,9 +133,7 @@ def _summary(rows: Sequence[Row]) -> str:
     return "\n\n".join(blocks)
 
 
-@click.command("patch-study")
-@options_for_many
-@noisy_options
+@click.command("patch-study", cls=Command)
 @click.option(
     "--target",
     default="empirical",
@@ -152,6 +150,8 @@ def _summary(rows: Sequence[Row]) -> str:
 @click.option(
     "--max-windows", type=click.IntRange(min=1), help="Look at no more positions per side, drawn once.  [default: all]"
 )
+@noisy_options
+@options_for_many
 def patch_study(target: str, sides: list[int], max_windows: int | None, **others: Any) -> None:
     """Study how good patch posterior means of each side are at each noise level.
 
@@ -160,10 +160,10 @@ def patch_study(target: str, sides: list[int], max_windows: int | None, **others
     """
     clock, (options, source) = Clock(), split_options(others)
     ((name, chosen),) = named_options([target], options).items()
-    data = load(options.data, xflip=options.xflip)
+    data = load_data(options.data, xflip=options.xflip)
     model = build_model(chosen, data)
     levels = source.chosen_levels(options)
-    with interruptible_bar("step", "patch study", "what is done is kept, run the same command to continue") as progress:
+    with interruptible_bar("step", "patch study", KEPT) as progress:
         noisy = source.levels(options, data, model, progress)
         study = patches.patch_study(
             data,

@@ -10,12 +10,13 @@ from typing import Any, cast
 import click
 import numpy as np
 
-from pspc_rs.cli.front import interruptible_bar
+from pspc_rs.cli.commands import Command, Group
+from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import noisy_options, read_noisy, read_samples, samples_option, split_options
+from pspc_rs.cli.models import build_model, load_data, warn_of_program
 from pspc_rs.cli.options import (
     TRUST,
     Options,
-    build_model,
     comma_list,
     input_file,
     listed,
@@ -23,9 +24,7 @@ from pspc_rs.cli.options import (
     options_for_many,
     output_folder,
     read_pixel,
-    warn_of_program,
 )
-from pspc_rs.data import load
 from pspc_rs.experiments import image_grids
 from pspc_rs.experiments.figures import check_levels, save_figure, spread_evenly
 from pspc_rs.experiments.heatmap_mass import PAPER_SHARES, mass_figure, mass_sides, pixel_map_figure
@@ -56,7 +55,7 @@ def _pixel(context: click.Context, option: click.Parameter, value: str | None) -
     return None if value is None else read_pixel(value)
 
 
-@click.group()
+@click.group(cls=Group)
 def figure() -> None:
     """Draw the paper's figures: PNG, PDF, and the numbers behind them as .npz and .csv."""
 
@@ -106,8 +105,6 @@ def heatmaps(
 
 
 @figure.command()
-@options_for_many
-@noisy_options
 @click.option(
     "--denoisers",
     multiple=True,
@@ -122,6 +119,8 @@ def heatmaps(
     metavar="LIST",
     help="Noise levels of the grid.  [default: five in range]",
 )
+@noisy_options
+@options_for_many
 def denoised(denoisers: Sequence[str], t_idx: list[int] | None, **others: Any) -> None:
     """Show what several denoisers make of the same noisy images, one column each.
 
@@ -129,13 +128,13 @@ def denoised(denoisers: Sequence[str], t_idx: list[int] | None, **others: Any) -
     """
     clock, (options, source) = Clock(), split_options(others)
     named = named_options(denoisers, options)
-    data = load(options.data, xflip=options.xflip)
+    data = load_data(options.data, xflip=options.xflip)
     models = {name: build_model(own, data) for name, own in named.items()}
     sigmas = options.sigmas()
     inside = [level for level, _ in source.chosen_levels(options)]
     wanted = t_idx or [inside[index] for index in spread_evenly(len(inside), _DEFAULT_LEVELS)]
     chosen = sorted(set(check_levels("--t-idx", wanted, len(sigmas))))
-    with interruptible_bar("step", "denoising", "what is done is kept, run the same command to continue") as progress:
+    with interruptible_bar("step", "denoising", KEPT) as progress:
         noisy = source.levels(options, data, next(iter(models.values())), progress)
         z = np.stack([noisy[level] for level in chosen])
         outputs = image_grids.denoised_grid(models, z, sigmas[chosen], progress=progress)
@@ -147,7 +146,6 @@ def denoised(denoisers: Sequence[str], t_idx: list[int] | None, **others: Any) -
 
 
 @figure.command()
-@options_for_many
 @click.option(
     "--denoisers", multiple=True, required=True, callback=listed, metavar="LIST", help="Comma list, one row each."
 )
@@ -157,6 +155,7 @@ def denoised(denoisers: Sequence[str], t_idx: list[int] | None, **others: Any) -
 @click.option(
     "--show", type=click.Choice(["denoised", "state"]), default="denoised", help="D(z, sigma), or z to its own scale."
 )
+@options_for_many
 def trajectories(denoisers: Sequence[str], sampler: str, z_init: Path | None, show: str, **others: Any) -> None:
     """Show the trajectories of several denoisers from the same noise, side by side.
 
@@ -164,7 +163,7 @@ def trajectories(denoisers: Sequence[str], sampler: str, z_init: Path | None, sh
     """
     clock, options = Clock(), Options(**others)
     named = named_options(denoisers, options)
-    data = load(options.data, xflip=options.xflip)
+    data = load_data(options.data, xflip=options.xflip)
     models = {name: build_model(own, data) for name, own in named.items()}
     if z_init is None:
         start = initial_noise(options.n_samples, data.shape, options.t_max, options.seed)
@@ -237,7 +236,7 @@ def similarity(
     _echo(written)
 
 
-@click.command()
+@click.command(cls=Command)
 @click.argument("run_dir", type=click.Path(path_type=Path))
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="The page.  [default: report.html in RUN_DIR]"
@@ -250,7 +249,7 @@ def report(run_dir: Path, output: Path | None) -> None:
     click.echo(write_report(run_dir, output))
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--outdir",
     type=click.Path(file_okay=False, path_type=Path),

@@ -7,17 +7,19 @@ from typing import Any
 import click
 import numpy as np
 
-from pspc_rs.cli.front import interruptible_bar
+from pspc_rs.cli.commands import Command
+from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import NoisySource, noisy_options, split_options
-from pspc_rs.cli.options import Options, build_model, comma_list, named_options, options_for_many
-from pspc_rs.data import ImageSet, load
+from pspc_rs.cli.models import build_model, load_data
+from pspc_rs.cli.options import Options, comma_list, file_name, named_options, options_for_many
+from pspc_rs.data import ImageSet
 from pspc_rs.errors import MissingDependencyError
 from pspc_rs.experiments.figures import save_figure
 from pspc_rs.experiments.fit_families import Family, Sides, Thresholds
 from pspc_rs.experiments.fitting import Fit, Outside, fit_figure
 from pspc_rs.experiments.fitting import fit_schedule as fit
 from pspc_rs.experiments.tuning import Tuned, tune_cfdm, tune_snis
-from pspc_rs.outputs import save_table
+from pspc_rs.outputs import differences, load_record, plain, save_table
 from pspc_rs.progress import Progress
 from pspc_rs.provenance import Clock, provenance, save_record
 from pspc_rs.schedules import resolve_patch_schedule, resolve_threshold_schedule
@@ -32,9 +34,7 @@ def _number(text: str) -> float | str:
     return text if text == "full" else float(text)
 
 
-@click.command("fit-schedule")
-@options_for_many
-@noisy_options
+@click.command("fit-schedule", cls=Command)
 @click.option(
     "--target",
     required=True,
@@ -61,7 +61,9 @@ def _number(text: str) -> float | str:
     metavar="nearest|full|SIDE|NAME|FILE",
     help="What levels out of range get: the nearest fitted value, one value, or those of another schedule.",
 )
-@click.option("--name", default="fitted", help="Name of the schedule and its files.")
+@click.option("--name", default="fitted", callback=file_name, help="Name of the schedule and its files.")
+@noisy_options
+@options_for_many
 def fit_schedule(
     target: str, family: str, candidates: list[float | str] | None, outside: str, name: str, **others: Any
 ) -> None:
@@ -77,10 +79,10 @@ def fit_schedule(
         raise click.UsageError("--fit pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W]")
     if family in _BASELINES and chosen is None:
         raise click.UsageError(f"--fit {family} needs a network or denoiser as its --target")
-    data = load(options.data, xflip=options.xflip)
+    data = load_data(options.data, xflip=options.xflip)
     model = None if chosen is None else build_model(chosen, data)
     wanted = source.clean(options, data) if model is None else model
-    with interruptible_bar("step", "fitting", "what is done is kept, run the same command to continue") as progress:
+    with interruptible_bar("step", "fitting", KEPT) as progress:
         noisy = source.levels(options, data, model, progress)
         used = {**options.as_dict(), **vars(source), "target": target, "fit": family, "candidates": candidates}
         origin: dict[str, Any] = {
@@ -168,13 +170,24 @@ def _tune(
 def _save_tuned(stem: Path, family: str, tuned: Tuned, record: dict[str, Any]) -> None:
     save_table(stem.with_name(f"{stem.name}.csv"), tuned.columns)
     path = stem.with_name(f"{stem.name}.json")
+    _tell_if_replaced(path, load_record(path).get("options"), record["options"])
     save_record(path, {"denoiser": family, **tuned.best, **record})
     click.echo(" ".join(f"--{option.replace('_', '-')} {value:g}" for option, value in tuned.best.items()))
     click.echo(path)
 
 
+def _tell_if_replaced(path: Path, earlier: object, now: dict[str, Any]) -> None:
+    """Says so if a file of another fit is replaced; its errors are still in the table."""
+    changes = differences(earlier, now) if isinstance(earlier, dict) else ""
+    if changes:
+        click.echo(f"{path} is replaced, it had other settings: {changes}", err=True)
+
+
 def _save(stem: Path, fitted: Fit) -> None:
     path = stem.with_name(f"{stem.name}.json")
+    earlier = load_record(path).get("provenance")
+    if isinstance(earlier, dict):
+        _tell_if_replaced(path, earlier.get("fitted"), plain(fitted.schedule.provenance)["fitted"])
     fitted.schedule.save(path)
     best = fitted.mse.argmin(axis=1)
     for level, sigma in enumerate(fitted.sigmas):

@@ -8,6 +8,7 @@ import click
 import numpy as np
 
 from pspc_rs import cuda
+from pspc_rs.cli.commands import Command, Group
 from pspc_rs.cli.options import comma_list
 from pspc_rs.data import ImageSet, load, save_edm_zip
 from pspc_rs.provenance import build, installed_version, versions
@@ -24,7 +25,7 @@ _SPLIT = click.option("--split", type=click.Choice(["train", "test"]), default="
 _SRC = click.argument("src", metavar="PATH|NAME")
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def info(as_json: bool) -> None:
     """Show version, build, CPU features, threads, CUDA state and optional dependencies."""
@@ -47,7 +48,7 @@ def _facts() -> dict[str, Any]:
     return {"build": {**build(), "cuda": cuda.state()}, "versions": versions(), "extras": extras}
 
 
-@click.group()
+@click.group(cls=Group)
 def data() -> None:
     """Look at data sets, and convert them to EDM archives."""
 

@@ -10,8 +10,10 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.cli.options import Options, input_file
-from pspc_rs.data import ImageSet, load
+from pspc_rs.cli.commands import option_group
+from pspc_rs.cli.models import load_data
+from pspc_rs.cli.options import Options, input_file, n_option
+from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError, MissingFileError, ShapeError
 from pspc_rs.experiments.noisy_sets import (
     NoisyLevels,
@@ -26,33 +28,33 @@ from pspc_rs.progress import Progress, describe
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_noisy = option_group("Noisy images")
+
 _OPTIONS = (
-    click.option("--n-samples", "--n", type=click.IntRange(min=2), default=64, help="Noisy images per noise level."),
-    click.option(
+    n_option("Noisy images per noise level.", least=2),
+    _noisy(
         "--process",
         type=click.Choice(["forward", "reverse"]),
         default="forward",
         help="Noisy images of the data, or images on the target's own trajectories.",
     ),
-    click.option(
+    _noisy(
         "--start",
         type=click.Choice(["noise", "data"]),
         default="noise",
         help="Where trajectories start: at noise at t_max, or at noisy images at the highest level in range.",
     ),
-    click.option(
-        "--noise-data", metavar="PATH|NAME", help="Images to add noise to, held-out ones say.  [default: --data]"
-    ),
-    click.option("--noise-split", type=click.Choice(["train", "test"]), default="train", help="Which part of them."),
-    click.option("--z", type=input_file(), help="Noisy images from a file of pspc-rs noise, [n_steps, N, C, H, W]."),
-    click.option("--sigma-from", type=float, default=0.0, help="Lowest noise level in range."),
-    click.option("--sigma-to", type=float, help="Highest noise level in range.  [default: no limit]"),
+    _noisy("--noise-data", metavar="PATH|NAME", help="Images to add noise to, held-out ones say.  [default: --data]"),
+    _noisy("--noise-split", type=click.Choice(["train", "test"]), default="train", help="Which part of them."),
+    _noisy("--z", type=input_file(), help="Noisy images from a file of pspc-rs noise, [n_steps, N, C, H, W]."),
+    _noisy("--sigma-from", type=float, default=0.0, help="Lowest noise level in range."),
+    _noisy("--sigma-to", type=float, help="Highest noise level in range.  [default: no limit]"),
 )
 
 
 @lru_cache(maxsize=1)
 def _loaded(data: str, split: str) -> ImageSet:
-    return load(data, split=split)
+    return load_data(data, split=split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +87,7 @@ class NoisySource:
         """
         if self.noise_data is None and self.noise_split == "train":
             return data
-        images = _loaded(self.noise_data or options.data, self.noise_split)
+        images = _loaded(options.data if self.noise_data is None else self.noise_data, self.noise_split)
         if images.shape != data.shape:
             raise ShapeError(
                 f"--noise-data has images of shape {list(images.shape)}; those of --data are {list(data.shape)}"

@@ -7,10 +7,11 @@ from typing import Any
 import click
 
 from pspc_rs.arrays import import_torch
+from pspc_rs.cli.commands import Group
 from pspc_rs.cli.options import input_file
 
 
-@click.group()
+@click.group(cls=Group)
 def network() -> None:
     """Look at network files, and convert published ones."""
 

@@ -1,32 +1,30 @@
-"""The options that commands share, and the denoiser that they describe."""
+"""The options that commands share."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeVar
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs import cuda
-from pspc_rs.data import ImageSet
-from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
-from pspc_rs.errors import MissingFileError, PspcError, ScheduleError
-from pspc_rs.heatmaps import gaussian_heatmaps
-from pspc_rs.networks.opening import open_network, program_in
-from pspc_rs.provenance import sha256
-from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, resolve_patch_schedule, resolve_threshold_schedule
+from pspc_rs.cli.commands import ignored_options, option_group
+from pspc_rs.errors import PspcError
 from pspc_rs.sigmas import edm_sigmas
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-BuiltModel: TypeAlias = Denoiser | Network
 
 DENOISERS = ("empirical", "network", "gaussian", "pspc_sq", "pspc_flex", "cfdm", "snis")
 
+DEFAULT_N = 50
+"""How many images a command takes."""
+
+_run, _denoiser, _data = option_group("Run"), option_group("Denoiser"), option_group("Data")
+_grid, _network_option = option_group("Noise levels"), option_group("Network")
+
 _MAX_SEED = 2**32 - 1
-_DEFAULT_SCHEDULE = "cifar10"
-_DEFAULT_SIZE = (32, 32)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +42,7 @@ class Options:
     denoiser: str = "empirical"
     xflip: bool
     n_samples: int
-    batch: int
+    batch: int = 50
     seed: int
     n_steps: int
     t_max: float
@@ -63,7 +61,7 @@ class Options:
     network_pkl: Path | None = None
     network_dtype: str = "float32"
     trust: bool = False
-    device: str
+    device: str = "cpu"
 
     def sigmas(self, num_steps: int | None = None, *, include_zero: bool = False) -> NDArray[np.float64]:
         """The noise grid of the run, or one of another length with the same ends and curvature."""
@@ -110,6 +108,13 @@ def comma_list(convert: Callable[[str], Any], what: str) -> Callable[..., Any]:
     return read
 
 
+def file_name(context: click.Context, option: click.Parameter, value: str) -> str:
+    """The callback of an option that names files of the output folder, without their suffix."""
+    if value in ("", ".", "..") or any(letter in "/\\:" or not letter.isprintable() for letter in value):
+        raise click.BadParameter(f"{value!r} is not the name of a file in --outdir; allowed are names without / and \\")
+    return value
+
+
 def read_pixel(text: str) -> tuple[int, int]:
     """A pixel written as Y,X.
 
@@ -126,27 +131,60 @@ def read_pixel(text: str) -> tuple[int, int]:
 def output_folder(purpose: str = "Folder for the files.") -> Callable[[Command], Command]:
     """The option --outdir."""
     kind = click.Path(file_okay=False, path_type=Path)
-    return click.option("--outdir", type=kind, required=True, help=purpose)
+    option: Callable[[Command], Command] = _run("--outdir", type=kind, required=True, help=purpose)
+    return option
+
+
+def n_option(help_text: str = "How many images.", *, least: int = 1) -> Callable[[Command], Command]:
+    """The option --n-samples, or --n."""
+    option: Callable[[Command], Command] = _run(
+        "--n-samples", "--n", type=click.IntRange(min=least), default=DEFAULT_N, help=help_text
+    )
+    return option
+
+
+def denoiser_option(allowed: Sequence[str] = DENOISERS) -> Callable[[Command], Command]:
+    """The option --denoiser."""
+    option: Callable[[Command], Command] = _denoiser(
+        "--denoiser",
+        type=click.Choice(allowed),
+        metavar="|".join(allowed),
+        default="empirical",
+        help="Which denoiser.",
+    )
+    return option
 
 
 def shared_options(command: Command) -> Command:
-    """Adds the options of `Options` to a command, which receives them as keyword arguments."""
-    return _with((*_RUN, *_CHOICE, *_GRID, *_DATA, *_DENOISER, *_NETWORK, TRUST), command)
+    """Adds the options of `Options` to a command that writes one output, and --overwrite."""
+    return _with((*_SINGLE, *_GRID, *_DATA, denoiser_option(), *_COMPOSITE, *_BASELINES, *_NETWORK), command)
+
+
+def source_options(command: Command) -> Command:
+    """Adds the options of `Options` to a command for denoisers that have heat maps, and --overwrite."""
+    allowed = [name for name in DENOISERS if name not in ("cfdm", "snis")]
+    return _with((*_SINGLE, *_GRID, *_DATA, denoiser_option(allowed), *_COMPOSITE, *_NETWORK), command)
 
 
 def options_for_many(command: Command) -> Command:
     """Adds the options of `Options` to a command for several denoisers, without --denoiser and --n-samples."""
-    return _with((*_RUN, *_GRID, *_DATA, *_DENOISER, TRUST), command)
+    return _with((_OUTDIR, _SEED, *_COMPUTING, *_GRID, *_DATA, *_COMPOSITE, *_BASELINES, TRUST), command)
 
 
 def data_options(command: Command) -> Command:
-    """Adds the options of `Options` that concern data and noise only."""
-    return _with((*_RUN, *_GRID, *_DATA), command)
+    """Adds the options of `Options` that concern data and noise only, and --overwrite."""
+    unused = ignored_options("--batch", "--device", reason="nothing is computed in batches here; leave it out")
+    return _with((unused, _RESUME, _OUTDIR, n_option(), _SEED, _OVERWRITE, *_GRID, *_DATA), command)
+
+
+def with_data(command: Command) -> Command:
+    """Adds --data and --xflip to a command."""
+    return _with(_DATA, command)
 
 
 def network_options(command: Command) -> Command:
-    """Adds the options of `Options` that concern data, noise and a network."""
-    return _with((*_RUN, *_GRID, *_DATA, *_NETWORK, TRUST), command)
+    """Adds the options of `Options` that concern data, noise and a network, and --overwrite."""
+    return _with((*_SINGLE, *_GRID, *_DATA, *_NETWORK), command)
 
 
 def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
@@ -191,87 +229,94 @@ def _heatmaps(context: click.Context, option: click.Parameter, value: str | None
 
 _COUNT = click.IntRange(min=1)
 
-_RUN = (output_folder("Folder for the outputs; made if it is not there."),)
+_OUTDIR = output_folder("Folder for the outputs; made if it is not there.")
 
-_CHOICE = (
-    click.option(
-        "--denoiser",
-        type=click.Choice(DENOISERS),
-        metavar="|".join(DENOISERS),
-        default="empirical",
-        help="Which denoiser.",
+_OVERWRITE = _run("--overwrite", is_flag=True, help="Replace an output that has other settings.")
+
+_SEED = _run("--seed", type=click.IntRange(0, _MAX_SEED), default=0, help="Seed of what is drawn.")
+
+_COMPUTING = (
+    _run("--batch", type=_COUNT, default=50, help="How many images at once."),
+    _run(
+        "--device",
+        default="auto",
+        metavar="auto|cpu|cuda|cuda:N",
+        callback=_device,
+        help="Where to compute; auto is a GPU where there is one.",
     ),
-    click.option("--n-samples", type=_COUNT, default=50, help="How many images."),
 )
 
+_RESUME = ignored_options("--resume", reason="a run is always continued; leave it out")
+
+_SINGLE = (_RESUME, _OUTDIR, n_option(), _SEED, *_COMPUTING, _OVERWRITE)
+
 _GRID = (
-    click.option("--batch", type=_COUNT, default=50, help="How many images at once."),
-    click.option("--seed", type=click.IntRange(0, _MAX_SEED), default=0, help="Seed of what is drawn."),
-    click.option("--n-steps", type=_COUNT, default=18, help="Length of the noise grid."),
-    click.option("--t-max", type=float, default=80.0, help="First noise level of the grid."),
-    click.option("--t-min", type=float, default=0.002, help="Last noise level of the grid."),
-    click.option("--rho", type=float, default=7.0, help="Curvature of the grid."),
-    click.option("--device", default="cpu", metavar="cpu|cuda|cuda:N|auto", callback=_device, help="Where to compute."),
+    _grid("--n-steps", type=_COUNT, default=18, help="Length of the noise grid."),
+    _grid("--t-max", type=float, default=80.0, help="First noise level of the grid."),
+    _grid("--t-min", type=float, default=0.002, help="Last noise level of the grid."),
+    _grid("--rho", type=float, default=7.0, help="Curvature of the grid."),
 )
 
 _DATA = (
-    click.option(
-        "--data", required=True, metavar="PATH|NAME", help="Training images: a path, or a name such as cifar10."
-    ),
-    click.option("--xflip/--no-xflip", default=True, help="Count horizontal flips as further data."),
+    _data("--data", required=True, metavar="PATH|NAME", help="Training images: a path, or a name such as cifar10."),
+    _data("--xflip/--no-xflip", default=True, help="Count horizontal flips as further data; also --xflip=False."),
 )
 
-_DENOISER = (
-    click.option(
+_COMPOSITE = (
+    _denoiser(
         "--patch-sizes",
         metavar="LIST|NAME|FILE",
         callback=_sides,
         help="pspc_sq: one side, a comma list with one per noise level, a published schedule or the JSON file of one. "
         "[default: cifar10, for 32 x 32 images]",
     ),
-    click.option(
+    _denoiser(
         "--scale-to", type=_COUNT, metavar="SIDE", help="Scale a schedule made for other images to this image side."
     ),
-    click.option(
+    _denoiser(
         "--heatmaps",
         metavar="FILE|gaussian",
         callback=_heatmaps,
         help="pspc_flex: heat maps, .npy [levels, H, W, H, W], or those of the Gaussian denoiser.",
     ),
-    click.option(
+    _denoiser(
         "--thresholds",
         metavar="LIST|NAME|FILE",
         callback=_shares,
         help="pspc_flex: one threshold, a comma list with one per noise level, a published schedule or the JSON file "
         "of one. [default: cifar10, for 32 x 32 images]",
     ),
-    click.option("--rank", type=_COUNT, help="gaussian: directions to keep.  [default: all]"),
-    click.option("--smoothing", type=click.FloatRange(min=0), default=0.7, help="cfdm: strength of the perturbations."),
-    click.option("--num-noises", type=_COUNT, default=8, help="cfdm: number of perturbations."),
-    click.option("--num-neighbors", type=_COUNT, default=2048, help="snis: images with their exact weight."),
-    click.option("--num-draws", type=_COUNT, default=256, help="snis: images drawn per query."),
+    _denoiser("--rank", type=_COUNT, help="gaussian: directions to keep.  [default: all]"),
 )
 
-TRUST = click.option(
+_BASELINES = (
+    _denoiser("--smoothing", type=click.FloatRange(min=0), default=0.7, help="cfdm: strength of the perturbations."),
+    _denoiser("--num-noises", type=_COUNT, default=8, help="cfdm: number of perturbations."),
+    _denoiser("--num-neighbors", type=_COUNT, default=2048, help="snis: images with their exact weight."),
+    _denoiser("--num-draws", type=_COUNT, default=256, help="snis: images drawn per query."),
+)
+
+TRUST = _network_option(
     "--trust",
     is_flag=True,
     help="network: run the program that a TorchScript file holds, or that a .json file names as an import path.",
 )
 
 _NETWORK = (
-    click.option(
+    _network_option(
         "--network",
         metavar="FILE|FOLDER|MODULE:CALLABLE",
         help="network: a network file (safetensors, TorchScript, EDM pickle, or .json that describes one), a folder of "
         "diffusers, or the import path of a function D(z, sigma) or torch module.",
     ),
-    click.option("--network-pkl", type=input_file(), help="network: a pickle of EDM, of which nothing is executed."),
-    click.option(
+    _network_option("--network-pkl", type=input_file(), help="network: a pickle of EDM, of which nothing is executed."),
+    _network_option(
         "--network-dtype",
         type=click.Choice(["float32", "bfloat16", "float16"]),
         default="float32",
         help="network: precision in which it computes.",
     ),
+    TRUST,
 )
 
 
@@ -291,66 +336,6 @@ def check_options(options: Options) -> None:
         raise click.UsageError(
             "--denoiser pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W], or --heatmaps gaussian"
         )
-
-
-def build_model(options: Options, data: ImageSet) -> BuiltModel:
-    """The denoiser that the options ask for.
-
-    Raises:
-        PspcError: the options do not fit the data.
-    """
-    match options.denoiser:
-        case "gaussian":
-            return Gaussian(data, options.rank)
-        case "pspc_sq":
-            return PSPCSquare(data, _patch_schedule(options, data), device=options.device)
-        case "pspc_flex":
-            return _flex(options, data)
-        case "cfdm" | "snis":
-            return _sampled_baseline(options, data)
-        case "network":
-            return _network(options, data)
-        case _:
-            return Empirical(data, options.device)
-
-
-def _network(options: Options, data: ImageSet) -> Network:
-    if options.network_pkl is not None and not options.network_pkl.is_file():
-        raise MissingFileError(f"there is no file {options.network_pkl}")
-    source = options.network or options.network_pkl
-    warn_of_program(None if options.trust else program_in(source))
-    return open_network(
-        source,
-        shape=data.shape,
-        max_batch=options.batch,
-        device=None if options.device == "cpu" else options.device,
-        dtype=options.network_dtype,
-        trust=True,
-    )
-
-
-def warn_of_program(program: str | None) -> None:
-    """Says on stderr that a file's program is run without --trust, which a later version will not do.
-
-    Args:
-        program: which one, as a sentence; None for none.
-    """
-    if program is not None:
-        click.echo(f"Warning: {program}; give --trust if you trust it, as a later version will ask for", err=True)
-
-
-def _flex(options: Options, data: ImageSet) -> PSPCFlex:
-    thresholds = _threshold_schedule(options, data)
-    if options.heatmaps == "gaussian":
-        maps = gaussian_heatmaps(Gaussian(data), thresholds)
-        return PSPCFlex(data, heatmaps=maps, thresholds=thresholds, device=options.device)
-    return PSPCFlex(data, heatmaps=options.heatmaps, thresholds=thresholds, device=options.device)
-
-
-def _sampled_baseline(options: Options, data: ImageSet) -> BuiltModel:
-    if options.denoiser == "cfdm":
-        return CFDM(data, options.smoothing, options.num_noises, options.seed)
-    return SNIS(data, options.num_neighbors, options.num_draws, options.seed)
 
 
 def named_options(specs: Sequence[str], options: Options) -> dict[str, Options]:
@@ -392,48 +377,3 @@ def _short_name(network: str) -> str:
     path = Path(network)
     # On Windows the colon may be that of a drive.
     return network.rpartition(":")[2] if ":" in network and not path.drive else path.stem
-
-
-def schedule_of(model: BuiltModel) -> PatchSchedule | ThresholdSchedule | None:
-    """The schedule a denoiser follows, None if it follows none."""
-    return model.schedule if isinstance(model, PSPCSquare | PSPCFlex) else None
-
-
-def network_of(model: BuiltModel) -> dict[str, Any] | None:
-    """What identifies a network, None for other denoisers."""
-    return model.settings if isinstance(model, Network) else None
-
-
-def checksums(**files: Path | str | None) -> dict[str, str]:
-    """The SHA-256 of every input file that was given; None and words are left out."""
-    return {name: sha256(path) for name, path in files.items() if isinstance(path, Path)}
-
-
-def _patch_schedule(options: Options, data: ImageSet) -> PatchSchedule:
-    spec = _or_default(options.patch_sizes, "--patch-sizes", options, data)
-    return resolve_patch_schedule(
-        spec, (data.height, data.width), sigmas=_own_grid(spec, options), scale_to=options.scale_to
-    )
-
-
-def _threshold_schedule(options: Options, data: ImageSet) -> ThresholdSchedule:
-    spec = _or_default(options.thresholds, "--thresholds", options, data)
-    # A single threshold stands for every level, and there must be a heat map for each.
-    grid = options.sigmas() if isinstance(spec, float) else _own_grid(spec, options)
-    return resolve_threshold_schedule(spec, (data.height, data.width), sigmas=grid, scale_to=options.scale_to)
-
-
-def _or_default(spec: object, option: str, options: Options, data: ImageSet) -> object:
-    if spec is not None:
-        return spec
-    if (data.height, data.width) != _DEFAULT_SIZE and options.scale_to is None:
-        raise ScheduleError(
-            f"the default schedule is for 32 x 32 images, but these are {data.height} x {data.width}; give {option}, "
-            f"or --scale-to {min(data.height, data.width)} to have it scaled"
-        )
-    return _DEFAULT_SCHEDULE
-
-
-def _own_grid(spec: object, options: Options) -> object:
-    """The grid of a list, which has as many levels as the list; names and files have their own."""
-    return options.sigmas(len(spec)) if isinstance(spec, list) else None

@@ -7,88 +7,73 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.cli.front import interruptible_bar
+from pspc_rs.cli.commands import Command, option_group
+from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import read_noisy
-from pspc_rs.cli.options import (
-    BuiltModel,
-    Options,
-    build_model,
-    check_options,
-    checksums,
-    input_file,
-    network_of,
-    schedule_of,
-    shared_options,
-)
-from pspc_rs.data import ImageSet, load
+from pspc_rs.cli.models import BuiltModel, build_model, checksums, load_data, network_of, run_settings, schedule_of
+from pspc_rs.cli.options import Options, check_options, input_file, shared_options
+from pspc_rs.data import ImageSet
 from pspc_rs.images import image_grid, save_png
-from pspc_rs.outputs import ResumableArray
+from pspc_rs.outputs import ResumableArray, output_lock
 from pspc_rs.progress import Steps
-from pspc_rs.provenance import Clock, describe_data, machine_settings, provenance
+from pspc_rs.provenance import Clock, provenance
 from pspc_rs.samplers import SAMPLERS, initial_noise, noise_source
 
 _HISTORICAL = {"huen": "heun"}
 _CHURN = ("S_churn", "S_min", "S_max", "S_noise")
-# The location of files does not decide the numbers; schedules, heat maps and data are compared by their content.
-_NOT_SETTINGS = (
-    *("outdir", "device", "data", "heatmaps", "patch_sizes", "thresholds", "scale_to", "network_pkl"),
-    "trust",
-)
+
+_sampling = option_group("Sampling")
 
 
-@click.command()
-@shared_options
-@click.option(
+@click.command(cls=Command)
+@_sampling(
     "--sampler",
     type=click.Choice([*SAMPLERS, *_HISTORICAL]),
     metavar="|".join([*SAMPLERS, *_HISTORICAL]),
     default="euler",
     help="Solver of the ODE; huen is the historical spelling of heun.",
 )
-@click.option(
-    "--z-init", type=input_file(), help="Initial states, .npy [N, C, H, W], scaled by t_max.  [default: drawn]"
-)
-@click.option("--s-churn", type=float, help="edm: how much noise is added in all.  [default: 0]")
-@click.option("--s-min", type=float, help="edm: lowest noise level at which noise is added.  [default: 0]")
-@click.option("--s-max", type=float, help="edm: highest noise level at which noise is added.  [default: no limit]")
-@click.option("--s-noise", type=float, help="edm: standard deviation of the added noise.  [default: 1]")
-@click.option("--save-images", is_flag=True, help="Also write a grid of the samples as a PNG file.")
-@click.option("--resume", is_flag=True, help="Continue an earlier run that was stopped.")
-def sample(sampler: str, z_init: Path | None, save_images: bool, resume: bool, **others: Any) -> None:
+@_sampling("--z-init", type=input_file(), help="Initial states, .npy [N, C, H, W], scaled by t_max.  [default: drawn]")
+@_sampling("--s-churn", type=float, help="edm: how much noise is added in all.  [default: 0]")
+@_sampling("--s-min", type=float, help="edm: lowest noise level at which noise is added.  [default: 0]")
+@_sampling("--s-max", type=float, help="edm: highest noise level at which noise is added.  [default: no limit]")
+@_sampling("--s-noise", type=float, help="edm: standard deviation of the added noise.  [default: 1]")
+@shared_options
+@option_group("Run")("--save-images", is_flag=True, help="Also write a grid of the samples as a PNG file.")
+def sample(sampler: str, z_init: Path | None, save_images: bool, overwrite: bool, **others: Any) -> None:
     """Draw samples with a denoiser.
 
     Writes {denoiser}_samples.npy, float32 [N, C, H, W] in [-1, 1] units, not clipped, and a .json file with every
-    setting beside it. Every finished batch is kept: after an interruption the same command with --resume continues, and
-    ends with the same bytes as if nothing had happened.
+    setting beside it. Every finished batch is kept: after an interruption the same command continues, and ends with the
+    same bytes as if nothing had happened.
     """
     clock = Clock()
     solver = _solver(sampler, {name: others.pop(name.lower()) for name in _CHURN})
     options = Options(**others)
     check_options(options)
-    data = load(options.data, xflip=options.xflip)
-    start = _start(options, data, z_init)
-    model = build_model(options, data)
-    facts: dict[str, Any] = {
-        "schedule": schedule_of(model),
-        "network": network_of(model),
-        "inputs_sha256": checksums(z_init=z_init, heatmaps=options.heatmaps, network_pkl=options.network_pkl),
-        "initial_noise": f"{noise_source()} generator" if z_init is None else "file",
-        "solver": solver,
-    }
-    batches = options.batches()
-    settings = _settings(options, data, facts)
-    samples = ResumableArray(options.outdir / f"{options.denoiser}_samples.npy", settings, resume=resume)
-    if not samples.complete:
-        kept = len(batches) - len(samples.pending(len(batches)))
-        _sample_batches(samples, model, start, options, solver)
-        used = {**options.as_dict(), "sampler": sampler, "z_init": z_init, "resume": resume}
-        record = provenance("sample", used, data=data, clock=clock, **facts, batches_kept_from_earlier_run=kept)
-        samples.finish(len(batches), record)
-    click.echo(f"{samples.output}{' is complete already' if samples.complete else ''}")
-    if save_images:
-        picture = samples.output.with_suffix(".png")
-        save_png(picture, image_grid(np.load(samples.output)))
-        click.echo(picture)
+    output = options.outdir / f"{options.denoiser}_samples.npy"
+    with output_lock(output):
+        data = load_data(options.data, xflip=options.xflip)
+        start = _start(options, data, z_init)
+        model = build_model(options, data)
+        facts: dict[str, Any] = {
+            "schedule": schedule_of(model),
+            "network": network_of(model),
+            "inputs_sha256": checksums(z_init=z_init, heatmaps=options.heatmaps, network_pkl=options.network_pkl),
+            "initial_noise": f"{noise_source()} generator" if z_init is None else "file",
+            "solver": solver,
+        }
+        with ResumableArray(output, run_settings(options, data, **facts), overwrite=overwrite) as samples:
+            if not samples.complete:
+                kept = _sample_batches(samples, model, start, options, solver)
+                used = {**options.as_dict(), "sampler": sampler, "z_init": z_init}
+                record = provenance("sample", used, data=data, clock=clock, **facts, batches_kept_from_earlier_run=kept)
+                samples.finish(len(options.batches()), record)
+        click.echo(f"{output}{' is complete already' if samples.complete else ''}")
+        if save_images:
+            picture = output.with_suffix(".png")
+            save_png(picture, image_grid(np.load(output)))
+            click.echo(picture)
 
 
 def _solver(sampler: str, churn: dict[str, float | None]) -> dict[str, Any]:
@@ -105,19 +90,13 @@ def _start(options: Options, data: ImageSet, z_init: Path | None) -> NDArray[Any
     return initial_noise(options.n_samples, data.shape, options.t_max, options.seed)
 
 
-def _settings(options: Options, data: ImageSet, facts: dict[str, Any]) -> dict[str, Any]:
-    """Everything that decides the bytes of the output."""
-    chosen = {name: value for name, value in options.as_dict().items() if name not in _NOT_SETTINGS}
-    return {**chosen, "data": describe_data(data), **facts, **machine_settings()}
-
-
 def _sample_batches(
     samples: ResumableArray, model: BuiltModel, start: NDArray[Any], options: Options, solver: dict[str, Any]
-) -> None:
+) -> int:
+    """Draws the batches that are not there yet, and returns how many were."""
     batches, sigmas = options.batches(), options.sigmas(include_zero=True)
     pending = samples.pending(len(batches))
-    kept = "finished batches are kept, run the same command with --resume to continue"
-    with interruptible_bar("step", options.denoiser, kept) as progress:
+    with interruptible_bar("step", options.denoiser, KEPT) as progress:
         steps = Steps(progress, options.n_steps * len(batches), options.n_steps * (len(batches) - len(pending)))
         for index in pending:
             progress.describe(f"{options.denoiser}, {batches[index].start}/{options.n_samples} samples")
@@ -125,6 +104,7 @@ def _sample_batches(
             drawn = solve(model, start[batches[index]], sigmas, callback=lambda step: steps.finish())
             samples.keep(index, drawn.astype(np.float32))
         progress.describe(f"{options.denoiser}, {options.n_samples}/{options.n_samples} samples")
+    return len(batches) - len(pending)
 
 
 def _sampler(solver: dict[str, Any], seed: int, index: int) -> Any:

@@ -8,10 +8,15 @@ from typing import Any, Self
 import click
 
 from pspc_rs.arrays import import_torch
+from pspc_rs.cli.commands import Command, ignored_options, option_group
 from pspc_rs.cli.front import Interrupted
-from pspc_rs.data import load
+from pspc_rs.cli.models import load_data
+from pspc_rs.cli.options import output_folder, with_data
 from pspc_rs.progress import ProgressBar
 from pspc_rs.training import PRESETS, RunOptions, TrainSettings, preset
+
+_network, _training = option_group("Network"), option_group("Training")
+_computing, _reports = option_group("Computing"), option_group("Reports")
 
 _COUNT = click.IntRange(min=1)
 _COUNT_OR_0 = click.IntRange(min=0)
@@ -62,50 +67,46 @@ def _integers(context: click.Context, option: click.Parameter, value: str | None
         raise click.BadParameter(f"{value!r} is no comma list of integers, such as 1,2,2") from error
 
 
-@click.command()
+@click.command(cls=Command)
 @click.option(
     "--arch", type=click.Choice(list(PRESETS)), metavar="NAME", required=True, help="Which preset; see above."
 )
-@click.option("--data", required=True, metavar="PATH|NAME", help="Training images: a path, or a name such as cifar10.")
-@click.option(
-    "--outdir",
-    type=click.Path(file_okay=False, path_type=Path),
-    required=True,
-    help="Folder of the run; made if it is not there.",
+@output_folder("Folder of the run; made if it is not there.")
+@ignored_options("--resume", reason="a run is always continued; leave it out")
+@with_data
+@_training("--images", type=_COUNT, help="Length of the run: images seen, however often each.  [default: preset]")
+@_training("--steps", type=_COUNT, help="Length of the run in steps, instead of --images.")
+@_training("--batch", type=_COUNT, help="Images per step, over all ranks.  [default: preset]")
+@_computing("--micro-batch", type=_COUNT, help="Most images at once on a device.  [default: all of its share]")
+@_training("--lr", type=_POSITIVE, help="Learning rate of Adam.  [default: preset]")
+@_training("--lr-ramp", type=_COUNT_OR_0, help="Images over which it grows from 0.  [default: 5 %, at most 10 M]")
+@_training("--ema", type=_COUNT_OR_0, help="Half-life of the averaged weights in images.  [default: preset]")
+@_training("--augment", type=click.FloatRange(0, 1), help="Probability of augmentations.  [default: preset]")
+@_network("--dropout", type=_SHARE, help="Dropout.  [default: preset]")
+@_training("--process", type=click.Choice(["edm", "vp", "ve"]), help="Preconditioner and loss.  [default: preset]")
+@_network("--cond/--uncond", default=None, help="Give the network the images' classes.  [default: preset]")
+@_network("--label-dropout", type=_SHARE, help="Share of classes that are dropped.  [default: 0]")
+@option_group("Data")("--max-size", type=_COUNT, help="At most so many images of the data.")
+@_network("--channels", type=_COUNT, help="Width: channels of a U-Net, hidden size of a DiT.  [default: preset]")
+@_network("--blocks", type=_COUNT, help="Blocks per level of a U-Net, depth of a DiT.  [default: preset]")
+@_network("--channel-mult", callback=_integers, metavar="LIST", help="U-Net: width of each level.")
+@_network("--attn-resolutions", callback=_integers, metavar="LIST", help="U-Net: sides with attention.")
+@_network("--patch", type=_COUNT, help="DiT: side of a patch.  [default: preset]")
+@_network("--heads", type=_COUNT, help="DiT: attention heads.  [default: preset]")
+@_computing("--bf16", is_flag=True, help="Run the network in bfloat16; weights and loss stay in float32.")
+@_computing("--compile", "compiled", is_flag=True, help="Pass the network through torch.compile.")
+@_computing("--tf32", is_flag=True, help="Allow CUDA to round factors to 10 bits.")
+@_computing(
+    "--device", default="auto", metavar="auto|cpu|cuda|cuda:N", help="Where to compute; auto is a GPU if there is one."
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in the folder, or begin one if there is none.")
-@click.option("--images", type=_COUNT, help="Length of the run: images seen, however often each.  [default: preset]")
-@click.option("--steps", type=_COUNT, help="Length of the run in steps, instead of --images.")
-@click.option("--batch", type=_COUNT, help="Images per step, over all ranks.  [default: preset]")
-@click.option("--micro-batch", type=_COUNT, help="Most images at once on a device.  [default: all of its share]")
-@click.option("--lr", type=_POSITIVE, help="Learning rate of Adam.  [default: preset]")
-@click.option("--lr-ramp", type=_COUNT_OR_0, help="Images over which it grows from 0.  [default: 5 %, at most 10 M]")
-@click.option("--ema", type=_COUNT_OR_0, help="Half-life of the averaged weights in images.  [default: preset]")
-@click.option("--augment", type=click.FloatRange(0, 1), help="Probability of augmentations.  [default: preset]")
-@click.option("--dropout", type=_SHARE, help="Dropout.  [default: preset]")
-@click.option("--process", type=click.Choice(["edm", "vp", "ve"]), help="Preconditioner and loss.  [default: preset]")
-@click.option("--cond/--uncond", default=None, help="Give the network the images' classes.  [default: preset]")
-@click.option("--label-dropout", type=_SHARE, help="Share of classes that are dropped.  [default: 0]")
-@click.option("--xflip/--no-xflip", default=False, help="Count horizontal flips as further data.")
-@click.option("--max-size", type=_COUNT, help="At most so many images of the data.")
-@click.option("--channels", type=_COUNT, help="Width: channels of a U-Net, hidden size of a DiT.  [default: preset]")
-@click.option("--blocks", type=_COUNT, help="Blocks per level of a U-Net, depth of a DiT.  [default: preset]")
-@click.option("--channel-mult", callback=_integers, metavar="LIST", help="U-Net: width of each level.")
-@click.option("--attn-resolutions", callback=_integers, metavar="LIST", help="U-Net: sides with attention.")
-@click.option("--patch", type=_COUNT, help="DiT: side of a patch.  [default: preset]")
-@click.option("--heads", type=_COUNT, help="DiT: attention heads.  [default: preset]")
-@click.option("--bf16", is_flag=True, help="Run the network in bfloat16; weights and loss stay in float32.")
-@click.option("--compile", "compiled", is_flag=True, help="Pass the network through torch.compile.")
-@click.option("--tf32", is_flag=True, help="Allow CUDA to round factors to 10 bits.")
-@click.option("--device", default="auto", metavar="auto|cpu|cuda", help="Where to compute.")
-@click.option("--seed", type=_COUNT_OR_0, default=0, help="Seed of weights, order, noise and dropout.")
-@click.option("--log-every", type=_COUNT, help="Images between lines of the log.  [default: run / 1000]")
-@click.option("--sample-every", type=_COUNT, help="Images between pictures of samples.  [default: run / 20]")
-@click.option("--checkpoint-every", type=_COUNT, help="Images between checkpoints.  [default: run / 100]")
-@click.option("--num-samples", type=_COUNT_OR_0, default=64, help="Samples in a picture, 0 for none.")
-@click.option("--evaluate-images", type=_COUNT_OR_0, default=256, help="Images of an evaluation, 0 for none.")
-@click.option("--fp16-network", is_flag=True, help="Save the finished network in half precision.")
-def train(arch: str, data: str, outdir: Path, resume: bool, **options: Any) -> None:
+@_training("--seed", type=_COUNT_OR_0, default=0, help="Seed of weights, order, noise and dropout.")
+@_reports("--log-every", type=_COUNT, help="Images between lines of the log.  [default: run / 1000]")
+@_reports("--sample-every", type=_COUNT, help="Images between pictures of samples.  [default: run / 20]")
+@_reports("--checkpoint-every", type=_COUNT, help="Images between checkpoints.  [default: run / 100]")
+@_reports("--num-samples", type=_COUNT_OR_0, default=64, help="Samples in a picture, 0 for none.")
+@_reports("--evaluate-images", type=_COUNT_OR_0, default=256, help="Images of an evaluation, 0 for none.")
+@_reports("--fp16-network", is_flag=True, help="Save the finished network in half precision.")
+def train(arch: str, data: str, outdir: Path, **options: Any) -> None:
     """Train a denoising network.
 
     Presets: dit-b4 is the DiT-B/4 of the PSPC paper, and dit-{s,b,l,xl}{2,4,8} its other sizes; ddpmpp and ncsnpp are
@@ -113,7 +114,8 @@ def train(arch: str, data: str, outdir: Path, resume: bool, **options: Any) -> N
     a preset says.
 
     Writes network.safetensors (the averaged weights), log.jsonl (loss by noise level), evaluation.jsonl, samples/ and
-    checkpoints/. After Ctrl-C the same command with --resume goes on, with the same losses as if nothing had happened.
+    checkpoints/. After Ctrl-C the same command continues, with the same losses as if nothing had happened. A folder
+    with another run is never overwritten.
     Several GPUs: torchrun --nproc-per-node 8 --no-python pspc-rs train ...
     """
     import_torch("training")
@@ -126,13 +128,13 @@ def train(arch: str, data: str, outdir: Path, resume: bool, **options: Any) -> N
         half_precision=options["fp16_network"],
         **{name: options[name] for name in _RUN_OPTIONS},
     )
-    images = load(data, xflip=options["xflip"], max_size=options["max_size"])
+    images = load_data(data, xflip=options["xflip"], max_size=options["max_size"])
     shown = is_first_rank()
     try:
         with _RunBar(arch) as bar:
-            path = run(images, outdir, settings, run_options, resume=resume, progress=bar if shown else None)
-    except KeyboardInterrupt as error:
-        raise Interrupted("Interrupted; the same command with --resume goes on from where it stopped") from error
+            path = run(images, outdir, settings, run_options, progress=bar if shown else None)
+    except KeyboardInterrupt as stop:
+        raise Interrupted(stop, "a checkpoint is kept, run the same command to continue") from stop
     if shown:
         click.echo(path)
 

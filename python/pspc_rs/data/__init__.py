@@ -4,6 +4,7 @@ from pspc_rs.data.image_set import ImageSet, to_float
 from pspc_rs.data.load import NAMES, load
 from pspc_rs.data.readers import (
     read_cifar10,
+    read_cifar100,
     read_edm_zip,
     read_folder,
     read_idx,
@@ -19,6 +20,7 @@ __all__ = [
     "cache_dir",
     "load",
     "read_cifar10",
+    "read_cifar100",
     "read_edm_zip",
     "read_folder",
     "read_idx",

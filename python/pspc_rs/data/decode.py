@@ -58,6 +58,7 @@ def decode_images(files: Sequence[ImageFile], what: str, progress: bool | Progre
 
     Raises:
         DataError: a file is damaged, or differs from the first in size or channels.
+        MissingDependencyError: Pillow cannot be imported.
     """
     with _quiet_pillow():
         first = _decode(files[0], None)
@@ -109,6 +110,8 @@ def _decode(file: ImageFile, expected: tuple[int, ...] | None) -> NDArray[np.uin
             image = Image.open(io.BytesIO(data), formats=formats)
         except Image.DecompressionBombError as error:
             raise DataError(f"{file.name} announces too large an image: {error}") from error
+        except Image.UnidentifiedImageError as error:
+            raise DataError(f"{file.name} cannot be read, it is damaged or no image of a known kind") from error
         with image:
             _check_header(image, file.name, expected)
             last_bytes = _LAST_BYTES.get(image.format or "", b"")

@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.arrays import as_numpy
-from pspc_rs.checks import integer
-from pspc_rs.errors import DataError, DTypeError, InvalidValueError, ShapeError
+from pspc_rs.checks import flag, integer
+from pspc_rs.errors import DataError, DTypeError, InvalidValueError, ShapeError, warn
 
 Pixels: TypeAlias = NDArray[np.uint8] | NDArray[np.float32]
 """Images as they are stored: uint8 bytes u for pixels u / 127.5 - 1, or the pixels themselves in float32."""
@@ -28,12 +28,15 @@ def chunks(array: NDArray[Any]) -> Iterator[slice]:
     return (slice(start, start + step) for start in range(0, len(array), step))
 
 
-def as_stored(images: object, labels: object) -> tuple[Pixels, NDArray[np.int64] | None]:
+def as_stored(
+    images: object, labels: object, channels_last: bool | None = None
+) -> tuple[Pixels, NDArray[np.int64] | None]:
     """Images and labels, checked and read-only.
 
     Args:
         images: [N, C, H, W] or [N, H, W], uint8 or floats.
         labels: N integers, or None.
+        channels_last: the images are [N, H, W, C]; None refuses those that look so.
 
     Returns:
         C-contiguous uint8 or float32 [N, C, H, W], copied only from other layouts and dtypes, and an int64 copy [N].
@@ -49,12 +52,12 @@ def as_stored(images: object, labels: object) -> tuple[Pixels, NDArray[np.int64]
         >>> pixels.shape, pixels.dtype, labels
         ((2, 1, 4, 4), dtype('float32'), array([0, 1]))
     """
-    pixels = _as_pixels(images)
+    pixels = _as_pixels(images, channels_last)
     return pixels, None if labels is None else _as_labels(labels, len(pixels))
 
 
-def _as_pixels(images: object) -> Pixels:
-    array = _with_channels(as_numpy(images, "images"))
+def _as_pixels(images: object, channels_last: bool | None) -> Pixels:
+    array = _with_channels(channels_first(as_numpy(images, "images"), channels_last, "images"))
     held: Pixels
     if array.dtype == np.uint8:
         held = np.ascontiguousarray(array)
@@ -69,6 +72,47 @@ def _as_pixels(images: object) -> Pixels:
     return view
 
 
+def channels_first(
+    array: NDArray[Any], channels_last: bool | None, what: object, *, guess: bool = False
+) -> NDArray[Any]:
+    """The images with their channels in front, [N, C, H, W]; other numbers of axes are left to other checks.
+
+    Args:
+        array: images of any shape.
+        channels_last: whether they are [N, H, W, C]; None if nobody has said so.
+        what: what messages call them.
+        guess: with None, take images that can hardly be anything else as [N, H, W, C], with a `PspcWarning`.
+
+    Raises:
+        DTypeError: channels_last is not a flag.
+        ShapeError: channels_last is True and there are not four axes; or it is None and the images look like
+            [N, H, W, C].
+
+    Example:
+        >>> channels_first(np.zeros((2, 8, 9, 3)), True, "images").shape
+        (2, 3, 8, 9)
+    """
+    if channels_last is not None and flag("channels_last", channels_last):
+        if array.ndim != 4:
+            raise ShapeError(f"{what} have shape {array.shape}; with channels_last they need four axes, [N, H, W, C]")
+        return array.transpose(0, 3, 1, 2)
+    if channels_last is not None or array.ndim != 4 or not array.shape[3] <= 4 < min(array.shape[1:3]):
+        return array
+    found = f"{what} have shape {array.shape}, which looks like [N, H, W, C]"
+    if not (guess and _is_surely_last(array.shape)):
+        raise ShapeError(
+            f"{found}; channels_last=True has them transposed to [N, C, H, W], channels_last=False takes them as that"
+        )
+    warn(f"{found} and is taken so; channels_last=True says so without this warning, False says [N, C, H, W]")
+    return array.transpose(0, 3, 1, 2)
+
+
+def _is_surely_last(shape: tuple[int, ...]) -> bool:
+    """Colour or square images: eight or more channels of so narrow images are hardly ever met."""
+    _, height, width, channels = shape
+    return min(height, width) >= 8 and (channels == 3 or height == width)
+
+
 def _with_channels(array: NDArray[Any]) -> NDArray[Any]:
     if array.ndim == 3:
         array = array[:, None]
@@ -78,12 +122,6 @@ def _with_channels(array: NDArray[Any]) -> NDArray[Any]:
         raise DataError(f"the data set is empty: images have shape {array.shape}; at least one image is needed")
     if 0 in array.shape:
         raise ShapeError(f"images have shape {array.shape}; channels, height and width must be at least 1")
-    _, first, middle, last = array.shape
-    if last <= 4 < min(first, middle):
-        raise ShapeError(
-            f"images have shape {array.shape}, which looks like [N, H, W, C]; transpose them to [N, C, H, W] with "
-            "images.transpose(0, 3, 1, 2), or read the file with channels_last=True"
-        )
     return array
 
 
@@ -197,6 +235,8 @@ def choose(num: int, labels: NDArray[np.int64] | None, max_size: int | None, cla
     limit = num if max_size is None else integer("max_size", max_size)
     if classes is None:
         return slice(0, min(limit, num))
+    if not isinstance(classes, Collection) or isinstance(classes, str | bytes):
+        raise DTypeError(f"classes are {classes!r:.80}; allowed is a list or set of integers")
     if labels is None:
         raise DataError("classes were asked for, but the data set has no labels")
     wanted = {integer("each class", label, least=None) for label in classes}

@@ -9,10 +9,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.arrays import as_numpy
-from pspc_rs.checks import flag, integer
+from pspc_rs.checks import flag, integer, shown
 from pspc_rs.data.image_arrays import Choice, Pixels, as_choice, as_indices, as_stored, choose, chunks
 from pspc_rs.data.torch_dataset import read_items
-from pspc_rs.errors import DTypeError
+from pspc_rs.errors import DTypeError, ImageIndexError
 from pspc_rs.progress import Progress
 
 
@@ -60,6 +60,8 @@ class ImageSet:
         labels: N integers, or None.
         xflip: count horizontal flips as further data.
         name: what messages and records call the data set.
+        channels_last: True for images [N, H, W, C], which are copied; False for [N, C, H, W], whatever they look like;
+            None refuses images that look like [N, H, W, C].
 
     Raises:
         DataError: there is no image.
@@ -76,10 +78,18 @@ class ImageSet:
         (4, 2, dtype('float32'))
     """
 
-    def __init__(self, images: object, labels: object = None, xflip: bool = False, *, name: str = "array") -> None:
+    def __init__(
+        self,
+        images: object,
+        labels: object = None,
+        xflip: bool = False,
+        *,
+        name: str = "array",
+        channels_last: bool | None = None,
+    ) -> None:
         if not isinstance(name, str):
             raise DTypeError(f"name is {name!r}; allowed is a string")
-        self._images, self._labels = as_stored(images, labels)
+        self._images, self._labels = as_stored(images, labels, channels_last)
         self._xflip = flag("xflip", xflip)
         self._name = name
 
@@ -94,11 +104,13 @@ class ImageSet:
         classes: Collection[int] | None = None,
         progress: bool | Progress | None = None,
         name: str | None = None,
+        channels_last: bool | None = None,
     ) -> "ImageSet":
         """The images of a map-style torch `Dataset`: anything with ``__len__`` and ``__getitem__``.
 
         Each item is an image or a tuple that starts with (image, label). An image is a Pillow image, or a tensor or
         array [C, H, W] or [H, W] of uint8 or floats. Items are read once, in order; torch itself is not imported.
+        Labels are integers, or of the other kinds that `read_npz` takes.
 
         Args:
             dataset: the data set.
@@ -110,13 +122,14 @@ class ImageSet:
             progress: True for a progress bar, or a function called as ``progress(done, total)``; None shows a bar on a
                 terminal, for more than 2000 images.
             name: what messages call the data set; None takes the name of its class.
+            channels_last: True for arrays [H, W, C]; None refuses those that look so. It is not for Pillow images.
 
         Returns:
             ImageSet of uint8 [N, C, H, W], or of float32 if the items are floats.
 
         Raises:
             DataError: there are no items, or only some have labels.
-            DTypeError: images of mixed or other types, labels that are no integers.
+            DTypeError: images of mixed or other types; classes, but no class labels.
             InvalidValueError: pixels outside `value_range`, an unknown class.
             ShapeError: images of mixed shapes.
 
@@ -132,8 +145,11 @@ class ImageSet:
         limit = None if max_size is None else integer("max_size", max_size)
         what = type(dataset).__name__ if name is None else name
         # Which items have a class is known only once all are read.
-        images, labels = read_items(dataset, limit if classes is None else None, value_range, what, progress)
-        return cls(images, labels, xflip, name=what).select(max_size, classes)
+        most = limit if classes is None else None
+        images, labels = read_items(
+            dataset, most, value_range, what, progress, channels_last=channels_last, classes_needed=classes is not None
+        )
+        return cls(images, labels, xflip, name=what, channels_last=False).select(max_size, classes)
 
     @property
     def images(self) -> Pixels:
@@ -199,15 +215,30 @@ class ImageSet:
             digest.update(_bytes_of(self._labels))
         return digest.hexdigest()[:32]
 
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        # A pickle does not keep that an array is read-only.
+        for array in (self._images, self._labels):
+            if array is not None:
+                array.flags.writeable = False
+
+    def __copy__(self) -> "ImageSet":
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> "ImageSet":
+        """The set itself: it never changes, and may be as large as the memory."""
+        return self
+
     def __len__(self) -> int:
         return self.num_stored * (1 + self._xflip)
 
     def __getitem__(self, index: int) -> NDArray[np.float32]:
         if isinstance(index, bool) or not hasattr(index, "__index__"):
             raise DTypeError(f"index {index!r} is not an integer; batch() and subset() take several")
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"index {index} is outside a data set of {len(self)} images")
-        image: NDArray[np.float32] = self.batch([index])[0]
+        number = integer("index", index, None)
+        if not -len(self) <= number < len(self):
+            raise ImageIndexError(f"index {shown(number)} is outside a data set of {len(self)} images")
+        image: NDArray[np.float32] = self.batch([number])[0]
         return image
 
     def __iter__(self) -> Iterator[NDArray[np.float32]]:
@@ -291,7 +322,18 @@ class ImageSet:
 
     def _chosen(self, choice: Choice, xflip: bool) -> "ImageSet":
         labels = None if self._labels is None else self._labels[choice]
-        return ImageSet(self._images[choice], labels, xflip, name=self._name)
+        return ImageSet(self._images[choice], labels, xflip, name=self._name, channels_last=False)
+
+
+def require_images(data: object) -> ImageSet:
+    """The data of a denoiser.
+
+    Raises:
+        DTypeError: they are no `ImageSet`.
+    """
+    if not isinstance(data, ImageSet):
+        raise DTypeError(f"data is a {type(data).__name__}; allowed is an ImageSet, which pspc_rs.load makes")
+    return data
 
 
 def _bytes_of(array: NDArray[Any]) -> memoryview:

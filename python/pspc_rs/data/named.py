@@ -1,7 +1,6 @@
 """Data sets by name: two whose images scikit-learn carries, and three that are downloaded once."""
 
 import hashlib
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.data.image_set import ImageSet
-from pspc_rs.errors import DownloadError, MissingDependencyError
-from pspc_rs.files import cache_dir
+from pspc_rs.errors import DownloadError, OutputError
+from pspc_rs.extras import import_extra
+from pspc_rs.files import cache_dir, decode_errors
+from pspc_rs.progress import on_terminal
 
 _CROP_SIDE = 32
 _NUM_CROPS = 4000
@@ -67,6 +68,7 @@ def fetch(name: str, split: str) -> Path:
 
     Raises:
         DownloadError: no network, or a file with another checksum.
+        OutputError: the cache folder cannot be made.
         MissingDependencyError: a download is needed and pooch is not installed.
     """
     source = SOURCES[name]
@@ -79,15 +81,16 @@ def _fetch_file(url: str, file: str, md5: str, folder: Path) -> Path:
     path = folder / file
     if path.is_file() and _md5(path) == md5:
         return path
+    purpose = f"{url}{file} has to be downloaded (or put into {folder} by hand), which"
+    pooch = import_extra("pooch", purpose, "download")
     try:
-        import pooch
-    except ImportError as error:
-        raise MissingDependencyError(
-            f'{url}{file} has to be downloaded, which needs pooch: pip install "pspc-rs[download]" '
-            f"(or put the file into {folder} by hand)"
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(
+            f"{folder} cannot be made to keep a download: {error}. The variable PSPC_CACHE_DIR names another place"
         ) from error
     try:
-        pooch.retrieve(url + file, f"md5:{md5}", fname=file, path=folder, progressbar=sys.stderr.isatty())
+        pooch.retrieve(url + file, f"md5:{md5}", fname=file, path=folder, progressbar=on_terminal())
     except (OSError, ValueError) as error:
         raise DownloadError(
             f"{url}{file} could not be downloaded: {error}. Without a network put a copy with the MD5 checksum {md5} "
@@ -97,7 +100,7 @@ def _fetch_file(url: str, file: str, md5: str, folder: Path) -> Path:
 
 
 def _md5(path: Path) -> str:
-    with path.open("rb") as file:
+    with decode_errors(path), path.open("rb") as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
@@ -136,13 +139,7 @@ def photos() -> ImageSet:
 
 
 def _sklearn_datasets() -> Any:
-    try:
-        import sklearn.datasets
-    except ImportError as error:
-        raise MissingDependencyError(
-            'the data sets digits and photos come with scikit-learn: pip install "pspc-rs[demo]"'
-        ) from error
-    return sklearn.datasets
+    return import_extra("sklearn.datasets", "a data set of scikit-learn (digits, photos)", "demo")
 
 
 def _shares(total: int, parts: int) -> list[int]:

@@ -5,13 +5,16 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pspc_rs.arrays import MAX_SIGMA
 from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
+from pspc_rs.data.image_set import require_images
 from pspc_rs.denoisers.base import Denoiser
 from pspc_rs.denoisers.composite import Empirical
 from pspc_rs.progress import Progress
 from pspc_rs.reprs import build_repr
 
+_MOST_NOISES = 10**6
 _STREAM = 0xCFD3  # keeps these noises apart from all others that are drawn with the same seed
 
 
@@ -45,10 +48,10 @@ class CFDM(Denoiser):
     """
 
     def __init__(self, data: ImageSet, smoothing: float = 0.7, num_noises: int = 8, seed: int = 0) -> None:
-        super().__init__(data.shape)
+        super().__init__(require_images(data).shape)
         self.data = data
-        self.smoothing = real_number("smoothing", smoothing, least=0)
-        self.num_noises = integer("num_noises", num_noises)
+        self.smoothing = real_number("smoothing", smoothing, least=0, most=MAX_SIGMA)
+        self.num_noises = integer("num_noises", num_noises, 1, _MOST_NOISES)
         self.seed = integer("seed", seed, least=0)
         self.noises = smoothing_noises(data.shape, self.num_noises, self.seed)
         self._empirical = Empirical(data)

@@ -1,8 +1,9 @@
 """The engine's denoisers: posterior mean composites, which differ only in the windows they use at a noise level."""
 
+import copy
 from abc import abstractmethod
 from collections.abc import Hashable
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -10,9 +11,12 @@ import numpy.typing as npt
 from pspc_rs import _core, cuda
 from pspc_rs.arrays import check_dtype, check_image_shape, import_torch, sigma_vector
 from pspc_rs.data import ImageSet
+from pspc_rs.data.image_set import require_images
 from pspc_rs.denoisers.base import Denoiser
 from pspc_rs.progress import Progress, part_of
 from pspc_rs.reprs import build_repr
+
+_OF_THE_ENGINE = frozenset({"_bank", "_windows", "_engines", "_engine"})
 
 
 class PosteriorComposite(Denoiser):
@@ -35,13 +39,39 @@ class PosteriorComposite(Denoiser):
     _engine_checks_z = True
 
     def __init__(self, data: ImageSet, device: str = "cpu") -> None:
-        super().__init__(data.shape)
+        super().__init__(require_images(data).shape)
         self.data = data
         self.device = device
-        self._bank = _core.Bank(data.images)
+        self._start_engine()
+
+    def _start_engine(self) -> None:
+        self._bank = _core.Bank(self.data.images)
         self._windows: dict[Hashable, _core.Components] = {}
         self._engines: dict[int | None, _core.Engine] = {}
-        self._engine = self._engine_on(cuda.resolve(device))
+        self._engine = self._engine_on(cuda.resolve(self.device))
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle holds: all but the objects of the engine, which are made again from the data on arrival."""
+        return {name: value for name, value in vars(self).items() if name not in _OF_THE_ENGINE}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        vars(self).update(state)
+        self._start_engine()
+
+    def __copy__(self) -> Self:
+        other = type(self).__new__(type(self))
+        vars(other).update(vars(self))
+        # Filled at the first use of a level or GPU, by each copy for itself.
+        other._windows, other._engines = dict(self._windows), dict(self._engines)
+        return other
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        """A copy with arrays of its own, but the same images, which never change."""
+        other = copy.copy(self)
+        memo[id(self)] = other
+        own = {name: copy.deepcopy(value, memo) for name, value in self.__getstate__().items()}
+        vars(other).update(own)
+        return other
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -10,10 +10,12 @@ import numpy as np
 import numpy.typing as npt
 
 from pspc_rs import _core
+from pspc_rs.arrays import as_numpy, is_array, real_array
 from pspc_rs.checks import real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.composite import PosteriorComposite
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingFileError, ScheduleError, ShapeError
+from pspc_rs.outputs import open_array
 from pspc_rs.reprs import build_repr
 from pspc_rs.schedules import ThresholdSchedule, resolve_threshold_schedule
 from pspc_rs.sigmas import Nearest
@@ -76,7 +78,7 @@ class PSPCFlex(PosteriorComposite):
             raise ScheduleError("PSPCFlex needs either heatmaps= with thresholds=, or masks=")
         if masks is not None:
             self._source = self._checked_masks(masks)
-            self._windows["masks"] = _core.Components.masks(self._source)
+            self._windows_of("masks")
             return
         if thresholds is None:
             raise ScheduleError("PSPCFlex needs thresholds= with its heat maps: a name, a number or one per level")
@@ -107,14 +109,18 @@ class PSPCFlex(PosteriorComposite):
         return digest.hexdigest()
 
     def _checked_masks(self, masks: npt.NDArray[np.bool_]) -> npt.NDArray[np.bool_]:
-        masks = np.asarray(masks)
+        try:
+            masks = np.asarray(masks)
+        except ValueError as error:
+            raise ShapeError(f"masks are not rectangular: {error}") from error
         _, height, width = self.shape
         if masks.ndim != 3 or masks.shape[1:] != (height, width):
             raise ShapeError(f"masks have shape {list(masks.shape)}, expected [components, {height}, {width}]")
         if masks.dtype != np.bool_:
             raise DTypeError(f"masks have dtype {masks.dtype}, expected bool")
         # A copy whose bytes are 0 and 1, as those of foreign memory need not be.
-        return masks.view(np.uint8) != 0
+        checked: npt.NDArray[np.bool_] = masks.view(np.uint8) != 0
+        return checked
 
     def _checked_maps(self, maps: FloatArray, schedule: ThresholdSchedule) -> FloatArray:
         _, height, width = self.shape
@@ -124,6 +130,8 @@ class PSPCFlex(PosteriorComposite):
                 f"heat maps have shape {list(maps.shape)}, expected {list(expected)} for "
                 f"{len(schedule.sigmas)} levels of {height} x {width} images"
             )
+        if maps.dtype.kind not in "biuf":
+            raise DTypeError(f"heat maps have dtype {maps.dtype}; allowed are real numbers")
         return maps
 
     def _levels(self, sigmas: npt.NDArray[np.float64]) -> list[Hashable]:
@@ -134,9 +142,7 @@ class PSPCFlex(PosteriorComposite):
 
     def _build_windows(self, level: Hashable) -> _core.Components:
         _, height, width = self.shape
-        if self.schedule is None or self.heatmaps is None or not isinstance(level, int):
-            return _core.Components.full(height, width)
-        return _core.Components.masks(self._masks(level))
+        return _core.Components.full(height, width) if level == "full" else _core.Components.masks(self._masks(level))
 
     def _masks(self, level: Hashable) -> npt.NDArray[np.bool_]:
         if level == "masks":
@@ -173,7 +179,8 @@ def masks_from_maps(heatmaps: FloatArray, threshold: float) -> npt.NDArray[np.bo
     threshold = real_number("threshold", threshold, above=0, most=1)
     maps = np.asarray(heatmaps)
     flat = maps.reshape(-1, maps.shape[-2] * maps.shape[-1]).astype(np.float64)
-    sums = flat.sum(axis=1)
+    with np.errstate(over="ignore", invalid="ignore"):
+        sums = flat.sum(axis=1)
     if not np.isfinite(sums).all() or flat.min() < 0 or sums.min() <= 0:
         raise InvalidValueError("heat maps must be finite and non-negative, each with a positive sum")
     order = np.argsort(flat, axis=1, kind="stable")
@@ -188,12 +195,11 @@ def masks_from_maps(heatmaps: FloatArray, threshold: float) -> npt.NDArray[np.bo
 
 def _open_maps(heatmaps: str | Path | FloatArray | None) -> FloatArray:
     if not isinstance(heatmaps, str | Path):
-        return np.atleast_1d(np.asarray(heatmaps))
+        return np.atleast_1d(as_numpy(heatmaps, "heatmaps") if is_array(heatmaps) else real_array("heatmaps", heatmaps))
     path = Path(heatmaps)
     if not path.is_file():
         raise MissingFileError(f"there is no heat-map file {str(heatmaps)!r}")
     try:
-        maps: FloatArray = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
-        raise DataError(f"cannot read heat maps from {str(path)!r}: {error}") from error
-    return maps
+        return open_array(path)
+    except DataError as error:
+        raise DataError(f"cannot read heat maps: {error}") from error

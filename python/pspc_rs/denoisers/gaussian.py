@@ -1,16 +1,18 @@
 """The Gaussian denoiser: the exact posterior mean if the data were normal with the training set's covariance."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
 
 from pspc_rs.checks import integer
 from pspc_rs.data import ImageSet
+from pspc_rs.data.image_set import require_images
 from pspc_rs.denoisers.base import Denoiser
-from pspc_rs.files import cache_dir, replacing
+from pspc_rs.errors import DataError, OutputError, warn
+from pspc_rs.files import cache_dir, decode_errors, replacing
 from pspc_rs.progress import Progress
 from pspc_rs.reprs import build_repr
 
@@ -47,7 +49,8 @@ class Gaussian(Denoiser):
     Args:
         data: the training images.
         rank: keep this many leading directions and take the mean in the others; None keeps all.
-        cache: keep the statistics in the user's cache folder, keyed by the data's fingerprint.
+        cache: keep the statistics in the user's cache folder, keyed by the data's fingerprint; where that cannot be
+            written, a `PspcWarning` says so once.
 
     Raises:
         DTypeError: rank is not an integer.
@@ -64,7 +67,7 @@ class Gaussian(Denoiser):
     """
 
     def __init__(self, data: ImageSet, rank: int | None = None, *, cache: bool = True) -> None:
-        super().__init__(data.shape)
+        super().__init__(require_images(data).shape)
         self.data = data
         statistics = cached_statistics(data) if cache else principal_axes(data)
         available = len(statistics.variances)
@@ -123,7 +126,7 @@ def principal_axes(data: ImageSet) -> GaussianStatistics:
 
 
 def cached_statistics(data: ImageSet) -> GaussianStatistics:
-    """`principal_axes` of the data, read from or written to the cache folder.
+    """`principal_axes` of the data, read from or written to the cache folder, which is no need.
 
     Args:
         data: the images; their fingerprint is the key.
@@ -131,16 +134,41 @@ def cached_statistics(data: ImageSet) -> GaussianStatistics:
     Returns:
         The statistics.
     """
-    path = cache_dir() / "gaussian" / f"{data.fingerprint}.npz"
+    path, stored = None, None
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return GaussianStatistics(stored["mean"], stored["axes"], stored["variances"])
-    except (OSError, ValueError, KeyError, EOFError, BadZipFile):
-        # Missing or damaged: computed again.
-        statistics = principal_axes(data)
-    with replacing(path) as temporary, temporary.open("wb") as written:
-        np.savez(written, mean=statistics.mean, axes=statistics.axes, variances=statistics.variances)
+        path = cache_dir() / "gaussian" / f"{data.fingerprint}.npz"
+        stored = _read_statistics(path, int(np.prod(data.shape)))
+    except OutputError as error:
+        _warn_once(error)
+    statistics = principal_axes(data) if stored is None else stored
+    if path is not None and stored is None:
+        try:
+            with replacing(path) as temporary, temporary.open("wb") as file:
+                np.savez(file, mean=statistics.mean, axes=statistics.axes, variances=statistics.variances)
+        except OutputError as error:
+            _warn_once(error)
     return statistics
+
+
+_warned: list[str] = []
+
+
+def _warn_once(error: OutputError) -> None:
+    if not _warned:
+        _warned.append(str(error))
+        warn(f"statistics of data sets are not kept for the next time: {error}. cache=False avoids this warning")
+
+
+def _read_statistics(path: Path, dimension: int) -> GaussianStatistics | None:
+    """The statistics in a file; None if there are none, or they are damaged."""
+    try:
+        with decode_errors(path), path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            mean, axes, variances = stored["mean"], stored["axes"], stored["variances"]
+    except DataError:
+        return None
+    fit = (mean.shape, axes.shape) == ((dimension,), (dimension, len(np.atleast_1d(variances)))) and variances.ndim == 1
+    known = all(array.dtype == np.float64 and np.isfinite(array).all() for array in (mean, axes, variances))
+    return GaussianStatistics(mean, axes, variances) if fit and known else None
 
 
 def _stored_chunks(data: ImageSet) -> Any:

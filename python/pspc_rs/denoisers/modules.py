@@ -10,21 +10,10 @@ from typing import Any
 
 import numpy as np
 
-from pspc_rs.arrays import import_torch, numpy_view
+from pspc_rs.arrays import import_torch, is_module, numpy_view
 from pspc_rs.errors import InvalidValueError
 
 _ERROR_LENGTH = 300
-
-
-def is_module(net: object) -> bool:
-    """Whether net is a torch module; torch is not imported to find out.
-
-    Example:
-        >>> is_module(print)
-        False
-    """
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(net, torch.nn.Module)
 
 
 class _HeldModules:

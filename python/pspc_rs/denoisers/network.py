@@ -1,6 +1,7 @@
 """Any callable as a denoiser: a network, a closure, somebody else's model."""
 
 import contextlib
+import functools
 import math
 import sys
 from collections.abc import Callable
@@ -17,12 +18,14 @@ from pspc_rs.arrays import (
     convert,
     copy_of,
     is_array,
+    is_module,
     is_torch,
     like,
     numpy_view,
     sigma_vector,
 )
 from pspc_rs.checks import integer, one_of
+from pspc_rs.contents import code_checksum
 from pspc_rs.denoisers.base import refuse_labels
 from pspc_rs.denoisers.batches import in_parts, out_of_memory_errors
 from pspc_rs.denoisers.gradients import is_transformed, uncompiled, wants_gradient
@@ -32,7 +35,6 @@ from pspc_rs.denoisers.modules import (
     evaluation_mode,
     in_one_line,
     input_dtype,
-    is_module,
     takes,
     weights_checksum,
 )
@@ -124,14 +126,19 @@ class Network:
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The class, the callable's name and settings, and a checksum of the weights where it is a torch module."""
-        settings = {"denoiser": type(self).__name__, "net": self._name_of_net}
+        """The class, the callable's name, code and settings, and a checksum of the weights of a torch module."""
+        settings = {"denoiser": type(self).__name__, "net": self._name_of_net, "code_sha256": self._code_sha256}
         settings |= getattr(self.net, "settings", {})
         if self.dtype != "float32":
             settings["dtype"] = self.dtype
         if hasattr(self.net, "state_dict"):
             settings["weights_sha256"] = weights_checksum(self.net)
         return settings
+
+    @functools.cached_property
+    def _code_sha256(self) -> str:
+        # Once: what a function loads with its first call does not make it another function.
+        return code_checksum(self.net)
 
     @property
     def _name_of_net(self) -> str:

@@ -8,12 +8,14 @@ import numpy.typing as npt
 
 from pspc_rs.checks import integer
 from pspc_rs.data import ImageSet
+from pspc_rs.data.image_set import require_images
 from pspc_rs.denoisers.base import Denoiser
 from pspc_rs.progress import Progress
 from pspc_rs.reprs import build_repr
 
 Float64 = npt.NDArray[np.float64]
 
+_MOST_DRAWS = 10**8
 _QUERIES_PER_GROUP = 64
 _PIXELS_PER_CHUNK = 2**18  # so many pixels stay in a core's cache while all queries of a group are compared with them
 
@@ -53,10 +55,10 @@ class SNIS(Denoiser):
     """
 
     def __init__(self, data: ImageSet, num_neighbors: int = 2048, num_draws: int = 256, seed: int = 0) -> None:
-        super().__init__(data.shape)
+        super().__init__(require_images(data).shape)
         self.data = data
         self.num_neighbors = integer("num_neighbors", num_neighbors)
-        self.num_draws = integer("num_draws", num_draws)
+        self.num_draws = integer("num_draws", num_draws, 1, _MOST_DRAWS)
         self.seed = integer("seed", seed, least=0)
 
     @property

@@ -107,7 +107,7 @@ def compare(
     *,
     sigmas: object = None,
     processes: Sequence[str] = NOISY_PROCESSES,
-    n: int = 256,
+    n: int = 50,
     seed: int = 0,
     batch: int = 50,
     sampler: str = "heun",

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pspc_rs.checks import image_shape, integer, one_of
 from pspc_rs.data import ImageSet
+from pspc_rs.deprecation import overwriting
 from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.experiments.evaluate import Model
 from pspc_rs.outputs import ResumableArray, open_array
@@ -104,7 +105,8 @@ def save_forward(
     n: int,
     *,
     seed: int = 0,
-    resume: bool = False,
+    resume: bool | None = None,
+    overwrite: bool = False,
     record: Mapping[str, object] | None = None,
     progress: Progress | None = None,
     tick: Callable[[int, int], object] | None = None,
@@ -112,7 +114,7 @@ def save_forward(
     """Writes the forward noisy set of a data set, `.npy` float32 [levels, n, C, H, W], a level at a time.
 
     The same arguments give the same bytes, and a row is what `forward_noisy` draws at that level. Beside the output
-    lies a JSON record; ``resume`` continues an interrupted run.
+    lies a JSON record. An interrupted run is continued.
 
     Args:
         output: the `.npy` file.
@@ -120,7 +122,8 @@ def save_forward(
         sigmas: descending noise levels; a final 0 is ignored.
         n: images per level.
         seed: see `forward_noisy`.
-        resume: continue with the levels that an earlier run kept.
+        resume: deprecated; a run with the same settings is always continued.
+        overwrite: replace an output that has other settings.
         record: further options for the record.
         progress: called as ``progress(levels done, levels)``.
         tick: deprecated; the earlier name of ``progress``.
@@ -129,7 +132,7 @@ def save_forward(
         Whether anything had to be written; False if the output was complete already.
 
     Raises:
-        OutputError: the file cannot be written, or an earlier run to be resumed had other settings.
+        OutputError: the file cannot be written, an earlier run had other settings, or another run is writing it.
         InvalidValueError: an argument is out of range.
 
     Example:
@@ -150,12 +153,12 @@ def save_forward(
         **data_settings(data),
         **_draw_settings(),
     }
-    stored = ResumableArray(output, settings, resume=resume)
-    if stored.complete:
-        return False
-    for index in _pending(stored, len(levels), progress):
-        stored.keep(index, forward_noisy(data, n, levels[index], seed)[None])
-    stored.finish(len(levels), provenance("noise forward", dict(record or {}), data=data, clock=clock))
+    with ResumableArray(output, settings, overwrite=overwriting(resume, overwrite)) as stored:
+        if stored.complete:
+            return False
+        for index in _pending(stored, len(levels), progress):
+            stored.keep(index, forward_noisy(data, n, levels[index], seed)[None])
+        stored.finish(len(levels), provenance("noise forward", dict(record or {}), data=data, clock=clock))
     return True
 
 
@@ -170,7 +173,9 @@ def save_reverse(
     sampler: str = "heun",
     batch: int = 50,
     start_data: ImageSet | None = None,
-    resume: bool = False,
+    resume: bool | None = None,
+    overwrite: bool = False,
+    wait: bool = False,
     record: Mapping[str, object] | None = None,
     progress: Progress | None = None,
     tick: Callable[[int, int], object] | None = None,
@@ -179,7 +184,7 @@ def save_reverse(
 
     Trajectories start at the first level at normal noise of that standard deviation, or, for a network that is not
     good at levels as high as that takes, at noisy images of a data set, as `forward_noisy` draws them. They are
-    computed and kept batch by batch; see `save_forward` for files, bytes and ``resume``.
+    computed and kept batch by batch; see `save_forward` for files, bytes and interruptions.
 
     Args:
         output: the `.npy` file.
@@ -191,7 +196,9 @@ def save_reverse(
         sampler: "heun", as published, "euler" or "dpmpp_2m".
         batch: images at once.
         start_data: images to start at, with noise added, instead of noise alone.
-        resume: continue with the batches that an earlier run kept.
+        resume: deprecated; a run with the same settings is always continued.
+        overwrite: replace an output that has other settings.
+        wait: for another run that is writing the output; without it, such a run is an error.
         record: further options for the record.
         progress: called as ``progress(batches done, batches)``.
         tick: deprecated; the earlier name of ``progress``.
@@ -200,7 +207,7 @@ def save_reverse(
         Whether anything had to be computed; False if the output was complete already.
 
     Raises:
-        OutputError: the file cannot be written, or an earlier run to be resumed had other settings.
+        OutputError: the file cannot be written, an earlier run had other settings, or another run is writing it.
         InvalidValueError: an argument is out of range, or the model returned NaN.
         ShapeError: the model or the data have images of another shape.
 
@@ -228,15 +235,24 @@ def save_reverse(
         "model": model_settings(model),
         **_draw_settings(),
     }
-    stored = ResumableArray(output, settings, axis=1, resume=resume)
-    if stored.complete:
-        return False
-    z = initial_noise(n, size, levels[0], seed) if start_data is None else forward_noisy(start_data, n, levels[0], seed)
-    cuts = range(0, n, batch)
-    for index in _pending(stored, len(cuts), progress):
-        stored.keep(index, reverse_noisy(model, z[cuts[index] : cuts[index] + batch], levels, sampler))
-    stored.finish(len(cuts), provenance("noise reverse", dict(record or {}), clock=clock, noise=noise_source()))
+    allowed = overwriting(resume, overwrite)
+    with ResumableArray(output, settings, axis=1, overwrite=allowed, wait=wait, progress=progress) as stored:
+        if stored.complete:
+            return False
+        z = _starts(start_data, n, size, levels[0], seed)
+        cuts = range(0, n, batch)
+        for index in _pending(stored, len(cuts), progress):
+            stored.keep(index, reverse_noisy(model, z[cuts[index] : cuts[index] + batch], levels, sampler))
+        stored.finish(len(cuts), provenance("noise reverse", dict(record or {}), clock=clock, noise=noise_source()))
     return True
+
+
+def _starts(data: ImageSet | None, n: int, shape: tuple[int, int, int], sigma: float, seed: int) -> NDArray[np.float32]:
+    """Where trajectories start: noise alone, or noisy images of a data set."""
+    start: NDArray[np.float32] = (
+        initial_noise(n, shape, sigma, seed) if data is None else forward_noisy(data, n, sigma, seed)
+    )
+    return start
 
 
 class NoisyLevels(Sequence[NDArray[Any]]):
@@ -396,7 +412,7 @@ def trajectory_levels(
         sampler=sampler,
         batch=batch,
         start_data=data if start == "data" else None,
-        resume=True,
+        wait=True,
         record=record,
         progress=progress,
     )

@@ -12,6 +12,7 @@ from pspc_rs.checks import integer
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import Denoiser, Gaussian, Network
 from pspc_rs.denoisers.composite import PosteriorComposite
+from pspc_rs.deprecation import overwriting
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.heatmaps.jacobians import Float64, Pixels, composite_maps, network_maps, wiener_rows
 from pspc_rs.outputs import ResumableArray
@@ -65,15 +66,16 @@ def save_heatmaps(
     batch: int = 16,
     settings: Mapping[str, object] | None = None,
     record: Mapping[str, object] | None = None,
-    resume: bool = False,
+    resume: bool | None = None,
+    overwrite: bool = False,
     progress: Progress | None = None,
     tick: Callable[[int, int, str], object] | None = None,
-) -> None:
+) -> bool:
     """Writes heat maps of several noise levels, float32 [levels, H, W, H, W], and their standard errors beside them.
 
     Files are ``{output}`` and ``{output's stem}_error.npy``, each with a record; a chosen set of P pixels gives
     [levels, P, H, W]. They are computed one row of output pixels at a time, and finished rows are kept, so that a
-    stopped run can be resumed and then has the same bytes.
+    stopped run is continued and then has the same bytes.
 
     Args:
         denoiser: see `heatmaps_at`.
@@ -86,14 +88,18 @@ def save_heatmaps(
         batch: noisy images at once.
         settings: what else decides the numbers, such as seed and data of ``noisy``.
         record: what else is recorded.
-        resume: continue with the rows that an earlier run with the same settings kept.
+        resume: deprecated; a run with the same settings is always continued.
+        overwrite: replace files that have other settings.
         progress: called as ``progress(rows done, rows)``.
         tick: deprecated; the earlier name of ``progress``, called as ``tick(done, total, what)``.
+
+    Returns:
+        Whether anything had to be written; False if both files were complete already.
 
     Raises:
         DTypeError: heat maps of this kind of denoiser are not known.
         ShapeError: not one set of noisy images per level, or images of another shape than the denoiser's.
-        OutputError: a file cannot be written, or resumed.
+        OutputError: a file cannot be written, an earlier run had other settings, or another run is writing it.
     """
     progress = renamed_progress(progress, "tick", tick, ("done", "total", "what"))
     if len(noisy) != len(sigmas) or len(sigmas) == 0:
@@ -110,31 +116,33 @@ def save_heatmaps(
         "batch": batch,
     }
     beside = output.with_name(f"{output.stem}_error.npy")
-    outputs = [ResumableArray(path, decides, resume=resume) for path in (output, beside)]
-    if all(one.complete for one in outputs):
-        return
     rows = [chosen[start : start + width] for start in range(0, len(chosen), width)]
-    num = len(rows) * len(sigmas)
-    drawn = (-1, noisy[0])
-    for index in _pending(outputs, num, progress):
-        level, row = divmod(index, len(rows))
-        if drawn[0] != level:
-            drawn = level, noisy[level]
-        found = _moments(denoiser, drawn[1], float(sigmas[level]), rows[row], batch)
-        maps, errors = (one.astype(np.float32) for one in found)
-        if not raw:
-            raise_own(maps.reshape(len(maps), -1), rows[row])
-        outputs[0].keep(index, maps)
-        outputs[1].keep(index, errors)
     shape = (len(sigmas), *((height, width) if pixels is None else (len(chosen),)), height, width)
-    for one in outputs:
-        if not one.complete:
-            one.finish(num, record or {}, shape)
+    allowed = overwriting(resume, overwrite)
+    with (
+        ResumableArray(output, decides, overwrite=allowed) as maps_file,
+        ResumableArray(beside, decides, overwrite=allowed) as errors_file,
+    ):
+        pending = [one for one in (maps_file, errors_file) if not one.complete]
+        drawn = (-1, noisy[0])
+        for index in _pending(pending, len(rows) * len(sigmas), progress):
+            level, row = divmod(index, len(rows))
+            if drawn[0] != level:
+                drawn = level, noisy[level]
+            found = _moments(denoiser, drawn[1], float(sigmas[level]), rows[row], batch)
+            maps, errors = (one.astype(np.float32) for one in found)
+            if not raw:
+                raise_own(maps.reshape(len(maps), -1), rows[row])
+            for one in pending:
+                one.keep(index, maps if one is maps_file else errors)
+        for one in pending:
+            one.finish(len(rows) * len(sigmas), record or {}, shape)
+    return bool(pending)
 
 
 def _pending(outputs: Sequence[ResumableArray], num: int, progress: Progress | None) -> Iterator[int]:
     """The rows that one of the outputs lacks; progress is reported before each and at the end."""
-    pending = sorted({index for one in outputs if not one.complete for index in one.pending(num)})
+    pending = sorted({index for one in outputs for index in one.pending(num)})
     describe(progress, "heat maps")
     for done, index in enumerate(pending, num - len(pending)):
         if progress is not None:

@@ -128,7 +128,7 @@ def _json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise DataError(f"{path} is missing")
     with decode_errors(path):
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = json.loads(path.read_bytes())
     if not isinstance(entries, dict):
         raise DataError(f"{path} is no JSON object")
     return entries

@@ -12,7 +12,8 @@ from pspc_rs.checks import flag
 from pspc_rs.denoisers import Network
 from pspc_rs.denoisers.modules import in_one_line
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingFileError, ShapeError
-from pspc_rs.networks.sources import is_safetensors, is_url, kind_of_file, read_description
+from pspc_rs.file_kinds import is_url
+from pspc_rs.networks.sources import is_safetensors, kind_of_file, read_description
 
 __all__ = ["SOURCES", "NetworkFunction", "is_safetensors", "load_network", "open_network", "program_in"]
 
@@ -150,7 +151,8 @@ def _network_of(source: object) -> NetworkFunction:
         raise InvalidValueError(f"the network is an empty text; allowed are {SOURCES}")
     if is_url(str(source)):
         raise InvalidValueError(
-            f"the network {str(source)!r:.200} is a web address; nothing is downloaded here, so download the file first"
+            f"the network {str(source)!r:.200} is a web address; nothing is downloaded here, so download the file "
+            "first and give its path"
         )
     if path.is_dir():
         import_torch(f"the network {path}")

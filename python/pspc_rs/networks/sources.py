@@ -7,24 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from pspc_rs.errors import DataError
+from pspc_rs.file_kinds import OLD_TORCH, START_BYTES, FileKind, kind_of_start
 from pspc_rs.files import decode_errors, require_path
 
-_START_BYTES = 512
 _PICKLE_START, _ZIP_START = b"\x80", b"PK"
-# The magic number that torch.save wrote first, up to torch 1.5: a pickled integer.
-_OLD_TORCH_START = b"\x80\x02\x8a\x0al\xfc\x9cF\xf9 j\xa8P\x19."
 _WEIGHTS_ALONE = (
     "which holds weights or pickled objects but no network that can be run; save the network with torch.jit.save, or "
     "give module:callable"
-)
-
-# What files are that people give, by their first bytes, and what to do.
-_KNOWN_STARTS = (
-    (b"version https://git-lfs", "a pointer of Git LFS, not the file itself; fetch that with git lfs pull"),
-    (b"\x89HDF\r\n", "an HDF5 file, as Keras writes; allowed are networks of torch"),
-    (b"\x1f\x8b", "a gzip file; unpack it"),
-    (b"GGUF", "a GGUF file, which holds weights but no network that can be run"),
-    (b"\x93NUMPY", "a numpy array, which is no network"),
 )
 
 
@@ -48,15 +37,16 @@ def kind_of_file(path: Path) -> str:
     # First, as the length that such a file begins with may have any lowest byte.
     if _starts_safetensors(start):
         return "safetensors"
-    if start.startswith(_OLD_TORCH_START):
-        raise DataError(f"{path} is a file of torch.save in its old format, {_WEIGHTS_ALONE}")
+    kind = kind_of_start(start)
+    if kind is not None and kind.name == OLD_TORCH:
+        raise DataError(f"{path} is {OLD_TORCH}, {_WEIGHTS_ALONE}")
     if start.startswith(_PICKLE_START):
         return "edm"
     if start.startswith(_ZIP_START):
         return _kind_of_archive(path)
     if path.suffix == ".json":
         return "description"
-    raise DataError(f"{path} {_what_else(path, start)}")
+    raise DataError(f"{path} {_what_else(path, start, kind)}")
 
 
 def read_description(path: Path) -> tuple[str, dict[str, Any]]:
@@ -66,7 +56,7 @@ def read_description(path: Path) -> tuple[str, dict[str, Any]]:
         DataError: it is no such file.
     """
     with decode_errors(path):
-        entries = json.loads(path.read_text(encoding="utf-8-sig"))
+        entries = json.loads(path.read_bytes())
     source = entries.pop("source", None) if isinstance(entries, dict) else None
     if not isinstance(source, str):
         raise DataError(f"{path} describes no network: it must be a JSON object with the text 'source'")
@@ -75,19 +65,9 @@ def read_description(path: Path) -> tuple[str, dict[str, Any]]:
     return source, entries
 
 
-def is_url(source: str) -> bool:
-    """Whether a text is an address of the web, or of a store such as S3.
-
-    Example:
-        >>> is_url("https://example.org/net.pkl"), is_url("nets:unet")
-        (True, False)
-    """
-    return "://" in source
-
-
 def _start_of(path: Path) -> bytes:
     with decode_errors(path), path.open("rb") as file:
-        return file.read(_START_BYTES)
+        return file.read(START_BYTES)
 
 
 def _starts_safetensors(start: bytes) -> bool:
@@ -112,13 +92,10 @@ def _kind_of_archive(path: Path) -> str:
     raise DataError(f"{path} is a ZIP archive of {len(names)} files ({first:.120}), which hold no network")
 
 
-def _what_else(path: Path, start: bytes) -> str:
+def _what_else(path: Path, start: bytes, kind: FileKind | None) -> str:
     """What a file is that is no network, as the predicate of a sentence."""
-    for known, what in _KNOWN_STARTS:
-        if start.startswith(known):
-            return f"is {what}"
-    if start.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return "is a web page, not a network: the download has failed"
+    if kind is not None:
+        return f"is {kind.name}; {kind.advice or 'it holds no network that can be run'}"
     if path.suffix == ".py":
         return f"is Python source; give module:callable, such as {path.stem}:net"
     if path.suffix == ".onnx":

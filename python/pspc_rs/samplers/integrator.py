@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
-from pspc_rs.arrays import check_finite, check_like, copy_of, import_torch, is_array, is_torch, to_numpy
+from pspc_rs.arrays import check_finite, check_like, converted, copy_of, import_torch, is_array, is_torch, to_numpy
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.progress import Progress, reporting
 from pspc_rs.reprs import build_repr
@@ -86,7 +86,7 @@ class Integrator:
         # Half precision would move a noise level by up to 0.4 %.
         self._sigma_dtype = images.dtype if images.dtype.itemsize >= 4 else np.dtype(np.float32)
         wide = (import_torch("a tensor") if is_torch(x) else np).float64
-        self.start = copy_of(_cast(x, wide if float64_state else x.dtype))
+        self.start = copy_of(converted(x, wide if float64_state else x.dtype))
 
     def __repr__(self) -> str:
         states = f"{list(self.start.shape)} {str(self.start.dtype).removeprefix('torch.')}"
@@ -108,7 +108,7 @@ class Integrator:
                 if trajectory:
                     states.append(x)
                 report(i + 1, self.steps)
-            return _cast(_stacked(states) if trajectory else x, self._input_dtype)
+            return converted(_stacked(states) if trajectory else x, self._input_dtype)
 
     @contextmanager
     def after_noise(self, sigma: float, raised: float) -> Iterator[None]:
@@ -129,28 +129,27 @@ class Integrator:
             ) from error
 
     def _check_state(self, x: Any, sigma: float) -> None:
-        """Refuses a state that its own type, or that of the result, cannot hold."""
-        with np.errstate(over="ignore"):
-            check_finite(f"the state at sigma {sigma:g}", _cast(x, self._input_dtype))
+        """Refuses a state that is not finite, or that the type of the result cannot hold."""
+        name = f"the state at sigma {sigma:g}"
+        check_finite(name, x)
+        converted(x, self._input_dtype, name)
 
     def _denoise(self, x: Any, sigma: float) -> Any:
         levels = np.full(len(x), sigma, self._sigma_dtype)
         sigmas = import_torch("a tensor").from_numpy(levels).to(x.device) if is_torch(x) else levels
         given = {name: copy_of(value) if is_array(value) else value for name, value in self._extra_args.items()}
-        denoised = self._model(copy_of(_cast(x, self._input_dtype)), sigmas, **given)
+        given_x = copy_of(converted(x, self._input_dtype, f"the state at sigma {sigma:g}"))
+        denoised = self._model(given_x, sigmas, **given)
         check_like("the model", denoised, x)
-        check_finite(f"the model's output at sigma {sigma:g}", denoised)
-        return copy_of(_cast(denoised, x.dtype))
+        name = f"the model's output at sigma {sigma:g}"
+        check_finite(name, denoised)
+        return copy_of(converted(denoised, x.dtype, name))
 
 
 def _largest_level(model: object) -> float:
     """The largest noise level that a model is good for, if it says so in an attribute ``sigma_max``."""
     value: Any = getattr(model, "sigma_max", None)
     return float(value) if isinstance(value, Real) or getattr(value, "ndim", None) == 0 else math.inf
-
-
-def _cast(x: Any, dtype: Any) -> Any:
-    return x.to(dtype) if is_torch(x) else x.astype(dtype, copy=False)
 
 
 def _stacked(states: list[Any]) -> Any:

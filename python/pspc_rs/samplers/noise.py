@@ -167,7 +167,8 @@ class Churn:
         """
         churn, strength = real_number("S_churn", S_churn, least=0), real_number("S_noise", S_noise, least=0)
         lowest = real_number("S_min", S_min, least=0)
-        highest = math.inf if S_max == math.inf else real_number("S_max", S_max, least=0)
+        is_infinite = isinstance(S_max, float | np.floating) and S_max == math.inf
+        highest = math.inf if is_infinite else real_number("S_max", S_max, least=0)
         in_order("S_min", lowest, "S_max", highest)
         return cls(min(churn / steps, math.sqrt(2) - 1), lowest, highest, strength)
 

@@ -4,7 +4,6 @@ A checkpoint is a folder of two files, written under another name and renamed wh
 """
 
 import json
-import os
 import shutil
 import signal
 import threading
@@ -20,7 +19,9 @@ from torch import Tensor, nn
 
 from pspc_rs.arrays import import_safetensors
 from pspc_rs.errors import DataError, OutputError
+from pspc_rs.signals import STOP_SIGNALS, Stopped
 from pspc_rs.training.evaluation import LossSums
+from pspc_rs.writing import flush, temporary_path
 
 FORMAT = 1
 """Version of the layout."""
@@ -112,7 +113,7 @@ def save_checkpoint(folder: Path, state: TrainState, record: Mapping[str, object
         MissingDependencyError: safetensors is not installed.
     """
     target = folder / f"{state.images:012d}"
-    temporary = folder / f".{target.name}.{os.getpid()}.tmp"
+    temporary = temporary_path(target)
     save_file = import_safetensors("a checkpoint", "torch").save_file
     # Tensors of one network never share memory here, but safetensors refuses those that are not contiguous.
     tensors = {name: tensor.detach().to("cpu").contiguous() for name, tensor in state.tensors().items()}
@@ -123,13 +124,14 @@ def save_checkpoint(folder: Path, state: TrainState, record: Mapping[str, object
         text = json.dumps({**counts, **record}, indent=2, allow_nan=False)
         (temporary / _STATE).write_text(text + "\n", encoding="utf-8")
         for name in (_TENSORS, _STATE):
-            _flush(temporary / name)
+            flush(temporary / name)
         if target.exists():
             shutil.rmtree(target)
         temporary.replace(target)
+        flush(folder)
         for old in checkpoints(folder)[:-_NUM_KEPT]:
             shutil.rmtree(old)
-    except OSError as error:
+    except (OSError, import_safetensors("a checkpoint").SafetensorError) as error:
         raise OutputError(f"{target} cannot be written: {error}") from error
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -182,13 +184,10 @@ def load_checkpoint(checkpoint: Path, state: TrainState) -> None:
     state.restore(tensors, record, checkpoint)
 
 
-def _flush(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
-
-
 class Interruptions:
-    """Turns SIGINT and SIGTERM into KeyboardInterrupt, but not while a step is being taken.
+    """Turns SIGINT, SIGTERM and SIGHUP into KeyboardInterrupt, but not while a step is being taken.
+
+    A SIGHUP that is ignored, as under nohup, stays ignored.
 
     Signals are handled by Python's main thread alone; in another thread nothing is changed.
 
@@ -214,7 +213,8 @@ class Interruptions:
         if threading.current_thread() is not threading.main_thread():
             yield
             return
-        earlier = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, signal.SIGTERM)}
+        numbers = [one for one in STOP_SIGNALS if signal.getsignal(one) != signal.SIG_IGN]
+        earlier = {number: signal.signal(number, self._receive) for number in (signal.SIGINT, *numbers)}
         try:
             yield
         finally:
@@ -230,9 +230,13 @@ class Interruptions:
         finally:
             self._deferring = False
         if self.received is not None:
-            raise KeyboardInterrupt
+            raise _interrupt(self.received)
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         self.received = number
         if not self._deferring:
-            raise KeyboardInterrupt
+            raise _interrupt(number)
+
+
+def _interrupt(number: int) -> KeyboardInterrupt:
+    return KeyboardInterrupt() if number == signal.SIGINT else Stopped(number)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from pspc_rs.checks import integer
 from pspc_rs.data import ImageSet
+from pspc_rs.errors import OutputError
 from pspc_rs.files import replacing
 from pspc_rs.networks.edm.preconditioners import Preconditioner
 from pspc_rs.samplers import sample_heun
@@ -124,11 +125,14 @@ class LineLog:
         """Adds a line.
 
         Raises:
-            OSError: it cannot be written.
+            OutputError: it cannot be written.
         """
-        self._path.parent.mkdir(parents=True, exist_ok=True)
-        with self._path.open("a", encoding="utf-8") as file:
-            file.write(_line(entry))
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            with self._path.open("a", encoding="utf-8") as file:
+                file.write(_line(entry))
+        except OSError as error:
+            raise OutputError(f"{self._path} cannot be written: {error}") from error
 
     def read(self) -> list[dict[str, Any]]:
         """The lines; one that was cut short by a crash ends the list."""

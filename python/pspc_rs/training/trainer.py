@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError, OutputError
 from pspc_rs.images import image_grid, save_png
+from pspc_rs.locks import OutputLock
 from pspc_rs.networks.registry import build_network
 from pspc_rs.networks.saved import save_network
 from pspc_rs.outputs import differences
@@ -56,7 +57,7 @@ def train(
     settings: TrainSettings,
     options: RunOptions | None = None,
     *,
-    resume: bool = False,
+    resume: bool | None = None,
     progress: Progress | Callable[[int, int, float | None], object] | None = None,
 ) -> Path:
     """Trains a denoiser, and returns the file of its averaged weights.
@@ -71,14 +72,13 @@ def train(
         outdir: the folder; made if it is not there.
         settings: what is trained, and how.
         options: how the work is done; the defaults of `RunOptions` if None.
-        resume: go on with the run in the folder, if there is one. Its losses are those of a run that was never
-            stopped; on a CPU, to the last bit. ``images`` may be larger than before.
+        resume: deprecated; a run in the folder is always continued, and False refuses one. Its losses are those of a
+            run that was never stopped; on a CPU, to the last bit. ``images`` may be larger than before.
         progress: called as ``progress(images, all_images)`` before the first and after every step; its ``describe``,
             if it has one, gets the loss. A function of three arguments, the third of which is the loss, is deprecated.
 
     Raises:
-        OutputError: the folder holds a run that is not to be resumed, or one with other settings; or it cannot be
-            written.
+        OutputError: the folder holds a run with other settings, or one that is going on; or it cannot be written.
         InvalidValueError: a setting does not fit the data, or training diverged.
         DataError: a checkpoint is damaged; or labels are missing.
         MissingDependencyError: safetensors is not installed.
@@ -92,10 +92,40 @@ def train(
             DeprecationWarning,
             stacklevel=2,
         )
-    with connect_rank(options.device) as rank, keep_generators(rank.device), allow_tf32(options.tf32):
+    if resume is not None:
+        warnings.warn(
+            "resume= is deprecated: a run in the folder is always continued; leave it out",
+            DeprecationWarning,
+            stacklevel=2,
+        )
+    with (
+        connect_rank(options.device) as rank,
+        _run_lock(Path(outdir), rank),
+        keep_generators(rank.device),
+        allow_tf32(options.tf32),
+    ):
         trainer = Trainer(data, Path(outdir), settings, options, rank)
-        trainer.begin(resume)
+        trainer.begin(resume is not False)
         return trainer.run(progress)
+
+
+@contextlib.contextmanager
+def _run_lock(outdir: Path, rank: Rank) -> Iterator[None]:
+    """The right to write a folder: the first rank takes it, and the others learn whether it could."""
+    lock, problem = OutputLock(outdir / ".lock", outdir), None
+    if rank.first:
+        try:
+            lock.acquire()
+        except OutputError as error:
+            problem = error
+    # Every rank must get here, or the others would wait.
+    refused = rank.sum(torch.tensor(float(problem is not None), device=rank.device))
+    if refused:
+        raise problem or OutputError(f"{outdir} cannot be written by the first rank, which says why")
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 class Trainer:
@@ -128,6 +158,9 @@ class Trainer:
 
     def begin(self, resume: bool) -> None:
         """Restores the run in the folder, or begins one.
+
+        Args:
+            resume: False refuses a folder that holds a run.
 
         Raises:
             OutputError: the folder holds a run that is not to be resumed, or one with other settings.
@@ -166,15 +199,13 @@ class Trainer:
             Prefetcher(batches.batch) as self._prefetcher,
             self._checkpoint_if_stopped(),
         ):
-            if self.state.images and not self._samples_file().exists():
+            if self.state.images:
                 self._evaluate()
             self._report(progress, takes_loss)
             self._began = self.state.images < self._settings.images
             self._interval = (time.perf_counter(), self.state.images)
             while self.state.images < self._settings.images:
-                began = time.perf_counter()
                 self._step()
-                self.state.seconds += time.perf_counter() - began
                 self._between_steps()
                 self._report(progress, takes_loss)
             return self._finish()
@@ -190,7 +221,8 @@ class Trainer:
             progress(images, total)
 
     def _step(self) -> None:
-        """One step of the optimiser, on parts of the batch whose gradients add up."""
+        """One step of the optimiser, on parts of the batch whose gradients add up, and its line of the log if due."""
+        began = time.perf_counter()
         sums: Tensor | float = 0.0
         parts = self._parts(self.state.images)
         for index, (first, count) in enumerate(parts):
@@ -201,8 +233,12 @@ class Trainer:
                 sums = sums + self._accumulate(batch, first)
         assert isinstance(sums, Tensor)
         sums = self._rank.sum(sums)
+        # A checkpoint between the step and its line would have the losses of the line, but not the line.
         with self._interruptions.deferred():
             self._update(sums)
+            self.state.seconds += time.perf_counter() - began
+            if self._due(self._options.log_every, 1000):
+                self._write_log()
 
     def _parts(self, seen: int) -> list[tuple[int, int]]:
         """First image and number of images of every part of this rank's share of the step after ``seen`` images."""
@@ -244,11 +280,8 @@ class Trainer:
         self.state.images += s.batch
 
     def _between_steps(self) -> None:
-        """Log, evaluation and checkpoint, where due; the checkpoint last, so that a resumed run repeats neither."""
-        if self._due(self._options.log_every, 1000):
-            self._write_log()
-        if self._due(self._options.sample_every, 20):
-            self._evaluate()
+        """Evaluation and checkpoint, where due; the checkpoint last, so that a resumed run repeats no evaluation."""
+        self._evaluate()
         if self._due(self._options.checkpoint_every, 100):
             self._save_checkpoint()
 
@@ -289,16 +322,16 @@ class Trainer:
         return self._outdir / "samples" / f"{self.state.images:012d}.png"
 
     def _evaluate(self) -> None:
-        """A picture of samples, and the squared error of the averaged network by noise level."""
+        """A picture of samples, and the squared error of the averaged network, where due and not there yet."""
         if not self._rank.first or not self._due(self._options.sample_every, 20):
             return
-        if self._options.evaluate_images:
-            num = self._options.evaluate_images
+        num = self._options.evaluate_images
+        if num and all(line["images"] != self.state.images for line in self._evaluations.read()):
             mse = loss_per_sigma(self._average, self._data, num=num, label_dim=self._label_dim)
             entry = {"images": self.state.images, "evaluated": num, "sigmas": SIGMAS, "mse": mse.tolist()}
             self._evaluations.write(entry)
         num = self._options.num_samples
-        if num and self._data.channels in (1, 3, 4):
+        if num and self._data.channels in (1, 3, 4) and not self._samples_file().exists():
             x = draw_samples(self._average, num, num_steps=self._options.sample_steps)
             save_png(self._samples_file(), image_grid(x))
 

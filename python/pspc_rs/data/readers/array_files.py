@@ -12,9 +12,11 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.checks import flag, one_of
+from pspc_rs.checks import one_of
+from pspc_rs.data.image_arrays import channels_first
 from pspc_rs.data.image_set import ImageSet
-from pspc_rs.errors import DataError, InvalidValueError, MissingFileError, ShapeError
+from pspc_rs.data.labels import class_labels
+from pspc_rs.errors import DataError, InvalidValueError, MissingFileError
 from pspc_rs.files import (
     check_announced,
     check_member,
@@ -25,6 +27,7 @@ from pspc_rs.files import (
     read_u8,
     require_path,
 )
+from pspc_rs.reprs import a_few
 
 NPY_MAGIC = b"\x93NUMPY"
 """First bytes of a .npy file."""
@@ -58,7 +61,7 @@ def read_npz(
     path: str | os.PathLike[str],
     *,
     split: str = "train",
-    channels_last: bool = False,
+    channels_last: bool | None = None,
     xflip: bool = False,
     max_size: int | None = None,
     classes: Collection[int] | None = None,
@@ -69,10 +72,14 @@ def read_npz(
     arr_0; their labels: labels, y_train, train_labels, y, Y, targets, arr_1. Test images: x_test, test_images; their
     labels: y_test, test_labels.
 
+    Labels may also be a column [N, 1], one-hot rows, flags, or floats that are integers. Others (several attributes,
+    words) are left out with a `PspcWarning`, unless `classes` asks for some.
+
     Args:
         path: the archive.
         split: ``"train"`` or ``"test"``.
-        channels_last: the images are [N, H, W, C].
+        channels_last: True for images [N, H, W, C], False for [N, C, H, W]; None decides by their shape, with a
+            `PspcWarning` for the former.
         xflip: count horizontal flips as further data.
         max_size: at most so many images, counted after `classes`.
         classes: labels to keep.
@@ -82,10 +89,10 @@ def read_npz(
 
     Raises:
         DataError: the archive is damaged, holds pickled objects, or none of these keys.
-        DTypeError: the images are neither uint8 nor floats, or the labels no integers.
+        DTypeError: the images are neither uint8 nor floats; classes, but no class labels.
         InvalidValueError: an unknown split or class, or pixels that are not finite.
         MissingFileError: there is no such file.
-        ShapeError: axes that are no images, or not one label per image.
+        ShapeError: axes that are no images or may be in either order, or not one label per image.
 
     Example:
         >>> import numpy as np, pathlib, tempfile
@@ -102,20 +109,23 @@ def read_npz(
         images_key = next((key for key in _IMAGE_KEYS[split] if key in keys), None)
         if images_key is None:
             raise DataError(
-                f"{file} holds {', '.join(sorted(keys)) or 'no arrays'}; expected for split {split!r} is one of "
+                f"{file} holds {a_few(sorted(keys)) or 'no arrays'}; expected for split {split!r} is one of "
                 f"{', '.join(_IMAGE_KEYS[split])}"
             )
         images = _read_npz_array(archive, images_key)
         labels_key = next((key for key in _LABEL_KEYS[split] if key in keys), None)
-        labels = None if labels_key is None else _read_npz_array(archive, labels_key)
-    images = _channels_first(images, channels_last)
-    return ImageSet(images, labels, xflip, name=file.stem).select(max_size, classes)
+        stored = None if labels_key is None else _read_npz_array(archive, labels_key)
+    images = channels_first(images, channels_last, f"{file}: images", guess=True)
+    labels = None
+    if stored is not None:
+        labels = class_labels(stored, len(np.atleast_1d(images)), f"{file}: {labels_key}", needed=classes is not None)
+    return ImageSet(images, labels, xflip, name=file.stem, channels_last=False).select(max_size, classes)
 
 
 def read_npy(
     path: str | os.PathLike[str],
     *,
-    channels_last: bool = False,
+    channels_last: bool | None = None,
     xflip: bool = False,
     max_size: int | None = None,
 ) -> ImageSet:
@@ -125,7 +135,8 @@ def read_npy(
 
     Args:
         path: the file.
-        channels_last: the images are [N, H, W, C].
+        channels_last: True for images [N, H, W, C], False for [N, C, H, W]; None decides by their shape, with a
+            `PspcWarning` for the former.
         xflip: count horizontal flips as further data.
         max_size: at most so many images.
 
@@ -137,7 +148,7 @@ def read_npy(
         DTypeError: the images are neither uint8 nor floats.
         InvalidValueError: pixels that are not finite.
         MissingFileError: there is no such file.
-        ShapeError: axes that are no images.
+        ShapeError: axes that are no images or may be in either order.
 
     Example:
         >>> import numpy as np, pathlib, tempfile
@@ -155,16 +166,9 @@ def read_npy(
         announced = start + math.prod(shape) * dtype.itemsize
         if announced != file.stat().st_size:
             raise DataError(f"{file} announces {announced} bytes, but has {file.stat().st_size}")
-        images = np.memmap(file, dtype, "r", start, shape, "F" if fortran else "C")
-    return ImageSet(_channels_first(images, channels_last), None, xflip, name=file.stem).select(max_size)
-
-
-def _channels_first(images: NDArray[Any], channels_last: bool) -> NDArray[Any]:
-    if not flag("channels_last", channels_last):
-        return images
-    if images.ndim != 4:
-        raise ShapeError(f"images have shape {images.shape}; with channels_last expected are four axes, [N, H, W, C]")
-    return np.ascontiguousarray(images.transpose(0, 3, 1, 2))
+        stored = np.memmap(file, dtype, "r", start, shape, "F" if fortran else "C")
+    images = channels_first(stored, channels_last, f"{file}: images", guess=True)
+    return ImageSet(images, None, xflip, name=file.stem, channels_last=False).select(max_size)
 
 
 def _read_npy_header(stream: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pspc_rs.data.decode import SUFFIXES, ImageFile, decode_images
 from pspc_rs.data.image_arrays import choose
 from pspc_rs.data.image_set import ImageSet
+from pspc_rs.data.labels import class_labels
 from pspc_rs.errors import DataError, DTypeError, ShapeError
 from pspc_rs.extras import import_pillow
 from pspc_rs.files import as_path, decode_errors, open_zip, read_limited, read_member, replacing, require_path
@@ -26,8 +27,16 @@ _LABELS_FILE = "dataset.json"
 # An unpacked EDM archive spreads its images over numbered folders of a thousand, which are not classes.
 _EDM_NAME = re.compile(r"\d{5}/img\d{8}\.\w+")
 
+_JUNK = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
+
+_MOST_LINKS = 100_000
+
 _ZIP_EPOCH = (1980, 1, 1, 0, 0, 0)
 _ZIP_UNIX = 3
+
+
+class NoImagesError(DataError):
+    """A folder or an archive holds no image files."""
 
 
 def read_folder(
@@ -42,8 +51,11 @@ def read_folder(
 
     Labels come from ``dataset.json`` in the folder. Without that file, and when every image lies in a subfolder, the
     label of an image is the index of its first-level subfolder among the sorted names of those; the numbered folders
-    of an unpacked EDM archive (``00000/img00000000.png``) do not count as classes. Hidden files are passed over,
-    linked folders not entered, EXIF rotations not applied.
+    of an unpacked EDM archive (``00000/img00000000.png``) do not count as classes. Linked folders are entered, but not
+    those that lead back to a folder on their own path. Passed over are hidden files and what macOS, Windows and NAS
+    systems put beside images (``__MACOSX``, ``@eaDir``). EXIF rotations are not applied.
+
+    ``dataset.json`` may hold labels of the kinds that `read_npz` takes.
 
     Args:
         path: the folder.
@@ -74,7 +86,7 @@ def read_folder(
     """
     folder = require_path(path)
     names = sorted(_image_names(folder))
-    labels = _folder_labels(folder, names)
+    labels = _folder_labels(folder, names, needed=classes is not None)
     images, labels = _decode_chosen(
         folder,
         names,
@@ -97,8 +109,10 @@ def read_edm_zip(
     """The images of an archive in EDM's layout, in the order of their sorted names.
 
     Members are stored or deflated images of one size and mode, usually ``00000/img00000000.png``; the label of each
-    comes from ``dataset.json`` at the top, if there is one. Nothing is extracted, each image is decoded once, and only
-    those wanted are.
+    comes from ``dataset.json`` at the top, if there is one. An archive of a folder is read like the folder (see
+    `read_folder`): if all images lie in one folder, names and ``dataset.json`` are looked for in it; without
+    ``dataset.json``, first-level folders are classes. Backslashes in names, as Windows programs write them, count as
+    slashes. Nothing is extracted, each image is decoded once, and only those wanted are.
 
     Args:
         path: the archive.
@@ -126,9 +140,9 @@ def read_edm_zip(
     """
     with open_zip(path) as archive:
         file = Path(path)
-        members = {member.filename: member for member in archive.infolist() if _is_image(member)}
+        members = {member_name(member.filename): member for member in archive.infolist() if _is_image(member)}
         names = sorted(members)
-        labels = _zip_labels(archive, names)
+        labels = _zip_labels(archive, names, needed=classes is not None)
         images, labels = _decode_chosen(
             file,
             names,
@@ -173,7 +187,7 @@ def save_edm_zip(data: ImageSet, path: str | os.PathLike[str], *, progress: bool
     target = as_path(path)
     with (
         replacing(target) as temporary,
-        zipfile.ZipFile(temporary, "x", zipfile.ZIP_STORED) as archive,
+        zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive,
         reporting(progress, "img", f"writing {target.name}", data.num_stored) as report,
     ):
         names = []
@@ -197,7 +211,7 @@ def _decode_chosen(
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
     """The images of a folder or archive that (max_size, classes) choose, and their labels; no others are decoded."""
     if not names:
-        raise DataError(f"{source} holds no images; known are the suffixes {', '.join(sorted(SUFFIXES))}")
+        raise NoImagesError(f"{source} holds no images; known are the suffixes {', '.join(sorted(SUFFIXES))}")
     positions = np.arange(len(names))[choose(len(names), labels, *choice)]
     images = decode_images([image_file(names[i]) for i in positions], source.name, progress)
     return images, None if labels is None else labels[positions]
@@ -205,44 +219,86 @@ def _decode_chosen(
 
 def _image_names(folder: Path) -> list[str]:
     """The images below a folder, relative to it, with forward slashes."""
-    names = []
-    for place, subfolders, files in os.walk(folder):
-        subfolders[:] = [name for name in subfolders if not name.startswith(".")]
-        inside = Path(place).relative_to(folder)
-        names += [
-            (inside / name).as_posix()
-            for name in files
-            if not name.startswith(".") and Path(name).suffix.lower() in SUFFIXES
-        ]
+
+    def refuse(error: OSError) -> None:
+        raise DataError(f"{error.filename} cannot be read: {error.strerror}") from error
+
+    names, links = [], 0
+    # The folders on the way to each place, so that a link that leads back to one of them is not followed for ever.
+    above = {folder: frozenset({folder.resolve()})}
+    for walked, subfolders, files in os.walk(folder, followlinks=True, onerror=refuse):
+        place = Path(walked)
+        on_the_way = above.pop(place)
+        real = {name: (place / name).resolve() for name in subfolders if not _is_junk_name(name)}
+        subfolders[:] = [name for name, target in real.items() if target not in on_the_way]
+        above |= {place / name: on_the_way | {real[name]} for name in subfolders}
+        links += sum((place / name).is_symlink() for name in subfolders)
+        if links > _MOST_LINKS:
+            raise DataError(f"{folder} has more than {_MOST_LINKS} linked folders; do they lead to each other?")
+        inside = place.relative_to(folder)
+        kept = (name for name in files if not _is_junk_name(name) and Path(name).suffix.lower() in SUFFIXES)
+        names += [(inside / name).as_posix() for name in kept]
     return names
 
 
+def member_name(stored: str) -> str:
+    r"""The name of a member of a ZIP archive, also where a Windows program wrote backslashes.
+
+    Example:
+        >>> member_name("cat\\1.png"), member_name("./cat/1.png")
+        ('cat/1.png', 'cat/1.png')
+    """
+    return str(PurePosixPath(stored.replace("\\", "/")))
+
+
+def is_junk(path: PurePosixPath) -> bool:
+    """Whether a file or one of its folders is hidden, or one that macOS, Windows or a NAS puts beside others.
+
+    Example:
+        >>> is_junk(PurePosixPath("@eaDir/1.png/thumb.jpg")), is_junk(PurePosixPath("cat/1.png"))
+        (True, False)
+    """
+    return any(_is_junk_name(part) for part in path.parts)
+
+
+def _is_junk_name(name: str) -> bool:
+    return name.startswith(".") or name in _JUNK
+
+
 def _is_image(member: zipfile.ZipInfo) -> bool:
-    path = PurePosixPath(member.filename)
-    hidden = any(part.startswith((".", "__MACOSX")) for part in path.parts)
-    return not member.filename.endswith("/") and not hidden and path.suffix.lower() in SUFFIXES
+    path = PurePosixPath(member_name(member.filename))
+    return not member.filename.endswith(("/", "\\")) and not is_junk(path) and path.suffix.lower() in SUFFIXES
 
 
-def _folder_labels(folder: Path, names: list[str]) -> NDArray[np.int64] | None:
+def _folder_labels(folder: Path, names: list[str], *, needed: bool) -> NDArray[np.int64] | None:
     file = folder / _LABELS_FILE
     if file.exists():
-        return _parse_labels(read_limited(file), names, str(file))
+        return _parse_labels(read_limited(file), names, str(file), needed=needed)
+    return _class_folders(names)
+
+
+def _class_folders(names: Sequence[str]) -> NDArray[np.int64] | None:
+    """Labels by first-level folder; None if an image lies in none, or if the folders are those of an EDM archive."""
     if not all("/" in name for name in names) or all(_EDM_NAME.fullmatch(name) for name in names):
         return None
     first_levels = [name.split("/", 1)[0] for name in names]
     return np.unique(np.array(first_levels), return_inverse=True)[1].astype(np.int64)
 
 
-def _zip_labels(archive: zipfile.ZipFile, names: list[str]) -> NDArray[np.int64] | None:
-    try:
-        member = archive.getinfo(_LABELS_FILE)
-    except KeyError:
-        return None
-    text = read_member(archive, member)
-    return _parse_labels(text, names, f"{archive.filename}, member {_LABELS_FILE}")
+def _zip_labels(archive: zipfile.ZipFile, names: list[str], *, needed: bool) -> NDArray[np.int64] | None:
+    tops = {name.split("/", 1)[0] for name in names if "/" in name}
+    outer = f"{tops.pop()}/" if len(tops) == 1 and all("/" in name for name in names) else ""
+    files = {member_name(member.filename): member for member in archive.infolist()}
+    for prefix in dict.fromkeys(("", outer)):
+        member = files.get(prefix + _LABELS_FILE)
+        if member is not None:
+            inner = [name.removeprefix(prefix) for name in names]
+            what = f"{archive.filename}, member {member.filename}"
+            return _parse_labels(read_member(archive, member), inner, what, needed=needed)
+    return _class_folders([name.removeprefix(outer) for name in names])
 
 
-def _parse_labels(text: bytes, names: Sequence[str], what: str) -> NDArray[np.int64] | None:
+def _parse_labels(text: bytes, names: Sequence[str], what: str, *, needed: bool) -> NDArray[np.int64] | None:
     """The labels in the order of the names, from {"labels": [[name, label], ...]}; None from {"labels": null}.
 
     Names of no image are ignored.
@@ -258,19 +314,20 @@ def _parse_labels(text: bytes, names: Sequence[str], what: str) -> NDArray[np.in
     missing = [name for name in names if name not in known]
     if missing:
         raise DataError(f"{what} has no label for {missing[0]} ({len(missing)} of {len(names)} images have none)")
-    return np.array([known[name] for name in names], np.int64)
+    return class_labels([known[name] for name in names], len(names), f"the labels in {what}", needed=needed)
 
 
-def _as_mapping(entries: list[Any], what: str) -> dict[str, int]:
-    known: dict[str, int] = {}
+def _as_mapping(entries: list[Any], what: str) -> dict[str, Any]:
+    known: dict[str, Any] = {}
     for entry in entries:
         match entry:
-            case [str(name), int(label)] if not isinstance(label, bool) and -(2**63) <= label < 2**63:
-                pass
+            case [str(stored), label] if not (isinstance(label, int) and not -(2**63) <= label < 2**63):
+                name = member_name(stored)
             case _:
                 raise DataError(f"{what} holds the entry {str(entry)[:80]}; allowed are [name, integer]")
-        if known.setdefault(name, label) != label:
-            raise DataError(f"{what} gives {name} the labels {known[name]} and {label}")
+        earlier = known.setdefault(name, label)
+        if earlier is not label and earlier != label:
+            raise DataError(f"{what} gives {name} the labels {earlier!r:.80} and {label!r:.80}")
     return known
 
 

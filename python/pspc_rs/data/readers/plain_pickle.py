@@ -1,6 +1,6 @@
 """A reader for pickles of plain data, in which nothing is run.
 
-Containers, numbers, strings and u8 arrays are read by a `PickleMachine`. The three numpy names that an array consists
+Containers, numbers, strings and u8 arrays are read by a `PickleMachine`. The numpy names that an array consists
 of are recognised by their spelling; every other name is refused.
 """
 
@@ -16,11 +16,13 @@ from pspc_rs.files import decode_errors
 from pspc_rs.pickles import PickleMachine
 
 _RECONSTRUCT = ("numpy.core.multiarray _reconstruct", "numpy._core.multiarray _reconstruct")
+# Protocol 5 hands the bytes to a function.
+_FROM_BUFFER = ("numpy.core.numeric _frombuffer", "numpy._core.numeric _frombuffer")
 _NDARRAY = "numpy ndarray"
 _DTYPE = "numpy dtype"
 # Python 3 writes bytes this way for the old protocols.
 _ENCODE = "_codecs encode"
-_KNOWN_NAMES = {*_RECONSTRUCT, _NDARRAY, _DTYPE, _ENCODE}
+_KNOWN_NAMES = {*_RECONSTRUCT, *_FROM_BUFFER, _NDARRAY, _DTYPE, _ENCODE}
 
 
 @dataclass(frozen=True)
@@ -83,6 +85,7 @@ class _PlainMachine(PickleMachine):
             *("PROTO", "FRAME", "STOP", "MARK", "NONE", "NEWTRUE", "NEWFALSE"),
             *("INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4"),
             *("STRING", "BINSTRING", "SHORT_BINSTRING", "BINBYTES", "SHORT_BINBYTES", "BINBYTES8"),
+            *("BYTEARRAY8",),
             *("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"),
             *("EMPTY_LIST", "EMPTY_DICT", "EMPTY_TUPLE", "LIST", "DICT", "TUPLE", "TUPLE1", "TUPLE2", "TUPLE3"),
             *("APPEND", "APPENDS", "SETITEM", "SETITEMS"),
@@ -103,6 +106,11 @@ class _PlainMachine(PickleMachine):
         name = called.name if isinstance(called, _Name) else type(called).__name__
         if name in _RECONSTRUCT:
             return PickledArray()
+        if name in _FROM_BUFFER:
+            raw, dtype, shape, order = arguments
+            array = PickledArray()
+            array.fill((1, shape, dtype, order == "F", raw))
+            return array
         if name == _DTYPE and arguments[0] in ("u1", b"u1"):
             return _U8()
         if name == _ENCODE and arguments[1] == "latin1":

@@ -1,0 +1,157 @@
+"""The data and the denoiser that the options of a command describe, and what decides its numbers."""
+
+from pathlib import Path
+from typing import Any, TypeAlias
+
+import click
+
+from pspc_rs.cli.options import Options
+from pspc_rs.data import ImageSet, load
+from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
+from pspc_rs.errors import MissingFileError, ScheduleError
+from pspc_rs.heatmaps import gaussian_heatmaps
+from pspc_rs.networks.opening import open_network, program_in
+from pspc_rs.progress import ProgressBar
+from pspc_rs.provenance import describe_data, machine_settings, sha256
+from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, resolve_patch_schedule, resolve_threshold_schedule
+
+BuiltModel: TypeAlias = Denoiser | Network
+
+_SECONDS_BEFORE_BAR = 1.0
+_DEFAULT_SCHEDULE = "cifar10"
+_DEFAULT_SIZE = (32, 32)
+# The location of files does not decide the numbers; schedules, heat maps and data are compared by their content.
+_NOT_SETTINGS = (
+    *("outdir", "device", "data", "heatmaps", "patch_sizes", "thresholds", "scale_to", "network_pkl"),
+    "trust",
+)
+
+
+def load_data(name: str, **options: Any) -> ImageSet:
+    """The data set of a path or name; progress is shown if it takes a while.
+
+    Args:
+        name: path or name.
+        options: of `pspc_rs.load`.
+    """
+    with ProgressBar("img", f"loading {name}", delay=_SECONDS_BEFORE_BAR) as progress:
+        return load(name, progress=progress, **options)
+
+
+def build_model(options: Options, data: ImageSet) -> BuiltModel:
+    """The denoiser that the options ask for.
+
+    Raises:
+        PspcError: the options do not fit the data.
+    """
+    match options.denoiser:
+        case "gaussian":
+            return Gaussian(data, options.rank)
+        case "pspc_sq":
+            return PSPCSquare(data, _patch_schedule(options, data), device=options.device)
+        case "pspc_flex":
+            return _flex(options, data)
+        case "cfdm" | "snis":
+            return _sampled_baseline(options, data)
+        case "network":
+            return _network(options, data)
+        case _:
+            return Empirical(data, options.device)
+
+
+def _network(options: Options, data: ImageSet) -> Network:
+    if options.network_pkl is not None and not options.network_pkl.is_file():
+        raise MissingFileError(f"there is no file {options.network_pkl}")
+    source = options.network or options.network_pkl
+    warn_of_program(None if options.trust else program_in(source))
+    return open_network(
+        source,
+        shape=data.shape,
+        max_batch=options.batch,
+        device=None if options.device == "cpu" else options.device,
+        dtype=options.network_dtype,
+        trust=True,
+    )
+
+
+def warn_of_program(program: str | None) -> None:
+    """Says on stderr that a file's program is run without --trust, which a later version will not do.
+
+    Args:
+        program: which one, as a sentence; None for none.
+    """
+    if program is not None:
+        click.echo(f"Warning: {program}; give --trust if you trust it, as a later version will ask for", err=True)
+
+
+def _flex(options: Options, data: ImageSet) -> PSPCFlex:
+    thresholds = _threshold_schedule(options, data)
+    if options.heatmaps == "gaussian":
+        maps = gaussian_heatmaps(Gaussian(data), thresholds)
+        return PSPCFlex(data, heatmaps=maps, thresholds=thresholds, device=options.device)
+    return PSPCFlex(data, heatmaps=options.heatmaps, thresholds=thresholds, device=options.device)
+
+
+def _sampled_baseline(options: Options, data: ImageSet) -> BuiltModel:
+    if options.denoiser == "cfdm":
+        return CFDM(data, options.smoothing, options.num_noises, options.seed)
+    return SNIS(data, options.num_neighbors, options.num_draws, options.seed)
+
+
+def schedule_of(model: BuiltModel) -> PatchSchedule | ThresholdSchedule | None:
+    """The schedule a denoiser follows, None if it follows none."""
+    return model.schedule if isinstance(model, PSPCSquare | PSPCFlex) else None
+
+
+def network_of(model: BuiltModel) -> dict[str, Any] | None:
+    """What identifies a network, None for other denoisers."""
+    return model.settings if isinstance(model, Network) else None
+
+
+def checksums(**files: Path | str | None) -> dict[str, str]:
+    """The SHA-256 of every input file that was given; None and words are left out."""
+    return {name: sha256(path) for name, path in files.items() if isinstance(path, Path)}
+
+
+def _patch_schedule(options: Options, data: ImageSet) -> PatchSchedule:
+    spec = _or_default(options.patch_sizes, "--patch-sizes", options, data)
+    return resolve_patch_schedule(
+        spec, (data.height, data.width), sigmas=_own_grid(spec, options), scale_to=options.scale_to
+    )
+
+
+def _threshold_schedule(options: Options, data: ImageSet) -> ThresholdSchedule:
+    spec = _or_default(options.thresholds, "--thresholds", options, data)
+    # A single threshold stands for every level, and there must be a heat map for each.
+    grid = options.sigmas() if isinstance(spec, float) else _own_grid(spec, options)
+    return resolve_threshold_schedule(spec, (data.height, data.width), sigmas=grid, scale_to=options.scale_to)
+
+
+def _or_default(spec: object, option: str, options: Options, data: ImageSet) -> object:
+    if spec is not None:
+        return spec
+    if (data.height, data.width) != _DEFAULT_SIZE and options.scale_to is None:
+        raise ScheduleError(
+            f"the default schedule is for 32 x 32 images, but these are {data.height} x {data.width}; give {option}, "
+            f"or --scale-to {min(data.height, data.width)} to have it scaled"
+        )
+    return _DEFAULT_SCHEDULE
+
+
+def _own_grid(spec: object, options: Options) -> object:
+    """The grid of a list, which has as many levels as the list; names and files have their own."""
+    return options.sigmas(len(spec)) if isinstance(spec, list) else None
+
+
+def run_settings(options: Options, data: ImageSet, **facts: object) -> dict[str, Any]:
+    """Everything that decides the bytes of an output.
+
+    Args:
+        options: of the command.
+        data: the training images.
+        facts: what is known of the denoiser and of other inputs.
+    """
+    chosen = {name: value for name, value in options.as_dict().items() if name not in _NOT_SETTINGS}
+    # Which GPU it is plays no part, but a GPU rounds otherwise than a CPU.
+    device = options.device.partition(":")[0]
+    return {**chosen, "device": device, "data": describe_data(data), **facts, **machine_settings()}

@@ -1,0 +1,1 @@
+"""Random and hostile inputs for the readers and the API: see `fuzzing.run`."""
