@@ -8,7 +8,6 @@ use crate::reserve::{is_short, refill};
 use crate::simd::LANES;
 
 use super::dense::group::TILES;
-use super::scheduler::MIN_PROBES;
 
 /// Most bytes of working space of all threads together; one thread may have what it needs in any case.
 const MAX_WORKSPACE: usize = 4 << 30;
@@ -22,7 +21,6 @@ const VECTOR: usize = LANES * size_of::<f64>();
 /// Bytes of the working space of one thread on a work item of up to `probes` probes: an upper bound for all routes, in
 /// float64.
 pub(crate) fn workspace(bank: &Bank<'_>, components: &Components, probes: usize) -> usize {
-    let probes = probes.min(MIN_PROBES);
     let [channels, height, width] = bank.image_shape();
     let (plane, count, (_, columns)) = (height * width, components.count(), components.grid());
     let pixel = match bank.pixels() {
@@ -74,7 +72,7 @@ mod tests {
     fn large_images_have_fewer_threads_and_all_have_one() {
         let small = Array4::<u8>::zeros((1, 3, 32, 32));
         let bank = Bank::from_u8(small.view()).unwrap();
-        let of_square = workspace(&bank, &Components::square(32, 32, 7).unwrap(), 100);
+        let of_square = workspace(&bank, &Components::square(32, 32, 7).unwrap(), 8);
         assert!((1 << 17..1 << 22).contains(&of_square), "{of_square}");
         assert_eq!(threads_at_once(of_square, 64), 64);
         let large = Array4::<u8>::zeros((1, 1, 1024, 1024));

@@ -57,7 +57,7 @@ pub(crate) fn composite(
     let signals = Signals::new();
     let at_once = queries_at_once(bank, components, sigma);
     let probes = at_once.min(sigma.len()) * if flips { 2 } else { 1 };
-    let workspace = memory::workspace(bank, components, probes);
+    let workspace = memory::workspace(bank, components, probes.min(scheduler::MIN_PROBES));
     let mut scheduler = Scheduler::new(work as u64, components, bank.image_len(), workspace, &signals, monitor)?;
     let in_flight = probes * bytes_per_probe(bank, components, sigma);
     let results = bank.image_len() * sigma.len() * size_of::<f32>();

@@ -12,7 +12,7 @@
 //! In float64 all three are smaller by a factor of 2^29.
 
 use crate::components::{Components, Kind};
-use crate::regime::{FAR_FROM, MAX_FIXED_POINT_ERROR, MAX_FLOAT_BITS, MAX_SHIFT_BITS, rounding_bound, rounding_growth};
+use crate::regime::{MAX_FIXED_POINT_ERROR, MAX_FLOAT_BITS, MAX_SHIFT_BITS, rounding_bound, rounding_growth};
 
 use super::full::pixel_panel::PixelPanel;
 use crate::simd::LANES;
@@ -94,11 +94,6 @@ impl Rounding {
         self.farthest * logit_scale > MAX_SHIFT_BITS
             || scale.is_some_and(|scale| !self.allows_scale(scale, logit_scale))
     }
-}
-
-/// Whether a value of centred z is far from data of this reach.
-pub(crate) fn is_far(z: &[f64], reach: f64) -> bool {
-    z.iter().any(|z| z.abs() > FAR_FROM * reach)
 }
 
 /// The largest sum of `values` `[pixel]`, none of them negative, on a window.

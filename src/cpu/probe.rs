@@ -5,9 +5,9 @@ use ndarray::ArrayView3;
 
 use crate::bank::Bank;
 use crate::components::Components;
-use crate::regime::{Regime, fixed_point_side};
+use crate::regime::{FAR_FROM, Regime, fixed_point_side};
 
-use super::precision::{Rounding, heaviest_window, is_far};
+use super::precision::{Rounding, heaviest_window};
 
 /// The reach of the data is taken to be at least this, so that values in units of the fixed-point scale stay within `f32`.
 const MIN_REACH: f64 = 1e-18;
@@ -28,10 +28,11 @@ pub(crate) struct Probe {
     pub(crate) rounding: Rounding,
     /// Whether float32 cannot serve, whatever the images are.
     pub(crate) needs_double: bool,
-    /// Whether z is far from all data; energies of float64 then have the expanded form.
-    pub(crate) is_far: bool,
+    /// From this magnitude on, a pixel of z is far from all data.
+    pub(crate) far_from: f64,
     /// In float64, once [`Probe::into_double`] has made them: two values `p` and `q` per entry of z by which the energy of an
-    /// image is the sum of `(a - p) (a - q)`. They are z twice, or, where z is far, zero and 2 z, which leaves z^2 out.
+    /// image is the sum of `(a - p) (a - q)`. They are z twice, or, where z is far, zero and 2 z, which leaves out z^2, the
+    /// same for all images.
     pub(crate) factors: Vec<[f64; 2]>,
     /// log2(e) / (2 sigma^2) in stored units: energies times this are base-2 logits, sign reversed.
     pub(crate) logit_scale: f64,
@@ -55,9 +56,9 @@ impl Probe {
         let step = if flipped { -1 } else { 1 };
         let z: Vec<f64> = z.slice(ndarray::s![.., .., ..;step]).iter().map(|z| (z - centre) * unit).collect();
         let reach = (bank.reach() * unit).max(MIN_REACH);
-        let is_far = is_far(&z, reach);
+        let far_from = FAR_FROM * reach;
         let mut regime = Regime::at(sigma, bank.reach());
-        regime.sparse &= !is_far;
+        regime.sparse &= z.iter().all(|z| z.abs() <= far_from);
         let plane = components.height() * components.width();
         let heaviest = || {
             let magnitude = |p: usize| z[p..].iter().step_by(plane).map(|z| z.abs()).sum();
@@ -75,7 +76,7 @@ impl Probe {
             regime,
             rounding,
             needs_double: rounding.is_hopeless(logit_scale, scale),
-            is_far,
+            far_from,
             factors: Vec::new(),
             logit_scale,
             query,
@@ -85,7 +86,8 @@ impl Probe {
 
     /// The same probe, prepared for energies in float64.
     pub(crate) fn into_double(mut self) -> Self {
-        self.factors = self.z.iter().map(|&z| if self.is_far { [0.0, 2.0 * z] } else { [z, z] }).collect();
+        let is_far = |z: f64| z.abs() > self.far_from;
+        self.factors = self.z.iter().map(|&z| if is_far(z) { [0.0, 2.0 * z] } else { [z, z] }).collect();
         self
     }
 }

@@ -159,9 +159,9 @@ mod tests {
                         for (c, i, j) in ndarray::indices((channels, side, side)) {
                             let at = [c, row + i, column + j];
                             let (a, z) = (f64::from(images[[n, at[0], at[1], at[2]]]) - 127.5, 127.5 * z[at]);
-                            // A pixel that makes z far makes all energies of the expanded form.
-                            exact += if probe.is_far { a * a - 2.0 * a * z } else { (a - z).powi(2) };
-                            size += a * a + if probe.is_far { (2.0 * a * z).abs() } else { z * z };
+                            let is_far = z.abs() > probe.far_from;
+                            exact += if is_far { a * a - 2.0 * a * z } else { (a - z).powi(2) };
+                            size += a * a + if is_far { (2.0 * a * z).abs() } else { z * z };
                         }
                         for energy in [by_rows[k].0[n], by_masks[k].0[n]] {
                             // The bound is of the window itself: an outlier elsewhere does not touch it.
