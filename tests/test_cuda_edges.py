@@ -102,29 +102,35 @@ def test_denoised_images_lie_among_the_images_for_any_z_and_sigma(
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("far", [10.0, 1e4, 1e9])
-def test_a_query_far_from_all_images_is_the_oracle(route: str, far: float) -> None:
-    """Images differ in the digits that their common distance would take."""
+@pytest.mark.parametrize("sigma", [0.05, 0.3, 2.0])
+@pytest.mark.parametrize("far", [10.0, 1e4, 1e6])
+def test_a_distance_that_all_images_share_takes_no_digits(route: str, sigma: float, far: float) -> None:
+    """All images are equal where z is far from them."""
     rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (90, 3, 5, 6), dtype=np.uint8)
-    z, sigma = far * rng.uniform(-1, 1, (1, 3, 5, 6)), max(0.02, far**0.5)
+    images = rng.integers(0, 256, (90, 3, 6, 6), dtype=np.uint8)
+    images[..., ::2] = images[0, ..., ::2]
+    z = images[:2] / 127.5 - 1 + sigma * rng.standard_normal((2, 3, 6, 6))
+    z[..., ::2] = far * rng.uniform(-1, 1, (2, 3, 6, 3))
     for xflip in (False, True):
         denoised = denoiser(images, route, xflip)(z, sigma)
-        np.testing.assert_allclose(denoised, exact(images, windows_of(route, 5, 6), z, sigma, xflip), rtol=0, atol=1e-5)
+        right = exact(images, windows_of(route, 6, 6), z, sigma, xflip)
+        np.testing.assert_allclose(denoised, right, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("route", ROUTES)
-@pytest.mark.parametrize("sigma", [0.02, 0.099, 0.12, 0.3, 0.49, 0.6, 2.0])
+@pytest.mark.parametrize("sigma", [0.02, 0.09, 0.12, 0.3, 0.49, 0.6, 2.0])
 def test_held_out_images_on_large_windows_are_the_oracle(route: str, sigma: float) -> None:
-    """Near-duplicates far from z share the weight, by the last digits of long sums."""
+    """Images at nearly the same distance from z share the weight, by the last digits of long sums."""
     rng = np.random.default_rng(7)
-    base = rng.integers(0, 256, (6, 3, 24, 20))
-    images = (base[rng.integers(0, 6, 60)] + rng.integers(-3, 4, (60, 3, 24, 20))).clip(0, 255).astype(np.uint8)
-    held_out = (base[:2] + rng.integers(-9, 10, (2, 3, 24, 20))) / 127.5 - 1
-    z = held_out + sigma * rng.standard_normal(held_out.shape)
+    x = rng.uniform(-0.5, 0.5, (1, 3, 24, 20))
+    z = x + sigma * rng.standard_normal(x.shape)
+    # Some pixels are as far beyond z as those of x are before it.
+    reflected = 2 * z - x
+    takes = (rng.random((60, 3, 24, 20)) < 0.5) & (np.abs(reflected) < 1)
+    images = np.rint((np.where(takes, reflected, x) + 1) * 127.5).astype(np.uint8)
     denoised = denoiser(images, route, xflip=True, side=17)(z, sigma)
     windows = windows_of(route, 24, 20, side=17)
-    np.testing.assert_allclose(denoised, exact(images, windows, z, sigma, xflip=True), rtol=0, atol=1e-5)
+    np.testing.assert_allclose(denoised, exact(images, windows, z, sigma, xflip=True), rtol=0, atol=2e-6)
 
 
 @pytest.mark.parametrize("route", ["square", "masks"])
@@ -157,7 +163,8 @@ def test_float_images_far_from_zero_lose_no_digits(route: str, sigma: float) -> 
 @pytest.mark.parametrize("route", ROUTES)
 def test_weights_that_are_small_each_are_not_lost_together(route: str) -> None:
     """Many images lie just below the best ones, so that all of them together count."""
-    images = np.full((40_000, 2, 1, 2), 255, np.uint8)
+    # The full window has 32 threads for every four pixels, which takes an emulated GPU long.
+    images = np.full((40_000 if route == "full" else 262_144, 2, 1, 2), 255, np.uint8)
     images[::4096, 0] = 0
     z = np.ones((1, 2, 1, 2))
     z[0, 0] = -1

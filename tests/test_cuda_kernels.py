@@ -9,7 +9,7 @@ import pytest
 from pspc_rs import _core, cuda
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
-# dense_square for narrow and wide images, and dense_masks, in float32 with a scan and in float64; full, posterior, sparse.
+# dense_square for narrow and wide images and dense_masks, in both precisions and with a scan; full, posterior, sparse
 KERNELS = (3 + 2) * 2 + (3 + 2) + 6 + 5 + 3
 
 
