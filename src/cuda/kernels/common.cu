@@ -309,6 +309,13 @@ struct OnlineSoftmax {
     }
 };
 
+// Whether some of four images may carry weight, `margin` from the least energy. The margin may be less than the last digit
+// of that energy, which itself counts.
+template <typename Real>
+__device__ inline bool is_near(X4<Real> energies, Real least, Real margin) {
+    return least_of(energies) <= least + margin;
+}
+
 // What pass 2 needs of every window's softmax, [probe][window].
 struct Normaliser {
     const REAL* least;   // the least energy

@@ -134,7 +134,7 @@ extern "C" __global__ void NAMED(mask_posteriors)(Images images, Probes probes, 
         mask_energies_in_form(images, probes, masks, block, first, (RealX4*)block.at(workspace.tables), energies);
 #pragma unroll 1
         for (int k = threadIdx.x; k < masks.count; k += blockDim.x) {
-            if (least_of(energies[k]) < softmax.least[k] + margin) {
+            if (is_near(energies[k], softmax.least[k], margin)) {
                 softmax.update(k, energies[k], logit_scale);
             }
         }
@@ -227,7 +227,7 @@ extern "C" __global__ void NAMED(mask_composites)(Images images, Probes probes, 
 #pragma unroll 1
         for (int k = threadIdx.x; k < masks.count; k += blockDim.x) {
             RealX4 energies = energies_then_weights[k];
-            bool active = least_of(energies) < least[k] + margin;
+            bool active = is_near(energies, least[k], margin);
             *weights_at(energies_then_weights, k) =
                 active ? weights(energies, least[k], scale[k], logit_scale) : splat(0.0f);
             near |= active;

@@ -122,7 +122,7 @@ struct PosteriorSink {
         bool near = false;
 #pragma unroll 1
         for (int x = warp.lane; x < columns; x += LANES) {
-            near |= least_of(mask_missing(energies.get(x), present)) < softmax.least[y * columns + x] + margin;
+            near |= is_near(mask_missing(energies.get(x), present), softmax.least[y * columns + x], margin);
         }
         if (!__any_sync(FULL_WARP, near)) {
             return;
@@ -166,7 +166,7 @@ struct CompositeSink {
         bool near = false;
 #pragma unroll 1
         for (int x = warp.lane; x < square.columns; x += LANES) {
-            near |= least_of(mask_missing(energies.get(x), present)) < least[y * square.columns + x] + margin;
+            near |= is_near(mask_missing(energies.get(x), present), least[y * square.columns + x], margin);
         }
         if (!__any_sync(FULL_WARP, near)) {
             box_adjoint(y, false);
