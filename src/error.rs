@@ -78,10 +78,12 @@ pub enum Error {
         reason: String,
     },
     /// The environment variable for the number of threads holds something else.
-    #[error("PSPC_NUM_THREADS is {value:?}; allowed are integers from 1 up")]
+    #[error("PSPC_NUM_THREADS is {value:?}; allowed are integers from 1 to {most}")]
     ThreadsVariable {
         /// What the variable holds.
         value: String,
+        /// The largest number allowed.
+        most: usize,
     },
     /// A GPU was asked for and cannot be used on this machine.
     #[error("CUDA cannot be used: {reason}")]

@@ -31,9 +31,10 @@ const CANDIDATES_PER_WINDOW: usize = 8;
 pub const TAIL_BITS: f64 = 24.0;
 
 /// The energies of float32 serve where the logit of the best image, in powers of two and times the growth of rounding
-/// ([`rounding_growth`]), is at most this, on every window. Its standard error is then 1e-5 nats, and the error of a
-/// posterior mean smaller by the standard deviation of the pixels under it.
-pub const MAX_FLOAT_BITS: f64 = 512.0;
+/// ([`rounding_growth`]), is at most this, on every window. Its standard error is then about 2e-5 nats, and that of a
+/// posterior mean smaller by the standard deviation of the pixels under it, and by the windows that hold a pixel: 3e-6 at
+/// most on real images (docs/accuracy.md).
+pub const MAX_FLOAT_BITS: f64 = 1024.0;
 
 /// Logits that may exceed this many powers of two are computed in float64 from the start, so that shifts of float32 are
 /// always integers, exactly.
@@ -132,17 +133,24 @@ pub fn rounding_bound(chain: usize) -> f64 {
 }
 
 /// Weights below `2^-cutoff_bits` of a window's sum are left out, for a data set of `images` images, with or without flips.
-/// All of them together are at the very worst `2^-21` of the sum; usually below `2^-31`, because few images lie just below
+/// All of them together are at the very worst `2^-20` of the sum; usually below `2^-30`, because few images lie just below
 /// the cut-off.
 #[must_use]
 pub fn cutoff_bits(images: usize) -> f64 {
-    21.0 + (2.0 * images as f64).log2()
+    20.0 + (2.0 * images as f64).log2()
 }
 
 /// Most candidates kept per query of `windows` windows: bounds the memory of all lists in flight.
 #[must_use]
 pub fn max_candidates(windows: usize) -> usize {
     MAX_CANDIDATES.max(CANDIDATES_PER_WINDOW * windows)
+}
+
+/// The same for a pass over all images, where the weights that are left out lack in the sum of all weights: at the very worst
+/// `2^-21`.
+#[must_use]
+pub fn dense_cutoff_bits(images: usize) -> f64 {
+    cutoff_bits(images) + 1.0
 }
 
 /// The number of listed pixels above which weighing a list in `f64` costs more than a dense pass over `images` images of
@@ -182,10 +190,10 @@ mod tests {
     }
 
     #[test]
-    fn the_cutoff_leaves_out_half_a_part_in_a_million_at_worst() {
+    fn the_cutoff_leaves_out_a_part_in_a_million_at_worst() {
         for images in [1, 50_000, 1_000_000] {
             let left_out = 2.0 * images as f64 * (-cutoff_bits(images)).exp2();
-            assert!((left_out / 2.0_f64.powi(-21) - 1.0).abs() < 1e-9);
+            assert!((left_out / 2.0_f64.powi(-20) - 1.0).abs() < 1e-9);
         }
     }
 }

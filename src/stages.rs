@@ -76,7 +76,7 @@ impl<'a> Dense<'a> {
         tile.square(isa);
         let mut squares = SquareEnergies::default();
         if let Some(side) = fixed_point_side(components, channels) {
-            squares.square(isa, components, side, 127.5, &mut tile);
+            squares.square(isa, components, side, 127.5, &mut tile, || false);
         }
         let (count, (rows, _)) = (components.count(), components.grid());
         let mut state = OnlineSoftmax::default();

@@ -337,7 +337,8 @@ def test_memory_layout_of_z_does_not_matter(problem: Problem, layout: str) -> No
 def test_torch_in_torch_out(problem: Problem, dtype: torch.dtype) -> None:
     D = pspc.PSPCSquare(problem.data, patch_sizes=3)
     z = torch.from_numpy(problem.z).to(dtype).requires_grad_()
-    denoised = D(z, torch.from_numpy(problem.sigma))
+    with torch.no_grad():
+        denoised = D(z, torch.from_numpy(problem.sigma))
     assert denoised.dtype == dtype and denoised.device == z.device and not denoised.requires_grad
     expected = D(z.detach().to(torch.float64).numpy(), problem.sigma)
     np.testing.assert_array_equal(denoised.double().numpy(), torch.from_numpy(expected).to(dtype).double().numpy())

@@ -172,7 +172,7 @@ def test_tensors_on_the_gpu_are_denoised_there(dtype: torch.dtype) -> None:
     for D, on_cpu in zip(every_denoiser(data, "cpu"), every_denoiser(data, "cpu"), strict=True):
         for stream in (torch.cuda.current_stream(), torch.cuda.Stream()):  # type: ignore[no-untyped-call]
             stream.wait_stream(torch.cuda.current_stream())
-            with torch.cuda.stream(stream):
+            with torch.cuda.stream(stream), torch.no_grad():
                 denoised = D(z, torch.from_numpy(sigma))
             stream.synchronize()
             assert denoised.dtype == dtype and denoised.device == z.device and not denoised.requires_grad

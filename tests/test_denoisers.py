@@ -53,7 +53,7 @@ def test_a_denoiser_takes_the_place_of_a_network() -> None:
 def test_k_diffusion_call_shape() -> None:
     D = pspc.Empirical(DATA)
     x = torch.zeros(3, 3, 8, 8)
-    assert D(x, torch.tensor(0.5) * x.new_ones([3]), **{"class_labels": None}).shape == x.shape
+    assert D(x, torch.tensor(0.5) * x.new_ones([3]), class_labels=None).shape == x.shape
 
 
 def test_resolution_of_images_that_are_not_square() -> None:

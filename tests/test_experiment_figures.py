@@ -174,7 +174,7 @@ def test_sscd_sees_images_as_it_was_trained_on(tmp_path: Path) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         torch.jit.save(torch.jit.script(Means()), str(tmp_path / "means.pt"))
-    describe = sscd_descriptor(tmp_path / "means.pt", batch=2)
+    describe = sscd_descriptor(tmp_path / "means.pt", batch=2, trust=True)
     images = np.stack([np.full((3, 8, 8), value) for value in (-1.0, 0.0, 3.0)])
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
     expected = [[*((value - mean) / std), 288] for value in (0.0, 0.5, 1.0)]
@@ -184,7 +184,7 @@ def test_sscd_sees_images_as_it_was_trained_on(tmp_path: Path) -> None:
         sscd_descriptor(tmp_path / "none.pt")
     (tmp_path / "bad.pt").write_bytes(b"nothing")
     with pytest.raises(DataError, match="not a TorchScript module"):
-        sscd_descriptor(tmp_path / "bad.pt")
+        sscd_descriptor(tmp_path / "bad.pt", trust=True)
 
 
 def test_figures_are_saved_with_their_numbers_and_the_same_bytes_again(tmp_path: Path) -> None:

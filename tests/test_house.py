@@ -23,6 +23,7 @@ LAYERS = (
         "deprecation",
         "design_space",
         "errors",
+        "extras",
         "files",
         "noise",
         "pickles",

@@ -80,7 +80,8 @@ def test_torchscript_and_its_description(scripted: Path) -> None:
     (scripted.parent / "noise.json").write_text(json.dumps({"source": "noise.pt", **adapter}))
     z, sigma = images(), [0.2, 1.0, 5.0]
     expected = Adapter(Noise(), "eps", DiscreteVP(Noise().abar.tolist()))
-    for D in (open_network(scripted, adapter=adapter), open_network(scripted.parent / "noise.json")):
+    described = open_network(scripted.parent / "noise.json", trust=True)
+    for D in (open_network(scripted, adapter=adapter, trust=True), described):
         np.testing.assert_allclose(
             D(z, sigma), expected(torch.from_numpy(z), torch.tensor(sigma)).detach().numpy(), rtol=1e-6
         )
@@ -131,7 +132,7 @@ def test_damaged_torchscript(scripted: Path) -> None:
             if not name.endswith("data.pkl"):
                 half.writestr(name, archive.read(name))
     with pytest.raises(errors.DataError, match="TorchScript"):
-        open_network(scripted.with_name("half.pt"))
+        open_network(scripted.with_name("half.pt"), trust=True)
 
 
 def test_descriptions_that_say_nothing(tmp_path: Path) -> None:
@@ -143,7 +144,7 @@ def test_descriptions_that_say_nothing(tmp_path: Path) -> None:
     with pytest.raises(errors.DataError, match="not descriptions"):
         open_network(tmp_path / "c.json")
     with pytest.raises(errors.InvalidValueError, match="'parameterisation'"):
-        open_network(tmp_path / "b.json")
+        open_network(tmp_path / "b.json", trust=True)
 
 
 @pytest.mark.parametrize(

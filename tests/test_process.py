@@ -75,6 +75,65 @@ def test_a_forked_child_gets_threads_of_its_own() -> None:
     assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
 
 
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="fork")
+def test_children_forked_while_pools_are_built_compute() -> None:
+    """A lock that a thread of the parent held at the fork is not there to be released in the child."""
+    done = run(
+        """
+        import os, threading, warnings, numpy as np, pspc_rs as pspc
+        warnings.simplefilter("ignore", DeprecationWarning)
+        D = pspc.Empirical(pspc.ImageSet(np.zeros((30, 1, 4, 4), np.uint8)))
+        z = np.zeros((1, 1, 4, 4), np.float32)
+        stop = threading.Event()
+        def build():
+            while not stop.is_set():
+                pspc.set_num_threads(2)
+        threading.Thread(target=build).start()
+        codes = []
+        for _ in range(30):
+            child = os.fork()
+            if child == 0:
+                os._exit(0 if np.isfinite(D(z, 1.0)).all() else 1)
+            codes.append(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+        stop.set()
+        print(sum(codes))
+        """
+    )
+    assert (done.stdout, done.returncode) == ("0\n", 0), done.stderr
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="limits of address space")
+@pytest.mark.parametrize("mebibytes", [2, 20, 60, 200])
+@pytest.mark.parametrize("windows", ["full", "square", "small sigma", "masks"])
+def test_too_little_memory_is_an_error_of_ours(windows: str, mebibytes: int) -> None:
+    """Not the end of the process, as where an allocation of the engine fails."""
+    done = run(
+        f"""
+        import resource, numpy as np, pspc_rs as pspc
+        rng = np.random.default_rng(0)
+        data = pspc.ImageSet(rng.integers(0, 256, (2000, 3, 32, 32), dtype=np.uint8))
+        pspc.set_num_threads(1)
+        kinds = {{
+            "full": lambda: (pspc.Empirical(data), 1.0),
+            "square": lambda: (pspc.PSPCSquare(data, patch_sizes=7), 1.0),
+            "small sigma": lambda: (pspc.PSPCSquare(data, patch_sizes=3), 0.02),
+            "masks": lambda: (pspc.PSPCFlex(data, masks=rng.random((300, 32, 32)) > 0.5), 1.0),
+        }}
+        D, sigma = kinds[{windows!r}]()
+        z = rng.normal(size=(32, 3, 32, 32)).astype(np.float32)
+        D(z[:1, :, :, :], 40.0)
+        used = int(open("/proc/self/statm").read().split()[0]) * 4096
+        resource.setrlimit(resource.RLIMIT_AS, (used + {mebibytes} * 2**20,) * 2)
+        try:
+            print("done" if np.isfinite(D(z, sigma)).all() else "not finite")
+        except MemoryError as error:
+            print("refused")
+        """
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout in ("done\n", "refused\n")
+
+
 @pytest.mark.parametrize("package", ["torch", "sklearn", "pooch", "matplotlib", "PIL", "tqdm", "click", "platformdirs"])
 def test_import_and_denoising_need_numpy_only(package: str) -> None:
     done = run(
@@ -129,7 +188,7 @@ def test_thread_numbers() -> None:
 
 def test_a_bad_number_of_threads_in_the_environment_is_named() -> None:
     done = run("import pspc_rs; pspc_rs.num_threads()", PSPC_NUM_THREADS="many")
-    assert 'InvalidValueError: PSPC_NUM_THREADS is "many"; allowed are integers from 1 up' in done.stderr
+    assert 'InvalidValueError: PSPC_NUM_THREADS is "many"; allowed are integers from 1 to 1024' in done.stderr
 
 
 def test_a_bad_instruction_set_in_the_environment_is_named() -> None:

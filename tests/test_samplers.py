@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 import reference
+from pspc_rs.denoisers import Network
 from pspc_rs.errors import DTypeError, InvalidValueError, MissingDependencyError, PspcError, ShapeError
 from pspc_rs.samplers import (
     SAMPLERS,
@@ -21,6 +22,7 @@ from pspc_rs.samplers import (
     sample_dpmpp_2m,
     sample_edm,
     sample_euler,
+    sample_general,
     sample_heun,
 )
 from pspc_rs.samplers.noise import noise_like
@@ -253,6 +255,40 @@ def test_churn_keeps_the_distribution(kind: Callable[[Any], Any]) -> None:
     assert abs(out.mean() - MEAN) < 5 * (VARIANCE / out.size) ** 0.5
     assert abs(out.var() / VARIANCE - 1.0024) < 5 * (2 / out.size) ** 0.5
     assert abs(np.corrcoef(out.ravel(), start.ravel())[0, 1]) < 0.9
+
+
+@pytest.mark.parametrize("kind", [np.asarray, torch.from_numpy])
+@pytest.mark.parametrize("sampler", [sample_edm, sample_general])
+def test_noise_is_drawn_at_every_step(sampler: Any, kind: Any) -> None:
+    def churned(**options: Any) -> tuple[Any, int]:
+        draws: list[Any] = []
+
+        def draw(x: Any) -> Any:
+            draws.append(x)
+            return kind(np.full(tuple(x.shape), float(len(draws))))
+
+        return np.asarray(sampler(normal, kind(noise()), edm_sigmas(7), noise=draw, **options)), len(draws)
+
+    assert churned(S_churn=0.0)[1] == churned(S_churn=3.0, S_max=10.0)[1] == 7
+    # The first level at which noise acts is the third: it gets the third noise, not the first.
+    states: list[dict[str, Any]] = []
+    levels = edm_sigmas(7)
+    churned(S_churn=3.0, S_max=float(levels[2]), callback=states.append)
+    one_more: list[dict[str, Any]] = []
+    sampler(normal, kind(noise()), levels, S_churn=0.0, callback=one_more.append)
+    raised = states[2]["sigma_hat"]
+    added = (np.asarray(states[2]["x"]) - np.asarray(one_more[2]["x"])) / np.sqrt(raised**2 - levels[2] ** 2)
+    np.testing.assert_allclose(added, 3.0, rtol=1e-9)
+
+
+@pytest.mark.parametrize("sampler", [sample_edm, sample_general])
+def test_noise_beyond_a_models_range_names_the_option(sampler: Any) -> None:
+    D = Network(normal, sigma_max=80.0)
+    with pytest.raises(
+        InvalidValueError, match=r"good for 0 to 80; adding noise at sigma 80 raised it to .*S_max below 80"
+    ):
+        sampler(D, noise(), edm_sigmas(18), S_churn=40.0)
+    assert np.isfinite(sampler(D, noise(), edm_sigmas(18), S_churn=40.0, S_max=50.0)).all()
 
 
 def test_added_noise_never_repeats_the_initial_noise() -> None:

@@ -3,7 +3,7 @@
 Torch is not imported for numpy arrays: whoever passes a tensor has imported torch already.
 """
 
-import importlib
+import math
 import sys
 from types import ModuleType
 from typing import TYPE_CHECKING, Any, TypeGuard, TypeVar, cast
@@ -12,7 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs import _core
-from pspc_rs.errors import DTypeError, InvalidValueError, MissingDependencyError, ShapeError
+from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
+from pspc_rs.extras import import_extra
 
 if TYPE_CHECKING:
     import torch
@@ -47,12 +48,9 @@ def import_torch(purpose: str) -> ModuleType:
         purpose: what needs it, the first words of the message: "as_torch=True".
 
     Raises:
-        MissingDependencyError: torch is not installed.
+        MissingDependencyError: torch is not installed, or cannot be imported.
     """
-    try:
-        import torch
-    except ImportError as error:
-        raise MissingDependencyError(f'{purpose} needs torch: pip install "pspc-rs[torch]"') from error
+    torch: ModuleType = import_extra("torch", purpose, "torch")
     return torch
 
 
@@ -64,12 +62,9 @@ def import_safetensors(purpose: str, part: str = "") -> Any:
         part: name of a submodule.
 
     Raises:
-        MissingDependencyError: safetensors is not installed.
+        MissingDependencyError: safetensors is not installed, or cannot be imported.
     """
-    try:
-        return importlib.import_module(f"safetensors.{part}" if part else "safetensors")
-    except ImportError as error:
-        raise MissingDependencyError(f'{purpose} needs safetensors: pip install "pspc-rs[torch]"') from error
+    return import_extra(f"safetensors.{part}" if part else "safetensors", purpose, "torch")
 
 
 def to_numpy(x: object, name: str = "z") -> NDArray[np.floating[Any]]:
@@ -88,8 +83,6 @@ def to_numpy(x: object, name: str = "z") -> NDArray[np.floating[Any]]:
         >>> np.shares_memory(to_numpy(z), z)
         True
     """
-    if isinstance(x, np.ma.MaskedArray) or not (isinstance(x, np.ndarray) or is_torch(x)):
-        raise DTypeError(f"{name} is a {type(x).__name__}; allowed are numpy arrays and torch tensors")
     check_dtype(x, name)
     return numpy_view(x)
 
@@ -122,10 +115,10 @@ def is_array(x: object) -> bool:
 
 
 def check_dtype(x: object, name: str = "z") -> None:
-    """Refuses an array or tensor whose numbers are not floats.
+    """Refuses what is not an array or tensor of floats.
 
     Raises:
-        DTypeError: another type of numbers.
+        DTypeError: it is something else, or its numbers are of another type.
 
     Example:
         >>> check_dtype(np.zeros(2, int))  # doctest: +ELLIPSIS
@@ -133,6 +126,8 @@ def check_dtype(x: object, name: str = "z") -> None:
         ...
         pspc_rs.errors.DTypeError: z has dtype int64; allowed are float16, bfloat16, float32, float64: convert to ...
     """
+    if isinstance(x, np.ma.MaskedArray) or not (isinstance(x, np.ndarray) or is_torch(x)):
+        raise DTypeError(f"{name} is a {type(x).__name__}; allowed are numpy arrays and torch tensors")
     dtype = _dtype_name(x)
     if dtype not in _FLOATS:
         raise DTypeError(f"{name} has dtype {dtype}; allowed are {', '.join(_FLOATS)}: convert to float32")
@@ -145,6 +140,10 @@ def _dtype_name(x: Any) -> str:
 def numpy_view(x: Any) -> NDArray[Any]:
     """An array or tensor as a numpy array, whatever its dtype: memory is shared where it can be.
 
+    Raises:
+        DTypeError: x is a tensor without numbers that can be read: of torch.func, vmap, torch.export or the device
+            "meta", or a sparse one.
+
     Example:
         >>> numpy_view(np.zeros(2, np.uint8)).dtype
         dtype('uint8')
@@ -153,8 +152,27 @@ def numpy_view(x: Any) -> NDArray[Any]:
         return np.asarray(x)
     # numpy has no bfloat16; every bfloat16 is exactly a float32.
     tensor = x.float() if _dtype_name(x) == "bfloat16" else x
-    array: NDArray[Any] = tensor.numpy(force=True)
+    try:
+        array: NDArray[Any] = tensor.numpy(force=True)
+    except (RuntimeError, TypeError) as error:
+        raise DTypeError(
+            "a tensor's numbers cannot be read, as inside torch.func, torch.vmap and torch.export, on the device meta, "
+            f"or where it is sparse; allowed are plain tensors ({str(error).splitlines()[0]})"
+        ) from error
     return array
+
+
+def copy_of(x: Any) -> Any:
+    """The same numbers in memory of their own; a tensor keeps its graph.
+
+    For what is handed to foreign code, which may write to it, and for what foreign code returns and may use again.
+
+    Example:
+        >>> z = np.zeros(2)
+        >>> np.shares_memory(copy_of(z), z)
+        False
+    """
+    return x.clone() if is_torch(x) else np.array(x)
 
 
 def like(array: NDArray[Any], template: Array) -> Array:
@@ -164,17 +182,57 @@ def like(array: NDArray[Any], template: Array) -> Array:
         array: numpy array of any shape.
         template: numpy array or torch tensor; its shape plays no part.
 
+    Raises:
+        InvalidValueError: a number is too large for the template's dtype.
+
     Example:
         >>> like(np.ones(2), np.zeros((5, 5), np.float32))
         array([1., 1.], dtype=float32)
+        >>> like(np.array([1e5]), np.zeros(1, np.float16))
+        Traceback (most recent call last):
+        ...
+        pspc_rs.errors.InvalidValueError: 100000 is too large for float16; use float32
     """
-    if not is_torch(template):
-        return cast(Array, array.astype(cast(Any, template).dtype, copy=False))
-    import torch
+    if is_torch(template):
+        return cast(Array, convert(as_tensor(array), template))
+    with np.errstate(over="ignore"):
+        converted = array.astype(cast(Any, template).dtype, copy=False)
+    _check_overflow(array, converted)
+    return cast(Array, converted)
 
+
+def as_tensor(array: NDArray[Any]) -> "torch.Tensor":
+    """A numpy array as a torch tensor of the same dtype; memory is shared where it can be.
+
+    Example:
+        >>> as_tensor(np.ones(2, ">f4")).dtype
+        torch.float32
+    """
     # torch warns about memory that it may not write to and refuses foreign byte orders.
     plain = np.require(array, dtype=array.dtype.newbyteorder("="), requirements=["C", "W"])
-    return cast(Array, torch.from_numpy(plain).to(device=template.device, dtype=template.dtype))
+    tensor: torch.Tensor = import_torch("a tensor").from_numpy(plain)
+    return tensor
+
+
+def convert(tensor: "torch.Tensor", template: "torch.Tensor") -> "torch.Tensor":
+    """The tensor in the dtype and on the device of another one, with its graph.
+
+    Raises:
+        InvalidValueError: a number is too large for that dtype.
+    """
+    converted = tensor.to(template.dtype)
+    _check_overflow(tensor, converted)
+    return converted.to(template.device)
+
+
+def _check_overflow(given: Any, converted: Any) -> None:
+    """Refuses finite numbers that have become infinite in a narrower type."""
+    if converted.dtype.itemsize >= given.dtype.itemsize:
+        return
+    lost = (abs(converted) == math.inf) & (abs(given) < math.inf)
+    if bool(lost.any()):
+        largest = float(given[lost].reshape(-1)[0])
+        raise InvalidValueError(f"{largest:.6g} is too large for {_dtype_name(converted)}; use float32")
 
 
 def check_finite(name: str, array: object) -> None:

@@ -11,9 +11,11 @@ __all__ = [
     "DTypeError",
     "DataError",
     "DownloadError",
+    "GradientError",
     "InvalidValueError",
     "MissingDependencyError",
     "MissingFileError",
+    "NetworkError",
     "OutOfMemoryError",
     "OutputError",
     "PspcError",
@@ -70,5 +72,13 @@ class CudaError(PspcError, RuntimeError):
     """A GPU was asked for and cannot be used, or something failed on it."""
 
 
+class GradientError(PspcError, NotImplementedError):
+    """A derivative is wanted of what has none: torch would have got a result without a graph."""
+
+
+class NetworkError(PspcError, RuntimeError):
+    """A network raised an exception, which is the cause of this one."""
+
+
 class MissingDependencyError(PspcError, ImportError):
-    """An optional dependency is not installed; the message names the extra that brings it."""
+    """An optional dependency is not installed, or cannot be imported; the message says which and why."""

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pspc_rs.arrays import check_finite, to_numpy
 from pspc_rs.checks import integer
 from pspc_rs.errors import DTypeError, ShapeError
+from pspc_rs.extras import import_pillow
 from pspc_rs.files import replacing
 
 _BACKGROUND = 255
@@ -104,7 +105,6 @@ def save_png(path: str | Path, image: object) -> None:
         raise DTypeError(f"image is {getattr(image, 'dtype', type(image).__name__)}; allowed is a numpy array of uint8")
     if image.ndim not in (2, 3) or image.shape[2:] not in ((), (3,)) or 0 in image.shape:
         raise ShapeError(f"image has shape {list(image.shape)}; allowed are [H, W] and [H, W, 3]")
-    from PIL import Image
-
+    Image = import_pillow()
     with replacing(Path(path)) as temporary:
         Image.fromarray(image).save(temporary, "PNG")

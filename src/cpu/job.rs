@@ -8,7 +8,7 @@ use super::tile::{AnyBeyond, Pixel};
 use crate::bank::Bank;
 use crate::components::{Components, Kind};
 use crate::error::{Error, Result};
-use crate::regime::cutoff_bits;
+use crate::regime::{cutoff_bits, dense_cutoff_bits};
 use crate::simd::Isa;
 
 /// What the threads of a call tell one another.
@@ -44,8 +44,10 @@ pub(crate) struct Job<'a, P> {
     pub(crate) mirrors: &'a [Components; 2],
     pub(crate) probes: &'a [Probe],
     pub(crate) isa: Isa,
-    /// Weights below `2^-cutoff` of a window's sum are left out, see [`cutoff_bits`].
+    /// Images whose weight is below `2^-cutoff` of a window's sum are not listed, see [`cutoff_bits`].
     pub(crate) cutoff: f64,
+    /// Weights below `2^-dense_cutoff` of a window's sum are left out in a pass over all images.
+    pub(crate) dense_cutoff: f64,
     /// What is taken off every stored pixel.
     pub(crate) centre: f32,
     signals: &'a Signals,
@@ -60,8 +62,9 @@ impl<'a, P: Pixel> Job<'a, P> {
         probes: &'a [Probe],
         signals: &'a Signals,
     ) -> Result<Self> {
-        let (isa, cutoff, centre) = (Isa::best()?, cutoff_bits(bank.len()), bank.stored_centre());
-        Ok(Self { bank, pixels, mirrors, probes, isa, cutoff, centre, signals })
+        let (isa, centre) = (Isa::best()?, bank.stored_centre());
+        let (cutoff, dense_cutoff) = (cutoff_bits(bank.len()), dense_cutoff_bits(bank.len()));
+        Ok(Self { bank, pixels, mirrors, probes, isa, cutoff, dense_cutoff, centre, signals })
     }
 
     /// Whether the call is to stop, so that the rest of the work is not needed.

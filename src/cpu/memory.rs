@@ -4,6 +4,7 @@
 use crate::bank::{Bank, Pixels};
 use crate::components::{Components, Kind};
 use crate::error::{Error, Result};
+use crate::reserve::{is_short, refill};
 use crate::simd::LANES;
 
 use super::dense::group::TILES;
@@ -18,8 +19,10 @@ const REST: usize = 8 << 20;
 /// The largest bytes of sixteen numbers in one of the two precisions.
 const VECTOR: usize = LANES * size_of::<f64>();
 
-/// Bytes of the working space of one thread on a work item: an upper bound for all routes, in float64.
-pub(crate) fn workspace(bank: &Bank<'_>, components: &Components) -> usize {
+/// Bytes of the working space of one thread on a work item of up to `probes` probes: an upper bound for all routes, in
+/// float64.
+pub(crate) fn workspace(bank: &Bank<'_>, components: &Components, probes: usize) -> usize {
+    let probes = probes.min(MIN_PROBES);
     let [channels, height, width] = bank.image_shape();
     let (plane, count, (_, columns)) = (height * width, components.count(), components.grid());
     let pixel = match bank.pixels() {
@@ -34,8 +37,8 @@ pub(crate) fn workspace(bank: &Bank<'_>, components: &Components) -> usize {
         // The doubling tables of energies and weights, and both for every mask.
         Kind::Masks(runs) => runs.levels() * plane * (VECTOR + VECTOR / 2) + TILES * (2 * count + plane) * VECTOR,
     };
-    let states = MIN_PROBES * count * (VECTOR / 2);
-    let results = MIN_PROBES * bank.image_len() * size_of::<f32>();
+    let states = probes * count * (VECTOR / 2);
+    let results = probes * bank.image_len() * (size_of::<f32>() + size_of::<f64>());
     TILES * tile + windows + states + results
 }
 
@@ -44,11 +47,22 @@ pub(crate) fn threads_at_once(workspace: usize, threads: usize) -> usize {
     (MAX_WORKSPACE / workspace.max(1)).clamp(1, threads)
 }
 
-/// An error unless so many bytes can be had.
+/// An error unless so many bytes can be had, and the reserve besides.
 pub(crate) fn check_available(bytes: usize) -> Result<()> {
     let bytes = bytes.saturating_add(REST);
     let refused = |reason: String| Error::Memory { needed: bytes >> 20, reason };
+    if !refill() {
+        return Err(refused("memory allocation failed".to_owned()));
+    }
     Vec::<u8>::new().try_reserve_exact(bytes).map_err(|error| refused(error.to_string()))
+}
+
+/// An error if memory has run out since.
+pub(crate) fn check_not_short(bytes: usize) -> Result<()> {
+    if is_short() {
+        return Err(Error::Memory { needed: bytes >> 20, reason: "memory allocation failed".to_owned() });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
@@ -60,13 +74,13 @@ mod tests {
     fn large_images_have_fewer_threads_and_all_have_one() {
         let small = Array4::<u8>::zeros((1, 3, 32, 32));
         let bank = Bank::from_u8(small.view()).unwrap();
-        let of_square = workspace(&bank, &Components::square(32, 32, 7).unwrap());
+        let of_square = workspace(&bank, &Components::square(32, 32, 7).unwrap(), 100);
         assert!((1 << 17..1 << 22).contains(&of_square), "{of_square}");
         assert_eq!(threads_at_once(of_square, 64), 64);
         let large = Array4::<u8>::zeros((1, 1, 1024, 1024));
         let bank = Bank::from_u8(large.view()).unwrap();
         let masks = Components::masks(Array3::from_elem((1, 1024, 1024), true).view()).unwrap();
-        let of_masks = workspace(&bank, &masks);
+        let of_masks = workspace(&bank, &masks, 1);
         assert!((1 << 30..4 << 30).contains(&of_masks), "{of_masks}");
         assert!(threads_at_once(of_masks, 64) < 4);
         assert_eq!(threads_at_once(usize::MAX, 64), 1);

@@ -55,10 +55,11 @@ pub(crate) fn composite(
     // Two passes over every image for every probe.
     let work = 2 * bank.len() * sigma.len() * if flips { 2 } else { 1 };
     let signals = Signals::new();
-    let workspace = memory::workspace(bank, components);
-    let mut scheduler = Scheduler::new(work as u64, components, bank.image_len(), workspace, &signals, monitor)?;
     let at_once = queries_at_once(bank, components, sigma);
-    let in_flight = 2 * at_once.min(sigma.len()) * bytes_per_probe(bank, components, sigma);
+    let probes = at_once.min(sigma.len()) * if flips { 2 } else { 1 };
+    let workspace = memory::workspace(bank, components, probes);
+    let mut scheduler = Scheduler::new(work as u64, components, bank.image_len(), workspace, &signals, monitor)?;
+    let in_flight = probes * bytes_per_probe(bank, components, sigma);
     let results = bank.image_len() * sigma.len() * size_of::<f32>();
     memory::check_available(scheduler.bytes() + in_flight + results)?;
     let mut denoised = Array4::zeros(queries.z().shape());

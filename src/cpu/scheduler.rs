@@ -45,6 +45,13 @@ const MAX_WAITING_BYTES: usize = 1 << 24;
 /// takes a tenth of the time at side 3 with shards of 192 images.
 const AMORTISED_IMAGES: usize = 640;
 
+/// Most images of a shard.
+const MAX_SHARD: usize = 4096;
+
+/// The same where the full image is the only window: the means of a shard are sums of float32, which round a little with every
+/// 32 images.
+const MAX_FULL_SHARD: usize = 1024;
+
 /// Probes per work item. With the full window, where there is little work per pair, as many probes share an image as memory
 /// allows.
 fn probes_per_item(components: &Components, image_len: usize) -> usize {
@@ -94,7 +101,8 @@ impl<'m, 'a> Scheduler<'m, 'a> {
         let pool = threads::pool()?;
         let all = pool.current_num_threads();
         let threads = memory::threads_at_once(workspace, all);
-        let result_bytes = 4 * probes_per_item(components, image_len) * image_len;
+        let number = if matches!(components.kind(), Kind::Full) { size_of::<f32>() } else { size_of::<f64>() };
+        let result_bytes = number * probes_per_item(components, image_len) * image_len;
         let waiting = (MAX_WAITING_BYTES / result_bytes).min(MAX_WAITING).max(threads);
         // Where not every thread has room, a round is no longer than those that have.
         let max_round_len = if threads < all { threads } else { waiting };
@@ -156,6 +164,7 @@ impl<'m, 'a> Scheduler<'m, 'a> {
                 |(total, of_probe): (&mut T, Vec<R>)| of_probe.into_iter().for_each(|result| merge(total, result));
             self.pool.install(|| totals.par_iter_mut().zip(by_probe).for_each(merge_all));
             self.adapt(start.elapsed());
+            memory::check_not_short(self.bytes())?;
             (self.monitor)(self.done.min(self.total), self.total)?;
             waiting = rest;
         }
@@ -227,37 +236,60 @@ impl<'m, 'a> Scheduler<'m, 'a> {
 
 /// All work items of a job, shard by shard; shards of `amortised` images amortise the start-up cost.
 pub(crate) fn work_items<P: Pixel>(job: &Job<'_, P>, amortised: usize) -> Vec<WorkItem> {
-    let shard = shard_len(job.bank.len(), job.bank.image_len(), amortised);
+    let longest = match job.mirrors[0].kind() {
+        Kind::Full => MAX_FULL_SHARD,
+        Kind::Square { .. } | Kind::Masks(_) => MAX_SHARD,
+    };
+    let shard = shard_len(job.bank.len(), job.bank.image_len(), amortised, longest);
     let of_shard =
         |images: Range<usize>| probes_of_items(job).map(move |probes| WorkItem { images: images.clone(), probes });
-    blocks(job.bank.len(), shard).flat_map(of_shard).collect()
+    blocks(0..job.bank.len(), shard).flat_map(of_shard).collect()
 }
 
 /// The probes of the work items of every shard.
 pub(crate) fn probes_of_items<P: Pixel>(job: &Job<'_, P>) -> impl Iterator<Item = Range<usize>> + use<P> {
-    blocks(job.probes.len(), probes_per_item(&job.mirrors[0], job.bank.image_len()))
+    blocks(0..job.probes.len(), probes_per_item(&job.mirrors[0], job.bank.image_len()))
 }
 
-/// The ranges of 0 .. `count` in blocks of `len`.
-fn blocks(count: usize, len: usize) -> impl Iterator<Item = Range<usize>> {
-    (0..count).step_by(len).map(move |start| start..count.min(start + len))
+/// A range in blocks of `len`.
+pub(crate) fn blocks(range: Range<usize>, len: usize) -> impl Iterator<Item = Range<usize>> {
+    range.clone().step_by(len).map(move |start| start..range.end.min(start + len))
 }
 
 /// Images per shard: 64 shards, so that threads can share them, if each has at least `amortised` images, else fewer shards,
-/// but at least 16; and no shard so long that Ctrl-C has to wait. The length depends on the bank alone, as the cut into
+/// but at least 16; and no shard of more than `most` images, or so long that Ctrl-C has to wait. The length depends on the bank alone, as the cut into
 /// shards decides the bits of the result.
-fn shard_len(images: usize, image_len: usize, amortised: usize) -> usize {
+fn shard_len(images: usize, image_len: usize, amortised: usize, most: usize) -> usize {
     const SHARDS: usize = 64;
     const MIN_SHARDS: usize = 16;
     const MAX_VALUES: usize = 1 << 22;
-    let longest = (MAX_VALUES / image_len).clamp(64, 4096);
+    let longest = (MAX_VALUES / image_len).clamp(64, most);
     let shortest = images.div_ceil(MIN_SHARDS).clamp(64, amortised.min(longest));
     images.div_ceil(SHARDS).clamp(shortest, longest).next_multiple_of(64)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::{AMORTISED_IMAGES, shard_len};
+    use super::*;
+
+    #[test]
+    fn long_work_is_watched_and_told_to_stop() {
+        let (signals, mut calls) = (Signals::new(), 0);
+        let monitor: &mut Monitor<'_> = &mut |_, _| {
+            calls += 1;
+            if calls < 3 { Ok(()) } else { Err(Error::Stopped) }
+        };
+        let components = Components::full(1, 1).unwrap();
+        let mut scheduler = Scheduler::new(1, &components, 1, 1, &signals, monitor).unwrap();
+        let work = || {
+            while !signals.is_stopped() {
+                thread::sleep(Duration::from_millis(1));
+            }
+        };
+        assert_eq!(scheduler.run_watched(LONG, work), Err(Error::Stopped));
+        assert_eq!(scheduler.run_watched(0, || 7), Ok(7));
+        assert_eq!(calls, 3);
+    }
 
     #[test]
     fn shards_are_many_or_long() {
@@ -271,7 +303,11 @@ mod tests {
             (1_000_000, 3072, 1408),
             (50_000, 196_608, 64),
         ] {
-            assert_eq!(shard_len(images, image_len, AMORTISED_IMAGES), shard, "{images} images of {image_len}");
+            assert_eq!(
+                shard_len(images, image_len, AMORTISED_IMAGES, MAX_SHARD),
+                shard,
+                "{images} images of {image_len}"
+            );
         }
     }
 }

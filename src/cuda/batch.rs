@@ -8,7 +8,7 @@ use super::module::Grid;
 use super::queue::LaunchQueue;
 use super::sources::{KernelSource, Precision};
 use crate::error::Result;
-use crate::regime::{FAR_FROM, Regime, cutoff_bits};
+use crate::regime::{FAR_FROM, Regime, dense_cutoff_bits};
 
 /// The mark of a query whose energies have to be float64; as in `kernels/common.cu`.
 const IN_DOUBLE: u32 = 2;
@@ -73,7 +73,7 @@ impl Batch {
             mirrors: call.mirrors() as i32,
             expanded: i32::from(regime.is_expanded()),
             max_candidates: DeviceCandidates::limit(call) as i32,
-            cutoff_bits: cutoff_bits(bank.len()) as f32,
+            cutoff_bits: dense_cutoff_bits(bank.len()) as f32,
             float_bits: rounding.float_bits() as f32,
             far_from,
             error_bound: rounding.error_bound(far_from),

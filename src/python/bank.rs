@@ -50,6 +50,7 @@ impl Bank {
 }
 
 fn borrow<'py>(images: &Bound<'py, PyAny>) -> PyResult<Images<'py>> {
+    check_aligned(images)?;
     if let Ok(array) = images.cast::<PyArray4<u8>>() {
         return Ok(Images::U8(array.readonly()));
     }
@@ -61,4 +62,13 @@ fn borrow<'py>(images: &Bound<'py, PyAny>) -> PyResult<Images<'py>> {
         Err(_) => images.get_type().name()?.to_string(),
     };
     Err(DTypeError::new_err(format!("images are {found}, expected a numpy array of uint8 or float32 with 4 axes")))
+}
+
+/// Refuses an array whose elements do not begin at multiples of their size: numpy reads it, Rust may not.
+pub(super) fn check_aligned(array: &Bound<'_, PyAny>) -> PyResult<()> {
+    let is_aligned = |flags: Bound<'_, PyAny>| flags.getattr("aligned")?.extract();
+    if array.getattr("flags").map_or(Ok(true), is_aligned)? {
+        return Ok(());
+    }
+    Err(DTypeError::new_err("the array is not aligned in memory; copy it first (np.array(array))"))
 }

@@ -1,6 +1,6 @@
 //! `Components`: the windows of one composite.
 
-use numpy::PyReadonlyArray3;
+use numpy::{PyArray3, PyReadonlyArray3};
 use pyo3::prelude::*;
 
 use crate::components::{Components as EngineComponents, Kind};
@@ -33,9 +33,11 @@ impl Components {
 
     /// One window per mask of `[components, height, width]`.
     #[staticmethod]
-    fn masks(py: Python<'_>, masks: PyReadonlyArray3<'_, bool>) -> PyResult<Self> {
-        let view = masks.as_array();
-        Ok(py.detach(|| EngineComponents::masks(view))?.into())
+    fn masks(py: Python<'_>, masks: Bound<'_, PyArray3<bool>>) -> PyResult<Self> {
+        // Memory of other origin may hold bytes besides 0 and 1, which Rust's `bool` must not.
+        let bytes: PyReadonlyArray3<'_, u8> = masks.call_method1("view", ("uint8",))?.extract()?;
+        let masks = bytes.as_array().mapv(|byte| byte != 0);
+        Ok(py.detach(|| EngineComponents::masks(masks.view()))?.into())
     }
 
     fn __repr__(&self) -> String {

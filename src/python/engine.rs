@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use numpy::{IntoPyArray, PyArray4, PyReadonlyArray4};
 use pyo3::prelude::*;
 
-use super::bank::Bank;
+use super::bank::{Bank, check_aligned};
 use super::components::Components;
 use crate::Error;
 use crate::engine::Engine as CoreEngine;
@@ -22,6 +22,13 @@ enum NoisyArray<'py> {
 }
 
 impl NoisyArray<'_> {
+    fn check_aligned(&self) -> PyResult<()> {
+        match self {
+            Self::F32(z) => check_aligned(z.as_any()),
+            Self::F64(z) => check_aligned(z.as_any()),
+        }
+    }
+
     fn view(&self) -> NoisyImages<'_> {
         match self {
             Self::F32(z) => z.as_array().into(),
@@ -75,6 +82,7 @@ impl Engine {
     ) -> PyResult<Bound<'py, PyArray4<f32>>> {
         let images = self.bank.get().borrow(py)?;
         let bank = self.bank.get().view(&images)?;
+        z.check_aligned()?;
         let z = z.view();
         let denoised = monitored(py, progress, |monitor| {
             let queries = Queries::new(&bank, z, &sigma)?;

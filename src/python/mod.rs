@@ -10,6 +10,9 @@ mod errors;
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
 
+#[global_allocator]
+static ALLOCATOR: crate::reserve::Reserve = crate::reserve::Reserve;
+
 /// The compiled engine of `pspc_rs`; use it through the package's public names.
 #[pymodule]
 mod _core {

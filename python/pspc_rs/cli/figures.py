@@ -13,6 +13,7 @@ import numpy as np
 from pspc_rs.cli.front import interruptible_bar
 from pspc_rs.cli.inputs import noisy_options, read_noisy, read_samples, samples_option, split_options
 from pspc_rs.cli.options import (
+    TRUST,
     Options,
     build_model,
     comma_list,
@@ -22,6 +23,7 @@ from pspc_rs.cli.options import (
     options_for_many,
     output_folder,
     read_pixel,
+    warn_of_program,
 )
 from pspc_rs.data import load
 from pspc_rs.experiments import image_grids
@@ -208,7 +210,10 @@ def samples(specs: Sequence[str], outdir: Path, n_samples: int | None, columns: 
     help="What is compared: SSCD's vectors, pixels, or histograms of edge directions.",
 )
 @click.option("--sscd", type=input_file(), help="SSCD's network, a TorchScript file that you have downloaded.")
-def similarity(specs: Sequence[str], outdir: Path, n_samples: int | None, descriptor: str, sscd: Path | None) -> None:
+@TRUST
+def similarity(
+    *, specs: Sequence[str], outdir: Path, n_samples: int | None, descriptor: str, sscd: Path | None, trust: bool
+) -> None:
     """Compare samples of several denoisers that started from the same noise: the matrix of mean cosines.
 
     Writes similarity_DESCRIPTOR.png, .pdf, .npz and .csv; "unrelated" is the mean cosine of images of different noise.
@@ -217,8 +222,10 @@ def similarity(specs: Sequence[str], outdir: Path, n_samples: int | None, descri
     if (descriptor == "sscd") != (sscd is not None):
         raise click.UsageError("--descriptor sscd and --sscd FILE belong together")
     images = read_samples(specs, n_samples)
+    if sscd is not None and not trust:
+        warn_of_program(f"{sscd} is TorchScript, a program that can read and write files")
     known = {"pixels": pixel_descriptor, "gradients": gradient_descriptor}
-    matrix = similarity_matrix(images, sscd_descriptor(sscd) if sscd is not None else known[descriptor])
+    matrix = similarity_matrix(images, sscd_descriptor(sscd, trust=True) if sscd is not None else known[descriptor])
     number = len(next(iter(images.values())))
     drawn = similarity_figure(matrix, f"mean cosine, {descriptor}, {number} images")
     numbers = {name: getattr(matrix, name) for name in ("names", "mean", "standard_error", "unrelated")}

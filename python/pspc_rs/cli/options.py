@@ -14,7 +14,7 @@ from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
 from pspc_rs.errors import MissingFileError, PspcError, ScheduleError
 from pspc_rs.heatmaps import gaussian_heatmaps
-from pspc_rs.networks.opening import open_network
+from pspc_rs.networks.opening import open_network, program_in
 from pspc_rs.provenance import sha256
 from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, resolve_patch_schedule, resolve_threshold_schedule
 from pspc_rs.sigmas import edm_sigmas
@@ -62,6 +62,7 @@ class Options:
     network: str | None = None
     network_pkl: Path | None = None
     network_dtype: str = "float32"
+    trust: bool = False
     device: str
 
     def sigmas(self, num_steps: int | None = None, *, include_zero: bool = False) -> NDArray[np.float64]:
@@ -130,12 +131,12 @@ def output_folder(purpose: str = "Folder for the files.") -> Callable[[Command],
 
 def shared_options(command: Command) -> Command:
     """Adds the options of `Options` to a command, which receives them as keyword arguments."""
-    return _with((*_RUN, *_CHOICE, *_GRID, *_DATA, *_DENOISER, *_NETWORK), command)
+    return _with((*_RUN, *_CHOICE, *_GRID, *_DATA, *_DENOISER, *_NETWORK, TRUST), command)
 
 
 def options_for_many(command: Command) -> Command:
     """Adds the options of `Options` to a command for several denoisers, without --denoiser and --n-samples."""
-    return _with((*_RUN, *_GRID, *_DATA, *_DENOISER), command)
+    return _with((*_RUN, *_GRID, *_DATA, *_DENOISER, TRUST), command)
 
 
 def data_options(command: Command) -> Command:
@@ -145,7 +146,7 @@ def data_options(command: Command) -> Command:
 
 def network_options(command: Command) -> Command:
     """Adds the options of `Options` that concern data, noise and a network."""
-    return _with((*_RUN, *_GRID, *_DATA, *_NETWORK), command)
+    return _with((*_RUN, *_GRID, *_DATA, *_NETWORK, TRUST), command)
 
 
 def _with(options: Sequence[Callable[[Command], Command]], command: Command) -> Command:
@@ -251,6 +252,12 @@ _DENOISER = (
     click.option("--num-draws", type=_COUNT, default=256, help="snis: images drawn per query."),
 )
 
+TRUST = click.option(
+    "--trust",
+    is_flag=True,
+    help="network: run the program that a TorchScript file holds, or that a .json file names as an import path.",
+)
+
 _NETWORK = (
     click.option(
         "--network",
@@ -310,13 +317,26 @@ def build_model(options: Options, data: ImageSet) -> BuiltModel:
 def _network(options: Options, data: ImageSet) -> Network:
     if options.network_pkl is not None and not options.network_pkl.is_file():
         raise MissingFileError(f"there is no file {options.network_pkl}")
+    source = options.network or options.network_pkl
+    warn_of_program(None if options.trust else program_in(source))
     return open_network(
-        options.network or options.network_pkl,
+        source,
         shape=data.shape,
         max_batch=options.batch,
         device=None if options.device == "cpu" else options.device,
         dtype=options.network_dtype,
+        trust=True,
     )
+
+
+def warn_of_program(program: str | None) -> None:
+    """Says on stderr that a file's program is run without --trust, which a later version will not do.
+
+    Args:
+        program: which one, as a sentence; None for none.
+    """
+    if program is not None:
+        click.echo(f"Warning: {program}; give --trust if you trust it, as a later version will ask for", err=True)
 
 
 def _flex(options: Options, data: ImageSet) -> PSPCFlex:

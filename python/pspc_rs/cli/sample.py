@@ -30,7 +30,10 @@ from pspc_rs.samplers import SAMPLERS, initial_noise, noise_source
 _HISTORICAL = {"huen": "heun"}
 _CHURN = ("S_churn", "S_min", "S_max", "S_noise")
 # The location of files does not decide the numbers; schedules, heat maps and data are compared by their content.
-_NOT_SETTINGS = ("outdir", "device", "data", "heatmaps", "patch_sizes", "thresholds", "scale_to", "network_pkl")
+_NOT_SETTINGS = (
+    *("outdir", "device", "data", "heatmaps", "patch_sizes", "thresholds", "scale_to", "network_pkl"),
+    "trust",
+)
 
 
 @click.command()

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.errors import DataError
+from pspc_rs.extras import import_pillow
 from pspc_rs.files import MAX_SIDE, decode_errors
 from pspc_rs.progress import Progress, reporting
 
@@ -90,8 +91,7 @@ def decode_images(files: Sequence[ImageFile], what: str, progress: bool | Progre
 
 @contextmanager
 def _quiet_pillow() -> Iterator[None]:
-    from PIL import Image
-
+    Image = import_pillow()
     Image.init()
     with warnings.catch_warnings():
         # `_check_header` has its own limit on sizes.
@@ -101,8 +101,7 @@ def _quiet_pillow() -> Iterator[None]:
 
 
 def _decode(file: ImageFile, expected: tuple[int, ...] | None) -> NDArray[np.uint8]:
-    from PIL import Image
-
+    Image = import_pillow()
     formats = [name for name in _FORMATS if name in Image.OPEN]
     with decode_errors(file.name):
         data = file.read()

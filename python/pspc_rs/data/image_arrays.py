@@ -88,7 +88,7 @@ def _with_channels(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _checked_floats(array: NDArray[Any]) -> NDArray[np.float32]:
-    native = array.dtype == np.float32 and array.dtype.isnative and array.flags.c_contiguous
+    native = array.dtype == np.float32 and array.dtype.isnative and array.flags.c_contiguous and array.flags.aligned
     held = cast(NDArray[np.float32], array) if native else np.empty(array.shape, np.float32)
     for part in chunks(array):
         block = array[part]

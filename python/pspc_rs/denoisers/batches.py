@@ -33,7 +33,7 @@ def in_parts(work: Callable[[slice], Part], total: int, largest: int) -> tuple[l
         stop = min(start + size, total)
         try:
             results.append(work(slice(start, stop)))
-        except _out_of_memory():
+        except out_of_memory_errors():
             if stop - start == 1:
                 raise
             size = (stop - start) // 2
@@ -44,7 +44,8 @@ def in_parts(work: Callable[[slice], Part], total: int, largest: int) -> tuple[l
     return results, size
 
 
-def _out_of_memory() -> tuple[type[BaseException], ...]:
+def out_of_memory_errors() -> tuple[type[BaseException], ...]:
+    """What is raised where memory runs out, on the CPU or a GPU."""
     torch = sys.modules.get("torch")
     return (MemoryError,) if torch is None else (MemoryError, torch.cuda.OutOfMemoryError)
 

@@ -113,7 +113,8 @@ class PSPCFlex(PosteriorComposite):
             raise ShapeError(f"masks have shape {list(masks.shape)}, expected [components, {height}, {width}]")
         if masks.dtype != np.bool_:
             raise DTypeError(f"masks have dtype {masks.dtype}, expected bool")
-        return np.ascontiguousarray(masks)
+        # A copy whose bytes are 0 and 1, as those of foreign memory need not be.
+        return masks.view(np.uint8) != 0
 
     def _checked_maps(self, maps: FloatArray, schedule: ThresholdSchedule) -> FloatArray:
         _, height, width = self.shape

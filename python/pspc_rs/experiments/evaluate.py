@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import check_finite, to_numpy
+from pspc_rs.arrays import check_finite, copy_of, to_numpy
 from pspc_rs.denoisers import Denoiser
 from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.progress import Progress
@@ -62,7 +62,8 @@ def denoise(
         part = z[start : start + batch]
         within = _images_done(progress, start, len(part), len(z))
         given = {"progress": within} if isinstance(model, Denoiser) and within is not None else {}
-        images = to_numpy(model(part, np.full(len(part), sigma), **given), f"the output of {name}")
+        # A copy: z is compared with what other models make of it.
+        images = to_numpy(model(copy_of(part), np.full(len(part), sigma), **given), f"the output of {name}")
         if images.shape != part.shape:
             raise ShapeError(f"{name} returned shape {list(images.shape)} for {list(part.shape)}; it must be the same")
         check_finite(f"the output of {name} at sigma {sigma:g}", images)

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.errors import InvalidValueError, MissingDependencyError
+from pspc_rs.errors import InvalidValueError
+from pspc_rs.extras import import_extra
 from pspc_rs.files import replacing
 from pspc_rs.images import image_grid
 from pspc_rs.outputs import save_table
@@ -29,11 +30,10 @@ def new_figure(width: float, height: float) -> "Figure":
         >>> new_figure(4, 3).get_size_inches().tolist()
         [4.0, 3.0]
     """
-    try:
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise MissingDependencyError('figures need matplotlib: pip install "pspc-rs[plot]"') from error
-    return Figure(figsize=(width, height), dpi=_DPI, facecolor="white", layout="constrained")
+    figure: Figure = import_extra("matplotlib.figure", "a figure", "plot").Figure(
+        figsize=(width, height), dpi=_DPI, facecolor="white", layout="constrained"
+    )
+    return figure
 
 
 def picture_table(

@@ -15,7 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from pspc_rs import __version__
-from pspc_rs.errors import InvalidValueError, MissingDependencyError, MissingFileError
+from pspc_rs.errors import InvalidValueError, MissingFileError
+from pspc_rs.extras import import_extra, import_pillow
 from pspc_rs.files import replacing
 
 REPORT = "report.html"
@@ -122,14 +123,11 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
 
 
 def _template() -> Any:
-    try:
-        from jinja2 import Environment, PackageLoader, StrictUndefined
-    except ImportError as error:
-        raise MissingDependencyError('a report needs jinja2: pip install "pspc-rs[report]"') from error
-    environment = Environment(
-        loader=PackageLoader("pspc_rs.experiments"),
+    jinja2 = import_extra("jinja2", "a report", "report")
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("pspc_rs.experiments"),
         autoescape=True,
-        undefined=StrictUndefined,
+        undefined=jinja2.StrictUndefined,
         keep_trailing_newline=True,
     )
     environment.filters |= {"rounded": _rounded, "fact": _fact}
@@ -160,8 +158,7 @@ def read_run(folder: Path) -> RunContents:
 def _read_file(contents: RunContents, name: str, path: Path) -> None:
     match path.suffix.lower():
         case ".png":
-            from PIL import Image
-
+            Image = import_pillow()
             content = path.read_bytes()
             with Image.open(io.BytesIO(content), formats=["PNG"]) as image:
                 image.load()

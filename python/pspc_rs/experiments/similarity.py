@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.arrays import check_finite, import_torch, to_numpy
-from pspc_rs.checks import integer
+from pspc_rs.checks import flag, integer
 from pspc_rs.errors import DataError, InvalidValueError, MissingFileError, ShapeError
 from pspc_rs.experiments.figures import new_figure
 from pspc_rs.experiments.image_grids import check_alike
@@ -195,18 +195,20 @@ def _cell_weights(length: int, cells: int) -> NDArray[np.float64]:
     return weights
 
 
-def sscd_descriptor(path: str | Path, *, device: str = "cpu", batch: int = 32) -> Descriptor:
+def sscd_descriptor(path: str | Path, *, device: str = "cpu", batch: int = 32, trust: bool = False) -> Descriptor:
     """The descriptor of an SSCD network in TorchScript, such as ``sscd_imagenet_mixup.torchscript.pt``.
 
     Pizzi et al., "A Self-Supervised Descriptor for Image Copy Detection", CVPR 2022. Images are clipped to [-1, 1],
     mapped to [0, 1], enlarged to 288 x 288 (bilinear, antialiased), normalised by ImageNet's mean and standard
     deviation and given to the network; one channel stands for all three. The file is yours to get: nothing is
-    downloaded. A TorchScript file holds a program that runs in torch's interpreter; take it from where you trust.
+    downloaded. A TorchScript file holds a program, which can read and write files; take it from where you trust.
 
     Args:
         path: the TorchScript file.
         device: torch device.
         batch: images at once.
+        trust: that the program in the file may run. Without it there is a DeprecationWarning; a later version will
+            refuse the file.
 
     Raises:
         MissingDependencyError: torch is not installed.
@@ -216,6 +218,13 @@ def sscd_descriptor(path: str | Path, *, device: str = "cpu", batch: int = 32) -
     torch = import_torch("SSCD")
     if not Path(path).is_file():
         raise MissingFileError(f"there is no TorchScript file {path}")
+    if not flag("trust", trust):
+        warnings.warn(
+            f"{path} is TorchScript, a program that can read and write files; if you trust it, write "
+            "sscd_descriptor(..., trust=True); a later version will refuse it without",
+            DeprecationWarning,
+            stacklevel=2,
+        )
     try:
         with warnings.catch_warnings():
             # torch advises other formats than the one that SSCD is published in.

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from pspc_rs.arrays import real_array
 from pspc_rs.checks import flag, image_shape, one_of, real_number, sigma_range
+from pspc_rs.denoisers.base import refuse_labels
+from pspc_rs.denoisers.modules import input_dtype, is_module
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.networks.processes import Edm, NoiseProcess, as_levels, check_entries, named_process
 
@@ -86,6 +88,9 @@ class Adapter(nn.Module):
         1.0
     """
 
+    accepts_float32 = True
+    label_dim: int | None
+
     def __init__(
         self,
         net: Callable[..., Any],
@@ -121,10 +126,10 @@ class Adapter(nn.Module):
         self.sigma_min, self.sigma_max = self._limits(sigma_min, sigma_max)
         known_shape = getattr(net, "shape", None) if shape is None else shape
         self.shape = None if known_shape is None else image_shape(known_shape)
-        self.label_dim: int = getattr(net, "label_dim", 0)
+        self.label_dim = getattr(net, "label_dim", None)
 
     def forward(self, x: Tensor, sigma: Tensor | float, class_labels: Any = None) -> Tensor:
-        """The denoised images, in the type of x.
+        """The denoised images, in the type of x; the formulas are evaluated in float32, or in float64 if x has it.
 
         Args:
             x: noisy images [batch, channels, height, width] in [-1, 1] units.
@@ -133,19 +138,24 @@ class Adapter(nn.Module):
 
         Raises:
             ShapeError: sigma does not fit the batch, or the network returned another shape.
+            InvalidValueError: labels were given to a network without classes.
         """
+        if self.label_dim == 0:
+            refuse_labels("this network", class_labels)
         levels = self.gain * as_levels(sigma).to(x.device).reshape(-1)
         if x.ndim != 4 or len(levels) not in (1, len(x)):
             raise ShapeError(
                 f"x has shape {list(x.shape)} and sigma {len(levels)} entries; allowed are 1 and the batch"
             )
+        dtype = x.dtype
+        x = x if dtype == torch.float64 else x.float()
         rounded = self.process.round_sigma(levels)
         at = _State(self.process.scale(rounded), rounded, levels, getattr(self.process, "sigma_data", 1.0))
         skip, out = (_per_sample(one, x) for one in _PREDICTIONS[self.prediction](at))
         z = self.gain * x + self.offset
         prediction = self._predict(_per_sample(at.alpha, x) * z, rounded, class_labels)
         denoised: Tensor = (skip * z + out * prediction - self.offset) / self.gain
-        return denoised
+        return denoised.to(dtype)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -170,9 +180,10 @@ class Adapter(nn.Module):
         return f"{self.prediction}, {self.process!r}, sigma={self.sigma_min:g} to {self.sigma_max:g}"
 
     def _predict(self, x_t: Tensor, levels: Tensor, class_labels: Any) -> Tensor:
-        arguments: list[Any] = [x_t]
+        own = x_t.to(input_dtype(self.net)) if is_module(self.net) else x_t
+        arguments: list[Any] = [own]
         if not self.blind:
-            arguments.append(self._times(levels, x_t).expand(len(x_t)))
+            arguments.append(self._times(levels, own).expand(len(x_t)))
         keywords = {}
         if class_labels is not None and self.class_argument is None:
             arguments.append(class_labels)

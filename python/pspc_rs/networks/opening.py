@@ -1,19 +1,20 @@
-"""`open_network`: from what names a network to a denoiser. Nothing that comes in a file is run."""
+"""`open_network`: from what names a network to a denoiser. Programs in files are run only for those who trust them."""
 
 import importlib
-import json
-import os
 import sys
 import warnings
-import zipfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from pspc_rs.arrays import import_torch
+from pspc_rs.checks import flag
 from pspc_rs.denoisers import Network
+from pspc_rs.denoisers.modules import in_one_line
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingFileError, ShapeError
-from pspc_rs.files import decode_errors, require_path
+from pspc_rs.networks.sources import is_safetensors, is_url, kind_of_file, read_description
+
+__all__ = ["SOURCES", "NetworkFunction", "is_safetensors", "load_network", "open_network", "program_in"]
 
 NetworkFunction = Callable[..., Any]
 """D(x, sigma) or D(x, sigma, class_labels)."""
@@ -24,8 +25,6 @@ SOURCES = (
 )
 """What names a network."""
 
-_PICKLE_START, _ZIP_START = b"\x80", b"PK"
-
 
 def open_network(
     source: object,
@@ -35,6 +34,7 @@ def open_network(
     max_batch: int | None = None,
     device: str | None = None,
     dtype: str = "float32",
+    trust: bool = False,
 ) -> Network:
     """The denoiser D(z, sigma) of a network, wherever it comes from; its ``net`` is the network itself.
 
@@ -42,10 +42,10 @@ def open_network(
     them:
 
     - a callable;
-    - an import path ``module:callable``, also of a module in the current folder;
+    - an import path ``module:callable``, also of a module in the current folder, which is run;
     - a safetensors file of ``save_network``;
     - a pickle as EDM's networks are published in, of which nothing is executed;
-    - a TorchScript file;
+    - a TorchScript file, which is a program that can read and write files;
     - a folder of a diffusers ``UNet2DModel`` or of a pipeline with one;
     - a JSON file that names one of these as "source" and says how it is to be adapted::
 
@@ -65,10 +65,13 @@ def open_network(
         max_batch: largest batch given to it at once.
         device: where it computes, such as "cuda"; the CPU, or where a module is, if None.
         dtype: "float32", or "bfloat16" or "float16" for autocast.
+        trust: that a file may bring a program with it that is run: a TorchScript file, or a JSON file whose source is
+            one or is an import path. Without it there is a DeprecationWarning; a later version will refuse such files.
 
     Raises:
         MissingFileError: there is no such file.
-        InvalidValueError: the source is none of these, cannot be imported, or an argument is out of range.
+        InvalidValueError: the source is none of these, a web address, cannot be imported, or an argument is out of
+            range.
         DTypeError: the source is neither a callable nor text.
         DataError: a file is damaged or holds no network.
         ShapeError: the network is for images of another shape.
@@ -81,6 +84,7 @@ def open_network(
         >>> D(np.array([[[[1.0, 3.0]]]]), 0.5)
         array([[[[2., 2.]]]])
     """
+    _warn_of_program(source, trust)
     net = _network_of(source)
     if adapter is not None:
         import_torch("an adapter")
@@ -96,17 +100,44 @@ def open_network(
 def load_network(source: object) -> NetworkFunction:
     """Deprecated: write ``open_network(source).net``."""
     warnings.warn("load_network is deprecated; write open_network(source).net", DeprecationWarning, stacklevel=2)
+    _warn_of_program(source, False)
     return _network_of(source)
 
 
-def is_safetensors(path: str | os.PathLike[str]) -> bool:
-    """Whether a file begins like a safetensors file: the length of a header, and the header.
+def program_in(source: object) -> str | None:
+    """What a file that is given as a network would run, as a sentence; None if it runs nothing.
+
+    An import path that is given as such runs its module, as everybody expects, and counts for nothing here.
 
     Raises:
-        MissingFileError: there is no such file.
-        DataError: it cannot be read.
+        DataError: the file is damaged or holds no network.
+
+    Example:
+        >>> program_in("nets:unet") is None
+        True
     """
-    return _starts_safetensors(_start_of(require_path(path)))
+    path = Path(source) if isinstance(source, str | Path) else None
+    if path is None or not path.is_file():
+        return None
+    kind = kind_of_file(path)
+    if kind == "torchscript":
+        return f"{path} is TorchScript, a program that can read and write files"
+    if kind != "description":
+        return None
+    named, beside = _named_source(path)
+    return program_in(named) if beside else f"{path} names the import path {named}, whose module is run"
+
+
+def _warn_of_program(source: object, trust: bool) -> None:
+    if flag("trust", trust):
+        return
+    program = program_in(source)
+    if program is not None:
+        warnings.warn(
+            f"{program}; if you trust it, write open_network(..., trust=True); a later version will refuse it without",
+            DeprecationWarning,
+            stacklevel=3,
+        )
 
 
 def _network_of(source: object) -> NetworkFunction:
@@ -115,6 +146,12 @@ def _network_of(source: object) -> NetworkFunction:
     if not isinstance(source, str | Path):
         raise DTypeError(f"the network is a {type(source).__name__}; allowed are callables, {SOURCES}")
     path = Path(source)
+    if not str(source).strip():
+        raise InvalidValueError(f"the network is an empty text; allowed are {SOURCES}")
+    if is_url(str(source)):
+        raise InvalidValueError(
+            f"the network {str(source)!r:.200} is a web address; nothing is downloaded here, so download the file first"
+        )
     if path.is_dir():
         import_torch(f"the network {path}")
         from pspc_rs.networks.diffusers_folder import read_diffusers
@@ -132,39 +169,22 @@ def _read_file(path: Path) -> NetworkFunction:
     from pspc_rs.networks.edm_pickle.read import read_edm_pickle
     from pspc_rs.networks.saved import read_network
 
-    start = _start_of(path)
-    # First, as the length that such a file begins with may have any lowest byte.
-    if _starts_safetensors(start):
-        return read_network(path)
-    if start.startswith(_PICKLE_START):
-        return read_edm_pickle(path)
-    if start.startswith(_ZIP_START):
-        return _read_torchscript(path)
-    if path.suffix == ".json":
-        return _read_description(path)
-    raise DataError(f"{path} holds no network; allowed are {SOURCES}")
-
-
-def _start_of(path: Path) -> bytes:
-    with decode_errors(path), path.open("rb") as file:
-        return file.read(9)
-
-
-def _starts_safetensors(start: bytes) -> bool:
-    # The length of the header takes 8 bytes; none is so long that it needs more than 4 of them.
-    return start[4:] == bytes(4) + b"{"
+    match kind_of_file(path):
+        case "safetensors":
+            return read_network(path)
+        case "edm":
+            return read_edm_pickle(path)
+        case "torchscript":
+            return _read_torchscript(path)
+        case _:
+            return _read_description(path)
 
 
 def _read_torchscript(path: Path) -> NetworkFunction:
     import torch
 
-    with decode_errors(path), zipfile.ZipFile(path) as archive:
-        names = archive.namelist()
-    if not any(name.split("/")[1:2] == ["code"] for name in names):
-        raise DataError(
-            f"{path} is a file of torch.save, which holds weights or pickled objects but no network that can be run; "
-            "save the network with torch.jit.save, or give module:callable"
-        )
+    from pspc_rs.networks.registry import check_weights
+
     try:
         with warnings.catch_warnings():
             # That the format is deprecated concerns whoever wrote the file.
@@ -172,6 +192,7 @@ def _read_torchscript(path: Path) -> NetworkFunction:
             network = torch.jit.load(str(path), map_location="cpu")  # type: ignore[no-untyped-call]
     except (RuntimeError, ValueError, OSError) as error:
         raise DataError(f"{path} cannot be read as TorchScript: {error}") from error
+    check_weights(path, network)
     for parameter in network.parameters():
         parameter.requires_grad_(False)
     frozen: NetworkFunction = network.eval()
@@ -182,16 +203,16 @@ def _read_description(path: Path) -> NetworkFunction:
     """The network that a JSON file names as its source, adapted as the file says."""
     from pspc_rs.networks.adapter import with_adapter
 
-    with decode_errors(path):
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    source = entries.pop("source", None) if isinstance(entries, dict) else None
-    if not isinstance(source, str):
-        raise DataError(f"{path} describes no network: it must be a JSON object with the text 'source'")
-    if source.endswith(".json"):
-        raise DataError(f"{path} has the source {source!r:.80}; allowed are networks, not descriptions of them")
+    source, _ = _named_source(path)
+    return with_adapter(_network_of(source), read_description(path)[1])
+
+
+def _named_source(path: Path) -> tuple[str, bool]:
+    """The source that a JSON file names, relative to where commands run, and whether it is no import path."""
+    source, _ = read_description(path)
     beside = path.parent / source
-    is_import_path = ":" in source and not beside.exists()
-    return with_adapter(_network_of(source if is_import_path else beside), entries)
+    is_import_path = ":" in source and not is_url(source) and not beside.exists()
+    return (source, False) if is_import_path else (source if is_url(source) else str(beside), True)
 
 
 def _import(path: str) -> NetworkFunction:
@@ -205,8 +226,9 @@ def _import(path: str) -> NetworkFunction:
         imported: Any = importlib.import_module(module_name)
         for part in name.split("."):
             imported = getattr(imported, part)
-    except (ImportError, AttributeError) as error:
-        raise InvalidValueError(f"the network {path} cannot be imported: {error}") from error
+    except Exception as error:  # what a module raises while it is run can be anything
+        hint = f"; write {module_name.removesuffix('.py')}:{name}" if module_name.endswith(".py") else ""
+        raise InvalidValueError(f"the network {path} cannot be imported: {in_one_line(error)}{hint}") from error
     finally:
         sys.path.remove(current_folder)
     if not callable(imported) or isinstance(imported, type):

@@ -175,6 +175,33 @@ class DiscreteVP(NoiseProcess):
         f = torch.cos(math.pi / 2 * (times + shift) / (1 + shift)) ** 2
         return cls.of_betas((1 - f[1:] / f[:-1]).clamp(max=most), rounding)
 
+    @classmethod
+    def sigmoid(
+        cls, num_steps: int = 1000, beta_start: float = 1e-4, beta_end: float = 0.02, rounding: str = "nearest"
+    ) -> "DiscreteVP":
+        """Betas from beta_start to beta_end along the logistic function of -6 .. 6 (Xu et al. 2022)."""
+        steps = integer("num_steps", num_steps, 2, 1 << 20)
+        start, end = _betas(beta_start, beta_end)
+        rise = torch.linspace(-6, 6, steps, dtype=torch.float64).sigmoid()
+        return cls.of_betas(rise * (end - start) + start, rounding)
+
+    def with_zero_snr(self, least: float = 0.0) -> "DiscreteVP":
+        """The process shifted and scaled in sqrt(abar) so that nothing of the image is left at the last step.
+
+        Lin et al., "Common Diffusion Noise Schedules and Sample Steps are Flawed", 2024, algorithm 1.
+
+        Args:
+            least: abar of the last step, where samplers do without 0; it is 0 if the step before has less than that.
+
+        Example:
+            >>> DiscreteVP.scaled_linear().with_zero_snr().alphas_cumprod[-1]
+            0.0
+        """
+        roots = torch.tensor(self.alphas_cumprod, dtype=torch.float64).sqrt()
+        roots = (roots - roots[-1]) * (roots[0] / (roots[0] - roots[-1]))
+        abar = (roots[:-1] ** 2).tolist()
+        return DiscreteVP([*abar, least if least < abar[-1] else 0.0], self.rounding)
+
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """The nearest levels of the table; sigma itself where times are interpolated."""
         return sigma if self.rounding == "interpolate" else self._levels.to(sigma.device)[self._nearest(sigma)]
@@ -306,6 +333,7 @@ PROCESSES: dict[str, Callable[..., NoiseProcess]] = {
     "vp-linear": DiscreteVP.linear,
     "vp-scaled-linear": DiscreteVP.scaled_linear,
     "vp-cosine": DiscreteVP.cosine,
+    "vp-sigmoid": DiscreteVP.sigmoid,
     "vp-betas": DiscreteVP.of_betas,
     "vp-table": DiscreteVP,
     "vp-sde": ContinuousVP,

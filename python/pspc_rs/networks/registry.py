@@ -193,6 +193,26 @@ def load_weights(network: "nn.Module", tensors: "Iterable[tuple[str, Tensor]]", 
     return network.eval().requires_grad_(False)
 
 
+def check_weights(what: object, network: "nn.Module") -> None:
+    """Refuses a network with a parameter that is not finite, or with NaN in a buffer.
+
+    Infinities in buffers are allowed: attention masks hold them.
+
+    Args:
+        what: the file it comes from.
+        network: the network, with its weights.
+
+    Raises:
+        DataError: it has one; the message names it.
+    """
+    for name, parameter in network.named_parameters():
+        if not bool(parameter.detach().isfinite().all()):
+            raise DataError(f"{what}: {name} holds NaN or infinities")
+    for name, buffer in network.named_buffers():
+        if bool(buffer.isnan().any()):
+            raise DataError(f"{what}: {name} holds NaN")
+
+
 def preconditioner_class(name: object) -> Any:
     """The class of a preconditioner.
 

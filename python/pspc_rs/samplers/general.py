@@ -89,8 +89,10 @@ def sample_general(
     draw = noise_like(noise, integrator.start)
 
     def step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
+        before = sigma
         x, sigma = churn.add(x, sigma, draw, round_sigma)
-        denoised = denoise(x, sigma)
+        with integrator.after_noise(before, sigma):
+            denoised = denoise(x, sigma)
         t, t_next = path.time(sigma), path.time(sigma_next)
         h = t_next - t
         y = path.scale(t) * x

@@ -1,13 +1,15 @@
 """What every sampler does besides its formula: checks, dtypes, callbacks, progress and trajectories."""
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+import math
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import pairwise
+from numbers import Real
 from typing import Any, NamedTuple, TypeAlias, cast
 
 import numpy as np
 
-from pspc_rs.arrays import check_finite, check_like, import_torch, is_torch, to_numpy
+from pspc_rs.arrays import check_finite, check_like, copy_of, import_torch, is_array, is_torch, to_numpy
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.progress import Progress, reporting
 from pspc_rs.reprs import build_repr
@@ -38,6 +40,9 @@ Stepper: TypeAlias = Callable[[Denoise, Any, float, float], Step]
 
 class Integrator:
     """The checked arguments of a sampler; ``integrate`` takes its steps.
+
+    The model, its extra arguments and the callback belong to others: they get copies, to which they may write, and what
+    the model returns is copied, as it may return the same memory each time.
 
     Attributes:
         levels: the noise levels.
@@ -76,11 +81,12 @@ class Integrator:
             raise InvalidValueError(f"sigmas are {self.levels}; a step needs two noise levels, the last may be 0")
         self._model = model
         self._extra_args = dict(extra_args or {})
+        self._sigma_max = _largest_level(model)
         self._input_dtype = x.dtype
         # Half precision would move a noise level by up to 0.4 %.
         self._sigma_dtype = images.dtype if images.dtype.itemsize >= 4 else np.dtype(np.float32)
         wide = (import_torch("a tensor") if is_torch(x) else np).float64
-        self.start = _cast(x, wide if float64_state else x.dtype)
+        self.start = copy_of(_cast(x, wide if float64_state else x.dtype))
 
     def __repr__(self) -> str:
         states = f"{list(self.start.shape)} {str(self.start.dtype).removeprefix('torch.')}"
@@ -95,21 +101,52 @@ class Integrator:
             for i, (sigma, sigma_next) in enumerate(pairwise(self.levels)):
                 done = step(self._denoise, x, sigma, sigma_next)
                 if callback is not None:
-                    state = {"x": done.x, "i": i, "sigma": sigma, "sigma_hat": done.sigma_hat}
-                    callback({**state, "denoised": done.denoised})
+                    state = {"x": copy_of(done.x), "i": i, "sigma": sigma, "sigma_hat": done.sigma_hat}
+                    callback({**state, "denoised": copy_of(done.denoised)})
                 x = done.x_next
+                self._check_state(x, sigma_next)
                 if trajectory:
                     states.append(x)
                 report(i + 1, self.steps)
             return _cast(_stacked(states) if trajectory else x, self._input_dtype)
 
+    @contextmanager
+    def after_noise(self, sigma: float, raised: float) -> Iterator[None]:
+        """Adds to a model's refusal of a noise level that it was added noise that led there.
+
+        Args:
+            sigma: the noise level of the step.
+            raised: the level at which the model is called.
+        """
+        try:
+            yield
+        except InvalidValueError as error:
+            if raised <= max(sigma, self._sigma_max):
+                raise
+            raise InvalidValueError(
+                f"{error}; adding noise at sigma {sigma:g} raised it to {raised:g}, so choose S_max below {sigma:g}, a "
+                "smaller S_churn or a smaller first sigma"
+            ) from error
+
+    def _check_state(self, x: Any, sigma: float) -> None:
+        """Refuses a state that its own type, or that of the result, cannot hold."""
+        with np.errstate(over="ignore"):
+            check_finite(f"the state at sigma {sigma:g}", _cast(x, self._input_dtype))
+
     def _denoise(self, x: Any, sigma: float) -> Any:
         levels = np.full(len(x), sigma, self._sigma_dtype)
         sigmas = import_torch("a tensor").from_numpy(levels).to(x.device) if is_torch(x) else levels
-        denoised = self._model(_cast(x, self._input_dtype), sigmas, **self._extra_args)
+        given = {name: copy_of(value) if is_array(value) else value for name, value in self._extra_args.items()}
+        denoised = self._model(copy_of(_cast(x, self._input_dtype)), sigmas, **given)
         check_like("the model", denoised, x)
         check_finite(f"the model's output at sigma {sigma:g}", denoised)
-        return _cast(denoised, x.dtype)
+        return copy_of(_cast(denoised, x.dtype))
+
+
+def _largest_level(model: object) -> float:
+    """The largest noise level that a model is good for, if it says so in an attribute ``sigma_max``."""
+    value: Any = getattr(model, "sigma_max", None)
+    return float(value) if isinstance(value, Real) or getattr(value, "ndim", None) == 0 else math.inf
 
 
 def _cast(x: Any, dtype: Any) -> Any:

@@ -9,8 +9,9 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import check_finite, check_like, import_torch, is_torch, like, to_numpy
+from pspc_rs.arrays import check_finite, check_like, copy_of, is_torch, like, to_numpy
 from pspc_rs.checks import image_shape, in_order, integer, one_of, real_number
+from pspc_rs.extras import import_extra
 from pspc_rs.reprs import build_repr
 
 Noise: TypeAlias = int | Callable[[Any], Any]
@@ -90,7 +91,7 @@ def noise_like(noise: Noise, template: Any) -> Callable[[Any], Any]:
         dtype('float32')
     """
     if callable(noise):
-        return lambda x: _checked_noise(noise(x), x)
+        return lambda x: _checked_noise(noise(copy_of(x)), x)
     return SeededNoise(noise, "torch" if is_torch(template) else "numpy")
 
 
@@ -121,7 +122,7 @@ def _normals(seed: int, library: str) -> Callable[[tuple[int, ...]], NDArray[np.
     if library == "numpy":
         stream = np.random.default_rng(seed)
         return lambda shape: stream.standard_normal(shape, dtype=np.float32)
-    torch = import_torch("generator='torch'")
+    torch = import_extra("torch", "generator='torch'", "torch", "generator='numpy' works without it")
     state = torch.Generator("cpu").manual_seed(seed)
     return lambda shape: to_numpy(torch.randn(shape, generator=state, dtype=torch.float32, device="cpu"))
 
@@ -179,15 +180,19 @@ class Churn:
     ) -> tuple[Any, float]:
         """The state with noise added, and its noise level; both unchanged where no noise is added.
 
+        Noise is drawn in either case, as EDM's sampler does, so that a generator gives the same noise at every step
+        whatever the range in which noise is added.
+
         Args:
             x: the state.
             sigma: its noise level.
             draw: returns standard normal noise like its argument.
             round_sigma: the level that the model knows for a raised level.
         """
+        noise = draw(x)
         if self.growth == 0 or not self.lowest <= sigma <= self.highest:
             return x, sigma
         raised = (1 + self.growth) * sigma
         if round_sigma is not None:
             raised = float(round_sigma(raised))
-        return x + self.strength * math.sqrt(max(raised**2 - sigma**2, 0.0)) * draw(x), raised
+        return x + self.strength * math.sqrt(max(raised**2 - sigma**2, 0.0)) * noise, raised

@@ -113,6 +113,9 @@ def sample_edm(
     z_hat = z + S_noise sqrt(s_hat^2 - s^2) eps, a step goes from z_hat at s_hat to s_next. Karras et al., "Elucidating
     the Design Space of Diffusion-Based Generative Models", 2022, algorithm 2. S_churn = 0 is ``sample_heun``.
 
+    eps is drawn at every step, also where g is 0, as in EDM's program: with its generator as ``noise``, its state in
+    float64 and its noise levels, the samples are those of that program.
+
     Arguments, result and errors are those of ``sample_euler``, and:
 
     Args:
@@ -123,8 +126,9 @@ def sample_edm(
         S_min: lowest noise level at which noise is added.
         S_max: highest noise level at which noise is added.
         S_noise: standard deviation of eps, 0 or more; slightly above 1 makes up for lost detail.
-        noise: seed of eps, or a function that returns eps for a given state. The seed is for numpy's generator
-            (arrays) or torch's CPU generator (tensors); ``initial_noise`` draws other numbers with the same seed.
+        noise: seed of eps, or a function that returns eps for a given state, called once per step. The seed is for
+            numpy's generator (arrays) or torch's CPU generator (tensors); ``initial_noise`` draws other numbers with
+            the same seed.
         extra_args: see ``sample_euler``.
         callback: see ``sample_euler``; ``x`` is the state after noise was added.
         progress: see ``sample_euler``.
@@ -141,7 +145,9 @@ def sample_edm(
     draw = noise_like(noise, integrator.start)
 
     def step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
-        return _heun_step(denoise, *churn.add(x, sigma, draw), sigma_next)
+        x, raised = churn.add(x, sigma, draw)
+        with integrator.after_noise(sigma, raised):
+            return _heun_step(denoise, x, raised, sigma_next)
 
     return cast(Array, integrator.integrate(step, callback, progress, trajectory))
 

@@ -32,6 +32,24 @@ impl<P: Pixel> Kernel for Accumulate<'_, P> {
     }
 }
 
+/// Adds sums to their totals in float64, and starts them over.
+pub(crate) struct Flush<'a> {
+    pub(crate) sums: &'a mut [f32],
+    pub(crate) totals: &'a mut [f64],
+}
+
+impl Kernel for Flush<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        for (sum, total) in self.sums.iter_mut().zip(self.totals) {
+            *total += f64::from(*sum);
+            *sum = 0.0;
+        }
+    }
+}
+
 #[inline(always)]
 fn accumulate_terms<V: Vector, P: Pixel, const T: usize>(
     terms: &[Term<'_, P>; T],

@@ -61,6 +61,9 @@ pub(crate) trait Arithmetic: 'static {
     /// Adds the weights of a block to the state of pass 1.
     fn update<P: Pixel>(job: &Job<'_, P>, block: &EnergyBlock<'_, P, Self::Lanes>, state: &mut Self::State);
 
+    /// Keeps the sums of pass 1 from rounding too much, once every few hundred images.
+    fn settle<P: Pixel>(job: &Job<'_, P>, state: &mut Self::State);
+
     /// What pass 1 found.
     fn finish(state: &Self::State) -> ShardPosterior<Self::Number>;
 

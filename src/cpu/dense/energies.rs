@@ -64,7 +64,7 @@ impl SquareEnergies {
     }
 
     /// Sums the squares of a tile over windows, for probes whose energies are summed in fixed point; `max_abs` is
-    /// the largest distance of a pixel from the centre of its range.
+    /// the largest distance of a pixel from the centre of its range. Ends early, in the middle, once the call `is_stopped`.
     pub(crate) fn square<P: Pixel>(
         &mut self,
         isa: Isa,
@@ -72,8 +72,9 @@ impl SquareEnergies {
         side: usize,
         max_abs: f64,
         tile: &mut Tile<P>,
+        is_stopped: impl Fn() -> bool,
     ) {
-        self.fixed_point.square(isa, components, side, max_abs, tile);
+        self.fixed_point.square(isa, components, side, max_abs, tile, is_stopped);
     }
 }
 
@@ -287,7 +288,7 @@ mod tests {
         let mut energies = SquareEnergies::default();
         tile.square(isa);
         if probe.fixed_point_scale.is_some() {
-            energies.square(isa, components, side, 127.5, tile);
+            energies.square(isa, components, side, 127.5, tile, || false);
         }
         let tiles = std::slice::from_ref(&*tile);
         energies.start(components, side, probe, tiles);

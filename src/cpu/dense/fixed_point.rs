@@ -53,7 +53,7 @@ impl FixedPointSums {
     }
 
     /// Sums the squares of a tile over windows; `max_abs` is the largest distance of a pixel from the centre of its
-    /// range.
+    /// range. Ends early, in the middle, once the call `is_stopped`.
     pub(crate) fn square<P: Pixel>(
         &mut self,
         isa: Isa,
@@ -61,12 +61,13 @@ impl FixedPointSums {
         side: usize,
         max_abs: f64,
         tile: &mut Tile<P>,
+        is_stopped: impl Fn() -> bool,
     ) {
         let scale = fixed_point_scale((side * side * tile.channels) as f64 * max_abs.powi(2));
         tile.window_squares.resize(components.count(), F32x16::ZERO);
         let shape = ImageShape::of(components, tile);
         self.start(side, shape.width, 1);
-        for _ in 0..shape.height {
+        for _ in (0..shape.height).take_while(|_| !is_stopped()) {
             isa.run(SquareRow { sums: &mut *self, shape, scale, tile: &mut *tile });
             self.advance();
         }
@@ -288,7 +289,7 @@ mod tests {
         for images in pixels.chunks(LANES * channels * height * width) {
             let mut tile = Tile::new(channels, height * width);
             tile.load(isa, images, 127.5);
-            sums.square(isa, &components, side, 127.5, &mut tile);
+            sums.square(isa, &components, side, 127.5, &mut tile, || false);
             tiles.push(tile);
         }
         let (rows, columns) = components.grid();

@@ -38,7 +38,7 @@ impl<P: Pixel, A: Arithmetic> Group<P, A> {
         job.check_images(first..last);
         let images = job.images(first..last).chunks(LANES * job.bank.image_len());
         self.filled = images.len();
-        for (tile, images) in self.tiles.iter_mut().zip(images) {
+        for (tile, images) in self.tiles.iter_mut().zip(images).take_while(|_| !job.is_stopped()) {
             tile.load(job.isa, images, job.centre);
         }
         A::prepare(&mut self.space, job, &mut self.tiles[..self.filled]);

@@ -22,16 +22,24 @@ use ndarray::Array3;
 use crate::cpu::buffer_pool::BufferPool;
 use crate::cpu::job::Job;
 use crate::cpu::probe::Probe;
-use crate::cpu::scheduler::{Scheduler, WorkItem};
+use crate::cpu::scheduler::{Scheduler, WorkItem, blocks};
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
 use crate::posterior::Posterior;
 use crate::regime::negligible_bits;
+use accumulate::Flush;
 use arithmetic::{Arithmetic, ShardPosterior};
 use composite::CompositeStage;
 use double::Double;
 use group::Group;
 use single::Single;
+
+/// Images whose weights are summed in float32 before they are added to those of others: each addition rounds, and where all
+/// images have the same weight, always in the same direction.
+const POSTERIOR_IMAGES: usize = 512;
+
+/// Images whose weighted pixels are summed in float32 before they are added to others in float64.
+const COMPOSITE_IMAGES: usize = 256;
 
 /// Per probe the weighted sum of centred stored pixels, `[channel, row, column]`. The probes of flipped queries follow all
 /// others, in the same order.
@@ -96,10 +104,10 @@ fn composites<P: Pixel, A: Arithmetic>(
     scheduler.run(
         job,
         &mut sums,
-        || (Group::new(job), CompositeStage::default()),
-        |item, (group, stage)| composites_of::<P, A>(job, item, &normalisers, &buffers, group, stage),
+        || (Group::new(job), CompositeStage::default(), Vec::new()),
+        |item, space| composites_of::<P, A>(job, item, &normalisers, &buffers, space),
         |sums, of_shard| {
-            sums.iter_mut().zip(&of_shard).for_each(|(sum, &value)| *sum += f64::from(value));
+            sums.iter_mut().zip(&of_shard).for_each(|(sum, &value)| *sum += value);
             buffers.release(of_shard);
         },
     )?;
@@ -118,10 +126,17 @@ fn posteriors_of<P: Pixel, A: Arithmetic>(
     for state in &mut *states {
         A::start(state, count, negligible);
     }
-    for first in item.images.clone().step_by(Group::<P, A>::IMAGES) {
-        group.load(job, first, &item.images);
-        for (probe, state) in item.probes.clone().zip(&mut *states) {
-            group.energies(job, probe, |block| A::update(job, &block, state));
+    for images in blocks(item.images.clone(), POSTERIOR_IMAGES) {
+        if images.start > item.images.start {
+            for state in &mut *states {
+                A::settle(job, state);
+            }
+        }
+        for first in images.step_by(Group::<P, A>::IMAGES) {
+            group.load(job, first, &item.images);
+            for (probe, state) in item.probes.clone().zip(&mut *states) {
+                group.energies(job, probe, |block| A::update(job, &block, state));
+            }
         }
     }
     states.iter().map(A::finish).collect()
@@ -132,18 +147,24 @@ fn composites_of<P: Pixel, A: Arithmetic>(
     job: &Job<'_, P>,
     item: &WorkItem,
     normalisers: &[A::Normaliser],
-    buffers: &BufferPool<Vec<f32>>,
-    group: &mut Group<P, A>,
-    stage: &mut CompositeStage,
-) -> Vec<Vec<f32>> {
-    let mut sums: Vec<_> = item.probes.clone().map(|_| buffers.acquire_filled(job.bank.image_len(), 0.0)).collect();
-    for first in item.images.clone().step_by(Group::<P, A>::IMAGES) {
-        group.load(job, first, &item.images);
-        for (probe, sums) in item.probes.clone().zip(&mut sums) {
-            stage.start(job.components_of(&job.probes[probe]));
-            group.energies(job, probe, |block| stage.add::<P, A>(job, &block, &normalisers[probe], sums));
-            stage.finish(job, group.tiles(), sums);
+    buffers: &BufferPool<Vec<f64>>,
+    (group, stage, sums): &mut (Group<P, A>, CompositeStage, Vec<Vec<f32>>),
+) -> Vec<Vec<f64>> {
+    let len = job.bank.image_len();
+    let mut totals: Vec<_> = item.probes.clone().map(|_| buffers.acquire_filled(len, 0.0)).collect();
+    sums.resize_with(item.probes.len(), || vec![0.0; len]);
+    for images in blocks(item.images.clone(), COMPOSITE_IMAGES) {
+        for first in images.step_by(Group::<P, A>::IMAGES) {
+            group.load(job, first, &item.images);
+            for (probe, sums) in item.probes.clone().zip(&mut *sums) {
+                stage.start(job.components_of(&job.probes[probe]));
+                group.energies(job, probe, |block| stage.add::<P, A>(job, &block, &normalisers[probe], sums));
+                stage.finish(job, group.tiles(), sums);
+            }
+        }
+        for (totals, sums) in totals.iter_mut().zip(&mut *sums) {
+            job.isa.run(Flush { sums, totals });
         }
     }
-    sums
+    totals
 }

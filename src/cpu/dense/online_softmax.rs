@@ -5,7 +5,7 @@
 
 use crate::cpu::chunks::{exact_chunks, exact_chunks_mut};
 use crate::posterior::power_of_two;
-use crate::simd::{F32x8, F32x16, Kernel, Vector};
+use crate::simd::{F32x8, F32x16, Isa, Kernel, LANES, Vector};
 
 /// An image whose weight relative to the shift exceeds two to this power moves the shift. So the shift stays near the best
 /// image, and rows of windows far from it can be recognised and skipped.
@@ -23,6 +23,8 @@ const NO_SHIFT: f32 = f32::MAX;
 pub(crate) struct OnlineSoftmax {
     shift: Vec<f32>,
     sum: Vec<F32x8>,
+    /// Sums of earlier images, see [`OnlineSoftmax::settle`].
+    settled: Vec<F32x8>,
     negligible: f32,
 }
 
@@ -35,11 +37,23 @@ impl OnlineSoftmax {
         self.shift.resize(count, NO_SHIFT);
         self.sum.clear();
         self.sum.resize(count, F32x8::ZERO);
+        self.settled.clear();
+    }
+
+    /// Moves the sums to those of earlier images. Sums of a few hundred images, summed up, round less than one of thousands,
+    /// to which each image adds a little less than it should.
+    pub(crate) fn settle(&mut self, isa: Isa) {
+        self.settled.resize(self.sum.len(), F32x8::ZERO);
+        isa.run(Settle { state: self });
     }
 
     /// `(shift, sum of weights)` of every window, summed over the lanes.
     pub(crate) fn sums_over_lanes(&self) -> (Vec<f32>, Vec<f32>) {
-        (self.shift.clone(), self.sum.iter().map(F32x8::sum).collect())
+        let mut sums: Vec<f32> = self.sum.iter().map(F32x8::sum).collect();
+        for (sum, settled) in sums.iter_mut().zip(&self.settled) {
+            *sum += settled.sum();
+        }
+        (self.shift.clone(), sums)
     }
 
     /// Moves the shift of window `k` to a new least energy.
@@ -49,8 +63,30 @@ impl OnlineSoftmax {
         // It never rises, even where energies are NaN.
         let shift = shift_of(least, logit_scale).min(self.shift[k]);
         let share = power_of_two(f64::from(shift) - f64::from(self.shift[k])) as f32;
-        self.sum[k].0.iter_mut().for_each(|sum| *sum *= share);
+        for sums in [Some(&mut self.sum[k]), self.settled.get_mut(k)].into_iter().flatten() {
+            sums.0.iter_mut().for_each(|sum| *sum *= share);
+        }
         self.shift[k] = shift;
+    }
+}
+
+/// Adds the sums to those of earlier images, and starts them over.
+struct Settle<'a> {
+    state: &'a mut OnlineSoftmax,
+}
+
+impl Kernel for Settle<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let OnlineSoftmax { sum, settled, .. } = self.state;
+        for (settled, sum) in settled.iter_mut().zip(sum) {
+            for i in 0..LANES / 2 {
+                settled.0[i] += sum.0[i];
+            }
+            *sum = F32x8::ZERO;
+        }
     }
 }
 
@@ -291,8 +327,6 @@ fn normalise_row<V: Vector>(energies: &[F32x16], softmax: &Softmax<'_>, weights:
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::simd::Isa;
-    use crate::simd::LANES;
     use proptest::prelude::*;
 
     proptest! {

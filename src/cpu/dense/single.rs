@@ -47,11 +47,13 @@ impl Arithmetic for Single {
             return;
         }
         let (components, [channels, ..]) = (&job.mirrors[0], job.bank.image_shape());
-        for tile in tiles {
+        let is_stopped = || job.is_stopped();
+        for tile in tiles.iter_mut().take_while(|_| !is_stopped()) {
             match fixed_point_side(components, channels) {
                 None => tile.square(job.isa),
                 Some(side) => {
-                    space.squares.square(job.isa, components, side, job.bank.reach() * job.bank.unit(), tile);
+                    let reach = job.bank.reach() * job.bank.unit();
+                    space.squares.square(job.isa, components, side, reach, tile, is_stopped);
                 }
             }
         }
@@ -102,6 +104,10 @@ impl Arithmetic for Single {
         job.isa.run(Update { energies, count, first, logit_scale, columns, state });
     }
 
+    fn settle<P: Pixel>(job: &Job<'_, P>, state: &mut OnlineSoftmax) {
+        state.settle(job.isa);
+    }
+
     fn finish(state: &OnlineSoftmax) -> ShardPosterior<f32> {
         let (shift, sum) = state.sums_over_lanes();
         ShardPosterior { shift, sum }
@@ -129,7 +135,7 @@ impl Arithmetic for Single {
             shift: &shift[windows.clone()],
             scale: &scale[windows],
             logit_scale: job.probes[block.probe].logit_scale as f32,
-            cutoff: job.cutoff as f32,
+            cutoff: job.dense_cutoff as f32,
         };
         job.isa.run(Normalise { energies, softmax, columns, active, weights })
     }

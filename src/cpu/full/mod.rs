@@ -15,7 +15,7 @@ use rayon::prelude::*;
 use crate::cpu::buffer_pool::BufferPool;
 use crate::cpu::job::Job;
 use crate::cpu::probe::Probe;
-use crate::cpu::scheduler::{Scheduler, WorkItem, probes_of_items};
+use crate::cpu::scheduler::{Scheduler, WorkItem, blocks, probes_of_items};
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
 use crate::simd::{F32x16, LANES};
@@ -151,8 +151,7 @@ fn single_energies_of<P: Pixel>(job: &Job<'_, P>, item: &WorkItem, values: &Prep
 
 /// The images of a work item, `count` at a time.
 fn images_at_once(item: &WorkItem, count: usize) -> impl Iterator<Item = Range<usize>> + use<> {
-    let images = item.images.clone();
-    images.clone().step_by(count).map(move |first| first..images.end.min(first + count))
+    blocks(item.images.clone(), count)
 }
 
 /// Turns energies into weights, each query's with its mirror image's summing to one.

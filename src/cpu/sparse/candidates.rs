@@ -389,6 +389,22 @@ mod tests {
     }
 
     #[test]
+    fn a_list_near_its_limit_makes_room_for_better_images() {
+        let candidate = |image: u32, energy: f32| Candidate { window: 0, image, energy };
+        let part = |least: f32, list: Vec<Candidate>| {
+            let mut part = Candidates::new(vec![least], 1.0, FLOATS, 10);
+            part.list = list;
+            part
+        };
+        let mut all = Candidates::new(vec![f32::MAX], 1.0, FLOATS, 10);
+        all.merge(&part(50.0, (0..10).map(|i| candidate(i, 50.5)).collect()));
+        all.merge(&part(3.0, (10..18).map(|i| candidate(i, 3.5)).collect()));
+        assert!(!all.given_up && all.list.iter().all(|candidate| candidate.image >= 10));
+        all.merge(&part(3.0, (18..28).map(|i| candidate(i, 3.5)).collect()));
+        assert!(all.given_up && all.list.is_empty());
+    }
+
+    #[test]
     fn a_full_list_says_so() {
         let mut candidates = Candidates::new(vec![f32::MAX], 1.0, FLOATS, 10);
         let energies = &[F32x16::ZERO; 2];

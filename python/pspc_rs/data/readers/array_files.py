@@ -121,6 +121,8 @@ def read_npy(
 ) -> ImageSet:
     """The images of an .npy file; C-ordered uint8 or float32 images are mapped into memory, not loaded.
 
+    Nobody may shorten a file while it is mapped: the system ends a process that reads beyond its end (SIGBUS).
+
     Args:
         path: the file.
         channels_last: the images are [N, H, W, C].
@@ -204,7 +206,7 @@ def read_idx(
 ) -> ImageSet:
     """The grey images of an IDX file (MNIST, Fashion-MNIST, EMNIST, KMNIST), with the labels found beside it.
 
-    An image file that is not compressed is mapped into memory, not loaded.
+    An image file that is not compressed is mapped into memory, not loaded; nobody may shorten it meanwhile (SIGBUS).
 
     Args:
         path: the file of images (packed with gzip or not), or the folder it lies in. The labels are looked for under

@@ -17,6 +17,7 @@ from pspc_rs.data.decode import SUFFIXES, ImageFile, decode_images
 from pspc_rs.data.image_arrays import choose
 from pspc_rs.data.image_set import ImageSet
 from pspc_rs.errors import DataError, DTypeError, ShapeError
+from pspc_rs.extras import import_pillow
 from pspc_rs.files import as_path, decode_errors, open_zip, read_limited, read_member, replacing, require_path
 from pspc_rs.progress import Progress, reporting
 
@@ -282,8 +283,7 @@ def _new_member(name: str) -> zipfile.ZipInfo:
 
 
 def _png(image: NDArray[np.generic]) -> bytes:
-    from PIL import Image
-
+    Image = import_pillow()
     pixels = image[0] if len(image) == 1 else np.ascontiguousarray(image.transpose(1, 2, 0))
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG", compress_level=0)

@@ -47,6 +47,7 @@ class Preconditioner(nn.Module):
     """
 
     outputs_per_channel: ClassVar[int] = 1
+    accepts_float32: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -100,6 +100,8 @@ impl Arithmetic for Double {
         job.isa.run(Update { energies, count, first, logit_scale, state });
     }
 
+    fn settle<P: Pixel>(_job: &Job<'_, P>, _state: &mut DoubleSoftmax) {}
+
     fn finish(state: &DoubleSoftmax) -> ShardPosterior<f64> {
         let (shift, sum) = state.least_and_sum();
         ShardPosterior { shift, sum }
@@ -125,7 +127,16 @@ impl Arithmetic for Double {
         let windows = block.first..block.first + block.count;
         let (least, scale) = (&least[windows.clone()], &scale[windows]);
         let logit_scale = job.probes[block.probe].logit_scale;
-        job.isa.run(Normalise { energies, least, scale, logit_scale, cutoff: job.cutoff, columns, active, weights })
+        job.isa.run(Normalise {
+            energies,
+            least,
+            scale,
+            logit_scale,
+            cutoff: job.dense_cutoff,
+            columns,
+            active,
+            weights,
+        })
     }
 }
 
