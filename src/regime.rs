@@ -164,13 +164,14 @@ pub fn max_listed_pixels(images: usize, plane: usize) -> usize {
     (images * plane / 6).clamp(ALWAYS_PAYS, NEVER_PAYS).max((SHORT * plane).min(images * plane / 6))
 }
 
-/// The largest number of candidates worth listing per query, for windows of `window_pixels` pixels and `pairs` pairs of
-/// image and window: longer lists cost more than the dense passes of a GPU.
+/// The largest number of candidates worth listing per query, for `windows` windows of `window_pixels` pixels and `images`
+/// images: longer lists cost more than the dense passes of a GPU.
 #[must_use]
-pub fn max_listed_on_gpu(window_pixels: usize, pairs: usize) -> usize {
+pub fn max_listed_on_gpu(window_pixels: usize, windows: usize, images: usize) -> usize {
     const PIXELS: usize = 1 << 24;
     const FEWEST: usize = 1 << 10;
-    (PIXELS / window_pixels).clamp(FEWEST, MAX_CANDIDATES).min(pairs)
+    let of_few_windows = (PIXELS / window_pixels).clamp(FEWEST, MAX_CANDIDATES);
+    of_few_windows.max(CANDIDATES_PER_WINDOW * windows).min(images.saturating_mul(windows))
 }
 
 #[cfg(test)]

@@ -55,10 +55,11 @@ def compare(out: Path, few: bool) -> None:
             np.testing.assert_allclose(found[name], denoised, rtol=0, atol=2e-6, err_msg=name)
 
 
-def test_the_engine_tests_pass_on_an_emulated_gpu(driver: Path, cache: Path) -> None:
+@pytest.mark.parametrize("tests", ["test_cuda_engine.py", "test_cuda_edges.py"])
+def test_the_engine_tests_pass_on_an_emulated_gpu(tests: str, driver: Path, cache: Path) -> None:
     profile = {"HYPOTHESIS_PROFILE": os.environ.get("HYPOTHESIS_PROFILE", "few")}
     done = cuda_emulation.run(
-        ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "test_cuda_engine.py")], driver, cache, **profile
+        ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / tests)], driver, cache, **profile
     )
     assert done.returncode == 0, done.stdout + done.stderr
     assert "passed" in done.stdout

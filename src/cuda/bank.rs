@@ -20,6 +20,9 @@ const UPLOAD_BYTES: usize = 64 << 20;
 /// Shards of a data set: enough of them to keep a large GPU busy with a few queries.
 const TARGET_SHARDS: usize = 128;
 
+/// Most shards per step: they are the second dimension of a grid.
+const MAX_SHARDS_PER_STEP: usize = 65_535;
+
 /// Images per group: `[group][channel][row][column][image]`. Zeros fill up the last group.
 const GROUP_LEN: usize = 4;
 
@@ -100,6 +103,10 @@ impl DeviceBank {
         self.shape[2] * self.shape[3]
     }
 
+    pub(super) fn channels(&self) -> usize {
+        self.shape[1]
+    }
+
     pub(super) fn width(&self) -> usize {
         self.shape[3]
     }
@@ -123,7 +130,7 @@ impl DeviceBank {
 
     /// Cuts `shards` into steps: consecutive shards of one tile, with at most `max_images` images or one shard.
     pub(super) fn steps(&self, shards: Range<usize>, max_images: usize) -> Vec<Range<usize>> {
-        let max_shards = (max_images / self.shard_len).max(1);
+        let max_shards = (max_images / self.shard_len).clamp(1, MAX_SHARDS_PER_STEP);
         let mut steps = Vec::new();
         let mut next = shards.start;
         while next < shards.end {
@@ -171,33 +178,59 @@ impl DeviceBank {
     fn upload(&self, bank: &Bank<'_>, stream: &Stream, shards: Range<usize>) -> Result<Tile> {
         let images = shards.start * self.shard_len..self.len().min(shards.end * self.shard_len);
         let memory = match bank.pixels() {
-            Pixels::U8(pixels) => self.upload_pixels(pixels, stream, images)?,
-            Pixels::F32(pixels) => self.upload_pixels(pixels, stream, images)?,
+            Pixels::U8(pixels) => self.upload_pixels(bank, pixels, stream, images)?,
+            Pixels::F32(pixels) => self.upload_pixels(bank, pixels, stream, images)?,
         };
         Ok(Tile { memory, shards })
     }
 
-    fn upload_pixels<P: Plain>(&self, pixels: &[P], stream: &Stream, images: Range<usize>) -> Result<Memory> {
+    fn upload_pixels<P: Plain>(
+        &self,
+        bank: &Bank<'_>,
+        pixels: &[P],
+        stream: &Stream,
+        images: Range<usize>,
+    ) -> Result<Memory> {
         let image_bytes = self.image_len() * size_of::<P>();
         let padded = images.len().next_multiple_of(GROUP_LEN);
         let memory = Memory::persistent(stream, padded * image_bytes, "the images")?;
         let chunk = (UPLOAD_BYTES / image_bytes / GROUP_LEN * GROUP_LEN).clamp(GROUP_LEN, padded);
         let staging = Memory::new(stream, chunk * image_bytes, "copying the images")?;
+        let changed = Memory::zeros(stream, 4, "a mark of changed images")?;
         let kernel = self.device.kernel(KernelSource::Posterior, self.pixels, "interleave")?;
         for first in images.clone().step_by(chunk) {
             let last = images.end.min(first + chunk);
             staging.write(&pixels[first * self.image_len()..last * self.image_len()], "the images")?;
             let to = memory.address() + ((first - images.start) * image_bytes) as u64;
-            let (count, image_len, centre) = ((last - first) as i32, self.image_len() as i32, self.range.centre as f32);
+            let (count, image_len) = ((last - first) as i32, self.image_len() as i32);
+            let (centre, reach) = (self.range.centre as f32, self.range.reach as f32);
             let grid = Grid::over((last - first).div_ceil(GROUP_LEN) * self.image_len());
+            let (from, changed) = (staging.address_ref(), changed.address_ref());
+            let args: &[_] = kernel_args![from, &to, &count, &image_len, &centre, &reach, changed];
             // SAFETY: both arrays hold `count` images, padded to whole groups.
-            unsafe {
-                launch(&kernel, grid, stream, kernel_args![staging.address_ref(), &to, &count, &image_len, &centre])?;
-            }
+            unsafe { launch(&kernel, grid, stream, args)? };
         }
         // Other streams may use the images too.
         stream.synchronize(&"copying the images to the device")?;
-        Ok(memory)
+        let mut mark = [0_u32];
+        changed.read(&mut mark, "a mark of changed images")?;
+        if mark == [0] { Ok(memory) } else { Err(self.changed_image(bank, images)) }
+    }
+
+    /// The error that an image among `images` has changed since the data set was checked: bounds on the sums of its pixels
+    /// would not hold.
+    fn changed_image(&self, bank: &Bank<'_>, images: Range<usize>) -> Error {
+        let PixelRange { centre, reach } = self.range;
+        let is_unchanged = |value: f32| (f64::from(value) - centre).abs() <= reach;
+        let pixels = match bank.pixels() {
+            Pixels::U8(_) => &[],
+            Pixels::F32(pixels) => &pixels[images.start * self.image_len()..images.end * self.image_len()],
+        };
+        // It may have changed back.
+        let at = pixels.iter().position(|&value| !is_unchanged(value)).unwrap_or(0);
+        let value = pixels.get(at).map_or(f64::NAN, |&value| f64::from(value));
+        let index = images.start + at / self.image_len();
+        Error::ImageChanged { index, value, least: centre - reach, most: centre + reach }
     }
 
     /// Refuses another bank than the one this was made from.

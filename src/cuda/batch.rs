@@ -6,9 +6,12 @@ use super::layout::{Address, Probes, kernel_args};
 use super::memory::Memory;
 use super::module::Grid;
 use super::queue::LaunchQueue;
-use super::sources::KernelSource;
+use super::sources::{KernelSource, Precision};
 use crate::error::Result;
-use crate::regime::{Regime, dense_cutoff_bits};
+use crate::regime::{FAR_FROM, Regime, dense_cutoff_bits};
+
+/// The mark of a query whose energies have to be float64; as in `kernels/common.cu`.
+const IN_DOUBLE: u32 = 2;
 
 /// Queries on the device, and what the passes leave for them.
 pub(super) struct Batch {
@@ -22,8 +25,8 @@ pub(super) struct Batch {
     pub(super) shard_sums: Memory,
     /// Lists to fill, in the sparse regime.
     pub(super) candidates: Option<DeviceCandidates>,
-    /// Per query whether z holds numbers that are not finite or too large.
-    invalid: Memory,
+    /// What is known of each query: whether z holds numbers that are not allowed, and whether float32 serves.
+    marks: Memory,
     /// Indices of the queries in the call.
     rows: Memory,
     /// The memory that `probes` refers to.
@@ -35,8 +38,8 @@ impl Batch {
     pub(super) fn bytes_per_query(call: &Call<'_>, regime: Regime) -> usize {
         let (len, mirrors) = (call.bank.image_len(), call.mirrors());
         let shard_sums = mirrors * call.bank.shards() * len * 4;
-        let sparse = if regime.sparse { mirrors * len * 8 + DeviceCandidates::bytes_per_query(call) } else { 0 };
-        shard_sums + mirrors * len * 4 + sparse
+        let sparse = if regime.sparse { DeviceCandidates::bytes_per_query(call) } else { 0 };
+        shard_sums + mirrors * len * 12 + sparse
     }
 
     /// Prepares the queries in `rows` of the call.
@@ -55,22 +58,27 @@ impl Batch {
         let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
         let rows = Memory::copy_of(stream, &rows, "the order of the queries")?;
         let values = Memory::new(stream, values_len * 4, "the queries")?;
-        let exact = regime.sparse.then(|| Memory::new(stream, values_len * 8, "the queries")).transpose()?;
-        let invalid = Memory::zeros(stream, queries * 4, "marks of queries")?;
+        let exact = Memory::new(stream, values_len * 8, "the queries")?;
+        let marks = Memory::zeros(stream, queries * 4, "marks of queries")?;
         let shard_sums = Memory::new(stream, values_len * bank.shards() * 4, "sums of pixels")?;
         let candidates = regime.sparse.then(|| DeviceCandidates::new(call, stream, queries)).transpose()?;
+        let (rounding, far_from) = (call.components.rounding, FAR_FROM * bank.stored_max_abs());
         let probes = Probes {
             values: values.address(),
-            exact: exact.as_ref().map_or(0, Memory::address),
+            exact: exact.address(),
             logit_scales: logit_scales.address(),
+            marks: marks.address(),
             candidate_counts: 0,
             queries: queries as i32,
             mirrors: call.mirrors() as i32,
             expanded: i32::from(regime.is_expanded()),
             max_candidates: DeviceCandidates::limit(call) as i32,
             cutoff_bits: dense_cutoff_bits(bank.len()) as f32,
+            float_bits: rounding.float_bits() as f32,
+            far_from,
+            error_bound: rounding.error_bound(far_from),
         };
-        let probe_memory = [values, logit_scales].into_iter().chain(exact).collect();
+        let probe_memory = vec![values, exact, logit_scales];
         let batch = Self {
             regime,
             queries,
@@ -78,7 +86,7 @@ impl Batch {
             probes,
             shard_sums,
             candidates,
-            invalid,
+            marks,
             rows,
             _probe_memory: probe_memory,
         };
@@ -87,7 +95,8 @@ impl Batch {
     }
 
     fn prepare_probes(&self, call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>) -> Result<()> {
-        let Probes { values, exact, queries, mirrors, expanded, .. } = self.probes;
+        let Probes { values, exact, .. } = self.probes;
+        let counts: Address = self.candidates.as_ref().map_or(0, |candidates| candidates.counts.address());
         let kernel = call.kernel(KernelSource::Posterior, "prepare_probes")?;
         let (len, width, units) = (call.bank.image_len() as i32, call.bank.width() as i32, call.bank.units());
         let (z, z_is_f64) = (call.queries.z, i32::from(call.queries.z_is_f64));
@@ -95,18 +104,29 @@ impl Batch {
             &z,
             &z_is_f64,
             self.rows.address_ref(),
-            &queries,
-            &mirrors,
             &len,
             &width,
             &units,
-            &expanded,
+            &self.probes,
             &values,
             &exact,
-            self.invalid.address_ref(),
+            &counts,
         ];
         // SAFETY: z has the rows of all queries, by the promise of the call; the other arrays were allocated for them.
         unsafe { queue.launch(&kernel, Grid::over(self.queries * call.bank.image_len()), args) }
+    }
+
+    /// Whether the passes in float64 are to be queued. If they are a step each, they are, without waiting for what float32
+    /// finds: with nothing to do they cost no more than their launch. Otherwise some query has to need them.
+    pub(super) fn may_need_double(&self, call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>) -> Result<bool> {
+        if call.steps(0..call.bank.shards(), self.probe_count, Precision::Double).len() == 1 {
+            return Ok(true);
+        }
+        // Ctrl-C works while the queue is waited for; reading waits for the rest of its last step.
+        queue.wait()?;
+        let mut marks = vec![0; self.queries];
+        self.marks.read(&mut marks, "marks of queries")?;
+        Ok(marks.iter().any(|mark| mark & IN_DOUBLE != 0))
     }
 
     /// The probes for passes over all images, which skip queries whose candidates were weighed.
@@ -130,7 +150,6 @@ impl Batch {
             &candidate_sums,
             &max_abs,
             call.components.cover.address_ref(),
-            self.invalid.address_ref(),
             &shards,
             &len,
             &plane,
@@ -148,4 +167,14 @@ impl Batch {
 /// `log2(e) / (2 sigma^2)` in stored units: energies times this are base-2 logits, sign reversed.
 fn logit_scale(call: &Call<'_>, row: usize) -> f64 {
     std::f64::consts::LOG2_E / (2.0 * (call.queries.sigma[row] * call.bank.units().unit).powi(2))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::IN_DOUBLE;
+
+    #[test]
+    fn constants_are_those_of_the_kernels() {
+        assert!(include_str!("kernels/common.cu").contains(&format!("#define IN_DOUBLE {IN_DOUBLE}u\n")));
+    }
 }

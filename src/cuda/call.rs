@@ -7,12 +7,15 @@ use super::components::DeviceComponents;
 use super::layout::Images;
 use super::module::Kernel;
 use super::queue::LaunchQueue;
-use super::sources::KernelSource;
+use super::sources::{KernelSource, Precision};
 use crate::bank::Bank;
 use crate::error::Result;
 
 /// Most pixels of images times probes in one step: some tenths of a second on a large GPU.
 const MAX_STEP_PIXELS: usize = 1 << 37;
+
+/// How much smaller steps in float64 are: so many times as long may a GPU that has little of it take.
+const DOUBLE_COST: usize = 16;
 
 /// Where the queries of a call and their results are on the device, and their noise levels.
 #[derive(Debug, Clone, Copy)]
@@ -51,9 +54,13 @@ impl Call<'_> {
         self.bank.device.kernel(source, self.bank.pixels, name)
     }
 
-    /// The steps of a pass over `shards` for this many probes.
-    pub(super) fn steps(&self, shards: Range<usize>, probes: usize) -> Vec<Range<usize>> {
-        self.bank.steps(shards, MAX_STEP_PIXELS / (probes * self.bank.plane()))
+    /// The steps of a pass over `shards` for this many probes, with energies of a precision.
+    pub(super) fn steps(&self, shards: Range<usize>, probes: usize, precision: Precision) -> Vec<Range<usize>> {
+        let cost = match precision {
+            Precision::Single => 1,
+            Precision::Double => DOUBLE_COST,
+        };
+        self.bank.steps(shards, MAX_STEP_PIXELS / (cost * probes * self.bank.plane()))
     }
 
     /// Runs `launch` for each of `steps`, with its images on the device. With `work_per_image`, each is also a step of the

@@ -42,8 +42,7 @@ impl DeviceCandidates {
 
     /// Most candidates per query.
     pub(super) fn limit(call: &Call<'_>) -> usize {
-        let pairs = call.bank.len().saturating_mul(call.mirrors() * call.components.count);
-        max_listed_on_gpu(call.components.mean_pixels, pairs)
+        max_listed_on_gpu(call.components.mean_pixels, call.components.count, call.bank.len() * call.mirrors())
     }
 
     /// Bytes of device memory per query.

@@ -7,6 +7,7 @@ use super::device::Device;
 use super::layout::{Address, MirroredMasks, SquareWindows, WindowShapes};
 use super::mask_tables::UploadedLists;
 use super::memory::Memory;
+use super::rounding::Rounding;
 use crate::components::{Components, Kind, WeakComponents};
 use crate::error::Result;
 
@@ -21,6 +22,8 @@ pub(super) struct DeviceComponents {
     pub(super) mirror_columns: usize,
     /// Pixels of an average window.
     pub(super) mean_pixels: usize,
+    /// How energies on the windows round.
+    pub(super) rounding: Rounding,
     pub(super) shapes: WindowShapes,
     /// How many windows hold each pixel.
     pub(super) cover: Memory,
@@ -37,8 +40,8 @@ pub(super) enum DeviceKind {
 }
 
 impl DeviceComponents {
-    /// Copies what the kernels need to the device.
-    pub(super) fn new(device: &Device, components: &Components) -> Result<Self> {
+    /// Copies what the kernels need to the device, for images of so many channels.
+    pub(super) fn new(device: &Device, components: &Components, channels: usize) -> Result<Self> {
         let stream = Stream::default_of(&device.context);
         let mut lists = UploadedLists::new(&stream);
         let (height, width) = (components.height(), components.width());
@@ -65,6 +68,7 @@ impl DeviceComponents {
             count: components.count(),
             mirror_columns,
             mean_pixels: (pixels / components.count()).max(1),
+            rounding: Rounding::new(components, channels),
             shapes,
             cover,
             _lists: lists,
@@ -78,14 +82,19 @@ impl DeviceComponents {
 pub(super) struct ComponentCopies(Mutex<Vec<(WeakComponents, Arc<DeviceComponents>)>>);
 
 impl ComponentCopies {
-    /// The copy of these very components.
-    pub(super) fn get(&self, device: &Device, components: &Components) -> Result<Arc<DeviceComponents>> {
+    /// The copy of these very components, for images of so many channels.
+    pub(super) fn get(
+        &self,
+        device: &Device,
+        components: &Components,
+        channels: usize,
+    ) -> Result<Arc<DeviceComponents>> {
         let mut copies = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         copies.retain(|(original, _)| original.is_alive());
         if let Some((_, copy)) = copies.iter().find(|(original, _)| original.is(components)) {
             return Ok(Arc::clone(copy));
         }
-        let copy = Arc::new(DeviceComponents::new(device, components)?);
+        let copy = Arc::new(DeviceComponents::new(device, components, channels)?);
         copies.push((components.downgrade(), Arc::clone(&copy)));
         Ok(copy)
     }

@@ -80,7 +80,7 @@ impl Device {
         let sum = checksum(format!("{options:?}{text}").as_bytes());
         let key = format!("{name}-{suffix}-sm_{}-nvrtc_{major}.{minor}-{sum:016x}", self.architecture);
         if let Some(cubin) = self.cache.get(&key)
-            && let Ok(module) = Module::load(&self.context, &cubin, name)
+            && let Ok(module) = Module::load(&self.context, &cubin, &name)
         {
             return Ok(module);
         }
@@ -90,6 +90,6 @@ impl Device {
             reason,
         })?;
         self.cache.put(&key, &cubin);
-        Module::load(&self.context, &cubin, name)
+        Module::load(&self.context, &cubin, &name)
     }
 }

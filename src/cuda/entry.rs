@@ -112,7 +112,7 @@ impl CudaEngine {
         stream: Stream,
         monitor: &'m mut Monitor<'a>,
     ) -> Result<LaunchQueue<'m, 'a>> {
-        let components = self.components.get(&self.device, components)?;
+        let components = self.components.get(&self.device, components, self.bank.channels())?;
         let call = Call { host_bank: bank, bank: &self.bank, components: &components, queries, flips };
         // Two passes over every image for every probe.
         let work = 2 * bank.len() * queries.sigma.len() * call.mirrors();

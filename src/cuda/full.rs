@@ -1,5 +1,6 @@
 //! The full route, where the only window is the full image: energies are kept, one per probe and image, and pass 2 is a
-//! weighted mean.
+//! weighted mean. Where float32 has too few digits, the energies of the images that may carry weight are replaced by what they
+//! are above that of the best image, in float64.
 
 use super::batch::Batch;
 use super::call::Call;
@@ -8,19 +9,25 @@ use super::layout::{CandidateLists, kernel_args};
 use super::memory::Memory;
 use super::module::Grid;
 use super::queue::LaunchQueue;
-use super::sources::KernelSource;
+use super::sources::{KernelSource, Precision};
 use super::sparse;
 use crate::error::Result;
 
 /// Probes that share the pixels of an image; as in `kernels/full.cu`.
 const PROBE_PANEL: usize = 8;
 
-/// Threads per block that normalise the weights of a query; as in `kernels/full.cu`.
+/// Threads per block that see all energies of a query; as in `kernels/full.cu`.
 const WEIGHT_THREADS: u32 = 256;
+
+/// Bytes of a `BestImage` of `kernels/full.cu`.
+const BEST_IMAGE_BYTES: usize = 8;
+
+/// Most blocks that share the images of a step, per probe, when energies are refined.
+const MAX_REFINING_BLOCKS: usize = 64;
 
 /// Bytes of device memory per query.
 pub(super) fn bytes_per_query(call: &Call<'_>) -> usize {
-    call.mirrors() * call.bank.len() * 4
+    call.mirrors() * (call.bank.len() + call.bank.image_len()) * 4
 }
 
 /// Both passes; in the sparse regime the listed candidates are weighed between them.
@@ -28,6 +35,10 @@ pub(super) fn run(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batc
     // Energies, `[probe][image]`, then weights.
     let weights = Memory::new(&queue.stream, batch.probe_count * call.bank.len() * 4, "energies")?;
     energies(call, queue, batch, &weights)?;
+    let bests = bests(call, queue, batch, &weights)?;
+    if batch.may_need_double(call, queue)? {
+        refine(call, queue, batch, &bests, &weights)?;
+    }
     normalise(call, queue, batch, &weights)?;
     if let Some(candidates) = &batch.candidates {
         sparse::weigh(call, queue, batch, candidates)?;
@@ -43,7 +54,7 @@ fn panels(batch: &Batch) -> u32 {
 fn energies(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batch, energies: &Memory) -> Result<()> {
     let kernel = call.kernel(KernelSource::Full, "full_energies")?;
     let all_images = call.bank.len() as i32;
-    let steps = call.steps(0..call.bank.shards(), batch.probe_count);
+    let steps = call.steps(0..call.bank.shards(), batch.probe_count, Precision::Single);
     call.for_each_step(queue, &steps, Some(batch.probe_count), |queue, images, _| {
         let groups = (images.count as usize).div_ceil(4);
         let warps = groups.min(8);
@@ -55,15 +66,71 @@ fn energies(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batch, ene
     })
 }
 
-/// Turns energies into weights in place; in the sparse regime lists candidates first.
+/// Per query the best image and the bound on energies that count; in the sparse regime lists candidates.
+fn bests(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batch, energies: &Memory) -> Result<Memory> {
+    let kernel = call.kernel(KernelSource::Full, "full_bests")?;
+    let bests = Memory::new(&queue.stream, batch.queries * BEST_IMAGE_BYTES, "best images")?;
+    let (all_images, image_len) = (call.bank.len() as i32, call.bank.image_len() as i32);
+    let reach = call.bank.stored_max_abs() as f32;
+    let lists = batch.candidates.as_ref().map_or(CandidateLists::NONE, DeviceCandidates::lists);
+    let args: &[_] = kernel_args![
+        &batch.probes,
+        energies.address_ref(),
+        &all_images,
+        &image_len,
+        &reach,
+        &lists,
+        bests.address_ref(),
+    ];
+    // SAFETY: there is an energy for every probe and image; the lists have room for `limit` candidates per query.
+    unsafe { queue.launch(&kernel, block_per_query(batch), args)? };
+    Ok(bests)
+}
+
+/// Where float32 does not serve, replaces energies by what they are above that of the best image.
+fn refine(
+    call: &Call<'_>,
+    queue: &mut LaunchQueue<'_, '_>,
+    batch: &Batch,
+    bests: &Memory,
+    energies: &Memory,
+) -> Result<()> {
+    let kernel = |name: &str| call.kernel(KernelSource::Full, name);
+    let (copy, refine) = (kernel("full_references")?, kernel("full_refine")?);
+    let (all_images, image_len) = (call.bank.len() as i32, call.bank.image_len());
+    let references = Memory::new(&queue.stream, batch.probe_count * image_len * 4, "best images")?;
+    let (probes, bests, references) = (&batch.dense_probes(), bests.address_ref(), references.address_ref());
+    let tiles = call.bank.steps(0..call.bank.shards(), call.bank.len());
+    call.for_each_step(queue, &tiles, None, |queue, images, _| {
+        let Grid { blocks: [blocks, ..], threads, .. } = Grid::over(image_len);
+        let grid = Grid { blocks: [blocks, batch.queries as u32, 1], threads, shared_bytes: 0 };
+        // SAFETY: there is a reference for every probe.
+        unsafe { queue.launch(&copy, grid, kernel_args![images, probes, bests, &all_images, references]) }
+    })?;
+    let steps = call.steps(0..call.bank.shards(), batch.probe_count, Precision::Double);
+    let work_per_image = (steps.len() > 1).then_some(0);
+    call.for_each_step(queue, &steps, work_per_image, |queue, images, _| {
+        let groups = (images.count as usize).div_ceil(4);
+        let warps = groups.min(8);
+        let blocks = groups.div_ceil(warps).min(MAX_REFINING_BLOCKS) as u32;
+        let grid = Grid { blocks: [blocks, batch.probe_count as u32, 1], threads: 32 * warps as u32, shared_bytes: 0 };
+        let args: &[_] = kernel_args![images, probes, bests, references, energies.address_ref(), &all_images];
+        // SAFETY: there is an energy for every probe and image, and a reference for every probe.
+        unsafe { queue.launch(&refine, grid, args) }
+    })
+}
+
+/// Turns energies into weights in place.
 fn normalise(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batch, weights: &Memory) -> Result<()> {
     let kernel = call.kernel(KernelSource::Full, "full_weights")?;
-    let all_images = call.bank.len() as i32;
-    let lists = batch.candidates.as_ref().map_or(CandidateLists::NONE, DeviceCandidates::lists);
-    let grid = Grid { blocks: [batch.queries as u32, 1, 1], threads: WEIGHT_THREADS, shared_bytes: 0 };
-    let args: &[_] = kernel_args![&batch.probes, weights.address_ref(), &all_images, &lists];
-    // SAFETY: there is an energy for every probe and image; the lists have room for `limit` candidates per query.
-    unsafe { queue.launch(&kernel, grid, args) }
+    let (probes, all_images) = (batch.dense_probes(), call.bank.len() as i32);
+    let args: &[_] = kernel_args![&probes, weights.address_ref(), &all_images];
+    // SAFETY: there is an energy for every probe and image.
+    unsafe { queue.launch(&kernel, block_per_query(batch), args) }
+}
+
+fn block_per_query(batch: &Batch) -> Grid {
+    Grid { blocks: [batch.queries as u32, 1, 1], threads: WEIGHT_THREADS, shared_bytes: 0 }
 }
 
 /// Pass 2: the weighted sums of the images of every shard.
@@ -71,7 +138,7 @@ fn means(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batch, weight
     let kernel = call.kernel(KernelSource::Full, "full_means")?;
     let (all_images, image_len) = (call.bank.len() as i32, call.bank.image_len());
     let (probes, threads) = (batch.dense_probes(), image_len.next_multiple_of(32).min(256));
-    let steps = call.steps(0..call.bank.shards(), batch.probe_count);
+    let steps = call.steps(0..call.bank.shards(), batch.probe_count, Precision::Single);
     // The sums over candidates have counted the work of the sparse regime.
     let work_per_image = if batch.regime.sparse { 0 } else { batch.probe_count };
     call.for_each_step(queue, &steps, Some(work_per_image), |queue, images, step| {

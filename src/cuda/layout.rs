@@ -40,17 +40,26 @@ kernel_struct! {
 }
 
 kernel_struct! {
+    /// How far an energy E of the direct form may be off in float32: `offset + root sqrt(E) + slack E`.
+    ErrorBound { offset: f32, root: f32, slack: f32 }
+}
+
+kernel_struct! {
     /// The probes of a batch.
     Probes {
         values: Address,
         exact: Address,
         logit_scales: Address,
+        marks: Address,
         candidate_counts: Address,
         queries: i32,
         mirrors: i32,
         expanded: i32,
         max_candidates: i32,
         cutoff_bits: f32,
+        float_bits: f32,
+        far_from: f64,
+        error_bound: ErrorBound,
     }
 }
 
@@ -203,6 +212,7 @@ mod tests {
     fn structures_have_the_fields_of_their_cuda_twins() {
         let structures = [
             ("Images", Images::FIELDS),
+            ("ErrorBound", ErrorBound::FIELDS),
             ("Probes", Probes::FIELDS),
             ("Offset", Offset::FIELDS),
             ("SquareWindows", SquareWindows::FIELDS),

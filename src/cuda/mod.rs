@@ -9,6 +9,7 @@
 //! | `batch`, `candidates`, `call` | queries on the device; lists of candidates; what a call shares |
 //! | `workspace`, `queue` | shared memory and slabs; progress and Ctrl-C |
 //! | `bank`, `components`, `mask_tables` | images and windows on the device |
+//! | `rounding` | what float32 does to energies, and where it serves |
 //! | `device`, `sources`, `cache` | a GPU with its kernels, as text, in memory and on disk |
 //! | `module`, `memory`, `context`, `driver`, `nvrtc` | all calls of CUDA, which is found at run time |
 //! | `layout` | the structures that kernels are given |
@@ -39,6 +40,7 @@ mod nvrtc;
 mod passes;
 mod posterior;
 mod queue;
+mod rounding;
 #[cfg_attr(not(feature = "python"), allow(dead_code, reason = "the Python module shows the sources"))]
 pub(crate) mod sources;
 mod sparse;

@@ -12,7 +12,7 @@ use super::layout::{
 use super::memory::Memory;
 use super::module::{Grid, Kernel};
 use super::queue::LaunchQueue;
-use super::sources::KernelSource;
+use super::sources::{KernelSource, Precision};
 use super::workspace::{MAX_WARPS_PER_BLOCK, MaskNeeds, SquareNeeds, warps_per_block};
 use crate::error::Result;
 
@@ -20,48 +20,61 @@ use crate::error::Result;
 #[derive(Debug, Clone, Copy)]
 pub(super) enum PassOutput {
     /// Pass 1: least energy and sum of weights, `[probe][shard][window]`.
-    Posteriors { least: Address, sum: Address },
+    Posteriors { precision: Precision, least: Address, sum: Address },
     /// Least energy `[probe][shard][window]`, from the bound `hint` `[probe][window]` down, and the candidates near it.
     Scan { hint: Address, least: Address, lists: CandidateLists },
     /// Pass 2: the weighted sum of images, `[probe][shard][channel][pixel]`.
-    Composites { normaliser: Normaliser, shard_sums: Address },
+    Composites { precision: Precision, normaliser: Normaliser, shard_sums: Address },
 }
 
 impl PassOutput {
     fn pass(&self) -> Pass {
-        match self {
-            Self::Posteriors { .. } => Pass::Posteriors,
+        match *self {
+            Self::Posteriors { precision, .. } => Pass::Posteriors(precision),
             Self::Scan { .. } => Pass::Scan,
-            Self::Composites { .. } => Pass::Composites,
+            Self::Composites { precision, .. } => Pass::Composites(precision),
         }
     }
 
     fn args(&self) -> Vec<KernelArg<'_>> {
         match self {
-            Self::Posteriors { least, sum } => kernel_args![least, sum].to_vec(),
+            Self::Posteriors { least, sum, .. } => kernel_args![least, sum].to_vec(),
             Self::Scan { hint, least, lists } => kernel_args![hint, least, lists].to_vec(),
-            Self::Composites { normaliser, shard_sums } => kernel_args![normaliser, shard_sums].to_vec(),
+            Self::Composites { normaliser, shard_sums, .. } => kernel_args![normaliser, shard_sums].to_vec(),
         }
     }
 }
 
-/// A pass, whatever it writes to.
+/// A pass, whatever it writes to, and the precision of its energies; those of the scan are float32.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Pass {
-    Posteriors,
+    Posteriors(Precision),
     Scan,
-    Composites,
+    Composites(Precision),
 }
 
 impl Pass {
-    const ALL: [Self; 3] = [Self::Posteriors, Self::Scan, Self::Composites];
+    /// Every pass.
+    fn all() -> impl Iterator<Item = Self> {
+        let dense = Precision::ALL.into_iter().flat_map(|p| [Self::Posteriors(p), Self::Composites(p)]);
+        dense.chain([Self::Scan])
+    }
 
-    /// Floats that a warp or block keeps.
-    fn state_len(self, call: &Call<'_>) -> usize {
+    fn precision(self) -> Precision {
         match self {
-            Self::Posteriors => 3 * call.components.count,
-            Self::Scan => call.components.count,
-            Self::Composites => call.bank.image_len(),
+            Self::Posteriors(precision) | Self::Composites(precision) => precision,
+            Self::Scan => Precision::Single,
+        }
+    }
+
+    /// Bytes that a warp or block keeps beside sums.
+    fn state_bytes(self, call: &Call<'_>) -> usize {
+        match self {
+            // The least energy, and the sum of weights in two parts.
+            Self::Posteriors(precision) => (precision.bytes() + 8) * call.components.count,
+            // The least energy and the bound of candidates.
+            Self::Scan => 8 * call.components.count,
+            Self::Composites(_) => 4 * call.bank.image_len(),
         }
     }
 
@@ -69,13 +82,19 @@ impl Pass {
         SquareNeeds {
             side: square.side as usize,
             width: call.components.width,
-            weights: self == Self::Composites,
-            state_len: self.state_len(call),
+            weights: matches!(self, Self::Composites(_)),
+            precision: self.precision(),
+            state_bytes: self.state_bytes(call),
         }
     }
 
     fn mask_needs(self, call: &Call<'_>) -> MaskNeeds {
-        MaskNeeds { plane: call.bank.plane(), masks: call.components.count, state_len: self.state_len(call) }
+        MaskNeeds {
+            plane: call.bank.plane(),
+            masks: call.components.count,
+            precision: self.precision(),
+            state_bytes: self.state_bytes(call),
+        }
     }
 
     /// Bytes of the slab of a warp or block.
@@ -96,7 +115,7 @@ fn block_bytes(call: &Call<'_>) -> usize {
 
 /// Bytes of device memory per query for the slabs of its warps or blocks.
 pub(super) fn slab_bytes_per_query(call: &Call<'_>) -> usize {
-    let slab = Pass::ALL.map(|pass| pass.slab_bytes(call)).into_iter().max().unwrap_or(0);
+    let slab = Pass::all().map(|pass| pass.slab_bytes(call)).max().unwrap_or(0);
     call.mirrors() * call.bank.shards() * slab
 }
 
@@ -128,9 +147,9 @@ impl Plan {
     /// A warp per probe and shard.
     fn square(call: &Call<'_>, pass: Pass, probes: usize, slabs: &Memory, square: &SquareWindows) -> Result<Self> {
         let name = match pass {
-            Pass::Posteriors => "square_posteriors",
+            Pass::Posteriors(_) => "square_posteriors",
             Pass::Scan => "square_scan",
-            Pass::Composites => "square_composites",
+            Pass::Composites(_) => "square_composites",
         };
         let needs = pass.square_needs(call, square);
         let workspace = needs.workspace(block_bytes(call));
@@ -140,7 +159,8 @@ impl Plan {
         let slabs = slabs.address();
         let arguments = SquareWorkspace { slabs, slab_len, shared_len, energy_ring, weight_ring, row_buffers, state };
         Ok(Self {
-            kernel: call.kernel(KernelSource::DenseSquare { narrow: needs.narrow() }, name)?,
+            kernel: call
+                .kernel(KernelSource::DenseSquare { narrow: needs.narrow(), precision: needs.precision }, name)?,
             windows: PlannedWindows::Square(*square, arguments),
             blocks: probes.div_ceil(warps),
             threads: 32 * warps,
@@ -151,9 +171,9 @@ impl Plan {
     /// A block per probe and shard.
     fn masks(call: &Call<'_>, pass: Pass, probes: usize, slabs: &Memory, masks: &MirroredMasks) -> Result<Self> {
         let name = match pass {
-            Pass::Posteriors => "mask_posteriors",
+            Pass::Posteriors(_) => "mask_posteriors",
             Pass::Scan => "mask_scan",
-            Pass::Composites => "mask_composites",
+            Pass::Composites(_) => "mask_composites",
         };
         let needs = pass.mask_needs(call);
         let workspace = needs.workspace(block_bytes(call));
@@ -161,7 +181,7 @@ impl Plan {
         let slab_len = workspace.slab_len as u64;
         let arguments = MaskWorkspace { slabs: slabs.address(), slab_len, tables, masks: values, state };
         Ok(Self {
-            kernel: call.kernel(KernelSource::DenseMasks, name)?,
+            kernel: call.kernel(KernelSource::DenseMasks { precision: needs.precision }, name)?,
             windows: PlannedWindows::Masks(*masks, arguments),
             blocks: probes,
             threads: needs.threads_per_block(),
@@ -194,14 +214,18 @@ pub(super) fn run(
 ) -> Result<()> {
     let pass = output.pass();
     let probes = if pass == Pass::Scan { batch.probes } else { batch.dense_probes() };
-    let steps = call.steps(shards, batch.probe_count);
+    let steps = call.steps(shards, batch.probe_count, pass.precision());
     let max_shards = steps.iter().map(Range::len).max().unwrap_or(1);
     // The warps of the last block that have no probe get slabs too.
     let workers = (batch.probe_count + MAX_WARPS_PER_BLOCK - 1) * max_shards;
     let slabs = Memory::new(&queue.stream, workers * pass.slab_bytes(call), "working space")?;
     let Some(plan) = Plan::new(call, pass, batch.probe_count, &slabs)? else { return Ok(()) };
-    let work_per_image = if counts { batch.probe_count } else { 0 };
-    call.for_each_step(queue, &steps, Some(work_per_image), |queue, images, step| {
+    let work_per_image = match pass.precision() {
+        Precision::Single => Some(if counts { batch.probe_count } else { 0 }),
+        // Most often a single step has nothing to do, and need not be waited for.
+        Precision::Double => (steps.len() > 1).then_some(0),
+    };
+    call.for_each_step(queue, &steps, work_per_image, |queue, images, step| {
         let args = [kernel_args![images, &probes], &plan.args()[..], &output.args()].concat();
         // SAFETY: these are the arguments of the three kernels; every array of the output has room for all probes, shards
         // and windows or pixels, and the workspace was laid out for this pass.

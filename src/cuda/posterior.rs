@@ -5,11 +5,11 @@ use std::ops::Range;
 use super::batch::Batch;
 use super::call::Call;
 use super::context::Stream;
-use super::layout::{Address, Normaliser, kernel_args};
+use super::layout::{Address, Normaliser, Probes, kernel_args};
 use super::memory::Memory;
 use super::module::Grid;
 use super::queue::LaunchQueue;
-use super::sources::KernelSource;
+use super::sources::{KernelSource, Precision};
 use crate::error::Result;
 
 /// The posteriors of a batch.
@@ -29,16 +29,17 @@ impl WindowPosteriors {
         let windows = batch.probe_count * call.components.count;
         let in_shards = windows * call.bank.shards();
         Ok(Self {
-            shard_least: Memory::new(stream, in_shards * 4, "least energies")?,
+            // Those of float64 take the place of those of float32 once these are no longer needed.
+            shard_least: Memory::new(stream, in_shards * Precision::Double.bytes(), "least energies")?,
             shard_sum: Memory::new(stream, in_shards * 4, "sums of weights")?,
-            least: Memory::new(stream, windows * 4, "least energies")?,
+            least: Memory::new(stream, windows * Precision::Double.bytes(), "least energies")?,
             scale: Memory::new(stream, windows * 4, "sums of weights")?,
         })
     }
 
     /// Bytes of device memory per query.
     pub(super) fn bytes_per_query(call: &Call<'_>) -> usize {
-        call.mirrors() * (call.bank.shards() + 1) * call.components.count * 8
+        call.mirrors() * (call.bank.shards() + 1) * call.components.count * 12
     }
 
     /// What pass 2 needs, once [`Self::merge`] has run.
@@ -46,10 +47,20 @@ impl WindowPosteriors {
         Normaliser { least: self.least.address(), scale: self.scale.address() }
     }
 
-    /// Merges the least energies and sums of all shards.
-    pub(super) fn merge(&self, call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batch) -> Result<()> {
+    /// Merges the least energies and sums of all shards; those of float32 decide which queries need float64.
+    pub(super) fn merge(
+        &self,
+        call: &Call<'_>,
+        queue: &mut LaunchQueue<'_, '_>,
+        batch: &Batch,
+        precision: Precision,
+    ) -> Result<()> {
+        let kernel = match precision {
+            Precision::Single => "merge_shards",
+            Precision::Double => "merge_double_shards",
+        };
         let sums = [&self.shard_sum, &self.scale].map(Memory::address);
-        self.merge_shards(call, queue, batch, 0..call.bank.shards(), sums)
+        self.launch_merge(call, queue, kernel, &batch.dense_probes(), 0..call.bank.shards(), sums)
     }
 
     /// Merges the least energies of some shards.
@@ -60,27 +71,28 @@ impl WindowPosteriors {
         batch: &Batch,
         shards: Range<usize>,
     ) -> Result<()> {
-        self.merge_shards(call, queue, batch, shards, [0, 0])
+        self.launch_merge(call, queue, "merge_shards", &batch.probes, shards, [0, 0])
     }
 
-    fn merge_shards(
+    fn launch_merge(
         &self,
         call: &Call<'_>,
         queue: &mut LaunchQueue<'_, '_>,
-        batch: &Batch,
+        kernel: &str,
+        probes: &Probes,
         shards: Range<usize>,
         [shard_sum, scale]: [Address; 2],
     ) -> Result<()> {
-        let kernel = call.kernel(KernelSource::Posterior, "merge_shards")?;
+        let kernel = call.kernel(KernelSource::Posterior, kernel)?;
         let (first, merged, all) = (shards.start as i32, shards.len() as i32, call.bank.shards() as i32);
         let (count, mirror_columns) = (call.components.count as i32, call.components.mirror_columns as i32);
         let grid = Grid {
-            blocks: [call.components.count.div_ceil(128) as u32, batch.queries as u32, 1],
+            blocks: [call.components.count.div_ceil(128) as u32, probes.queries as u32, 1],
             threads: call.components.count.next_multiple_of(32).min(128) as u32,
             shared_bytes: 0,
         };
         let args: &[_] = kernel_args![
-            &batch.probes,
+            probes,
             self.shard_least.address_ref(),
             &shard_sum,
             &first,

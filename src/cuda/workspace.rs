@@ -1,6 +1,7 @@
 //! The workspaces of the kernels over windows: which parts lie in shared memory, and how many warps share a block.
 
 use super::layout::Offset;
+use super::sources::Precision;
 use crate::regime::MAX_SHORT_SIDE;
 
 /// Bytes of an `F32x4` of `kernels/common.cu`, the unit of every part.
@@ -51,6 +52,11 @@ impl<const N: usize> Workspace<N> {
     }
 }
 
+/// Length of the energies of four images, in `F32x4`.
+fn energy_len(precision: Precision) -> usize {
+    4 * precision.bytes() / F32X4_BYTES
+}
+
 /// What a pass over square windows keeps per warp.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct SquareNeeds {
@@ -59,8 +65,10 @@ pub(super) struct SquareNeeds {
     pub(super) width: usize,
     /// Whether weights are summed too, as in pass 2.
     pub(super) weights: bool,
-    /// Floats of the state.
-    pub(super) state_len: usize,
+    /// Of energies.
+    pub(super) precision: Precision,
+    /// Bytes of the state.
+    pub(super) state_bytes: usize,
 }
 
 impl SquareNeeds {
@@ -75,8 +83,10 @@ impl SquareNeeds {
         let ring = self.width * if self.side <= MAX_SHORT_SIDE { self.side } else { self.side + 1 };
         let row_buffers = if self.narrow() { 0 } else { 3 * self.width };
         let weight_ring = if self.weights { ring } else { 0 };
+        let energy_len = energy_len(self.precision);
         // Row buffers and rings are used most, and get shared memory first.
-        let lengths = [row_buffers, ring, weight_ring, self.state_len.div_ceil(4)];
+        let lengths =
+            [energy_len * row_buffers, energy_len * ring, weight_ring, self.state_bytes.div_ceil(F32X4_BYTES)];
         let workspace = Workspace::new(lengths, MAX_WARP_BYTES.min(block_bytes));
         let [row_buffers, ring, weight_ring, state] = workspace.offsets;
         Workspace { offsets: [ring, weight_ring, row_buffers, state], ..workspace }
@@ -94,14 +104,17 @@ pub(super) struct MaskNeeds {
     /// Pixels of a plane.
     pub(super) plane: usize,
     pub(super) masks: usize,
-    /// Floats of the state.
-    pub(super) state_len: usize,
+    /// Of energies.
+    pub(super) precision: Precision,
+    /// Bytes of the state.
+    pub(super) state_bytes: usize,
 }
 
 impl MaskNeeds {
     /// Tables, values of the masks, and state of a block, which may have `block_bytes` of shared memory.
     pub(super) fn workspace(&self, block_bytes: usize) -> Workspace<3> {
-        let lengths = [2 * self.plane, self.masks, self.state_len.div_ceil(4)];
+        let energy_len = energy_len(self.precision);
+        let lengths = [2 * energy_len * self.plane, energy_len * self.masks, self.state_bytes.div_ceil(F32X4_BYTES)];
         Workspace::new(lengths, MAX_MASK_BLOCK_BYTES.min(block_bytes))
     }
 
@@ -125,12 +138,15 @@ mod tests {
 
     #[test]
     fn cifar_fits_and_large_images_do_not() {
-        let cifar = SquareNeeds { side: 3, width: 32, weights: false, state_len: 3 * 900 };
+        let cifar =
+            SquareNeeds { side: 3, width: 32, weights: false, precision: Precision::Single, state_bytes: 12 * 900 };
         let small = cifar.workspace(227 << 10);
         assert!(cifar.narrow());
         assert_eq!(small.slab_len, 0);
         assert_eq!(warps_per_block(small.shared_bytes(), 227 << 10), 4);
-        let photograph = SquareNeeds { side: 64, width: 256, weights: true, state_len: 3 * 256 * 256 };
+        let double = SquareNeeds { precision: Precision::Double, ..cifar }.workspace(227 << 10);
+        assert_eq!(double.shared_len - small.shared_len, 3 * 32, "the ring of energies is twice as long");
+        let photograph = SquareNeeds { side: 64, width: 256, weights: true, state_bytes: 12 << 16, ..cifar };
         let large = photograph.workspace(99 << 10);
         assert!(large.slab_len > 0 && large.shared_bytes() <= MAX_WARP_BYTES);
         assert_eq!(warps_per_block(300 << 10, 99 << 10), 1);

@@ -314,6 +314,18 @@ T atomicOr(T* at, T value) {
 }
 #endif
 
+#ifdef EMULATE_FIBERS
+template <typename T>
+T __ldcg(const T* at) {
+    return *at;
+}
+#else
+template <typename T>
+T __ldcg(T* at) {
+    return std::atomic_ref<T>(*at).load(std::memory_order_relaxed);
+}
+#endif
+
 template <typename To, typename From>
 To bits_of(From value) {
     static_assert(sizeof(To) == sizeof(From));

@@ -12,62 +12,15 @@
 #include <mutex>
 #include <string>
 
-// The modules that `src/cuda/sources.rs` builds, for both kinds of pixels, a namespace each.
+// The modules that `src/cuda/sources.rs` builds, for both kinds of pixels.
 #define PIXEL unsigned char
-#define NARROW true
-#define NAMED(name) name##_u8_narrow
-namespace u8_narrow {
-#include "common.cu"
-#include "box_sums.cu"
-#include "dense_square.cu"
-}
-#undef NARROW
-#undef NAMED
-#define NARROW false
-#define NAMED(name) name##_u8_wide
-namespace u8_wide {
-#include "common.cu"
-#include "box_sums.cu"
-#include "dense_square.cu"
-}
-#undef NAMED
-#define NAMED(name) name##_u8
-namespace u8 {
-#include "common.cu"
-#include "dense_masks.cu"
-#include "full.cu"
-#include "sparse.cu"
-#include "posterior.cu"
-}
+#define PIXEL_NAME u8
+#include "modules.h"
 #undef PIXEL
-#undef NARROW
-#undef NAMED
+#undef PIXEL_NAME
 #define PIXEL float
-#define NARROW true
-#define NAMED(name) name##_f32_narrow
-namespace f32_narrow {
-#include "common.cu"
-#include "box_sums.cu"
-#include "dense_square.cu"
-}
-#undef NARROW
-#undef NAMED
-#define NARROW false
-#define NAMED(name) name##_f32_wide
-namespace f32_wide {
-#include "common.cu"
-#include "box_sums.cu"
-#include "dense_square.cu"
-}
-#undef NAMED
-#define NAMED(name) name##_f32
-namespace f32 {
-#include "common.cu"
-#include "dense_masks.cu"
-#include "full.cu"
-#include "sparse.cu"
-#include "posterior.cu"
-}
+#define PIXEL_NAME f32
+#include "modules.h"
 
 namespace {
 
@@ -104,17 +57,21 @@ Kernel kernel(const char* name, void (*function)(Arguments...)) {
 }
 
 #define ENTRY(space, name) kernel(#name, space::name)
-#define SQUARE(space)                                                                                \
-    ENTRY(space, square_posteriors_##space), ENTRY(space, square_scan_##space), ENTRY(space, square_composites_##space)
-#define OTHERS(space)                                                                                          \
-    ENTRY(space, mask_posteriors_##space), ENTRY(space, mask_scan_##space), ENTRY(space, mask_composites_##space), \
-        ENTRY(space, full_energies_##space), ENTRY(space, full_weights_##space), ENTRY(space, full_means_##space), \
-        ENTRY(space, candidate_energies_##space), ENTRY(space, candidate_sums_##space),                          \
-        ENTRY(space, candidate_composites_##space), ENTRY(space, interleave_##space),           \
-        ENTRY(space, prepare_probes_##space), ENTRY(space, merge_shards_##space), ENTRY(space, finish_queries_##space)
+#define DENSE(space, windows) ENTRY(space, windows##_posteriors_##space), ENTRY(space, windows##_composites_##space)
+#define SCAN(space, windows) ENTRY(space, windows##_scan_##space)
+#define OTHERS(space)                                                                                                  \
+    ENTRY(space, full_energies_##space), ENTRY(space, full_bests_##space), ENTRY(space, full_references_##space),      \
+        ENTRY(space, full_refine_##space), ENTRY(space, full_weights_##space), ENTRY(space, full_means_##space),       \
+        ENTRY(space, candidate_energies_##space), ENTRY(space, candidate_sums_##space),                                \
+        ENTRY(space, candidate_composites_##space), ENTRY(space, interleave_##space),                                  \
+        ENTRY(space, prepare_probes_##space), ENTRY(space, merge_shards_##space),                                      \
+        ENTRY(space, merge_double_shards_##space), ENTRY(space, finish_queries_##space)
+#define KERNELS(pixels)                                                                                                \
+    DENSE(pixels##_narrow, square), SCAN(pixels##_narrow, square), DENSE(pixels##_narrow_double, square),              \
+        DENSE(pixels##_wide, square), SCAN(pixels##_wide, square), DENSE(pixels##_wide_double, square),                \
+        DENSE(pixels, mask), SCAN(pixels, mask), DENSE(pixels##_double, mask), OTHERS(pixels)
 
-const Kernel kernels[] = {SQUARE(u8_narrow), SQUARE(u8_wide), OTHERS(u8), SQUARE(f32_narrow), SQUARE(f32_wide),
-                          OTHERS(f32)};
+const Kernel kernels[] = {KERNELS(u8), KERNELS(f32)};
 
 std::mutex lock;
 std::map<unsigned long long, size_t> allocated;

@@ -5,16 +5,17 @@
 #define MAX_SHORT_SIDE 4
 
 // Sums of the last `side` rows of every column, as rows arrive from the top. Every lane has its own columns.
+template <typename Real>
 struct ColumnSums {
-    F32x4* ring;       // the last `side` rows; of finished blocks, the sums from a row to the end of its block
-    F32x4* block_sum;  // the sum of the current block of `side` rows
+    X4<Real>* ring;       // the last `side` rows; of finished blocks, the sums from a row to the end of its block
+    X4<Real>* block_sum;  // the sum of the current block of `side` rows
     int side;
     int width;
     int seen;
     int slot;
 
     __device__ ColumnSums(F32x4* memory, int side, int width)
-        : ring(memory), block_sum(memory + side * width), side(side), width(width), seen(0), slot(0) {}
+        : ring((X4<Real>*)memory), block_sum(ring + side * width), side(side), width(width), seen(0), slot(0) {}
 
     __device__ void restart() {
         seen = 0;
@@ -22,10 +23,10 @@ struct ColumnSums {
     }
 
     // Takes the next value of column x and returns the sum of the last `side` values, or of as many as there are.
-    __device__ F32x4 push(int x, F32x4 value) {
+    __device__ X4<Real> push(int x, X4<Real> value) {
         ring[slot * width + x] = value;
         if (side <= MAX_SHORT_SIDE) {
-            F32x4 sum = value;
+            X4<Real> sum = value;
             for (int back = 1; back < side && back <= seen; back++) {
                 int other = slot - back;
                 sum = ring[(other < 0 ? other + side : other) * width + x] + sum;
@@ -33,12 +34,12 @@ struct ColumnSums {
             return sum;
         }
         // Block method of van Herk and of Gil & Werman: a window is the end of one block and the start of the next.
-        F32x4 sum = slot == 0 ? value : block_sum[x] + value;
+        X4<Real> sum = slot == 0 ? value : block_sum[x] + value;
         block_sum[x] = sum;
         if (slot + 1 < side) {
             return seen < side ? sum : ring[(slot + 1) * width + x] + sum;
         }
-        F32x4 suffix_sum = value;
+        X4<Real> suffix_sum = value;
 #pragma unroll 1
         for (int row = side - 2; row >= 0; row--) {
             suffix_sum = suffix_sum + ring[row * width + x];
@@ -56,21 +57,21 @@ struct ColumnSums {
 
 // Sums of `side` neighbouring columns of one row, to the right of every column (DIRECTION 1) or to its left (-1), by
 // doubling. A row no wider than a warp stays in registers.
-template <int DIRECTION>
+template <typename Real, int DIRECTION>
 struct RowSums {
-    F32x4* row;
-    F32x4* next;
-    F32x4* total;
-    F32x4 in_register;
+    X4<Real>* row;
+    X4<Real>* next;
+    X4<Real>* total;
+    X4<Real> in_register;
     int side;
     int width;
 
     __device__ RowSums(F32x4* buffers, int side, int width)
-        : row(buffers), next(buffers + width), total(buffers + 2 * width), in_register(splat(0.0f)), side(side),
+        : row((X4<Real>*)buffers), next(row + width), total(row + 2 * width), in_register(splat((Real)0)), side(side),
           width(width) {}
 
     // Columns beyond the data have to be zero.
-    __device__ void put(int x, F32x4 value) {
+    __device__ void put(int x, X4<Real> value) {
         if (NARROW) {
             in_register = value;
         } else {
@@ -87,12 +88,12 @@ struct RowSums {
         }
     }
 
-    __device__ F32x4 get(int x) const {
+    __device__ X4<Real> get(int x) const {
         return NARROW ? in_register : total[x];
     }
 
     __device__ void sum_in_registers(int lane) {
-        F32x4 all = splat(0.0f);
+        X4<Real> all = splat((Real)0);
         int offset = 0;
 #pragma unroll 1
         for (int bit = 1; bit <= side; bit <<= 1) {
@@ -116,7 +117,7 @@ struct RowSums {
             if (side & bit) {
 #pragma unroll 1
                 for (int x = lane; x < width; x += LANES) {
-                    F32x4 part = read(row, x + DIRECTION * offset);
+                    X4<Real> part = read(row, x + DIRECTION * offset);
                     total[x] = first ? part : total[x] + part;
                 }
                 offset += bit;
@@ -127,7 +128,7 @@ struct RowSums {
                     next[x] = row[x] + read(row, x + DIRECTION * bit);
                 }
                 __syncwarp();
-                F32x4* swap = row;
+                X4<Real>* swap = row;
                 row = next;
                 next = swap;
             }
@@ -136,18 +137,18 @@ struct RowSums {
         __syncwarp();
     }
 
-    __device__ F32x4 read(const F32x4* from, int x) const {
-        return x >= 0 && x < width ? from[x] : splat(0.0f);
+    __device__ X4<Real> read(const X4<Real>* from, int x) const {
+        return x >= 0 && x < width ? from[x] : splat((Real)0);
     }
 
-    __device__ F32x4 shifted(F32x4 value, int offset, int lane) const {
-        F32x4 out;
+    __device__ X4<Real> shifted(X4<Real> value, int offset, int lane) const {
+        X4<Real> out;
 #pragma unroll
         for (int i = 0; i < 4; i++) {
-            float neighbour = DIRECTION > 0 ? __shfl_down_sync(FULL_WARP, value.of[i], offset)
-                                            : __shfl_up_sync(FULL_WARP, value.of[i], offset);
+            Real neighbour = DIRECTION > 0 ? __shfl_down_sync(FULL_WARP, value.of[i], offset)
+                                           : __shfl_up_sync(FULL_WARP, value.of[i], offset);
             bool inside = DIRECTION > 0 ? lane + offset < LANES : lane >= offset;
-            out.of[i] = inside ? neighbour : 0.0f;
+            out.of[i] = inside ? neighbour : (Real)0;
         }
         return out;
     }

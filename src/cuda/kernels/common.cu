@@ -5,9 +5,9 @@
 // four images to a lane. A probe is a query, or the mirror image of one; probe `mirror * queries + query`. Energies,
 // weights and sums follow the CPU engine (src/cpu); products are fused only where `fmaf` says so.
 
-// A module is compiled for one kind of pixels: the lines before this text define PIXEL (unsigned char or float) and,
-// for square windows, NARROW (whether an image is no wider than a warp); NAMED(name) is the kernel's name for that
-// kind.
+// A module is compiled for one kind of pixels and one precision: the lines before this text define PIXEL (unsigned char
+// or float), REAL (float or double, the energies of windows) and, for square windows, NARROW (whether an image is no
+// wider than a warp); NAMED(name) is the kernel's name in that module.
 
 #ifndef DYNAMIC_SHARED
 #define DYNAMIC_SHARED(type, name) extern __shared__ type name[]
@@ -20,12 +20,24 @@
 // The unit of sums that many threads add to is 1 / FIXED_POINT: integers add up to the same bits in any order.
 #define FIXED_POINT 1099511627776.0
 
+// Groups of images whose weighted pixels are summed before their sum is added to the total, so that rounding does not
+// grow with the shard.
+#define GROUPS_PER_SUM 32
+
 typedef unsigned long long u64;
 
 // The same quantity of four images.
-struct alignas(16) F32x4 {
-    float of[4];
+template <typename Number>
+struct alignas(16) X4 {
+    Number of[4];
 };
+
+typedef X4<float> F32x4;
+typedef X4<double> F64x4;
+typedef X4<REAL> RealX4;
+
+// Whether this module is the one for energies in float64.
+constexpr bool IS_DOUBLE = sizeof(REAL) == sizeof(double);
 
 // How the same pixel of four images lies in memory: in one word if pixels are bytes.
 template <typename Pixel>
@@ -53,18 +65,34 @@ struct Images {
     int shards;       // shards of the whole data set
 };
 
+// How far an energy E of the direct form may be off in float32 at most: offset + root sqrt(E) + slack E. It holds for z
+// near the data.
+struct ErrorBound {
+    float offset;
+    float root;
+    float slack;
+};
+
 // The probes of a batch, all in the same form of the energy (src/regime.rs).
 struct Probes {
     const float* values;               // [probe][channel][row][column]: centred z in stored units, times -2 if expanded
-    const double* exact;               // [probe][channel][row][column]: centred z; null but in the sparse regime
+    const double* exact;               // [probe][channel][row][column]: centred z
     const double* logit_scales;        // [query]: energies times this are base-2 logits, sign reversed
+    unsigned* marks;                   // [query]: INVALID, IN_DOUBLE
     const unsigned* candidate_counts;  // [query]: candidates found; null where none are looked for
     int queries;
     int mirrors;         // probes per query: 2 where flips count
     int expanded;        // whether energies are a^2 - 2 z a instead of (a - z)^2
     int max_candidates;  // a query with more candidates is left to the dense passes
     float cutoff_bits;   // weights below 2^-cutoff_bits of the largest are left out
+    float float_bits;    // float32 serves if the logits of the best images are at most so many powers of two
+    double far_from;     // a value of z of a larger magnitude is far from all data
+    ErrorBound error_bound;
 };
+
+// Marks of a query: z holds numbers that are not allowed; its energies have to be float64.
+#define INVALID 1u
+#define IN_DOUBLE 2u
 
 // How far below the best so far, in powers of two, an image may be passed over in pass 1: all that is passed over on a
 // shard is together at the very worst 2^-22 of the sum, which is at least 1.
@@ -78,12 +106,22 @@ struct Offset {
     int shared;
 };
 
-__device__ inline F32x4 splat(float value) {
-    return F32x4{{value, value, value, value}};
+template <typename Number>
+__device__ inline X4<Number> splat(Number value) {
+    return X4<Number>{{value, value, value, value}};
 }
 
-__device__ inline F32x4 operator+(F32x4 a, F32x4 b) {
-    return F32x4{{a.of[0] + b.of[0], a.of[1] + b.of[1], a.of[2] + b.of[2], a.of[3] + b.of[3]}};
+template <typename Number>
+__device__ inline X4<Number> operator+(X4<Number> a, X4<Number> b) {
+    return X4<Number>{{a.of[0] + b.of[0], a.of[1] + b.of[1], a.of[2] + b.of[2], a.of[3] + b.of[3]}};
+}
+
+__device__ inline float lesser(float a, float b) {
+    return fminf(a, b);
+}
+
+__device__ inline double lesser(double a, double b) {
+    return fmin(a, b);
 }
 
 // 2^x, within 2 units in the last place.
@@ -121,6 +159,52 @@ __device__ inline float centred(float pixel) {
     return pixel;
 }
 
+// z of a probe as energies of a precision take it.
+template <typename Real>
+struct ProbeZ;
+
+// In float32, values in the form of the whole batch.
+template <>
+struct ProbeZ<float> {
+    const float* values;
+
+    __device__ ProbeZ(const Probes& probes, size_t start) : values(probes.values + start) {}
+
+    __device__ float operator[](int i) const {
+        return values[i];
+    }
+};
+
+// The residual of a pixel a is (a - p) (a - q).
+struct Factors {
+    double p;
+    double q;
+};
+
+// In float64, the direct form, and the expanded one only at pixels that are far from the data: it lacks the digits of
+// the distance that all images have in common.
+template <>
+struct ProbeZ<double> {
+    const double* exact;
+    double far_from;
+
+    __device__ ProbeZ(const Probes& probes, size_t start) : exact(probes.exact + start), far_from(probes.far_from) {}
+
+    __device__ Factors operator[](int i) const {
+        double z = exact[i];
+        bool is_far = fabs(z) > far_from;
+        return Factors{is_far ? 0.0 : z, is_far ? 2.0 * z : z};
+    }
+};
+
+template <bool EXPANDED>
+__device__ inline void add_residual(F32x4 a, Factors z, F64x4&, F64x4& cross) {
+#pragma unroll
+    for (int i = 0; i < 4; i++) {
+        cross.of[i] = fma(a.of[i] - z.p, a.of[i] - z.q, cross.of[i]);
+    }
+}
+
 // Adds the residual of a pixel of one channel: to `own` what does not depend on the probe, to `cross` what does.
 template <bool EXPANDED>
 __device__ inline void add_residual(F32x4 a, float z, F32x4& own, F32x4& cross) {
@@ -138,13 +222,13 @@ __device__ inline void add_residual(F32x4 a, float z, F32x4& own, F32x4& cross) 
 
 // The squared residuals of four images at one pixel, summed over channels; in the expanded form less z^2. `pixels` are
 // those of the group, `z` those of the probe.
-template <bool EXPANDED, typename Pixels>
-__device__ inline F32x4 squared_residuals(const Pixels* pixels, const float* z, int channels, int plane, int pixel) {
-    F32x4 own = splat(0.0f), cross = splat(0.0f);
+template <bool EXPANDED, typename Pixels, typename Real>
+__device__ inline X4<Real> squared_residuals(const Pixels* pixels, ProbeZ<Real> z, int channels, int plane, int pixel) {
+    X4<Real> own = splat((Real)0), cross = splat((Real)0);
     if (channels == 3) {
         // Six loads in flight before the first is needed.
         Pixels red = pixels[pixel], green = pixels[plane + pixel], blue = pixels[2 * plane + pixel];
-        float z_red = z[pixel], z_green = z[plane + pixel], z_blue = z[2 * plane + pixel];
+        auto z_red = z[pixel], z_green = z[plane + pixel], z_blue = z[2 * plane + pixel];
         add_residual<EXPANDED>(centred(red), z_red, own, cross);
         add_residual<EXPANDED>(centred(green), z_green, own, cross);
         add_residual<EXPANDED>(centred(blue), z_blue, own, cross);
@@ -158,28 +242,37 @@ __device__ inline F32x4 squared_residuals(const Pixels* pixels, const float* z, 
 }
 
 // Energies of images past the end of the data set become the largest float.
-__device__ inline F32x4 mask_missing(F32x4 energies, int present) {
+template <typename Real>
+__device__ inline X4<Real> mask_missing(X4<Real> energies, int present) {
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        energies.of[i] = i < present ? energies.of[i] : MAX_FLOAT;
+        energies.of[i] = i < present ? energies.of[i] : (Real)MAX_FLOAT;
     }
     return energies;
 }
 
-__device__ inline float least_of(F32x4 energies) {
-    return fminf(fminf(energies.of[0], energies.of[1]), fminf(energies.of[2], energies.of[3]));
+template <typename Real>
+__device__ inline Real least_of(X4<Real> energies) {
+    return lesser(lesser(energies.of[0], energies.of[1]), lesser(energies.of[2], energies.of[3]));
+}
+
+// The ratio of the weights of two images whose energies differ by so much.
+template <typename Real>
+__device__ inline float weight_ratio(Real difference, Real logit_scale) {
+    return exp2_approx((float)(difference * logit_scale));
 }
 
 // What pass 1 knows of every window's softmax: the least energy, and the sum of weights relative to it in two parts, so
 // that the digits lost by an addition are kept.
+template <typename Real>
 struct OnlineSoftmax {
-    float* least;
+    Real* least;
     float* sum;
     float* rest;
 
     __device__ OnlineSoftmax(F32x4* memory, int count) {
-        least = (float*)memory;
-        sum = least + count;
+        least = (Real*)memory;
+        sum = (float*)(least + count);
         rest = sum + count;
     }
 
@@ -191,19 +284,22 @@ struct OnlineSoftmax {
     }
 
     // Takes in four images.
-    __device__ void update(int k, F32x4 energies, float logit_scale) {
-        float before = least[k], best = fminf(before, least_of(energies));
+    __device__ void update(int k, X4<Real> energies, Real logit_scale) {
+        Real before = least[k], best = lesser(before, least_of(energies));
         float total = sum[k], lost = rest[k];
         if (best < before) {
             // The first image of all meets an empty sum; every later one shrinks it.
-            float share = exp2_approx((best - before) * logit_scale);
+            float share = weight_ratio(best - before, logit_scale);
             total *= share;
             lost *= share;
             least[k] = best;
         }
-        float part =
-            (exp2_approx((best - energies.of[0]) * logit_scale) + exp2_approx((best - energies.of[1]) * logit_scale)) +
-            (exp2_approx((best - energies.of[2]) * logit_scale) + exp2_approx((best - energies.of[3]) * logit_scale));
+        float weight[4];
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            weight[i] = weight_ratio(best - energies.of[i], logit_scale);
+        }
+        float part = (weight[0] + weight[1]) + (weight[2] + weight[3]);
         float next = total + part;
         // What the addition lost, whichever of the two is the larger.
         float kept = next - total;
@@ -213,18 +309,26 @@ struct OnlineSoftmax {
     }
 };
 
+// Whether some of four images may carry weight, `margin` from the least energy. The margin may be less than the last digit
+// of that energy, which itself counts.
+template <typename Real>
+__device__ inline bool is_near(X4<Real> energies, Real least, Real margin) {
+    return least_of(energies) <= least + margin;
+}
+
 // What pass 2 needs of every window's softmax, [probe][window].
 struct Normaliser {
-    const float* least;  // the least energy
+    const REAL* least;   // the least energy
     const float* scale;  // the reciprocal of the sum of weights
 };
 
 // Normalised weights of four images on a window.
-__device__ inline F32x4 weights(F32x4 energies, float least, float scale, float logit_scale) {
+template <typename Real>
+__device__ inline F32x4 weights(X4<Real> energies, Real least, float scale, Real logit_scale) {
     F32x4 out;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        out.of[i] = exp2_approx((least - energies.of[i]) * logit_scale) * scale;
+        out.of[i] = weight_ratio(least - energies.of[i], logit_scale) * scale;
     }
     return out;
 }
@@ -241,6 +345,21 @@ __device__ inline bool is_weighed(Probes probes, int query) {
     return probes.candidate_counts != nullptr && probes.candidate_counts[query] <= (unsigned)probes.max_candidates;
 }
 
+// Whether a query is computed in float64. A kernel that finds this out may ask while it is marked.
+__device__ inline bool is_in_double(Probes probes, int query) {
+    return (__ldcg(&probes.marks[query]) & IN_DOUBLE) != 0;
+}
+
+// Whether float32 has enough digits for the logits of images near this one, the best of a window.
+__device__ inline bool float_serves(Probes probes, int query, float least) {
+    return fabsf(least) * (float)probes.logit_scales[query] <= probes.float_bits;
+}
+
+// Whether the dense passes of this module pass over a query: it is done already, or computed in the other precision.
+__device__ inline bool is_left_out(Probes probes, int query) {
+    return is_weighed(probes, query) || is_in_double(probes, query) != IS_DOUBLE;
+}
+
 // Lists of candidates: images that can carry weight on a window at small sigma. The order within a list is arbitrary;
 // nothing that is computed from it depends on it.
 struct CandidateLists {
@@ -252,9 +371,14 @@ struct CandidateLists {
 
 #define FLIPPED 0x80000000u
 
-// How far above the least energy a candidate may lie, with room for the rounding of the energies themselves.
-__device__ inline float candidate_bound(float least, float margin) {
-    return least + (margin + 1e-5f * fabsf(least));
+// Energies of the direct form within `margin` of the exact least one are computed below this, where the least one
+// computed is `least` (src/cpu/precision.rs: near).
+__device__ inline float candidate_bound(float least, float margin, ErrorBound error) {
+    // The largest exact energy that may be computed as `least`, then the largest value of the largest that counts.
+    float half_root = 0.5f * error.root;
+    float root = sqrtf(least * (1.0f + 2.0f * error.slack) + error.offset + half_root * half_root) + half_root;
+    float most = root * root + margin;
+    return most + error.offset + error.root * sqrtf(most) + error.slack * most;
 }
 
 // Lists the images of a group that are near the least energy of a window.
@@ -263,7 +387,8 @@ __device__ inline void list_candidates(CandidateLists lists, Probes probes, int 
     int query = probe % probes.queries;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
-        if (energies.of[i] < bound) {
+        // A list that is too long already is not counted further: the count could wrap.
+        if (energies.of[i] < bound && __ldcg(&lists.counts[query]) <= (unsigned)probes.max_candidates) {
             unsigned slot = atomicAdd(&lists.counts[query], 1u);
             if (slot < (unsigned)probes.max_candidates) {
                 size_t at = (size_t)query * probes.max_candidates + slot;

@@ -1,9 +1,9 @@
-// Masks: pass 1, the scan for candidates, and pass 2. A block owns a probe and walks over the images of a shard, four
+// Masks: their energies, pass 1 and pass 2. A block owns a probe and walks over the images of a shard, four
 // at once; threads are pixels in some stages and masks in others. A mask is a list of pieces, 2^level pixels of a row
 // each, read from doubling tables: table 0 is the plane of residuals, and table `level` holds at every pixel the sum of
 // the 2^level pixels from there on (src/runs.rs). Only two tables exist at a time.
 //
-// CPU counterparts: the room `dense` and the scan of `sparse` in src/cpu.
+// CPU counterpart: the room `dense` in src/cpu.
 
 // The pieces of all masks, by level and mask; and the masks that have a piece at a pixel, by level and pixel.
 struct Masks {
@@ -31,7 +31,7 @@ struct MaskWorkspace {
     u64 slab_len;   // of a block
     Offset tables;  // [2][plane]
     Offset masks;   // [count]: energies, then weights
-    Offset state;   // pass 1: three floats per mask; pass 2: the weighted sum of pixels
+    Offset state;   // pass 1: the softmax of every mask; scan: its bounds; pass 2: the weighted sum of pixels
 };
 
 // Which block this is and what it works on.
@@ -66,10 +66,10 @@ struct Block {
 
 // The energies of a group on every mask, to `out`; a thread writes and reads only its own masks there.
 template <bool EXPANDED>
-__device__ void mask_energies(const PixelX4* pixels, const float* z, int channels, int plane, const Masks& masks,
-                              F32x4* tables, F32x4* out, int present) {
-    F32x4* table = tables;
-    F32x4* next = tables + plane;
+__device__ void mask_energies(const PixelX4* pixels, ProbeZ<REAL> z, int channels, int plane, const Masks& masks,
+                              RealX4* tables, RealX4* out, int present) {
+    RealX4* table = tables;
+    RealX4* next = tables + plane;
 #pragma unroll 1
     for (int p = threadIdx.x; p < plane; p += blockDim.x) {
         table[p] = squared_residuals<EXPANDED>(pixels, z, channels, plane, p);
@@ -79,7 +79,7 @@ __device__ void mask_energies(const PixelX4* pixels, const float* z, int channel
         const int* starts = masks.piece_starts + level * (masks.count + 1);
 #pragma unroll 1
         for (int k = threadIdx.x; k < masks.count; k += blockDim.x) {
-            F32x4 sum = level == 0 ? splat(0.0f) : out[k];
+            RealX4 sum = level == 0 ? splat((REAL)0) : out[k];
             for (int piece = starts[k]; piece < starts[k + 1]; piece++) {
                 sum = sum + table[masks.pieces[piece]];
             }
@@ -91,7 +91,7 @@ __device__ void mask_energies(const PixelX4* pixels, const float* z, int channel
             for (int p = threadIdx.x; p < plane; p += blockDim.x) {
                 next[p] = p + half < plane ? table[p] + table[p + half] : table[p];
             }
-            F32x4* swap = table;
+            RealX4* swap = table;
             table = next;
             next = swap;
         }
@@ -101,13 +101,13 @@ __device__ void mask_energies(const PixelX4* pixels, const float* z, int channel
 }
 
 __device__ inline void mask_energies_in_form(const Images& images, const Probes& probes, const Masks& masks,
-                                             const Block& block, int first, F32x4* tables, F32x4* out) {
+                                             const Block& block, int first, RealX4* tables, RealX4* out) {
     int plane = images.height * images.width;
     size_t image_len = (size_t)images.channels * plane;
     const PixelX4* pixels = (const PixelX4*)images.pixels + first / 4 * image_len;
-    const float* z = probes.values + block.probe * image_len;
+    ProbeZ<REAL> z(probes, block.probe * image_len);
     int present = min(4, images.count - first);
-    if (probes.expanded) {
+    if (probes.expanded && !IS_DOUBLE) {
         mask_energies<true>(pixels, z, images.channels, plane, masks, tables, out, present);
     } else {
         mask_energies<false>(pixels, z, images.channels, plane, masks, tables, out, present);
@@ -116,25 +116,25 @@ __device__ inline void mask_energies_in_form(const Images& images, const Probes&
 
 // To [probe][shard][mask]: the least energy and the sum of weights relative to it.
 extern "C" __global__ void NAMED(mask_posteriors)(Images images, Probes probes, MirroredMasks mirrored_masks,
-                                                  MaskWorkspace workspace, float* least, float* sum) {
+                                                  MaskWorkspace workspace, REAL* least, float* sum) {
     DYNAMIC_SHARED(F32x4, block_shared);
     Block block(images, probes, workspace, block_shared);
-    if (is_weighed(probes, block.query)) {
+    if (is_left_out(probes, block.query)) {
         return;
     }
     Masks masks = mirrored_masks.of(block.probe / probes.queries);
-    float logit_scale = (float)probes.logit_scales[block.query], margin = negligible_bits(images) / logit_scale;
-    F32x4* energies = block.at(workspace.masks);
-    OnlineSoftmax softmax(block.at(workspace.state), masks.count);
+    REAL logit_scale = (REAL)probes.logit_scales[block.query], margin = negligible_bits(images) / logit_scale;
+    RealX4* energies = (RealX4*)block.at(workspace.masks);
+    OnlineSoftmax<REAL> softmax(block.at(workspace.state), masks.count);
 #pragma unroll 1
     for (int k = threadIdx.x; k < masks.count; k += blockDim.x) {
         softmax.start(k);
     }
     for (int first = block.start; first < block.end; first += 4) {
-        mask_energies_in_form(images, probes, masks, block, first, block.at(workspace.tables), energies);
+        mask_energies_in_form(images, probes, masks, block, first, (RealX4*)block.at(workspace.tables), energies);
 #pragma unroll 1
         for (int k = threadIdx.x; k < masks.count; k += blockDim.x) {
-            if (least_of(energies[k]) < softmax.least[k] + margin) {
+            if (is_near(energies[k], softmax.least[k], margin)) {
                 softmax.update(k, energies[k], logit_scale);
             }
         }
@@ -147,43 +147,15 @@ extern "C" __global__ void NAMED(mask_posteriors)(Images images, Probes probes, 
     }
 }
 
-// To [probe][shard][mask]: the least energy, starting from `hint` [probe][mask] where there is one; and to `lists` the
-// images near it, where there are lists.
-extern "C" __global__ void NAMED(mask_scan)(Images images, Probes probes, MirroredMasks mirrored_masks,
-                                            MaskWorkspace workspace, const float* hint, float* least,
-                                            CandidateLists lists) {
-    DYNAMIC_SHARED(F32x4, block_shared);
-    Block block(images, probes, workspace, block_shared);
-    Masks masks = mirrored_masks.of(block.probe / probes.queries);
-    float margin = (float)(probes.cutoff_bits / probes.logit_scales[block.query]);
-    F32x4* energies = block.at(workspace.masks);
-    float* best = (float*)block.at(workspace.state);
-#pragma unroll 1
-    for (int k = threadIdx.x; k < masks.count; k += blockDim.x) {
-        best[k] = hint == nullptr ? MAX_FLOAT : hint[(size_t)block.probe * masks.count + k];
-    }
-    for (int first = block.start; first < block.end; first += 4) {
-        mask_energies_in_form(images, probes, masks, block, first, block.at(workspace.tables), energies);
-#pragma unroll 1
-        for (int k = threadIdx.x; k < masks.count; k += blockDim.x) {
-            best[k] = fminf(best[k], least_of(energies[k]));
-            float bound = candidate_bound(best[k], margin);
-            if (lists.counts != nullptr && least_of(energies[k]) < bound) {
-                list_candidates(lists, probes, block.probe, k, images.first + first, energies[k], bound);
-            }
-        }
-    }
-    size_t out = block.result_row(images) * masks.count;
-#pragma unroll 1
-    for (int k = threadIdx.x; k < masks.count && least != nullptr; k += blockDim.x) {
-        least[out + k] = best[k];
-    }
+// The weights of four images on a mask; they take the place of its energies.
+__device__ inline F32x4* weights_at(RealX4* energies, int mask) {
+    return (F32x4*)(energies + mask);
 }
 
 // The adjoint of the sums over masks: writes to one of the two tables at every pixel the sum of the weights of the
 // masks that hold it, and returns that table. Every pixel reads which masks have a piece there, so that nothing is
 // scattered.
-__device__ inline F32x4* mask_adjoint(const Masks& masks, const F32x4* weights, F32x4* tables, int plane) {
+__device__ inline F32x4* mask_adjoint(const Masks& masks, RealX4* energies_then_weights, F32x4* tables, int plane) {
     F32x4* table = tables;
     F32x4* upper = tables + plane;
     for (int level = masks.levels - 1; level >= 0; level--) {
@@ -194,7 +166,7 @@ __device__ inline F32x4* mask_adjoint(const Masks& masks, const F32x4* weights, 
         for (int p = threadIdx.x; p < plane; p += blockDim.x) {
             F32x4 sum = splat(0.0f);
             for (int member = starts[p]; member < starts[p + 1]; member++) {
-                sum = sum + weights[masks.members[member]];
+                sum = sum + *weights_at(energies_then_weights, masks.members[member]);
             }
             if (level + 1 < masks.levels) {
                 // A piece of the level above counts for both of its halves.
@@ -210,36 +182,54 @@ __device__ inline F32x4* mask_adjoint(const Masks& masks, const F32x4* weights, 
     return upper;
 }
 
+// Adds the sums to the total and starts them over. A thread does so for the pixels it owns.
+__device__ inline void add_to_total(float* pixel_sums, float* total, int channels, int plane) {
+#pragma unroll 1
+    for (int p = threadIdx.x; p < plane; p += blockDim.x) {
+        for (int i = p; i < channels * plane; i += plane) {
+            total[i] += pixel_sums[i];
+            pixel_sums[i] = 0.0f;
+        }
+    }
+}
+
 // To [probe][shard][channel][pixel]: the weighted sum of the shard's centred pixels.
 extern "C" __global__ void NAMED(mask_composites)(Images images, Probes probes, MirroredMasks mirrored_masks,
                                                   MaskWorkspace workspace, Normaliser normaliser, float* shard_sums) {
     DYNAMIC_SHARED(F32x4, block_shared);
     Block block(images, probes, workspace, block_shared);
-    if (is_weighed(probes, block.query)) {
+    if (is_left_out(probes, block.query)) {
         return;
     }
     Masks masks = mirrored_masks.of(block.probe / probes.queries);
     int plane = images.height * images.width, image_len = images.channels * plane;
-    float logit_scale = (float)probes.logit_scales[block.query], margin = probes.cutoff_bits / logit_scale;
-    const float* least = normaliser.least + (size_t)block.probe * masks.count;
+    REAL logit_scale = (REAL)probes.logit_scales[block.query], margin = probes.cutoff_bits / logit_scale;
+    const REAL* least = normaliser.least + (size_t)block.probe * masks.count;
     const float* scale = normaliser.scale + (size_t)block.probe * masks.count;
-    F32x4* energies_then_weights = block.at(workspace.masks);
+    RealX4* energies_then_weights = (RealX4*)block.at(workspace.masks);
     float* pixel_sums = (float*)block.at(workspace.state);
+    float* total = shard_sums + block.result_row(images) * image_len;
     // A thread adds to the pixels it owns and to no others.
 #pragma unroll 1
     for (int p = threadIdx.x; p < plane; p += blockDim.x) {
         for (int c = 0; c < images.channels; c++) {
             pixel_sums[c * plane + p] = 0.0f;
+            total[c * plane + p] = 0.0f;
         }
     }
     for (int first = block.start; first < block.end; first += 4) {
-        mask_energies_in_form(images, probes, masks, block, first, block.at(workspace.tables), energies_then_weights);
+        if ((first - block.start) % (4 * GROUPS_PER_SUM) == 0) {
+            add_to_total(pixel_sums, total, images.channels, plane);
+        }
+        mask_energies_in_form(images, probes, masks, block, first, (RealX4*)block.at(workspace.tables),
+                              energies_then_weights);
         int near = 0;
 #pragma unroll 1
         for (int k = threadIdx.x; k < masks.count; k += blockDim.x) {
-            F32x4& value = energies_then_weights[k];
-            bool active = least_of(value) < least[k] + margin;
-            value = active ? weights(value, least[k], scale[k], logit_scale) : splat(0.0f);
+            RealX4 energies = energies_then_weights[k];
+            bool active = is_near(energies, least[k], margin);
+            *weights_at(energies_then_weights, k) =
+                active ? weights(energies, least[k], scale[k], logit_scale) : splat(0.0f);
             near |= active;
         }
         if (!__syncthreads_or(near)) {
@@ -256,11 +246,5 @@ extern "C" __global__ void NAMED(mask_composites)(Images images, Probes probes, 
         // The tables are overwritten for the next group.
         __syncthreads();
     }
-    size_t out = block.result_row(images) * image_len;
-#pragma unroll 1
-    for (int p = threadIdx.x; p < plane; p += blockDim.x) {
-        for (int c = 0; c < images.channels; c++) {
-            shard_sums[out + c * plane + p] = pixel_sums[c * plane + p];
-        }
-    }
+    add_to_total(pixel_sums, total, images.channels, plane);
 }

@@ -1,7 +1,7 @@
-// Square windows: pass 1, the scan for candidates, and pass 2. A warp owns a probe and walks over the images of a
-// shard, four at once; lanes are columns, and rows arrive from the top. No warp waits for another.
+// Square windows: the walk over energies, pass 1 and pass 2. A warp owns a probe and walks over the images of a shard,
+// four at once; lanes are columns, and rows arrive from the top. No warp waits for another.
 //
-// CPU counterparts: the room `dense` and the scan of `sparse` in src/cpu.
+// CPU counterpart: the room `dense` in src/cpu.
 
 struct SquareWindows {
     int side;
@@ -17,7 +17,7 @@ struct SquareWorkspace {
     Offset energy_ring;  // [side + 1][width]: ColumnSums of the residuals
     Offset weight_ring;  // the same for the weights of pass 2
     Offset row_buffers;  // [3][width]: RowSums of images wider than a warp
-    Offset state;        // pass 1: three floats per window; pass 2: the weighted sum of pixels
+    Offset state;        // pass 1: the softmax of every window; scan: its bounds; pass 2: the weighted sum of pixels
 };
 
 // Which warp this is and what it works on.
@@ -61,9 +61,9 @@ __device__ void for_each_row_of_windows(const Images& images, const Probes& prob
                                         const Warp& warp, const SquareWorkspace& workspace, Sink& sink) {
     int height = images.height, width = images.width, plane = height * width;
     size_t image_len = (size_t)images.channels * plane;
-    const float* z = probes.values + warp.probe * image_len;
-    ColumnSums column_sums(warp.at(workspace.energy_ring), square.side, width);
-    RowSums<1> row_sums(warp.at(workspace.row_buffers), square.side, width);
+    ProbeZ<REAL> z(probes, warp.probe * image_len);
+    ColumnSums<REAL> column_sums(warp.at(workspace.energy_ring), square.side, width);
+    RowSums<REAL, 1> row_sums(warp.at(workspace.row_buffers), square.side, width);
     int padded = NARROW ? LANES : width;
     for (int first = warp.start; first < warp.end; first += 4) {
         const PixelX4* pixels = (const PixelX4*)images.pixels + first / 4 * image_len;
@@ -73,9 +73,9 @@ __device__ void for_each_row_of_windows(const Images& images, const Probes& prob
             bool complete = y + 1 >= square.side;
 #pragma unroll 1
             for (int x = warp.lane; x < padded; x += LANES) {
-                F32x4 sum = splat(0.0f);
+                RealX4 sum = splat((REAL)0);
                 if (x < width) {
-                    F32x4 residual =
+                    RealX4 residual =
                         squared_residuals<EXPANDED>(pixels, z, images.channels, plane, y * width + x);
                     sum = column_sums.push(x, residual);
                 }
@@ -96,7 +96,7 @@ __device__ void for_each_row_of_windows(const Images& images, const Probes& prob
 template <typename Sink>
 __device__ void for_each_row_in_form(const Images& images, const Probes& probes, const SquareWindows& square,
                                      const Warp& warp, const SquareWorkspace& workspace, Sink& sink) {
-    if (probes.expanded) {
+    if (probes.expanded && !IS_DOUBLE) {
         for_each_row_of_windows<true>(images, probes, square, warp, workspace, sink);
     } else {
         for_each_row_of_windows<false>(images, probes, square, warp, workspace, sink);
@@ -106,11 +106,11 @@ __device__ void for_each_row_in_form(const Images& images, const Probes& probes,
 // Pass 1: the posterior of every window over the shard.
 struct PosteriorSink {
     const Warp& warp;
-    OnlineSoftmax softmax;
+    OnlineSoftmax<REAL> softmax;
     int columns;
     int image_count;
-    float logit_scale;
-    float margin;
+    REAL logit_scale;
+    REAL margin;
     int present;
 
     __device__ void begin(int first, const PixelX4*) {
@@ -122,7 +122,7 @@ struct PosteriorSink {
         bool near = false;
 #pragma unroll 1
         for (int x = warp.lane; x < columns; x += LANES) {
-            near |= least_of(mask_missing(energies.get(x), present)) < softmax.least[y * columns + x] + margin;
+            near |= is_near(mask_missing(energies.get(x), present), softmax.least[y * columns + x], margin);
         }
         if (!__any_sync(FULL_WARP, near)) {
             return;
@@ -136,57 +136,23 @@ struct PosteriorSink {
     __device__ void end() {}
 };
 
-// Small sigma: the least energy of every window, and the images near it.
-struct ScanSink {
-    const Warp& warp;
-    float* least;
-    CandidateLists lists;
-    Probes probes;
-    int columns;
-    int image_count;
-    float margin;
-    int step_first;
-    int present;
-    int group_first;
-
-    __device__ void begin(int first, const PixelX4*) {
-        group_first = step_first + first;
-        present = min(4, image_count - first);
-    }
-
-    template <typename Row>
-    __device__ void row(int y, const Row& sums) {
-#pragma unroll 1
-        for (int x = warp.lane; x < columns; x += LANES) {
-            int k = y * columns + x;
-            F32x4 energies = mask_missing(sums.get(x), present);
-            float best = fminf(least[k], least_of(energies));
-            least[k] = best;
-            float bound = candidate_bound(best, margin);
-            if (lists.counts != nullptr && least_of(energies) < bound) {
-                list_candidates(lists, probes, warp.probe, k, group_first, energies, bound);
-            }
-        }
-    }
-
-    __device__ void end() {}
-};
-
 // Pass 2: normalised weights, their adjoint box sums, and with these the weighted sum of the shard's images.
 struct CompositeSink {
     const Warp& warp;
     Images images;
     SquareWindows square;
-    ColumnSums column_sums;
-    RowSums<-1> row_sums;
+    ColumnSums<float> column_sums;
+    RowSums<float, -1> row_sums;
     float* pixel_sums;
-    const float* least;
+    float* total;
+    const REAL* least;
     const float* scale;
-    float logit_scale;
-    float margin;
+    REAL logit_scale;
+    REAL margin;
     const PixelX4* pixels;
     int present;
     int inactive_rows;
+    int groups;  // summed since the sums were last added to the total
 
     __device__ void begin(int first, const PixelX4* group) {
         pixels = group;
@@ -200,7 +166,7 @@ struct CompositeSink {
         bool near = false;
 #pragma unroll 1
         for (int x = warp.lane; x < square.columns; x += LANES) {
-            near |= least_of(mask_missing(energies.get(x), present)) < least[y * square.columns + x] + margin;
+            near |= is_near(mask_missing(energies.get(x), present), least[y * square.columns + x], margin);
         }
         if (!__any_sync(FULL_WARP, near)) {
             box_adjoint(y, false);
@@ -219,6 +185,10 @@ struct CompositeSink {
         }
         row_sums.sum(warp.lane);
         box_adjoint(y, true);
+        if (!NARROW) {
+            // The next row of energies may take the place of these sums, in elements of another size.
+            __syncwarp();
+        }
     }
 
     // Sums the weights of the windows that hold row y of pixels, the last of which are those of row y, and accumulates
@@ -245,20 +215,36 @@ struct CompositeSink {
         for (int y = square.rows; y < images.height; y++) {
             box_adjoint(y, false);
         }
+        if (++groups == GROUPS_PER_SUM) {
+            add_to_total();
+        }
+    }
+
+    // Adds the sums to the total and starts them over.
+    __device__ void add_to_total() {
+        int image_len = images.channels * images.height * images.width;
+        __syncwarp();
+#pragma unroll 1
+        for (int i = warp.lane; i < image_len; i += LANES) {
+            total[i] += pixel_sums[i];
+            pixel_sums[i] = 0.0f;
+        }
+        __syncwarp();
+        groups = 0;
     }
 };
 
 // To [probe][shard][window]: the least energy and the sum of weights relative to it.
 extern "C" __global__ void NAMED(square_posteriors)(Images images, Probes probes, SquareWindows square,
-                                                    SquareWorkspace workspace, float* least, float* sum) {
+                                                    SquareWorkspace workspace, REAL* least, float* sum) {
     DYNAMIC_SHARED(F32x4, block_shared);
     Warp warp(images, probes, workspace, block_shared);
-    if (warp.probe >= probes.queries * probes.mirrors || is_weighed(probes, warp.query)) {
+    if (warp.probe >= probes.queries * probes.mirrors || is_left_out(probes, warp.query)) {
         return;
     }
     int count = square.rows * square.columns;
-    float logit_scale = (float)probes.logit_scales[warp.query];
-    OnlineSoftmax softmax(warp.at(workspace.state), count);
+    REAL logit_scale = (REAL)probes.logit_scales[warp.query];
+    OnlineSoftmax<REAL> softmax(warp.at(workspace.state), count);
 #pragma unroll 1
     for (int k = warp.lane; k < count; k += LANES) {
         softmax.start(k);
@@ -275,49 +261,23 @@ extern "C" __global__ void NAMED(square_posteriors)(Images images, Probes probes
     }
 }
 
-// To [probe][shard][window]: the least energy, starting from `hint` [probe][window] where there is one; and to `lists`
-// the images near it, where there are lists.
-extern "C" __global__ void NAMED(square_scan)(Images images, Probes probes, SquareWindows square,
-                                              SquareWorkspace workspace, const float* hint, float* least,
-                                              CandidateLists lists) {
-    DYNAMIC_SHARED(F32x4, block_shared);
-    Warp warp(images, probes, workspace, block_shared);
-    if (warp.probe >= probes.queries * probes.mirrors) {
-        return;
-    }
-    int count = square.rows * square.columns;
-    float* best = (float*)warp.at(workspace.state);
-#pragma unroll 1
-    for (int k = warp.lane; k < count; k += LANES) {
-        best[k] = hint == nullptr ? MAX_FLOAT : hint[(size_t)warp.probe * count + k];
-    }
-    __syncwarp();
-    float margin = (float)(probes.cutoff_bits / probes.logit_scales[warp.query]);
-    ScanSink sink{warp, best, lists, probes, square.columns, images.count, margin, images.first, 0, 0};
-    for_each_row_in_form(images, probes, square, warp, workspace, sink);
-    __syncwarp();
-    size_t out = warp.result_row(images) * count;
-#pragma unroll 1
-    for (int k = warp.lane; k < count && least != nullptr; k += LANES) {
-        least[out + k] = best[k];
-    }
-}
-
 // To [probe][shard][channel][pixel]: the weighted sum of the shard's centred pixels.
 extern "C" __global__ void NAMED(square_composites)(Images images, Probes probes, SquareWindows square,
                                                     SquareWorkspace workspace, Normaliser normaliser,
                                                     float* shard_sums) {
     DYNAMIC_SHARED(F32x4, block_shared);
     Warp warp(images, probes, workspace, block_shared);
-    if (warp.probe >= probes.queries * probes.mirrors || is_weighed(probes, warp.query)) {
+    if (warp.probe >= probes.queries * probes.mirrors || is_left_out(probes, warp.query)) {
         return;
     }
     int image_len = images.channels * images.height * images.width;
-    float logit_scale = (float)probes.logit_scales[warp.query];
+    REAL logit_scale = (REAL)probes.logit_scales[warp.query];
     float* pixel_sums = (float*)warp.at(workspace.state);
+    float* total = shard_sums + warp.result_row(images) * image_len;
 #pragma unroll 1
     for (int i = warp.lane; i < image_len; i += LANES) {
         pixel_sums[i] = 0.0f;
+        total[i] = 0.0f;
     }
     __syncwarp();
     size_t windows = (size_t)warp.probe * square.rows * square.columns;
@@ -325,9 +285,10 @@ extern "C" __global__ void NAMED(square_composites)(Images images, Probes probes
         warp,
         images,
         square,
-        ColumnSums(warp.at(workspace.weight_ring), square.side, images.width),
-        RowSums<-1>(warp.at(workspace.row_buffers), square.side, images.width),
+        ColumnSums<float>(warp.at(workspace.weight_ring), square.side, images.width),
+        RowSums<float, -1>(warp.at(workspace.row_buffers), square.side, images.width),
         pixel_sums,
+        total,
         normaliser.least + windows,
         normaliser.scale + windows,
         logit_scale,
@@ -335,12 +296,8 @@ extern "C" __global__ void NAMED(square_composites)(Images images, Probes probes
         nullptr,
         0,
         0,
+        0,
     };
     for_each_row_in_form(images, probes, square, warp, workspace, sink);
-    __syncwarp();
-    size_t out = warp.result_row(images) * image_len;
-#pragma unroll 1
-    for (int i = warp.lane; i < image_len; i += LANES) {
-        shard_sums[out + i] = pixel_sums[i];
-    }
+    sink.add_to_total();
 }

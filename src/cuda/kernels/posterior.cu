@@ -11,9 +11,19 @@ __device__ inline unsigned char less_centre(unsigned char pixel, float) {
     return pixel;
 }
 
-// [image][pixel] to [group][pixel][image]; images past the last are zero.
+// Whether a float less its centre is further away than any was when the images were checked, or is not a number.
+__device__ inline bool is_changed(float pixel, float reach) {
+    return !(fabsf(pixel) <= reach);
+}
+
+__device__ inline bool is_changed(unsigned char, float) {
+    return false;
+}
+
+// [image][pixel] to [group][pixel][image]; images past the last are zero. Notes whether a pixel has changed since the
+// images were checked.
 extern "C" __global__ void NAMED(interleave)(const PIXEL* images, PIXEL* groups, int count, int image_len,
-                                             float centre) {
+                                             float centre, float reach, unsigned* changed) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     size_t group_count = (count + 3) / 4;
     if (i >= group_count * image_len) {
@@ -22,7 +32,11 @@ extern "C" __global__ void NAMED(interleave)(const PIXEL* images, PIXEL* groups,
     size_t group = i / image_len, p = i % image_len;
     for (int image = 0; image < 4; image++) {
         bool present = (int)(4 * group) + image < count;
-        groups[4 * i + image] = present ? less_centre(images[(4 * group + image) * image_len + p], centre) : (PIXEL)0;
+        PIXEL pixel = present ? less_centre(images[(4 * group + image) * image_len + p], centre) : (PIXEL)0;
+        if (is_changed(pixel, reach)) {
+            atomicOr(changed, 1u);
+        }
+        groups[4 * i + image] = pixel;
     }
 }
 
@@ -33,12 +47,18 @@ struct PixelUnits {
     double max_z;
 };
 
-// Makes the probes of a batch from the given rows of z [row][pixel], float64 or float32; marks queries that hold
-// numbers that are not finite or beyond max_z.
-extern "C" __global__ void NAMED(prepare_probes)(const void* z, int z_is_f64, const int* rows, int queries, int mirrors,
-                                                 int image_len, int width, PixelUnits units, int expanded,
-                                                 float* values, double* exact, unsigned* invalid) {
+// Added to the candidates of a query that is far from the data, for which images all lie in one direction: the list
+// would be too long.
+#define TOO_MANY 0x80000000u
+
+// Makes the probes of a batch from the given rows of z [row][pixel], float64 or float32. Marks queries that hold numbers
+// that are not finite or beyond max_z; and, where candidates are counted, those that are far from the data: their logits
+// are too large for float32.
+extern "C" __global__ void NAMED(prepare_probes)(const void* z, int z_is_f64, const int* rows, int image_len, int width,
+                                                 PixelUnits units, Probes probes, float* values, double* exact,
+                                                 unsigned* counts) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    int queries = probes.queries;
     if (i >= (size_t)queries * image_len) {
         return;
     }
@@ -46,61 +66,105 @@ extern "C" __global__ void NAMED(prepare_probes)(const void* z, int z_is_f64, co
     size_t in = (size_t)rows[query] * image_len + p;
     double given = z_is_f64 ? ((const double*)z)[in] : (double)((const float*)z)[in];
     if (!(fabs(given) <= units.max_z)) {
-        atomicOr(&invalid[query], 1u);
+        atomicOr(&probes.marks[query], INVALID);
         given = 0.0;
     }
     double centred = given * units.unit + units.shift;
-    for (int mirror = 0; mirror < mirrors; mirror++) {
+    if (counts != nullptr && fabs(centred) > probes.far_from) {
+        atomicOr(&counts[query], TOO_MANY);
+        atomicOr(&probes.marks[query], IN_DOUBLE);
+    }
+    for (int mirror = 0; mirror < probes.mirrors; mirror++) {
         int at = mirror == 0 ? p : mirror_pixel(p, width);
         size_t out = ((size_t)mirror * queries + query) * image_len + at;
-        values[out] = (float)(expanded ? -2.0 * centred : centred);
-        if (exact != nullptr) {
-            exact[out] = centred;
-        }
+        values[out] = (float)(probes.expanded ? -2.0 * centred : centred);
+        exact[out] = centred;
     }
 }
 
-// Merges the posteriors of a query's probes over some shards, and writes them for every probe as it numbers its
-// windows. Without sums, only the least energies are merged.
+// The posteriors of some shards, [probe][shard][window], and how a query and its mirror image number their windows.
+template <typename Real>
+struct ShardPosteriors {
+    const Real* least;
+    const float* sum;
+    int first_shard;
+    int shards;
+    int all_shards;
+    int count;
+    int mirror_columns;
+
+    // Calls `visit(at)` for window k of every shard and mirror image.
+    template <typename Visit>
+    __device__ void for_each(const Probes& probes, int query, int k, Visit visit) const {
+        for (int mirror = 0; mirror < probes.mirrors; mirror++) {
+            size_t row = ((size_t)mirror * probes.queries + query) * all_shards + first_shard;
+            for (int shard = 0; shard < shards; shard++) {
+                visit((row + shard) * count + window(k, mirror));
+            }
+        }
+    }
+
+    // The number of window k in a mirror image.
+    __device__ int window(int k, int mirror) const {
+        return mirror == 0 ? k : mirror_window(k, mirror_columns);
+    }
+};
+
+// Merges the posteriors of a query's probes, and writes them for every probe as it numbers its windows. Without sums,
+// only the least energies are merged. Returns the least energy.
+template <typename Real>
+__device__ Real merge(Probes probes, const ShardPosteriors<Real>& from, int query, int k, Real* least, float* scale) {
+    Real logit_scale = (Real)probes.logit_scales[query], best = (Real)MAX_FLOAT;
+    from.for_each(probes, query, k, [&](size_t at) { best = lesser(best, from.least[at]); });
+    double total = 0.0;
+    if (from.sum != nullptr) {
+        from.for_each(probes, query, k, [&](size_t at) {
+            total += (double)from.sum[at] * weight_ratio(best - from.least[at], logit_scale);
+        });
+    }
+    for (int mirror = 0; mirror < probes.mirrors; mirror++) {
+        size_t out = ((size_t)mirror * probes.queries + query) * from.count + from.window(k, mirror);
+        least[out] = best;
+        if (from.sum != nullptr) {
+            scale[out] = (float)(1.0 / total);
+        }
+    }
+    return best;
+}
+
+// Merges posteriors of float32, and marks the queries that have to be computed in float64.
 extern "C" __global__ void NAMED(merge_shards)(Probes probes, const float* shard_least, const float* shard_sum,
                                                int first_shard, int shards, int all_shards, int count,
                                                int mirror_columns, float* least, float* scale) {
     int k = blockIdx.x * blockDim.x + threadIdx.x, query = blockIdx.y;
-    if (k >= count) {
+    if (k >= count || is_left_out(probes, query)) {
         return;
     }
-    float logit_scale = (float)probes.logit_scales[query], best = MAX_FLOAT;
-    int mirrored_k = mirror_window(k, mirror_columns);
-    for (int mirror = 0; mirror < probes.mirrors; mirror++) {
-        size_t row = ((size_t)mirror * probes.queries + query) * all_shards + first_shard;
-        for (int shard = 0; shard < shards; shard++) {
-            best = fminf(best, shard_least[(row + shard) * count + (mirror == 0 ? k : mirrored_k)]);
-        }
+    ShardPosteriors<float> from{shard_least, shard_sum, first_shard, shards, all_shards, count, mirror_columns};
+    float best = merge(probes, from, query, k, least, scale);
+    if (shard_sum != nullptr && !float_serves(probes, query, best)) {
+        atomicOr(&probes.marks[query], IN_DOUBLE);
     }
-    double total = 0.0;
-    for (int mirror = 0; mirror < probes.mirrors && shard_sum != nullptr; mirror++) {
-        size_t row = ((size_t)mirror * probes.queries + query) * all_shards + first_shard;
-        for (int shard = 0; shard < shards; shard++) {
-            size_t at = (row + shard) * count + (mirror == 0 ? k : mirrored_k);
-            total += (double)shard_sum[at] * exp2_approx((best - shard_least[at]) * logit_scale);
-        }
+}
+
+// Merges posteriors of float64.
+extern "C" __global__ void NAMED(merge_double_shards)(Probes probes, const double* shard_least, const float* shard_sum,
+                                                      int first_shard, int shards, int all_shards, int count,
+                                                      int mirror_columns, double* least, float* scale) {
+    int k = blockIdx.x * blockDim.x + threadIdx.x, query = blockIdx.y;
+    if (k >= count || is_weighed(probes, query) || !is_in_double(probes, query)) {
+        return;
     }
-    for (int mirror = 0; mirror < probes.mirrors; mirror++) {
-        size_t out = ((size_t)mirror * probes.queries + query) * count + (mirror == 0 ? k : mirrored_k);
-        least[out] = best;
-        if (shard_sum != nullptr) {
-            scale[out] = (float)(1.0 / total);
-        }
-    }
+    ShardPosteriors<double> from{shard_least, shard_sum, first_shard, shards, all_shards, count, mirror_columns};
+    merge(probes, from, query, k, least, scale);
 }
 
 // Sums over shards and mirror images, divided by the cover, in the units of the images, to the given rows of `out`; NaN
 // for invalid queries. Queries whose candidates were weighed have their sums in fixed point, in units of `max_abs`.
 extern "C" __global__ void NAMED(finish_queries)(Probes probes, const float* shard_sums,
                                                  const long long* candidate_sums, double max_abs,
-                                                 const unsigned* cover, const unsigned* invalid, int shards,
-                                                 int image_len, int plane, int width, PixelUnits units,
-                                                 const int* rows, void* out, int out_is_f64) {
+                                                 const unsigned* cover, int shards, int image_len, int plane, int width,
+                                                 PixelUnits units, const int* rows, void* out, int out_is_f64) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     if (i >= (size_t)probes.queries * image_len) {
         return;
@@ -119,7 +183,7 @@ extern "C" __global__ void NAMED(finish_queries)(Probes probes, const float* sha
         }
     }
     double value = (sum / cover[p % plane] - units.shift) / units.unit;
-    if (invalid[query]) {
+    if (probes.marks[query] & INVALID) {
         value = __longlong_as_double(0x7ff8000000000000ll);
     }
     size_t to = (size_t)rows[query] * image_len + p;
