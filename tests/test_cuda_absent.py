@@ -14,7 +14,9 @@ from pspc_rs.cli import main
 DATA = pspc.ImageSet(np.zeros((2, 1, 3, 3), np.uint8))
 NO_DRIVER = "there is no NVIDIA driver (no libcuda was found); install the driver of your GPU"
 
-without_driver = pytest.mark.skipif(NO_DRIVER not in cuda.state(), reason="this machine has an NVIDIA driver")
+without_driver = pytest.mark.skipif(
+    NO_DRIVER not in cuda.state(), reason="there is an NVIDIA driver, or the engine was built without CUDA"
+)
 
 
 def test_import_looks_for_no_driver() -> None:
@@ -44,6 +46,16 @@ def test_asking_for_cuda_says_what_is_missing(device: str) -> None:
 def test_auto_is_the_cpu() -> None:
     D = pspc.Empirical(DATA, device="auto")
     np.testing.assert_array_equal(D(np.zeros((1, 1, 3, 3)), 1.0), pspc.Empirical(DATA)(np.zeros((1, 1, 3, 3)), 1.0))
+
+
+def test_a_build_without_cuda_says_so_and_auto_is_the_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("cuda_devices", "cuda_state"):
+        monkeypatch.delattr(_core, name, raising=False)
+    assert cuda.resolve("auto") is None
+    assert cuda.state() == "CUDA cannot be used: this build has no GPU engine"
+    for make in (cuda.devices, lambda: pspc.Empirical(DATA, device="cuda")):
+        with pytest.raises(pspc.errors.CudaError, match="this build has no GPU engine"):
+            make()
 
 
 @pytest.mark.parametrize("device", ["gpu", "cuda:", "cuda:-1", "cuda:x", "CUDA", "", "cpu:0"])

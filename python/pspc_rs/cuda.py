@@ -13,13 +13,14 @@ from pspc_rs.errors import CudaError, DTypeError, InvalidValueError, PspcError
 from pspc_rs.files import cache_dir
 
 _NEWEST_NVRTC, _OLDEST_NVRTC = 13, 12
+_NOT_BUILT = "CUDA cannot be used: this build has no GPU engine"
 
 
 def devices() -> list[str]:
     """The names of this machine's GPUs; number ``i`` is ``device="cuda:i"``.
 
     Raises:
-        CudaError: there is no driver, or one that is too old or does not start.
+        CudaError: there is no driver, or one that is too old or does not start; or the engine was built without CUDA.
         MissingDependencyError: NVRTC, CUDA's run-time compiler, is not installed.
 
     Example:
@@ -31,12 +32,16 @@ def devices() -> list[str]:
         ...     print(all(isinstance(name, str) for name in names))
         True
     """
+    if not _is_built():
+        raise CudaError(_NOT_BUILT)
     _load_nvrtc()
     return [name for _, name, _ in _core.cuda_devices()]
 
 
 def state() -> str:
     """What there is of CUDA on this machine, in one line."""
+    if not _is_built():
+        return _NOT_BUILT
     _load_nvrtc()
     return _core.cuda_state()
 
@@ -100,6 +105,11 @@ def on_gpu(z: object) -> bool:
         return False
     # AMD's GPUs go by the same name.
     return sys.modules["torch"].version.cuda is not None
+
+
+def _is_built() -> bool:
+    """Whether the engine has its part for GPUs, which a build from source may leave out."""
+    return hasattr(_core, "cuda_state")
 
 
 def _usable() -> bool:
