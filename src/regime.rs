@@ -32,9 +32,9 @@ pub const TAIL_BITS: f64 = 24.0;
 
 /// The energies of float32 serve where the logit of the best image, in powers of two and times the growth of rounding
 /// ([`rounding_growth`]), is at most this, on every window. Its standard error is then about 2e-5 nats, and that of a
-/// posterior mean smaller by the standard deviation of the pixels under it, and by the windows that hold a pixel: 3e-6 at
+/// posterior mean smaller by the standard deviation of the pixels under it, and by the windows that hold a pixel: 2e-6 at
 /// most on real images (docs/accuracy.md).
-pub const MAX_FLOAT_BITS: f64 = 1024.0;
+pub const MAX_FLOAT_BITS: f64 = 768.0;
 
 /// Logits that may exceed this many powers of two are computed in float64 from the start, so that shifts of float32 are
 /// always integers, exactly.

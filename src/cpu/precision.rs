@@ -147,8 +147,8 @@ mod tests {
         let z = vec![0.1; 3 * 64];
         let short = Rounding::new(&Components::square(8, 8, 2).unwrap(), 3, &z, 0.9);
         let long = Rounding::new(&Components::square(8, 8, 7).unwrap(), 3, &z, 0.9);
-        assert!(short.allows(400.0) && !short.allows(1025.0));
-        assert!((0..1025).all(|bits| short.allows(f64::from(bits)) || !long.allows(f64::from(bits))));
+        assert!(short.allows(300.0) && !short.allows(769.0));
+        assert!((0..769).all(|bits| short.allows(f64::from(bits)) || !long.allows(f64::from(bits))));
         let (offset, root, slack) = short.bound();
         assert!(offset > 0.0 && root > 0.0 && slack > 8.0 * 2.0_f64.powi(-24));
         // Twelve values, each of a squared distance of up to one.
