@@ -109,7 +109,7 @@ def cases(draw: st.DrawFn) -> tuple[Case, int | None]:
     z = np.clip(z, -1e9, 1e9).astype(draw(st.sampled_from([np.float32, np.float64])))
     side = draw(st.one_of(st.none(), st.integers(1, min(height, width))))
     masks = rng.random((draw(st.integers(1, 4)), height, width)) < 0.7
-    masks[0] = True
+    masks[0], masks[:, 0, 0] = True, True
     return Case(images, masks if side is None else squares(height, width, side), z, sigma), side
 
 
