@@ -49,13 +49,17 @@ impl<P: Pixel, A: Arithmetic> Group<P, A> {
         &self.tiles[..self.filled]
     }
 
-    /// Computes the energies of a probe and hands them to `consume`, see [`Arithmetic::energies`].
+    /// Computes the energies of a probe and hands them to `consume`, see [`Arithmetic::energies`]; none once the call is
+    /// stopped, as tiles may not be complete then.
     pub(crate) fn energies(
         &mut self,
         job: &Job<'_, P>,
         probe: usize,
         consume: impl FnMut(EnergyBlock<'_, P, A::Lanes>),
     ) {
+        if job.is_stopped() {
+            return;
+        }
         A::energies(&mut self.space, job, probe, &self.tiles[..self.filled], consume);
     }
 }

@@ -72,8 +72,6 @@ impl Arithmetic for Single {
         let energies = &mut energies[..tiles.len() * count];
         match components.kind() {
             Kind::Full => unreachable!("the full window has panels in place of tiles"),
-            // Once the call is stopped, tiles may not be complete.
-            Kind::Masks(_) if job.is_stopped() => {}
             Kind::Masks(runs) => {
                 for (tile, out) in tiles.iter().zip(exact_chunks_mut(energies, count)) {
                     mask_energies(job.isa, components, runs, tile, values, tables, out);

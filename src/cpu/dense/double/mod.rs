@@ -62,8 +62,6 @@ impl Arithmetic for Double {
         let energies = &mut energies[..tiles.len() * count];
         match components.kind() {
             Kind::Full => unreachable!("the full window has panels in place of tiles"),
-            // Once the call is stopped, tiles may not be complete.
-            Kind::Masks(_) if job.is_stopped() => {}
             Kind::Masks(runs) => {
                 for (tile, out) in tiles.iter().zip(exact_chunks_mut(energies, count)) {
                     job.isa.run(MaskEnergies { tile, factors, runs, tables, out: &mut *out });
