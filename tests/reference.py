@@ -194,7 +194,8 @@ def log_density(images: Tensor, z: Any, sigma: Any) -> Tensor:
     z = torch.as_tensor(z).double()
     sigmas = torch.as_tensor(sigma, dtype=torch.float64).expand(len(z))
     log_evidence = posterior(images, full_window(*z.shape[-2:]), z, sigmas).log_evidence[:, 0]
-    return log_evidence - math.log(len(images)) - z[0].numel() / 2 * torch.log(2 * torch.pi * sigmas**2)
+    constant: Tensor = math.log(len(images)) + z[0].numel() / 2 * torch.log(2 * math.pi * sigmas**2)
+    return log_evidence - constant
 
 
 def gaussian(images: Tensor, z: Any, sigma: float, rank: int | None = None) -> Tensor:
@@ -214,10 +215,15 @@ def gaussian(images: Tensor, z: Any, sigma: float, rank: int | None = None) -> T
 
 def cfdm(images: Tensor, noises: Any, smoothing: float, z: Any, sigma: float) -> Tensor:
     """Mean over noises eps of the empirical denoiser at z + smoothing (1 + sigma) eps, float64 [B, C, H, W]."""
-    z = torch.as_tensor(z).double()
     window = full_window(*z.shape[-2:])
+    return cfdm_mean(lambda moved, level: composite(images, window, moved, level), noises, smoothing, z, sigma)
+
+
+def cfdm_mean(denoise: Denoiser, noises: Any, smoothing: float, z: Any, sigma: float) -> Tensor:
+    """Mean over noises eps of a denoiser at z + smoothing (1 + sigma) eps, float64 [B, C, H, W]."""
+    z = torch.as_tensor(z).double()
     moved = [z + smoothing * (1 + sigma) * torch.as_tensor(noise).double() for noise in noises]
-    return torch.stack([composite(images, window, one, sigma) for one in moved]).mean(0)
+    return torch.stack([denoise(one, sigma) for one in moved]).mean(0)
 
 
 def snis(images: Tensor, z: Any, sigma: float, neighbors: int, uniforms: Any) -> Tensor:
