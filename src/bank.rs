@@ -7,6 +7,9 @@ use crate::error::{Error, Result};
 /// Largest magnitude of a float pixel: keeps every squared distance within `f32`.
 pub const MAX_PIXEL: f64 = 1e6;
 
+/// Largest magnitude of a log prior, in nats: keeps every logit within the integers of `f32`.
+pub const MAX_LOG_PRIOR: f64 = 1e6;
+
 /// Most images of a data set: the lists of candidates count them in 32 bits, one of which says whether they are flipped.
 pub const MAX_IMAGES: usize = 1 << 31;
 
@@ -51,13 +54,14 @@ pub struct Bank<'a> {
     pixels: Pixels<'a>,
     shape: [usize; 4],
     range: PixelRange,
+    log_prior: Option<&'a [f64]>,
 }
 
 impl<'a> Bank<'a> {
     /// A bank of byte images `[n, channels, height, width]`.
     pub fn from_u8(images: ArrayView4<'a, u8>) -> Result<Self> {
         let (shape, pixels) = contiguous(&images)?;
-        Ok(Self { pixels: Pixels::U8(pixels), shape, range: PixelRange::BYTES })
+        Ok(Self { pixels: Pixels::U8(pixels), shape, range: PixelRange::BYTES, log_prior: None })
     }
 
     /// A bank of float images `[n, channels, height, width]`; every pixel is checked to be finite and at most
@@ -79,7 +83,26 @@ impl<'a> Bank<'a> {
     /// Like [`Bank::from_f32`] for images that were checked before, with the [`Bank::range`] of that check.
     pub fn from_checked_f32(images: ArrayView4<'a, f32>, range: PixelRange) -> Result<Self> {
         let (shape, pixels) = contiguous(&images)?;
-        Ok(Self { pixels: Pixels::F32(pixels), shape, range })
+        Ok(Self { pixels: Pixels::F32(pixels), shape, range, log_prior: None })
+    }
+
+    /// The same bank with a log prior weight for each image, in nats; without one all weigh the same. They need not be
+    /// normalised. Each is checked to be finite and at most [`MAX_LOG_PRIOR`] in magnitude.
+    pub fn with_log_prior(self, log_prior: &'a [f64]) -> Result<Self> {
+        if log_prior.len() != self.len() {
+            let expected = format!("[{}], one number per image", self.len());
+            return Err(Error::Shape { what: "log_prior", found: vec![log_prior.len()], expected });
+        }
+        match log_prior.iter().position(|value| !value.is_finite() || value.abs() > MAX_LOG_PRIOR) {
+            Some(index) => Err(Error::LogPrior { index, value: log_prior[index], limit: MAX_LOG_PRIOR }),
+            None => Ok(Self { log_prior: Some(log_prior), ..self }),
+        }
+    }
+
+    /// The log prior weight of every image, in nats, if there is one.
+    #[must_use]
+    pub fn log_prior(&self) -> Option<&'a [f64]> {
+        self.log_prior
     }
 
     /// Where the pixels lie, in the units of the images.

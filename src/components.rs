@@ -157,6 +157,32 @@ impl Components {
         self.runs(k).map(|run| run.len()).sum()
     }
 
+    /// The flat position of the middle pixel of window `k`: of squares and the full image the one up and left of the middle where
+    /// there are several, of a mask the one nearest to its centre of gravity, or the first of those.
+    #[must_use]
+    pub fn middle(&self, k: usize) -> usize {
+        let width = self.width();
+        let before = |side: usize| (side - 1) / 2;
+        match self.kind() {
+            Kind::Full => before(self.height()) * width + before(width),
+            Kind::Square { side } => {
+                let (_, columns) = self.grid();
+                (k / columns + before(*side)) * width + k % columns + before(*side)
+            }
+            Kind::Masks(_) => {
+                let place = |p: usize| [(p / width) as f64, (p % width) as f64];
+                let count = self.pixels(k) as f64;
+                let sum = self.runs(k).flatten().map(place).fold([0.0; 2], |sum, at| [sum[0] + at[0], sum[1] + at[1]]);
+                let distance = |p: usize| {
+                    let at = place(p);
+                    (at[0] - sum[0] / count).powi(2) + (at[1] - sum[1] / count).powi(2)
+                };
+                let nearer = |best: usize, p: usize| if distance(p) < distance(best) { p } else { best };
+                self.runs(k).flatten().reduce(nearer).unwrap_or(0)
+            }
+        }
+    }
+
     /// How many windows cover each pixel, `[height * width]`; never zero.
     #[must_use]
     pub fn cover(&self) -> Vec<u32> {

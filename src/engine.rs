@@ -2,13 +2,14 @@
 
 use std::path::PathBuf;
 
-use ndarray::Array4;
+use ndarray::{Array4, Array5, ArrayView5};
 
 use crate::bank::Bank;
 use crate::components::Components;
 use crate::cpu;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
+use crate::posteriors::Posteriors;
 use crate::query::Queries;
 #[cfg(feature = "cuda")]
 use crate::query::check_sigma;
@@ -76,9 +77,50 @@ impl Engine {
         let denoised = match self {
             Self::Cpu => cpu::composite(bank, components, queries, flips, monitor),
             #[cfg(feature = "cuda")]
-            Self::Cuda(engine) => engine.composite(bank, components, queries, flips, monitor),
+            Self::Cuda(engine) if queries.atoms().are_all() && bank.log_prior().is_none() => {
+                engine.composite(bank, components, queries, flips, monitor)
+            }
+            // The kernels know neither images that do not count nor priors.
+            #[cfg(feature = "cuda")]
+            Self::Cuda(_) => cpu::composite(bank, components, queries, flips, monitor),
         }?;
         if denoised.iter().all(|value| value.is_finite()) { Ok(denoised) } else { Err(Error::NotFinite) }
+    }
+
+    /// Pass 1 alone: the posteriors over images on every window, of which anything else can be asked. They are computed on
+    /// the CPU, whatever the device.
+    ///
+    /// Errors: those of [`Engine::composite`].
+    pub fn evidence(
+        &self,
+        bank: &Bank<'_>,
+        components: &Components,
+        queries: &Queries<'_>,
+        flips: bool,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Posteriors> {
+        components.check_image(bank)?;
+        Posteriors::new(bank, components, queries, flips, monitor)
+    }
+
+    /// The composite, and the derivatives of it along `directions` `[direction, query, channel, row, column]` or those of the
+    /// transposed Jacobian, see [`Posteriors::jvp`]. Queries are computed a few at a time, and nothing is kept. They are
+    /// computed on the CPU, whatever the device.
+    ///
+    /// Errors: those of [`Engine::composite`] and of [`Posteriors::jvp`].
+    #[allow(clippy::too_many_arguments, reason = "those of a composite, and the directions")]
+    pub fn jvp(
+        &self,
+        bank: &Bank<'_>,
+        components: &Components,
+        queries: &Queries<'_>,
+        flips: bool,
+        directions: ArrayView5<'_, f64>,
+        transposed: bool,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<(Array4<f32>, Array5<f32>)> {
+        components.check_image(bank)?;
+        cpu::jvp(bank, components, queries, flips, directions, transposed, monitor)
     }
 
     /// Denoises queries that lie on the GPU of this engine, see [`Engine::composite`], and leaves the results there.

@@ -69,6 +69,32 @@ pub enum Error {
         /// Column of the first one.
         x: usize,
     },
+    /// An image that does not exist, or a list of images that is not in order.
+    #[error("{what} holds image {index}; allowed is {expected}")]
+    ImageIndex {
+        /// The argument.
+        what: &'static str,
+        /// The offending index.
+        index: usize,
+        /// What is allowed, in words.
+        expected: String,
+    },
+    /// No image counts for a query.
+    #[error("no image is left for query {query}; at least one has to count")]
+    NoAtoms {
+        /// Its position in the batch.
+        query: usize,
+    },
+    /// The log prior of an image is not a number the arithmetic can carry.
+    #[error("the log prior of image {index} is {value}; allowed are numbers of magnitude up to {limit:e}")]
+    LogPrior {
+        /// The image.
+        index: usize,
+        /// Its value.
+        value: f64,
+        /// The largest magnitude allowed.
+        limit: f64,
+    },
     /// The thread pool cannot be built.
     #[error("cannot start {threads} threads: {reason}")]
     Threads {

@@ -16,11 +16,12 @@
 //! | room | subject |
 //! |---|---|
 //! | [`bank`] | the training images, borrowed in place as bytes or floats |
-//! | [`query`] | noisy images and noise levels, checked |
+//! | [`query`], [`atoms`] | noisy images and noise levels, checked; which images count for them |
 //! | [`components`], [`runs`] | squares, masks as plans of runs, the full image; cover counts, mirror images |
 //! | [`regime`] | every switch point, cut-off and bound on candidates, for CPU and GPU |
 //! | [`engine`] | the one entry |
 //! | [`posterior`] | the (shift, sum) state of a softmax and its merge |
+//! | [`posteriors`] | what pass 1 found for the queries of a call, and what can be asked of it |
 //! | `cpu` | the passes on the CPU, with three routes: `dense`, `full`, `sparse` |
 //! | `cuda` | the same on NVIDIA GPUs, with the feature of that name |
 //! | `simd` | vectors of every instruction set; all unsafe code of the CPU engine |
@@ -50,6 +51,7 @@
     )
 )]
 
+pub mod atoms;
 pub mod bank;
 pub mod components;
 mod cpu;
@@ -60,6 +62,7 @@ pub mod error;
 pub mod info;
 pub mod monitor;
 pub mod posterior;
+pub mod posteriors;
 #[cfg(feature = "python")]
 mod python;
 pub mod query;
@@ -72,9 +75,11 @@ mod simd;
 pub mod stages;
 pub mod threads;
 
+pub use atoms::Atoms;
 pub use bank::{Bank, Pixels};
 pub use components::Components;
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use monitor::Monitor;
+pub use posteriors::Posteriors;
 pub use query::Queries;

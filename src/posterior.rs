@@ -77,6 +77,11 @@ impl Posterior {
         self.shift.iter().map(|&shift| self.unit.bits(shift).abs()).fold(0.0, f64::max)
     }
 
+    /// The base-2 logarithm of the sum of `2^(-logit_scale energy)` of every window.
+    pub fn log2_sums(&self) -> impl Iterator<Item = f64> {
+        self.shift.iter().zip(&self.sum).map(|(&shift, &sum)| sum.log2() - self.unit.bits(shift))
+    }
+
     /// The posterior of the mirrored query.
     #[must_use]
     pub fn mirrored(&self, components: &Components) -> Self {

@@ -2,6 +2,7 @@
 
 use ndarray::{Array3, ArrayView4, s};
 
+use crate::atoms::Atoms;
 use crate::bank::Bank;
 use crate::error::{Error, Result};
 
@@ -47,11 +48,15 @@ impl NoisyImages<'_> {
     }
 }
 
+/// Every image counts for every query.
+static ALL: Atoms = Atoms::all();
+
 /// Noisy images that fit a bank, with one noise level per image, all within the allowed range.
 #[derive(Debug, Clone, Copy)]
 pub struct Queries<'a> {
     z: NoisyImages<'a>,
     sigma: &'a [f64],
+    atoms: &'a Atoms,
 }
 
 impl<'a> Queries<'a> {
@@ -72,7 +77,19 @@ impl<'a> Queries<'a> {
             NoisyImages::F32(z) => check_pixels(&z)?,
             NoisyImages::F64(z) => check_pixels(&z)?,
         }
-        Ok(Self { z, sigma })
+        Ok(Self { z, sigma, atoms: &ALL })
+    }
+
+    /// The same queries among some of the images only.
+    #[must_use]
+    pub fn among(self, atoms: &'a Atoms) -> Self {
+        Self { atoms, ..self }
+    }
+
+    /// Which images count.
+    #[must_use]
+    pub fn atoms(&self) -> &'a Atoms {
+        self.atoms
     }
 
     /// Number of queries.

@@ -12,6 +12,7 @@ use crate::cpu::dense::accumulate::Accumulate;
 use crate::cpu::dense::box_adjoint::{BoxAdjoint, MaskAdjoint};
 use crate::cpu::dense::energies::{SquareEnergies, mask_energies};
 use crate::cpu::dense::online_softmax::{Normalise, OnlineSoftmax, Softmax, Update};
+use crate::cpu::dense::residuals::EXPANDED;
 use crate::cpu::full::image_panel::{ImagePanel, QueryPanel};
 use crate::cpu::full::pixel_panel::{AddMeans, IMAGES, PixelPanel, vectors};
 use crate::cpu::peak::{self as fma, Chains};
@@ -245,7 +246,7 @@ impl<'a> Full<'a> {
         let image_len = bank.image_len();
         let parts: Vec<_> = PixelPanel::parts(image_len).collect();
         let values = vec![vec![F32x16::splat(0.5); vectors(image_len)]; probes];
-        let of_probes: Vec<_> = values.iter().map(|values| (values.as_slice(), true)).collect();
+        let of_probes: Vec<_> = values.iter().map(|values| (values.as_slice(), EXPANDED)).collect();
         let mut stages = Self {
             isa: Isa::best()?,
             pixels: &bytes_of(bank)[..IMAGES * image_len],

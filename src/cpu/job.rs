@@ -4,6 +4,7 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::probe::Probe;
+use super::sources::{Penalties, Sources};
 use super::tile::{AnyBeyond, Pixel};
 use crate::bank::Bank;
 use crate::components::{Components, Kind};
@@ -36,7 +37,7 @@ impl Signals {
     }
 }
 
-/// What the work items of a pass share.
+/// What the work items of a pass share. Images are counted by their position among those that count ([`Sources`]).
 pub(crate) struct Job<'a, P> {
     pub(crate) bank: &'a Bank<'a>,
     pub(crate) pixels: &'a [P],
@@ -50,21 +51,23 @@ pub(crate) struct Job<'a, P> {
     pub(crate) dense_cutoff: f64,
     /// What is taken off every stored pixel.
     pub(crate) centre: f32,
+    pub(crate) sources: &'a Sources<'a>,
     signals: &'a Signals,
 }
 
 impl<'a, P: Pixel> Job<'a, P> {
-    /// A job over all of `bank`, whose pixels are `pixels`.
+    /// A job over the `sources` of `bank`, whose pixels are `pixels`.
     pub(crate) fn new(
         bank: &'a Bank<'a>,
         pixels: &'a [P],
         mirrors: &'a [Components; 2],
         probes: &'a [Probe],
+        sources: &'a Sources<'a>,
         signals: &'a Signals,
     ) -> Result<Self> {
         let (isa, centre) = (Isa::best()?, bank.stored_centre());
-        let (cutoff, dense_cutoff) = (cutoff_bits(bank.len()), dense_cutoff_bits(bank.len()));
-        Ok(Self { bank, pixels, mirrors, probes, isa, cutoff, dense_cutoff, centre, signals })
+        let (cutoff, dense_cutoff) = (cutoff_bits(sources.len), dense_cutoff_bits(sources.len));
+        Ok(Self { bank, pixels, mirrors, probes, isa, cutoff, dense_cutoff, centre, sources, signals })
     }
 
     /// Whether the call is to stop, so that the rest of the work is not needed.
@@ -73,28 +76,28 @@ impl<'a, P: Pixel> Job<'a, P> {
     }
 
     /// Notes, and stops the call, if an image has changed since the data set was checked: the bounds on the sums of its
-    /// pixels would not hold.
-    pub(crate) fn check_images(&self, images: Range<usize>) {
+    /// pixels would not hold. The images are those of consecutive positions, one after the other.
+    pub(crate) fn check_images(&self, images: &[P], first: usize) {
         let (centre, reach) = (self.centre, self.reach());
-        if self.isa.run(AnyBeyond { pixels: self.images(images.clone()), centre, reach }) {
-            let is_changed = |&index: &usize| P::any_beyond(self.image(index), centre, reach);
-            let index = images.clone().find(is_changed).unwrap_or(images.start);
-            self.signals.changed.fetch_min(index, Ordering::Relaxed);
+        if self.isa.run(AnyBeyond { pixels: images, centre, reach }) {
+            let is_changed = |image: &[P]| P::any_beyond(image, centre, reach);
+            let place = images.chunks_exact(self.bank.image_len()).position(is_changed);
+            self.signals.changed.fetch_min(first + place.unwrap_or(0), Ordering::Relaxed);
             self.signals.stop();
         }
     }
 
     /// An error if an image was found to be changed.
     pub(crate) fn check_unchanged(&self) -> Result<()> {
-        let index = self.signals.changed.load(Ordering::Relaxed);
-        if index == usize::MAX {
+        let position = self.signals.changed.load(Ordering::Relaxed);
+        if position == usize::MAX {
             return Ok(());
         }
         let (centre, reach) = (self.centre, self.reach());
-        let beyond = self.image(index).iter().find(|&&pixel| P::any_beyond(&[pixel], centre, reach));
+        let beyond = self.image(position).iter().find(|&&pixel| P::any_beyond(&[pixel], centre, reach));
         let value = beyond.map_or(f64::NAN, |pixel| pixel.number(0.0));
         let (least, most) = (f64::from(centre - reach), f64::from(centre + reach));
-        Err(Error::ImageChanged { index, value, least, most })
+        Err(Error::ImageChanged { index: self.sources.image(position), value, least, most })
     }
 
     /// The largest distance of a stored pixel from the centre.
@@ -128,12 +131,6 @@ impl<'a, P: Pixel> Job<'a, P> {
         starts.flat_map(move |start| queries.iter().map(move |query| start + query))
     }
 
-    /// Moves the results of the probes of some queries, ordered as by [`Job::probes_of`], to their places among those of
-    /// all probes.
-    pub(crate) fn place<T>(&self, queries: &[usize], results: Vec<T>, all: &mut [T]) {
-        self.places_of(queries).zip(results).for_each(|(place, result)| all[place] = result);
-    }
-
     /// How far above the least energy of a window an image may lie and still carry weight.
     pub(crate) fn margin(&self, probe: &Probe) -> f32 {
         (self.cutoff / probe.logit_scale) as f32
@@ -144,15 +141,29 @@ impl<'a, P: Pixel> Job<'a, P> {
         self.mirrors[0].height() * self.mirrors[0].width()
     }
 
-    /// The stored pixels of an image, `[channel][pixel]`.
-    pub(crate) fn image(&self, index: usize) -> &'a [P] {
-        self.images(index..index + 1)
+    /// Number of images that count.
+    pub(crate) fn len(&self) -> usize {
+        self.sources.len
     }
 
-    /// The stored pixels of images, one after the other.
-    pub(crate) fn images(&self, range: Range<usize>) -> &'a [P] {
-        let len = self.bank.image_len();
-        &self.pixels[range.start * len..range.end * len]
+    /// The stored pixels of the image at a position, `[channel][pixel]`.
+    pub(crate) fn image(&self, position: usize) -> &'a [P] {
+        let (len, index) = (self.bank.image_len(), self.sources.image(position));
+        &self.pixels[index * len..(index + 1) * len]
+    }
+
+    /// The stored pixels of the images at consecutive positions, one after the other; where they lie apart they are copied
+    /// to `buffer`.
+    pub(crate) fn images<'s>(&self, positions: Range<usize>, buffer: &'s mut Vec<P>) -> &'s [P]
+    where
+        'a: 's,
+    {
+        self.sources.images(self.pixels, self.bank.image_len(), positions, buffer)
+    }
+
+    /// What is added to the energies of the images at `positions`, at most sixteen, for a probe.
+    pub(crate) fn penalties(&self, probe: &Probe, positions: Range<usize>) -> Option<Penalties> {
+        Penalties::new(self.sources, &probe.left_out, probe.logit_scale, positions)
     }
 
     /// The components as a probe sees them.

@@ -31,6 +31,8 @@ pub(crate) struct Rounding {
     of_z: f64,
     /// The largest squared distance on a window that an image may have.
     farthest: f64,
+    /// The most powers of two by which priors change a logit.
+    prior_bits: f64,
 }
 
 impl Rounding {
@@ -49,12 +51,21 @@ impl Rounding {
         };
         let square = |p: usize| z[p..].iter().step_by(plane).map(|z| (z.abs() + reach).powi(2)).sum();
         let farthest = heaviest_window(components, &(0..plane).map(square).collect::<Vec<f64>>());
-        Self { chain: chain + FEW, values: pixels * channels, of_z, farthest }
+        Self { chain: chain + FEW, values: pixels * channels, of_z, farthest, prior_bits: 0.0 }
     }
 
-    /// Whether float32 serves for logits of up to so many powers of two.
-    pub(crate) fn allows(&self, bits: f64) -> bool {
-        bits * rounding_growth(self.chain) <= MAX_FLOAT_BITS
+    /// The same where a number is added to every energy for the prior of its image, of up to so many powers of two in the
+    /// logit. For images that carry weight it is no larger than the largest energy, which the image with the largest prior
+    /// may have.
+    pub(crate) fn with_priors(self, bits: f64) -> Self {
+        Self { chain: self.chain + 1, farthest: 2.0 * self.farthest, prior_bits: bits, ..self }
+    }
+
+    /// Whether float32 serves for logits of up to so many powers of two at a logit scale.
+    pub(crate) fn allows(&self, bits: f64, logit_scale: f64) -> bool {
+        // A prior may cancel against an energy of the expanded form.
+        let hidden = self.prior_bits.min(self.farthest * logit_scale);
+        bits.max(hidden) * rounding_growth(self.chain) <= MAX_FLOAT_BITS
     }
 
     /// How far an energy E of the direct form may be off at most, as `(offset, root, slack)`: `offset + root sqrt(E) + slack
@@ -94,6 +105,20 @@ impl Rounding {
         self.farthest * logit_scale > MAX_SHIFT_BITS
             || scale.is_some_and(|scale| !self.allows_scale(scale, logit_scale))
     }
+}
+
+/// The sum of `values` `[pixel]` on every window.
+pub(crate) fn window_sums(components: &Components, values: &[f64]) -> Vec<f64> {
+    let Kind::Square { side } = components.kind() else {
+        return (0..components.count()).map(|k| components.runs(k).flat_map(|run| &values[run]).sum()).collect();
+    };
+    let ((rows, columns), width) = (components.grid(), components.width());
+    let across: Vec<f64> = values
+        .chunks_exact(width)
+        .flat_map(|row| row.windows(*side).map(|window| window.iter().sum::<f64>()))
+        .collect();
+    let down = |k: usize| (0..*side).map(|y| across[(k / columns + y) * columns + k % columns]).sum();
+    (0..rows * columns).map(down).collect()
 }
 
 /// The largest sum of `values` `[pixel]`, none of them negative, on a window.
@@ -147,8 +172,10 @@ mod tests {
         let z = vec![0.1; 3 * 64];
         let short = Rounding::new(&Components::square(8, 8, 2).unwrap(), 3, &z, 0.9);
         let long = Rounding::new(&Components::square(8, 8, 7).unwrap(), 3, &z, 0.9);
-        assert!(short.allows(300.0) && !short.allows(769.0));
-        assert!((0..769).all(|bits| short.allows(f64::from(bits)) || !long.allows(f64::from(bits))));
+        assert!(short.allows(300.0, 1.0) && !short.allows(769.0, 1.0));
+        let biased = short.with_priors(1000.0);
+        assert!(biased.allows(300.0, 1.0) && !biased.allows(300.0, 100.0));
+        assert!((0..769).all(|bits| short.allows(f64::from(bits), 1.0) || !long.allows(f64::from(bits), 1.0)));
         let (offset, root, slack) = short.bound();
         assert!(offset > 0.0 && root > 0.0 && slack > 8.0 * 2.0_f64.powi(-24));
         // Twelve values, each of a squared distance of up to one.

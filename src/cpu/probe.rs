@@ -1,13 +1,17 @@
 //! `Probe`: one query, or its mirror image, prepared for the kernels, in centred stored units of the bank (bytes: u -
 //! 127.5).
 
+use std::sync::Arc;
+
 use ndarray::ArrayView3;
 
 use crate::bank::Bank;
 use crate::components::Components;
 use crate::regime::{FAR_FROM, Regime, fixed_point_side};
 
+use super::dense::residuals::{DIRECT, EXPANDED, Terms};
 use super::precision::{Rounding, heaviest_window};
+use super::sources::Sources;
 
 /// The reach of the data is taken to be at least this, so that values in units of the fixed-point scale stay within `f32`.
 const MIN_REACH: f64 = 1e-18;
@@ -40,6 +44,8 @@ pub(crate) struct Probe {
     pub(crate) query: usize,
     /// Whether the query was mirrored left to right.
     pub(crate) flipped: bool,
+    /// Positions of the images that do not count for the query, in increasing order.
+    pub(crate) left_out: Arc<[u32]>,
 }
 
 impl Probe {
@@ -81,7 +87,29 @@ impl Probe {
             logit_scale,
             query,
             flipped,
+            left_out: Arc::default(),
         }
+    }
+
+    /// The same probe without the images at the positions `left_out`, among `sources`.
+    pub(crate) fn among(mut self, sources: &Sources<'_>, left_out: &Arc<[u32]>) -> Self {
+        self.left_out = Arc::clone(left_out);
+        if sources.has_prior() {
+            self.rounding = self.rounding.with_priors(sources.prior_span * std::f64::consts::LOG2_E);
+        }
+        self
+    }
+
+    /// What energies in float32 are sums of.
+    pub(crate) fn terms(&self) -> Terms<'_> {
+        Terms { form: if self.regime.is_expanded() { EXPANDED } else { DIRECT }, values: &self.values }
+    }
+
+    /// Per entry of z, `[channel][pixel]`, what energies leave out of the squared distance: z^2 in the expanded form, and in
+    /// float64 where z is far. It is the same for all images.
+    pub(crate) fn energy_left_out(&self, in_double: bool) -> impl Iterator<Item = f64> {
+        let is_left_out = move |z: f64| if in_double { z.abs() > self.far_from } else { self.regime.is_expanded() };
+        self.z.iter().map(move |&z| if is_left_out(z) { z * z } else { 0.0 })
     }
 
     /// The same probe, prepared for energies in float64.

@@ -43,7 +43,7 @@ const MAX_WAITING_BYTES: usize = 1 << 24;
 
 /// Shards of this many images amortise the start-up cost: in every shard, every window has to find its shift again, which
 /// takes a tenth of the time at side 3 with shards of 192 images.
-const AMORTISED_IMAGES: usize = 640;
+pub(crate) const AMORTISED_IMAGES: usize = 640;
 
 /// Most images of a shard.
 const MAX_SHARD: usize = 4096;
@@ -213,7 +213,7 @@ impl<'m, 'a> Scheduler<'m, 'a> {
     /// Counts one pass more for some queries of a job, and their mirror images.
     pub(crate) fn repeat<P: Pixel>(&mut self, job: &Job<'_, P>, queries: usize) {
         let probes = queries * job.probes.len() / job.queries();
-        self.total += (probes * job.bank.len()) as u64;
+        self.total += (probes * job.len()) as u64;
     }
 
     /// Counts `work` pairs of probe and image as done that turned out not to be needed.
@@ -240,10 +240,24 @@ pub(crate) fn work_items<P: Pixel>(job: &Job<'_, P>, amortised: usize) -> Vec<Wo
         Kind::Full => MAX_FULL_SHARD,
         Kind::Square { .. } | Kind::Masks(_) => MAX_SHARD,
     };
-    let shard = shard_len(job.bank.len(), job.bank.image_len(), amortised, longest);
+    let shard = shard_len(job.len(), job.bank.image_len(), amortised, longest);
     let of_shard =
         |images: Range<usize>| probes_of_items(job).map(move |probes| WorkItem { images: images.clone(), probes });
-    blocks(0..job.bank.len(), shard).flat_map(of_shard).collect()
+    blocks(0..job.len(), shard).flat_map(of_shard).collect()
+}
+
+/// The work items in epochs of shards, each four times as long as the one before: the least energies of one epoch bound the
+/// search of the next.
+pub(crate) fn epochs(items: &[WorkItem]) -> impl Iterator<Item = &[WorkItem]> {
+    let blocks = items.iter().take_while(|item| item.images.start == 0).count();
+    let mut rest = items;
+    let mut shards = 1;
+    std::iter::from_fn(move || {
+        let (epoch, later) = rest.split_at((shards * blocks).min(rest.len()));
+        rest = later;
+        shards *= 4;
+        (!epoch.is_empty()).then_some(epoch)
+    })
 }
 
 /// The probes of the work items of every shard.
@@ -289,6 +303,22 @@ mod tests {
         assert_eq!(scheduler.run_watched(LONG, work), Err(Error::Stopped));
         assert_eq!(scheduler.run_watched(0, || 7), Ok(7));
         assert_eq!(calls, 3);
+    }
+
+    #[test]
+    fn epochs_depend_on_the_data_alone() {
+        const SHARD: usize = 64;
+        let ends = |blocks: usize| -> Vec<usize> {
+            let item = |shard: usize, block: usize| WorkItem {
+                images: shard * SHARD..(shard + 1) * SHARD,
+                probes: 8 * block..8 * (block + 1),
+            };
+            let items: Vec<_> = (0..30).flat_map(|shard| (0..blocks).map(move |block| item(shard, block))).collect();
+            epochs(&items).map(|epoch| epoch.last().unwrap().images.end / SHARD).collect()
+        };
+        for blocks in [1, 2, 5] {
+            assert_eq!(ends(blocks), [1, 5, 21, 30], "{blocks} work items per shard");
+        }
     }
 
     #[test]

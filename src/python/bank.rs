@@ -6,11 +6,13 @@ use pyo3::prelude::*;
 use super::errors::DTypeError;
 use crate::bank::{Bank as EngineBank, PixelRange};
 
-/// The images of a data set as the engine reads them: uint8 or float32 `[n, channels, height, width]`, C-contiguous.
+/// The images of a data set as the engine reads them: uint8 or float32 `[n, channels, height, width]`, C-contiguous; and the
+/// log prior of every image, `[n]`, if there is one.
 #[pyclass(frozen, module = "pspc_rs._core")]
 pub(super) struct Bank {
     images: Py<PyAny>,
     range: PixelRange,
+    log_prior: Option<Vec<f64>>,
 }
 
 /// A borrowed array; keeps numpy's read lock while the engine works.
@@ -22,7 +24,8 @@ pub(super) enum Images<'py> {
 #[pymethods]
 impl Bank {
     #[new]
-    fn new(py: Python<'_>, images: Bound<'_, PyAny>) -> PyResult<Self> {
+    #[pyo3(signature = (images, log_prior=None))]
+    fn new(py: Python<'_>, images: Bound<'_, PyAny>, log_prior: Option<Vec<f64>>) -> PyResult<Self> {
         let range = match borrow(&images)? {
             Images::U8(array) => EngineBank::from_u8(array.as_array())?.range(),
             Images::F32(array) => {
@@ -30,7 +33,11 @@ impl Bank {
                 py.detach(|| EngineBank::from_f32(view).map(|bank| bank.range()))?
             }
         };
-        Ok(Self { images: images.unbind(), range })
+        let bank = Self { images: images.unbind(), range, log_prior };
+        let images = bank.borrow(py)?;
+        bank.view(&images)?;
+        drop(images);
+        Ok(bank)
     }
 }
 
@@ -41,10 +48,14 @@ impl Bank {
     }
 
     /// The engine's view of the borrowed array.
-    pub(super) fn view<'a>(&self, images: &'a Images<'_>) -> crate::Result<EngineBank<'a>> {
-        match images {
+    pub(super) fn view<'a>(&'a self, images: &'a Images<'_>) -> crate::Result<EngineBank<'a>> {
+        let bank = match images {
             Images::U8(array) => EngineBank::from_u8(array.as_array()),
             Images::F32(array) => EngineBank::from_checked_f32(array.as_array(), self.range),
+        }?;
+        match &self.log_prior {
+            Some(log_prior) => bank.with_log_prior(log_prior),
+            None => Ok(bank),
         }
     }
 }

@@ -2,12 +2,14 @@
 
 use std::path::PathBuf;
 
-use numpy::{IntoPyArray, PyArray4, PyReadonlyArray4};
+use numpy::{IntoPyArray, PyArray4, PyArray5, PyReadonlyArray4, PyReadonlyArray5};
 use pyo3::prelude::*;
 
 use super::bank::{Bank, check_aligned};
 use super::components::Components;
+use super::posteriors::Posteriors;
 use crate::Error;
+use crate::atoms::Atoms;
 use crate::engine::Engine as CoreEngine;
 use crate::monitor::Monitor;
 use crate::query::{NoisyImages, Queries};
@@ -36,6 +38,9 @@ impl NoisyArray<'_> {
         }
     }
 }
+
+/// The composite and derivatives of it.
+type Derivatives<'py> = (Bound<'py, PyArray4<f32>>, Bound<'py, PyArray5<f32>>);
 
 /// The images of a `Bank` on the CPU or, with the number of a GPU as `device`, on that GPU; kernels compiled for it are
 /// kept in the folder `cache`.
@@ -69,8 +74,8 @@ impl Engine {
 
     /// Denoises `z` `[batch, channels, height, width]` at one sigma per query; `progress(done, total)` is called about ten
     /// times per second.
-    #[pyo3(signature = (components, z, sigma, flips, progress=None))]
-    #[allow(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
+    #[pyo3(signature = (components, z, sigma, flips, progress=None, images=None, left_out=None))]
+    #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
     fn composite<'py>(
         &self,
         py: Python<'py>,
@@ -79,16 +84,75 @@ impl Engine {
         sigma: Vec<f64>,
         flips: bool,
         progress: Option<Py<PyAny>>,
+        images: Option<Vec<u32>>,
+        left_out: Option<Vec<Vec<u32>>>,
     ) -> PyResult<Bound<'py, PyArray4<f32>>> {
-        let images = self.bank.get().borrow(py)?;
-        let bank = self.bank.get().view(&images)?;
+        let pixels = self.bank.get().borrow(py)?;
+        let bank = self.bank.get().view(&pixels)?;
+        let atoms = Atoms::new(&bank, sigma.len(), images, left_out.unwrap_or_default())?;
         z.check_aligned()?;
         let z = z.view();
         let denoised = monitored(py, progress, |monitor| {
-            let queries = Queries::new(&bank, z, &sigma)?;
+            let queries = Queries::new(&bank, z, &sigma)?.among(&atoms);
             self.core.composite(&bank, &components.engine, &queries, flips, monitor)
         })?;
         Ok(denoised.into_pyarray(py))
+    }
+
+    /// What pass 1 finds for `z` `[batch, channels, height, width]`, with the arguments of `composite`.
+    #[pyo3(signature = (components, z, sigma, flips, progress=None, images=None, left_out=None))]
+    #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
+    fn evidence(
+        &self,
+        py: Python<'_>,
+        components: &Components,
+        z: NoisyArray<'_>,
+        sigma: Vec<f64>,
+        flips: bool,
+        progress: Option<Py<PyAny>>,
+        images: Option<Vec<u32>>,
+        left_out: Option<Vec<Vec<u32>>>,
+    ) -> PyResult<Posteriors> {
+        let pixels = self.bank.get().borrow(py)?;
+        let bank = self.bank.get().view(&pixels)?;
+        let atoms = Atoms::new(&bank, sigma.len(), images, left_out.unwrap_or_default())?;
+        z.check_aligned()?;
+        let z = z.view();
+        let found = monitored(py, progress, |monitor| {
+            let queries = Queries::new(&bank, z, &sigma)?.among(&atoms);
+            self.core.evidence(&bank, &components.engine, &queries, flips, monitor)
+        })?;
+        Ok(Posteriors::new(self.bank.clone_ref(py), found))
+    }
+
+    /// `(denoised, derivatives)` along `v` `[directions, batch, channels, height, width]`, or those of the transposed Jacobian;
+    /// otherwise with the arguments of `composite`.
+    #[pyo3(signature = (components, z, sigma, flips, v, transposed, progress=None, images=None, left_out=None))]
+    #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
+    fn jvp<'py>(
+        &self,
+        py: Python<'py>,
+        components: &Components,
+        z: NoisyArray<'py>,
+        sigma: Vec<f64>,
+        flips: bool,
+        v: PyReadonlyArray5<'py, f64>,
+        transposed: bool,
+        progress: Option<Py<PyAny>>,
+        images: Option<Vec<u32>>,
+        left_out: Option<Vec<Vec<u32>>>,
+    ) -> PyResult<Derivatives<'py>> {
+        let pixels = self.bank.get().borrow(py)?;
+        let bank = self.bank.get().view(&pixels)?;
+        let atoms = Atoms::new(&bank, sigma.len(), images, left_out.unwrap_or_default())?;
+        z.check_aligned()?;
+        check_aligned(v.as_any())?;
+        let (z, v) = (z.view(), v.as_array());
+        let (denoised, derivatives) = monitored(py, progress, |monitor| {
+            let queries = Queries::new(&bank, z, &sigma)?.among(&atoms);
+            self.core.jvp(&bank, &components.engine, &queries, flips, v, transposed, monitor)
+        })?;
+        Ok((denoised.into_pyarray(py), derivatives.into_pyarray(py)))
     }
 
     /// Denoises contiguous queries at address `z` of the GPU into `out`, on the stream of handle `stream`; `z_is_f64` and
@@ -124,7 +188,7 @@ impl Engine {
 }
 
 /// Runs `work` without the GIL, with a monitor that takes it to check for signals and to call `progress`.
-fn monitored<R: Send>(
+pub(super) fn monitored<R: Send>(
     py: Python<'_>,
     progress: Option<Py<PyAny>>,
     work: impl FnOnce(&mut Monitor<'_>) -> crate::Result<R> + Send,

@@ -25,6 +25,9 @@ impl From<Error> for PyErr {
             | Error::Sigma { .. }
             | Error::WindowSide { .. }
             | Error::EmptyMask { .. }
+            | Error::ImageIndex { .. }
+            | Error::NoAtoms { .. }
+            | Error::LogPrior { .. }
             | Error::Threads { .. }
             | Error::ThreadsVariable { .. }
             | Error::IsaVariable { .. } => InvalidValueError::new_err(text),

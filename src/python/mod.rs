@@ -6,6 +6,7 @@ mod components;
 mod cuda;
 mod engine;
 mod errors;
+mod posteriors;
 
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
@@ -25,6 +26,8 @@ mod _core {
     use super::cuda::{cuda_devices, cuda_sources, cuda_state};
     #[pymodule_export]
     use super::engine::Engine;
+    #[pymodule_export]
+    use super::posteriors::Posteriors;
     #[pymodule_export]
     use super::{build_info, check_sigma, num_threads, set_num_threads, vector_rate};
 

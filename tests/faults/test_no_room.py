@@ -37,7 +37,9 @@ def test_files_that_cannot_grow_end_in_one_line_and_leave_nothing_half_written(
     assert code in (0, 1)
     if code == 1:
         assert line.startswith("Error: "), line
-        assert "cannot be written" in line or "cannot be opened or written" in line, line
+        # Python looks for a folder it can write to before torch asks for a temporary file.
+        said = ("cannot be written", "cannot be opened or written", "No usable temporary directory")
+        assert any(what in line for what in said), line
     for path in out.rglob("*.json") if out.exists() else ():
         json.loads(path.read_text())
     assert [left for left in faults.leftovers(out) if not left.endswith(".parts")] == []

@@ -1,11 +1,16 @@
 //! `Arithmetic`: in which numbers the dense passes compute energies and logits. [`Single`](super::single::Single) is the
 //! fast one; [`Double`](super::double::Double) serves where float32 has too few digits ([`crate::cpu::precision`]).
 
+use super::group::TILES;
 use crate::cpu::job::Job;
 use crate::cpu::probe::Probe;
+use crate::cpu::sources::Penalties;
 use crate::cpu::tile::{Pixel, Tile};
 use crate::posterior::{Posterior, ShiftUnit};
 use crate::simd::F32x16;
+
+/// The penalties of the images of every tile of a group.
+pub(crate) type TilePenalties = [Option<Penalties>; TILES];
 
 /// Energies of a probe on some windows of a group of tiles.
 pub(crate) struct EnergyBlock<'a, P: Pixel, L> {
@@ -44,13 +49,15 @@ pub(crate) trait Arithmetic: 'static {
     /// Computes what all probes share, on the tiles of a group.
     fn prepare<P: Pixel>(space: &mut Self::Space, job: &Job<'_, P>, tiles: &mut [Tile<P>]);
 
-    /// Computes the energies of a probe and hands them to `consume` block by block. A block is a row of windows where
-    /// windows are squares, else all windows. The full window has no tiles, see [`crate::cpu::full`].
+    /// Computes the energies of a probe, adds the `penalties` of every tile's images, and hands them to `consume` block by
+    /// block. A block is a row of windows where windows are squares, else all windows. The full window has no tiles, see
+    /// [`crate::cpu::full`].
     fn energies<P: Pixel>(
         space: &mut Self::Space,
         job: &Job<'_, P>,
         probe: usize,
         tiles: &[Tile<P>],
+        penalties: &TilePenalties,
         consume: impl FnMut(EnergyBlock<'_, P, Self::Lanes>),
     );
 
@@ -72,6 +79,20 @@ pub(crate) trait Arithmetic: 'static {
 
     /// What turns the energies of a query into weights, or those of its mirror image.
     fn normaliser(posterior: &Posterior) -> Self::Normaliser;
+
+    /// The scale of a normaliser, by which weights are multiplied at the end, per window.
+    fn scale(normaliser: &Self::Normaliser) -> &[f32];
+
+    /// Writes the base-2 logarithms of the posterior weights of the energies of one tile of a block; `log_scale` are those of
+    /// the scale of all windows.
+    fn log_weights<P: Pixel>(
+        job: &Job<'_, P>,
+        block: &EnergyBlock<'_, P, Self::Lanes>,
+        energies: &[Self::Lanes],
+        normaliser: &Self::Normaliser,
+        log_scale: &[f32],
+        out: &mut [F32x16],
+    );
 
     /// Writes the posterior weights of the energies of one tile of a block. Marks in `active` the rows of `columns` windows
     /// that hold any weight that counts; the others are not written. Returns whether any row is active.

@@ -7,11 +7,11 @@ use super::arithmetic::{Arithmetic, EnergyBlock};
 use super::box_adjoint::{BoxAdjoint, MaskAdjoint};
 use super::group::TILES;
 use crate::components::{Components, Kind};
-use crate::cpu::chunks::{exact_chunks, exact_chunks_mut};
+use crate::cpu::chunks::exact_chunks_mut;
 use crate::cpu::job::Job;
 use crate::cpu::tile::{Pixel, Tile};
 use crate::runs::MaskRuns;
-use crate::simd::F32x16;
+use crate::simd::{F32x16, Isa};
 
 /// Working space of one thread, and how far it has come on the current group.
 #[derive(Default)]
@@ -53,74 +53,85 @@ impl CompositeStage {
         self.coefficients.resize(TILES * pixels, F32x16::ZERO);
     }
 
-    /// Adds to `sums` `[channel][pixel]` what a block of energies allows: a row of pixels where windows are squares.
-    pub(crate) fn add<P: Pixel, A: Arithmetic>(
+    /// Adds to `sums` `[channel][pixel]` what the weights of a block of windows allow: a row of pixels where windows are
+    /// squares. `fill` writes the weights of a tile, marks which rows of windows hold any, and returns whether any row does.
+    pub(crate) fn add<P: Pixel>(
         &mut self,
-        job: &Job<'_, P>,
-        block: &EnergyBlock<'_, P, A::Lanes>,
-        normaliser: &A::Normaliser,
+        isa: Isa,
+        components: &Components,
+        tiles: &[Tile<P>],
         sums: &mut [f32],
+        mut fill: impl FnMut(usize, &mut [bool], &mut [F32x16]) -> bool,
     ) {
-        match job.components_of(&job.probes[block.probe]).kind() {
+        match components.kind() {
             Kind::Square { .. } => {
                 let mut active = [false; TILES];
-                let tiles = exact_chunks(block.energies, block.count).zip(&mut self.adjoints);
-                for ((energies, adjoint), active) in tiles.zip(&mut active) {
-                    let weights = adjoint.next_row();
-                    *active = A::normalise(job, block, energies, normaliser, block.count, &mut [false], weights);
+                for (t, adjoint) in self.adjoints.iter_mut().enumerate().take(tiles.len()) {
+                    active[t] = fill(t, &mut [false], adjoint.next_row());
                 }
-                self.add_row(job, block.tiles, active, sums);
+                self.add_row(isa, tiles, active, sums);
             }
-            Kind::Masks(runs) => self.add_masks::<P, A>(job, block, runs, normaliser, sums),
+            Kind::Masks(runs) => self.add_masks(isa, tiles, runs, sums, fill),
             Kind::Full => unreachable!("the full window has panels in place of tiles"),
         }
     }
 
     /// Adds the rows of pixels below the last row of square windows.
-    pub(crate) fn finish<P: Pixel>(&mut self, job: &Job<'_, P>, tiles: &[Tile<P>], sums: &mut [f32]) {
-        let components = &job.mirrors[0];
+    pub(crate) fn finish<P: Pixel>(&mut self, isa: Isa, components: &Components, tiles: &[Tile<P>], sums: &mut [f32]) {
         if matches!(components.kind(), Kind::Square { .. }) {
             while self.row < components.height() {
-                self.add_row(job, tiles, [false; TILES], sums);
+                self.add_row(isa, tiles, [false; TILES], sums);
             }
         }
     }
 
     /// Adds the next row of pixels; `active` tells which tiles have weights on the row of windows that starts there.
-    fn add_row<P: Pixel>(&mut self, job: &Job<'_, P>, tiles: &[Tile<P>], active: [bool; TILES], sums: &mut [f32]) {
+    fn add_row<P: Pixel>(&mut self, isa: Isa, tiles: &[Tile<P>], active: [bool; TILES], sums: &mut [f32]) {
         let (width, plane) = (self.width, self.plane);
         let mut terms: [Term<'_, P>; TILES] = [(&tiles[0], &[]); TILES];
         let mut count = 0;
         let per_tile = tiles.iter().zip(&mut self.adjoints).zip(exact_chunks_mut(&mut self.coefficients, width));
         for (((tile, adjoint), coefficients), active) in per_tile.zip(active) {
-            if adjoint.push_row(job.isa, active, coefficients) {
+            if adjoint.push_row(isa, active, coefficients) {
                 terms[count] = (tile, coefficients);
                 count += 1;
             }
         }
-        job.isa.run(Accumulate { terms: &terms[..count], first: self.row * width, plane, sums });
+        isa.run(Accumulate { terms: &terms[..count], first: self.row * width, plane, sums });
         self.row += 1;
     }
 
-    fn add_masks<P: Pixel, A: Arithmetic>(
+    fn add_masks<P: Pixel>(
         &mut self,
-        job: &Job<'_, P>,
-        block: &EnergyBlock<'_, P, A::Lanes>,
+        isa: Isa,
+        tiles: &[Tile<P>],
         runs: &MaskRuns,
-        normaliser: &A::Normaliser,
         sums: &mut [f32],
+        mut fill: impl FnMut(usize, &mut [bool], &mut [F32x16]) -> bool,
     ) {
         let Self { weights, active, tables, coefficients, plane, .. } = self;
-        let mut terms: [Term<'_, P>; TILES] = [(&block.tiles[0], &[]); TILES];
+        let mut terms: [Term<'_, P>; TILES] = [(&tiles[0], &[]); TILES];
         let mut count = 0;
-        let tiles = block.tiles.iter().zip(exact_chunks(block.energies, block.count));
-        for ((tile, energies), out) in tiles.zip(exact_chunks_mut(coefficients, *plane)) {
-            if A::normalise(job, block, energies, normaliser, 1, active, weights) {
-                job.isa.run(MaskAdjoint { weights, active, runs, tables, out });
+        for (t, (tile, out)) in tiles.iter().zip(exact_chunks_mut(coefficients, *plane)).enumerate() {
+            if fill(t, active, weights) {
+                isa.run(MaskAdjoint { weights, active, runs, tables, out });
                 terms[count] = (tile, out);
                 count += 1;
             }
         }
-        job.isa.run(Accumulate { terms: &terms[..count], first: 0, plane: *plane, sums });
+        isa.run(Accumulate { terms: &terms[..count], first: 0, plane: *plane, sums });
+    }
+}
+
+/// What writes the posterior weights of the tiles of a block of energies, see [`CompositeStage::add`].
+pub(crate) fn weights_of<'a, P: Pixel, A: Arithmetic>(
+    job: &'a Job<'_, P>,
+    block: &'a EnergyBlock<'_, P, A::Lanes>,
+    normaliser: &'a A::Normaliser,
+) -> impl FnMut(usize, &mut [bool], &mut [F32x16]) -> bool + 'a {
+    let (_, columns) = job.mirrors[0].grid();
+    move |tile, active, weights| {
+        let energies = &block.energies[tile * block.count..][..block.count];
+        A::normalise(job, block, energies, normaliser, columns, active, weights)
     }
 }

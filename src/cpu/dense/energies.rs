@@ -2,8 +2,8 @@
 
 use super::box_sums::{BlockSums, SlidingSum};
 use super::fixed_point::FixedPointSums;
-use super::residuals::{DIRECT, EXPANDED, ImageShape, Residuals};
-use crate::components::Components;
+use super::residuals::{DIRECT, EXPANDED, ImageShape, Residuals, TANGENT, Terms};
+use crate::components::{Components, Kind};
 use crate::cpu::chunks::exact_chunks_mut;
 use crate::cpu::probe::Probe;
 use crate::cpu::tile::{Pixel, Tile};
@@ -56,8 +56,7 @@ impl SquareEnergies {
         } else {
             let per_tile = tiles.iter().zip(&mut self.tiles).zip(exact_chunks_mut(out, columns));
             for ((tile, rows), out) in per_tile {
-                isa.run(SquareRow { rows, tile, probe, shape, out });
-                rows.seen += 1;
+                rows.push_row(isa, tile, probe.terms(), shape, out);
             }
         }
         tiles.iter().zip(exact_chunks_mut(out, columns)).for_each(|(tile, out)| mark_missing(tile, out));
@@ -78,7 +77,72 @@ impl SquareEnergies {
     }
 }
 
+/// Sums of a probe's differences times a direction, on windows, for a group of tiles: the derivatives of its energies.
+#[derive(Debug, Default)]
+pub(crate) struct Tangents {
+    /// Square windows: per tile.
+    tiles: Vec<FloatSums>,
+    /// Masks: doubling tables.
+    tables: Vec<F32x16>,
+    /// `[tile][window]`.
+    sums: Vec<F32x16>,
+}
+
+impl Tangents {
+    /// Computes the sums, in the form [`TANGENT`], and hands them to `consume` block by block as energies are: with
+    /// the first window, the number of windows, and the sums `[tile][window]`. Lanes without an image hold some number.
+    pub(crate) fn sums<P: Pixel>(
+        &mut self,
+        isa: Isa,
+        components: &Components,
+        tiles: &[Tile<P>],
+        values: &[f32],
+        mut consume: impl FnMut(usize, usize, &[F32x16]),
+    ) {
+        let (terms, shape) = (Terms { form: TANGENT, values }, ImageShape::of(components, &tiles[0]));
+        match components.kind() {
+            Kind::Full => unreachable!("the full window has panels in place of tiles"),
+            Kind::Masks(runs) => {
+                let (count, tables) = (runs.count(), &mut self.tables);
+                self.sums.resize(tiles.len() * count, F32x16::ZERO);
+                for (tile, out) in tiles.iter().zip(exact_chunks_mut(&mut self.sums, count)) {
+                    isa.run(MaskSums { tile, terms, shape, runs, tables, out });
+                }
+                consume(0, count, &self.sums);
+            }
+            Kind::Square { side } => {
+                let (_, columns) = components.grid();
+                self.sums.resize(tiles.len() * columns, F32x16::ZERO);
+                self.tiles.resize_with(tiles.len(), FloatSums::default);
+                self.tiles.iter_mut().for_each(|rows| rows.start(components, *side));
+                for y in 0..components.height() {
+                    let per_tile = tiles.iter().zip(&mut self.tiles).zip(exact_chunks_mut(&mut self.sums, columns));
+                    for ((tile, rows), out) in per_tile {
+                        rows.push_row(isa, tile, terms, shape, out);
+                    }
+                    if let Some(row) = (y + 1).checked_sub(*side) {
+                        consume(row * columns, columns, &self.sums);
+                    }
+                }
+            }
+        }
+    }
+}
+
 impl FloatSums {
+    /// Pushes the next row of pixels of a tile.
+    fn push_row<P: Pixel>(
+        &mut self,
+        isa: Isa,
+        tile: &Tile<P>,
+        terms: Terms<'_>,
+        shape: ImageShape,
+        out: &mut [F32x16],
+    ) {
+        isa.run(SquareRow { rows: &mut *self, tile, terms, shape, out });
+        self.seen += 1;
+    }
+
     fn start(&mut self, components: &Components, side: usize) {
         let (_, columns) = components.grid();
         (self.side, self.seen) = (side, 0);
@@ -101,7 +165,8 @@ pub(crate) fn mask_energies<P: Pixel>(
     tables: &mut Vec<F32x16>,
     out: &mut [F32x16],
 ) {
-    isa.run(MaskEnergies { tile, probe, shape: ImageShape::of(components, tile), runs, tables, out: &mut *out });
+    let shape = ImageShape::of(components, tile);
+    isa.run(MaskSums { tile, terms: probe.terms(), shape, runs, tables, out: &mut *out });
     mark_missing(tile, out);
 }
 
@@ -115,7 +180,7 @@ fn mark_missing<P: Pixel>(tile: &Tile<P>, energies: &mut [F32x16]) {
 struct SquareRow<'a, P: Pixel> {
     rows: &'a mut FloatSums,
     tile: &'a Tile<P>,
-    probe: &'a Probe,
+    terms: Terms<'a>,
     shape: ImageShape,
     out: &'a mut [F32x16],
 }
@@ -125,41 +190,44 @@ impl<P: Pixel> Kernel for SquareRow<'_, P> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { rows, tile, probe, shape, out } = self;
-        match (probe.regime.is_expanded(), shape.channels) {
-            (true, 1) => square_of::<V, P, EXPANDED, 1>(rows, tile, probe, shape, out),
-            (true, 3) => square_of::<V, P, EXPANDED, 3>(rows, tile, probe, shape, out),
-            (true, _) => square_of::<V, P, EXPANDED, 0>(rows, tile, probe, shape, out),
-            (false, 1) => square_of::<V, P, DIRECT, 1>(rows, tile, probe, shape, out),
-            (false, 3) => square_of::<V, P, DIRECT, 3>(rows, tile, probe, shape, out),
-            (false, _) => square_of::<V, P, DIRECT, 0>(rows, tile, probe, shape, out),
+        let Self { rows, tile, terms: Terms { form, values }, shape, out } = self;
+        match (form, shape.channels) {
+            (EXPANDED, 1) => square_of::<V, P, EXPANDED, 1>(rows, tile, values, shape, out),
+            (EXPANDED, 3) => square_of::<V, P, EXPANDED, 3>(rows, tile, values, shape, out),
+            (EXPANDED, _) => square_of::<V, P, EXPANDED, 0>(rows, tile, values, shape, out),
+            (TANGENT, 3) => square_of::<V, P, TANGENT, 3>(rows, tile, values, shape, out),
+            (TANGENT, _) => square_of::<V, P, TANGENT, 0>(rows, tile, values, shape, out),
+            (_, 1) => square_of::<V, P, DIRECT, 1>(rows, tile, values, shape, out),
+            (_, 3) => square_of::<V, P, DIRECT, 3>(rows, tile, values, shape, out),
+            (_, _) => square_of::<V, P, DIRECT, 0>(rows, tile, values, shape, out),
         }
     }
 }
 
-struct MaskEnergies<'a, P: Pixel> {
+struct MaskSums<'a, P: Pixel> {
     tile: &'a Tile<P>,
-    probe: &'a Probe,
+    terms: Terms<'a>,
     shape: ImageShape,
     runs: &'a MaskRuns,
     tables: &'a mut Vec<F32x16>,
     out: &'a mut [F32x16],
 }
 
-impl<P: Pixel> Kernel for MaskEnergies<'_, P> {
+impl<P: Pixel> Kernel for MaskSums<'_, P> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { tile, probe, shape, runs, tables, out } = self;
+        let Self { tile, terms: Terms { form, values }, shape, runs, tables, out } = self;
         let plane = shape.height * shape.width;
         tables.resize(tables.len().max(runs.levels() * plane), F32x16::ZERO);
         for (y, row) in tables[..plane].chunks_exact_mut(shape.width).enumerate() {
-            match (probe.regime.is_expanded(), shape.channels) {
-                (true, 3) => Residuals::<P, EXPANDED, 3>::of_row(tile, &probe.values, shape, y).write::<V>(row),
-                (true, _) => Residuals::<P, EXPANDED, 0>::of_row(tile, &probe.values, shape, y).write::<V>(row),
-                (false, 3) => Residuals::<P, DIRECT, 3>::of_row(tile, &probe.values, shape, y).write::<V>(row),
-                (false, _) => Residuals::<P, DIRECT, 0>::of_row(tile, &probe.values, shape, y).write::<V>(row),
+            match (form, shape.channels) {
+                (EXPANDED, 3) => Residuals::<P, EXPANDED, 3>::of_row(tile, values, shape, y).write::<V>(row),
+                (EXPANDED, _) => Residuals::<P, EXPANDED, 0>::of_row(tile, values, shape, y).write::<V>(row),
+                (TANGENT, _) => Residuals::<P, TANGENT, 0>::of_row(tile, values, shape, y).write::<V>(row),
+                (_, 3) => Residuals::<P, DIRECT, 3>::of_row(tile, values, shape, y).write::<V>(row),
+                (_, _) => Residuals::<P, DIRECT, 0>::of_row(tile, values, shape, y).write::<V>(row),
             }
         }
         for level in 1..runs.levels() {
@@ -192,11 +260,11 @@ impl<P: Pixel> Kernel for MaskEnergies<'_, P> {
 fn square_of<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize>(
     rows: &mut FloatSums,
     tile: &Tile<P>,
-    probe: &Probe,
+    values: &[f32],
     shape: ImageShape,
     out: &mut [F32x16],
 ) {
-    let residuals = Residuals::<P, FORM, CHANNELS>::of_row(tile, &probe.values, shape, rows.seen);
+    let residuals = Residuals::<P, FORM, CHANNELS>::of_row(tile, values, shape, rows.seen);
     match rows.side {
         1 => short::<V, P, FORM, CHANNELS, 0>(rows, &residuals, out),
         2 => short::<V, P, FORM, CHANNELS, 1>(rows, &residuals, out),
@@ -278,7 +346,6 @@ fn long<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize>(
 mod tests {
     use super::*;
     use crate::bank::Bank;
-    use crate::components::Kind;
     use ndarray::{Array3, Array4};
     use proptest::prelude::*;
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use super::arithmetic::{Arithmetic, EnergyBlock};
 use crate::cpu::job::Job;
+use crate::cpu::scheduler::blocks;
 use crate::cpu::tile::{Pixel, Tile};
 use crate::simd::LANES;
 
@@ -14,8 +15,10 @@ pub(crate) const TILES: usize = 2;
 /// A group of tiles and the energies on it; working space of one thread.
 pub(crate) struct Group<P: Pixel, A: Arithmetic> {
     tiles: Vec<Tile<P>>,
-    /// Number of tiles that hold images.
-    filled: usize,
+    /// Positions of the images they hold.
+    positions: Range<usize>,
+    /// Images that lie apart are copied here first.
+    buffer: Vec<P>,
     space: A::Space,
 }
 
@@ -27,26 +30,33 @@ impl<P: Pixel, A: Arithmetic> Group<P, A> {
     pub(crate) fn new(job: &Job<'_, P>) -> Self {
         Self {
             tiles: (0..TILES).map(|_| Tile::new(job.bank.image_shape()[0], job.plane())).collect(),
-            filled: 0,
+            positions: 0..0,
+            buffer: Vec::new(),
             space: A::space(job.windows_at_once()),
         }
     }
 
-    /// Transposes image `first` and those after it into tiles, as many as fit and `shard` has.
+    /// Transposes the image at position `first` and those after it into tiles, as many as fit and `shard` has.
     pub(crate) fn load(&mut self, job: &Job<'_, P>, first: usize, shard: &Range<usize>) {
-        let last = shard.end.min(first + Self::IMAGES);
-        job.check_images(first..last);
-        let images = job.images(first..last).chunks(LANES * job.bank.image_len());
-        self.filled = images.len();
+        self.positions = first..shard.end.min(first + Self::IMAGES);
+        let images = job.images(self.positions.clone(), &mut self.buffer);
+        job.check_images(images, first);
+        let images = images.chunks(LANES * job.bank.image_len());
         for (tile, images) in self.tiles.iter_mut().zip(images).take_while(|_| !job.is_stopped()) {
             tile.load(job.isa, images, job.centre);
         }
-        A::prepare(&mut self.space, job, &mut self.tiles[..self.filled]);
+        let filled = self.filled();
+        A::prepare(&mut self.space, job, &mut self.tiles[..filled]);
+    }
+
+    /// Number of tiles that hold images.
+    fn filled(&self) -> usize {
+        self.positions.len().div_ceil(LANES)
     }
 
     /// The tiles that hold images.
     pub(crate) fn tiles(&self) -> &[Tile<P>] {
-        &self.tiles[..self.filled]
+        &self.tiles[..self.filled()]
     }
 
     /// Computes the energies of a probe and hands them to `consume`, see [`Arithmetic::energies`]; none once the call is
@@ -60,6 +70,11 @@ impl<P: Pixel, A: Arithmetic> Group<P, A> {
         if job.is_stopped() {
             return;
         }
-        A::energies(&mut self.space, job, probe, &self.tiles[..self.filled], consume);
+        let filled = self.filled();
+        let mut penalties = [None; TILES];
+        for (penalties, positions) in penalties.iter_mut().zip(blocks(self.positions.clone(), LANES)) {
+            *penalties = job.penalties(&job.probes[probe], positions);
+        }
+        A::energies(&mut self.space, job, probe, &self.tiles[..filled], &penalties, consume);
     }
 }

@@ -9,13 +9,17 @@ pub(crate) mod arithmetic;
 pub(crate) mod box_adjoint;
 mod box_sums;
 mod composite;
+pub(crate) mod derivative;
 mod double;
 pub(crate) mod energies;
 pub(crate) mod fixed_point;
 pub(crate) mod group;
+pub(crate) mod moments;
 pub(crate) mod online_softmax;
 pub(crate) mod residuals;
 pub(crate) mod single;
+pub(crate) mod statistics;
+mod weights;
 
 use ndarray::Array3;
 
@@ -29,10 +33,10 @@ use crate::posterior::Posterior;
 use crate::regime::negligible_bits;
 use accumulate::Flush;
 use arithmetic::{Arithmetic, ShardPosterior};
-use composite::CompositeStage;
-use double::Double;
+use composite::{CompositeStage, weights_of};
+pub(crate) use double::Double;
 use group::Group;
-use single::Single;
+pub(crate) use single::Single;
 
 /// Images whose weights are summed in float32 before they are added to those of others: each addition rounds, and where all
 /// images have the same weight, always in the same direction.
@@ -41,38 +45,39 @@ const POSTERIOR_IMAGES: usize = 512;
 /// Images whose weighted pixels are summed in float32 before they are added to others in float64.
 const COMPOSITE_IMAGES: usize = 256;
 
-/// Per probe the weighted sum of centred stored pixels, `[channel, row, column]`. The probes of flipped queries follow all
-/// others, in the same order.
+/// Pass 1: the posterior of every query, which it shares with its mirror image, and whether its energies are float64.
 ///
 /// A query is computed in float32, unless that is hopeless from the start, or its logits turn out to be too large.
-pub(crate) fn sums<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Array3<f64>>> {
+pub(crate) fn evidence<P: Pixel>(
+    job: &Job<'_, P>,
+    scheduler: &mut Scheduler<'_, '_>,
+) -> Result<Vec<(Posterior, bool)>> {
     let is_hopeless = |&query: &usize| job.sides(query).any(|probe| probe.needs_double);
     let (mut double, single): (Vec<usize>, Vec<usize>) = (0..job.queries()).partition(is_hopeless);
-    let mut sums = vec![Array3::zeros([0; 3]); job.probes.len()];
+    let mut found: Vec<Option<(Posterior, bool)>> = vec![None; job.queries()];
     if !single.is_empty() {
         let probes = job.probes_of(&single);
-        let posteriors = evidence::<P, Single>(&job.with(&probes), scheduler)?;
-        let bits: Vec<f64> = posteriors.iter().map(Posterior::largest_bits).collect();
-        let serves = |&i: &usize| job.sides(single[i]).all(|probe| probe.rounding.allows(bits[i]));
-        let (good, bad): (Vec<usize>, Vec<usize>) = (0..single.len()).partition(serves);
-        let kept: Vec<usize> = good.iter().map(|&i| single[i]).collect();
-        let posteriors: Vec<Posterior> = good.iter().map(|&i| posteriors[i].clone()).collect();
-        let probes = job.probes_of(&kept);
-        job.place(&kept, composites::<P, Single>(&job.with(&probes), scheduler, &posteriors)?, &mut sums);
-        double.extend(bad.iter().map(|&i| single[i]));
-        scheduler.repeat(job, bad.len());
+        for (&query, posterior) in single.iter().zip(evidence_in::<P, Single>(&job.with(&probes), scheduler)?) {
+            let bits = posterior.largest_bits();
+            if job.sides(query).all(|probe| probe.rounding.allows(bits, probe.logit_scale)) {
+                found[query] = Some((posterior, false));
+            } else {
+                double.push(query);
+                scheduler.repeat(job, 1);
+            }
+        }
     }
     if !double.is_empty() {
         let probes: Vec<Probe> = job.probes_of(&double).into_iter().map(Probe::into_double).collect();
-        let job_in_double = job.with(&probes);
-        let posteriors = evidence::<P, Double>(&job_in_double, scheduler)?;
-        job.place(&double, composites::<P, Double>(&job_in_double, scheduler, &posteriors)?, &mut sums);
+        for (&query, posterior) in double.iter().zip(evidence_in::<P, Double>(&job.with(&probes), scheduler)?) {
+            found[query] = Some((posterior, true));
+        }
     }
-    Ok(sums)
+    Ok(found.into_iter().flatten().collect())
 }
 
-/// Pass 1: the posteriors of every query, which it shares with its mirror image.
-fn evidence<P: Pixel, A: Arithmetic>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Posterior>> {
+/// The same in the given numbers.
+fn evidence_in<P: Pixel, A: Arithmetic>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Posterior>> {
     let components = &job.mirrors[0];
     let empty = |probe: &Probe| Posterior::empty(components.count(), A::shift_unit(probe));
     let mut posteriors: Vec<_> = job.probes.iter().map(empty).collect();
@@ -90,15 +95,21 @@ fn evidence<P: Pixel, A: Arithmetic>(job: &Job<'_, P>, scheduler: &mut Scheduler
     Ok(posteriors)
 }
 
-/// Pass 2: the weighted sums of every probe, given the posteriors of all queries.
-fn composites<P: Pixel, A: Arithmetic>(
-    job: &Job<'_, P>,
-    scheduler: &mut Scheduler<'_, '_>,
-    posteriors: &[Posterior],
-) -> Result<Vec<Array3<f64>>> {
+/// What turns the energies of every probe into weights, given the posteriors of all queries.
+fn normalisers<P: Pixel, A: Arithmetic>(job: &Job<'_, P>, posteriors: &[&Posterior]) -> Vec<A::Normaliser> {
     let mirrored =
         job.probes[job.queries()..].iter().zip(posteriors).map(|(_, p)| A::normaliser(&p.mirrored(&job.mirrors[0])));
-    let normalisers: Vec<A::Normaliser> = posteriors.iter().map(A::normaliser).chain(mirrored).collect();
+    posteriors.iter().map(|posterior| A::normaliser(posterior)).chain(mirrored).collect()
+}
+
+/// Pass 2: per probe the weighted sum of centred stored pixels, `[channel, row, column]`, given the posteriors of all
+/// queries. The probes of flipped queries follow all others, in the same order.
+pub(crate) fn composites<P: Pixel, A: Arithmetic>(
+    job: &Job<'_, P>,
+    scheduler: &mut Scheduler<'_, '_>,
+    posteriors: &[&Posterior],
+) -> Result<Vec<Array3<f64>>> {
+    let normalisers = normalisers::<P, A>(job, posteriors);
     let mut sums = vec![Array3::<f64>::zeros(job.bank.image_shape()); job.probes.len()];
     let buffers = BufferPool::new();
     scheduler.run(
@@ -157,9 +168,13 @@ fn composites_of<P: Pixel, A: Arithmetic>(
         for first in images.step_by(Group::<P, A>::IMAGES) {
             group.load(job, first, &item.images);
             for (probe, sums) in item.probes.clone().zip(&mut *sums) {
-                stage.start(job.components_of(&job.probes[probe]));
-                group.energies(job, probe, |block| stage.add::<P, A>(job, &block, &normalisers[probe], sums));
-                stage.finish(job, group.tiles(), sums);
+                let components = job.components_of(&job.probes[probe]);
+                stage.start(components);
+                group.energies(job, probe, |block| {
+                    let fill = weights_of::<P, A>(job, &block, &normalisers[probe]);
+                    stage.add(job.isa, components, block.tiles, sums, fill);
+                });
+                stage.finish(job.isa, components, group.tiles(), sums);
             }
         }
         for (totals, sums) in totals.iter_mut().zip(&mut *sums) {

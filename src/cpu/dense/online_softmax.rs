@@ -12,7 +12,7 @@ use crate::simd::{F32x8, F32x16, Isa, Kernel, LANES, Vector};
 const RESCALE_BITS: f32 = 8.0;
 
 /// Smaller weights are raised to two to this power, so that no product with them is subnormal.
-const MIN_EXPONENT: f32 = -100.0;
+pub(super) const MIN_EXPONENT: f32 = -100.0;
 
 /// The shift of a window that has seen no image.
 const NO_SHIFT: f32 = f32::MAX;
@@ -151,6 +151,30 @@ impl Kernel for Normalise<'_> {
             }
         }
         any
+    }
+}
+
+/// Writes the base-2 logarithms of the posterior weights of a tile's energies.
+pub(crate) struct LogWeights<'a> {
+    pub(crate) energies: &'a [F32x16],
+    /// Per window.
+    pub(crate) shift: &'a [f32],
+    /// Per window.
+    pub(crate) log_scale: &'a [f32],
+    pub(crate) logit_scale: f32,
+    pub(crate) out: &'a mut [F32x16],
+}
+
+impl Kernel for LogWeights<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { energies, shift, log_scale, logit_scale, out } = self;
+        let factor = V::splat(-logit_scale);
+        for (((energy, shift), log_scale), out) in energies.iter().zip(shift).zip(log_scale).zip(out) {
+            V::load(energy).mul_add(factor, V::splat(*shift)).add(V::splat(*log_scale)).store(out);
+        }
     }
 }
 

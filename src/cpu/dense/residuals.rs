@@ -12,6 +12,17 @@ pub(crate) const EXPANDED: u8 = 1;
 pub(crate) const PRODUCTS: u8 = 2;
 /// The squares alone.
 pub(crate) const SQUARES: u8 = 3;
+/// Differences times the values of a direction, which follow those of z.
+pub(crate) const TANGENT: u8 = 4;
+
+/// What the terms of a sum over windows are: a form, and its values `[channel][row][column]`.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Terms<'a> {
+    /// One of the forms.
+    pub(crate) form: u8,
+    /// Its values; in the form [`TANGENT`] those of z, then those of the direction, sign reversed.
+    pub(crate) values: &'a [f32],
+}
 
 /// The size of the images.
 #[derive(Debug, Clone, Copy, Default)]
@@ -40,9 +51,13 @@ pub(crate) struct Residuals<'a, P: Pixel, const FORM: u8, const CHANNELS: usize>
     pixels: [&'a [P::Packed]; CHANNELS],
     values: [&'a [f32]; CHANNELS],
     squares: &'a [F32x16],
+    /// The values of the direction.
+    direction: [&'a [f32]; CHANNELS],
     /// All pixels and values starting at this row, where the number of channels is not known.
     rest: (&'a [P::Packed], &'a [f32]),
     plane: usize,
+    /// From a value of z to that of the direction.
+    to_direction: usize,
     /// -1, unknown to the compiler: see [`Self::add`].
     minus: f32,
     /// Columns.
@@ -59,8 +74,10 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM,
             pixels: [&[]; CHANNELS],
             values: [&[]; CHANNELS],
             squares: &[],
+            direction: [&[]; CHANNELS],
             rest: (&tile.pixels[start..], &[]),
             plane,
+            to_direction: shape.channels * plane,
             minus: std::hint::black_box(-1.0),
             width,
         };
@@ -68,6 +85,9 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM,
             row.pixels[c] = &tile.pixels[c * plane + start..][..width];
             if FORM != SQUARES {
                 row.values[c] = &values[c * plane + start..][..width];
+            }
+            if FORM == TANGENT {
+                row.direction[c] = &values[row.to_direction + c * plane + start..][..width];
             }
         }
         if FORM == EXPANDED {
@@ -88,6 +108,9 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM,
             part.pixels[c] = &self.pixels[c][start..][..width];
             if FORM != SQUARES {
                 part.values[c] = &self.values[c][start..][..width];
+            }
+            if FORM == TANGENT {
+                part.direction[c] = &self.direction[c][start..][..width];
             }
         }
         if FORM == EXPANDED {
@@ -117,13 +140,15 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM,
         for c in 0..CHANNELS {
             let a = P::centred(&self.pixels[c][x]);
             let z = if FORM == SQUARES { 0.0 } else { self.values[c][x] };
-            sum = self.add(sum, c == 0, a, z);
+            let v = if FORM == TANGENT { self.direction[c][x] } else { 0.0 };
+            sum = self.add(sum, c == 0, a, z, v);
         }
         if CHANNELS == 0 {
             let (pixels, values) = self.rest;
             for (c, pixel) in pixels[x..].iter().step_by(self.plane).enumerate() {
                 let z = if FORM == SQUARES { 0.0 } else { values[x + c * self.plane] };
-                sum = self.add(sum, c == 0, P::centred(pixel), z);
+                let v = if FORM == TANGENT { values[x + c * self.plane + self.to_direction] } else { 0.0 };
+                sum = self.add(sum, c == 0, P::centred(pixel), z, v);
             }
         }
         sum
@@ -143,7 +168,7 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM,
         for c in 0..CHANNELS {
             let z = tiles[0].values[c][x];
             for t in 0..T {
-                sums[t] = tiles[t].add(sums[t], c == 0, P::centred(&tiles[t].pixels[c][x]), z);
+                sums[t] = tiles[t].add(sums[t], c == 0, P::centred(&tiles[t].pixels[c][x]), z, 0.0);
             }
         }
         sums
@@ -153,8 +178,9 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM,
     /// bound by additions, so the difference is formed as the multiply-add `-1 a + z`, which is the same number; a compiler
     /// that knew the factor would turn it back into a subtraction.
     #[inline(always)]
-    fn add<V: Vector>(&self, sum: V, first: bool, a: V, z: f32) -> V {
+    fn add<V: Vector>(&self, sum: V, first: bool, a: V, z: f32, v: f32) -> V {
         match FORM {
+            TANGENT => a.mul_add(V::splat(self.minus), V::splat(z)).mul_add(V::splat(v), sum),
             DIRECT => {
                 let t = a.mul_add(V::splat(self.minus), V::splat(z));
                 t.mul_add(t, sum)

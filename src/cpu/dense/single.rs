@@ -1,13 +1,14 @@
 //! `Single`: the dense passes in float32, the fast ones.
 
-use super::arithmetic::{Arithmetic, EnergyBlock, ShardPosterior};
+use super::arithmetic::{Arithmetic, EnergyBlock, ShardPosterior, TilePenalties};
 use super::energies::{SquareEnergies, mask_energies};
 use super::group::TILES;
-use super::online_softmax::{Normalise, OnlineSoftmax, Softmax, Update};
+use super::online_softmax::{LogWeights, Normalise, OnlineSoftmax, Softmax, Update};
 use crate::components::Kind;
 use crate::cpu::chunks::exact_chunks_mut;
 use crate::cpu::job::Job;
 use crate::cpu::probe::Probe;
+use crate::cpu::sources::Penalties;
 use crate::cpu::tile::{Pixel, Tile};
 use crate::posterior::{Posterior, ShiftUnit};
 use crate::regime::fixed_point_side;
@@ -64,6 +65,7 @@ impl Arithmetic for Single {
         job: &Job<'_, P>,
         probe: usize,
         tiles: &[Tile<P>],
+        penalties: &TilePenalties,
         mut consume: impl FnMut(EnergyBlock<'_, P, F32x16>),
     ) {
         let SingleSpace { energies, squares, tables } = space;
@@ -76,6 +78,7 @@ impl Arithmetic for Single {
                 for (tile, out) in tiles.iter().zip(exact_chunks_mut(energies, count)) {
                     mask_energies(job.isa, components, runs, tile, values, tables, out);
                 }
+                penalise(energies, count, penalties, values.logit_scale);
                 consume(EnergyBlock { tiles, probe, first: 0, count, energies });
             }
             Kind::Square { side } => {
@@ -86,6 +89,7 @@ impl Arithmetic for Single {
                     }
                     squares.push_row(job.isa, tiles, values, energies);
                     if let Some(row) = (y + 1).checked_sub(*side) {
+                        penalise(energies, count, penalties, values.logit_scale);
                         consume(EnergyBlock { tiles, probe, first: row * count, count, energies });
                     }
                 }
@@ -121,6 +125,24 @@ impl Arithmetic for Single {
         posterior.normaliser()
     }
 
+    fn log_weights<P: Pixel>(
+        job: &Job<'_, P>,
+        block: &EnergyBlock<'_, P, F32x16>,
+        energies: &[F32x16],
+        (shift, _): &SingleNormaliser,
+        log_scale: &[f32],
+        out: &mut [F32x16],
+    ) {
+        let windows = block.first..block.first + block.count;
+        let (shift, log_scale) = (&shift[windows.clone()], &log_scale[windows]);
+        let logit_scale = job.probes[block.probe].logit_scale as f32;
+        job.isa.run(LogWeights { energies, shift, log_scale, logit_scale, out });
+    }
+
+    fn scale((_, scale): &SingleNormaliser) -> &[f32] {
+        scale
+    }
+
     fn normalise<P: Pixel>(
         job: &Job<'_, P>,
         block: &EnergyBlock<'_, P, F32x16>,
@@ -138,5 +160,21 @@ impl Arithmetic for Single {
             cutoff: job.dense_cutoff as f32,
         };
         job.isa.run(Normalise { energies, softmax, columns, active, weights })
+    }
+}
+
+/// Adds what the images of each tile are penalised with to energies `[tile][window]` of `count` windows.
+fn penalise(energies: &mut [F32x16], count: usize, penalties: &TilePenalties, logit_scale: f64) {
+    for (energies, penalties) in exact_chunks_mut(energies, count).zip(penalties) {
+        let Some(penalties) = penalties else { continue };
+        let bias = penalties.bias.map(|bias| bias as f32);
+        for energy in &mut *energies {
+            energy.0.iter_mut().zip(bias).for_each(|(energy, bias)| *energy += bias);
+        }
+        for lane in penalties.lanes_left_out() {
+            for energy in &mut *energies {
+                energy.0[lane] = Penalties::energy_left_out(logit_scale);
+            }
+        }
     }
 }

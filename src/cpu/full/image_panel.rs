@@ -7,6 +7,7 @@
 
 use std::ops::Range;
 
+use crate::cpu::dense::residuals::{DIRECT, EXPANDED, PRODUCTS};
 use crate::cpu::tile::{Pixel, PixelLanes, transpose};
 use crate::simd::{F32x16, Isa, Kernel, LANES, Vector};
 
@@ -23,14 +24,13 @@ pub(crate) struct QueryPanel {
     /// Which probes these are.
     probes: Range<usize>,
     width: usize,
-    expanded: bool,
+    form: u8,
 }
 
 impl QueryPanel {
-    /// The panels of all `probes`, each given as its values `[vector]` and whether its form is the expanded one, cut at
-    /// `parts`.
+    /// The panels of all `probes`, each given as its values `[vector]` and the form of its sums, cut at `parts`.
     #[must_use]
-    pub(crate) fn all(probes: &[(&[F32x16], bool)], parts: &[Range<usize>]) -> Vec<Self> {
+    pub(crate) fn all(probes: &[(&[F32x16], u8)], parts: &[Range<usize>]) -> Vec<Self> {
         let mut panels = Vec::new();
         let mut start = 0;
         for alike in probes.chunk_by(|(_, a), (_, b)| a == b) {
@@ -45,7 +45,7 @@ impl QueryPanel {
         panels
     }
 
-    fn new(probes: &[(&[F32x16], bool)], range: Range<usize>, width: usize, parts: &[Range<usize>]) -> Self {
+    fn new(probes: &[(&[F32x16], u8)], range: Range<usize>, width: usize, parts: &[Range<usize>]) -> Self {
         let count = parts.last().map_or(0, |part| part.end);
         let mut values = vec![0.0; count * LANES * width];
         for part in parts {
@@ -58,7 +58,7 @@ impl QueryPanel {
                 }
             }
         }
-        Self { values, probes: range, width, expanded: probes[0].1 }
+        Self { values, probes: range, width, form: probes[0].1 }
     }
 }
 
@@ -105,10 +105,10 @@ impl<P: Pixel> ImagePanel<P> {
 
     /// Adds the energies of the probes of a panel to `energies` `[probe]`, which has an entry for every probe.
     pub(crate) fn add(&mut self, isa: Isa, queries: &QueryPanel, energies: &mut [F32x16]) {
-        let QueryPanel { width, expanded, .. } = *queries;
+        let QueryPanel { width, form, .. } = *queries;
         let values = &queries.values[self.vectors.start * LANES * width..self.vectors.end * LANES * width];
         let energies = &mut energies[queries.probes.clone()];
-        isa.run(AddEnergies { panel: self, values, width, expanded, energies });
+        isa.run(AddEnergies { panel: self, values, width, form, energies });
     }
 }
 
@@ -138,7 +138,7 @@ struct AddEnergies<'a, P: Pixel> {
     panel: &'a mut ImagePanel<P>,
     values: &'a [f32],
     width: usize,
-    expanded: bool,
+    form: u8,
     energies: &'a mut [F32x16],
 }
 
@@ -147,18 +147,20 @@ impl<P: Pixel> Kernel for AddEnergies<'_, P> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { panel, values, width, expanded, energies } = self;
-        match (width == NR_WIDE, expanded) {
-            (true, true) => add_panel::<V, P, NR_WIDE, true>(panel, values, energies),
-            (true, false) => add_panel::<V, P, NR_WIDE, false>(panel, values, energies),
-            (false, true) => add_panel::<V, P, NR_NARROW, true>(panel, values, energies),
-            (false, false) => add_panel::<V, P, NR_NARROW, false>(panel, values, energies),
+        let Self { panel, values, width, form, energies } = self;
+        match (width == NR_WIDE, form) {
+            (true, EXPANDED) => add_panel::<V, P, NR_WIDE, EXPANDED>(panel, values, energies),
+            (true, PRODUCTS) => add_panel::<V, P, NR_WIDE, PRODUCTS>(panel, values, energies),
+            (true, _) => add_panel::<V, P, NR_WIDE, DIRECT>(panel, values, energies),
+            (false, EXPANDED) => add_panel::<V, P, NR_NARROW, EXPANDED>(panel, values, energies),
+            (false, PRODUCTS) => add_panel::<V, P, NR_NARROW, PRODUCTS>(panel, values, energies),
+            (false, _) => add_panel::<V, P, NR_NARROW, DIRECT>(panel, values, energies),
         }
     }
 }
 
 #[inline(always)]
-fn add_panel<V: Vector, P: Pixel, const Q: usize, const EXPANDED: bool>(
+fn add_panel<V: Vector, P: Pixel, const Q: usize, const FORM: u8>(
     panel: &mut ImagePanel<P>,
     values: &[f32],
     energies: &mut [F32x16],
@@ -172,12 +174,12 @@ fn add_panel<V: Vector, P: Pixel, const Q: usize, const EXPANDED: bool>(
             let a: V = P::centred(&rows[k][j]);
             for q in 0..Q {
                 let z = V::splat(values[k][q]);
-                let (factor, other) = if EXPANDED { (a, z) } else { (a.sub(z), a.sub(z)) };
+                let (factor, other) = if FORM == DIRECT { (a.sub(z), a.sub(z)) } else { (a, z) };
                 lanes[q] = factor.mul_add(other, lanes[q]);
             }
         }
         for q in 0..Q {
-            let sum = if EXPANDED { lanes[q].add(V::load(&squares[j])) } else { lanes[q] };
+            let sum = if FORM == EXPANDED { lanes[q].add(V::load(&squares[j])) } else { lanes[q] };
             sum.store(&mut sums[q][j]);
         }
     }
@@ -209,15 +211,15 @@ mod tests {
     proptest! {
         #[test]
         fn energies_are_exact_and_those_of_single_queries(
-            image_len in 1_usize..1200, images in 1_usize..=LANES, probes in 1_usize..15, expanded in 0_usize..15,
+            image_len in 1_usize..1200, images in 1_usize..=LANES, probes in 1_usize..15, expanded in 0_usize..15, products in 0_usize..4,
         ) {
             let bytes: Vec<u8> = (0..images * image_len).map(|i| (i * 37 % 251) as u8).collect();
             let value = |q: usize, p: usize| if p < image_len { (p * (31 + q) % 1009) as f32 / 7.0 - 70.0 } else { 0.0 };
             let lanes = |q: usize, v: usize| F32x16(std::array::from_fn(|i| value(q, v * LANES + i)));
             let values: Vec<Vec<F32x16>> =
                 (0..probes).map(|q| (0..vectors(image_len)).map(|v| lanes(q, v)).collect()).collect();
-            let all: Vec<(&[F32x16], bool)> =
-                values.iter().enumerate().map(|(q, v)| (v.as_slice(), q < expanded)).collect();
+            let form = |q: usize| if q < expanded { EXPANDED } else if q < expanded + products { PRODUCTS } else { DIRECT };
+            let all: Vec<(&[F32x16], u8)> = values.iter().enumerate().map(|(q, v)| (v.as_slice(), form(q))).collect();
             let parts: Vec<_> = PixelPanel::parts(image_len).collect();
             let panels = QueryPanel::all(&all, &parts);
             for isa in Isa::available() {
@@ -229,14 +231,18 @@ mod tests {
                         panel.add(isa, queries, &mut energies);
                     }
                 }
-                for (q, &(values, expanded)) in all.iter().enumerate() {
+                for (q, &(values, form)) in all.iter().enumerate() {
                     let mut alone = vec![0.0; images];
-                    isa.run(Energies { images: &bytes[..], centre: 127.5, image_len, values, expanded, out: &mut alone });
+                    isa.run(Energies { images: &bytes[..], centre: 127.5, image_len, values, form, out: &mut alone });
                     prop_assert_eq!(&energies[q].0[..images], &alone[..]);
                     for n in 0..images {
                         let term = |p: usize| {
                             let (a, z) = (bytes[n * image_len + p].number(127.5), f64::from(value(q, p)));
-                            if expanded { a * a + a * z } else { (a - z).powi(2) }
+                            match form {
+                                EXPANDED => a * a + a * z,
+                                PRODUCTS => a * z,
+                                _ => (a - z).powi(2),
+                            }
                         };
                         let exact: f64 = (0..image_len).map(term).sum();
                         let size: f64 = (0..image_len).map(|p| term(p).abs()).sum();

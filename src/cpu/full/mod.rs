@@ -1,9 +1,11 @@
-//! The full route: with the full image as the only window there is one weight per image, so energies are few enough to
+//! The full route: with the full image as the only window there is one weight per image, so weights are few enough to
 //! keep, and pass 2 is a weighted mean. Where energies of float32 round too much, those of the images that may carry
 //! weight are computed again in float64 ([`refine`]).
 
 pub(crate) mod image_panel;
+mod means;
 pub(crate) mod pixel_panel;
+mod products;
 mod refine;
 mod single_query;
 
@@ -12,141 +14,73 @@ use std::ops::Range;
 use ndarray::Array3;
 use rayon::prelude::*;
 
-use crate::cpu::buffer_pool::BufferPool;
+use crate::cpu::dense::residuals::PRODUCTS;
 use crate::cpu::job::Job;
 use crate::cpu::probe::Probe;
-use crate::cpu::scheduler::{Scheduler, WorkItem, blocks, probes_of_items};
+use crate::cpu::scheduler::{Scheduler, WorkItem, blocks};
+use crate::cpu::sources::Penalties;
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
-use crate::simd::{F32x16, LANES};
-use image_panel::{ImagePanel, QueryPanel};
-use pixel_panel::{AddMeans, IMAGES, PixelPanel, vectors};
-use single_query::{AddMean, Energies};
+use crate::simd::{Kernel, LANES, Vector};
 
 /// The fewest probes for which it pays to lay out images in panels.
 const PANEL_FROM: usize = 3;
 
-/// Per probe the weighted sum of centred stored pixels, `[channel, row, column]`. The probes of flipped queries follow all
-/// others, in the same order.
-pub(crate) fn sums<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Array3<f64>>> {
-    let mut weights = energies(job, scheduler)?;
-    refine::refine(job, scheduler, &mut weights)?;
-    scheduler.install(|| normalise(job, &mut weights));
-    let mut sums = vec![vec![0.0; job.bank.image_len()]; job.probes.len()];
-    let buffers = BufferPool::new();
-    scheduler.run(
-        job,
-        &mut sums,
-        PixelPanel::default,
-        |item, panel| means_of(job, item, &weights, &buffers, panel),
-        |sums, of_shard| {
-            sums.iter_mut().zip(F32x16::flat(&of_shard)).for_each(|(sum, &value)| *sum += f64::from(value));
-            buffers.release(of_shard);
-        },
-    )?;
+/// The posterior of a query over images, on the full window.
+#[derive(Debug, Clone)]
+pub(crate) struct ImagePosterior {
+    /// The weight of every image, by position, of the query and, where flips count, of its mirror image.
+    pub(crate) sides: Vec<Vec<f32>>,
+    /// The logarithm of the sum of weights that are not normalised, in nats.
+    pub(crate) log_evidence: f64,
+    /// The entropy of the weights, in nats.
+    pub(crate) entropy: f64,
+}
+
+/// Pass 1: the posterior of every query.
+pub(crate) fn evidence<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<ImagePosterior>> {
+    let in_form = |probe: &Probe| (products::in_vectors(&probe.values), probe.terms().form);
+    let values: Vec<_> = job.probes.iter().map(in_form).collect();
+    let mut energies = products::sums_of_images(job, scheduler, &values)?;
+    scheduler.install(|| penalise(job, &mut energies));
+    let refined = refine::refine(job, scheduler, &mut energies)?;
+    let mut flipped = energies.split_off(job.queries()).into_iter();
+    let sides = energies.into_iter().map(|energies| [Some(energies), flipped.next()].into_iter().flatten().collect());
+    let sides: Vec<Vec<Vec<f32>>> = sides.collect();
+    let of_query = |(query, sides)| normalised(job, query, sides, refined[query]);
+    Ok(scheduler.install(|| sides.into_par_iter().enumerate().map(of_query).collect()))
+}
+
+/// Pass 2: per probe the weighted sum of centred stored pixels, `[channel, row, column]`. The probes of flipped queries
+/// follow all others, in the same order.
+pub(crate) fn composites<P: Pixel>(
+    job: &Job<'_, P>,
+    scheduler: &mut Scheduler<'_, '_>,
+    posteriors: &[&ImagePosterior],
+) -> Result<Vec<Array3<f64>>> {
     let shape = job.bank.image_shape();
+    let sums = means::weighted_sums(job, scheduler, &weights_of_probes(job, posteriors))?;
     Ok(sums.into_iter().map(|sums| Array3::from_shape_vec(shape, sums).expect("as long as an image")).collect())
 }
 
-/// The energies of all images for each probe.
-fn energies<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Vec<f32>>> {
-    let values: Vec<PreparedValues> = probes_of_items(job).map(|probes| PreparedValues::of(job, probes)).collect();
-    let mut energies: Vec<Vec<f32>> = job.probes.iter().map(|_| Vec::with_capacity(job.bank.len())).collect();
-    scheduler.run(
-        job,
-        &mut energies,
-        ImagePanel::default,
-        |item, panel| {
-            let first = values.partition_point(|values| values.probes.end <= item.probes.start);
-            energies_of(job, item, &values[first], panel)
-        },
-        Vec::extend,
-    )?;
-    Ok(energies)
+/// The weights of every probe of a job.
+fn weights_of_probes<'a, P: Pixel>(job: &Job<'_, P>, posteriors: &[&'a ImagePosterior]) -> Vec<&'a [f32]> {
+    let queries = job.queries();
+    (0..job.probes.len()).map(|probe| posteriors[probe % queries].sides[probe / queries].as_slice()).collect()
 }
 
-/// A probe's values in vectors, padded with zeros as in a panel.
-fn values_of(probe: &Probe) -> Vec<F32x16> {
-    let mut vectors = vec![F32x16::ZERO; vectors(probe.values.len())];
-    for (lanes, values) in vectors.iter_mut().zip(probe.values.chunks(LANES)) {
-        lanes.0[..values.len()].copy_from_slice(values);
-    }
-    vectors
-}
-
-/// The values of the probes of a work item, laid out for the kernels.
-struct PreparedValues {
-    probes: Range<usize>,
-    /// Of each probe, below [`PANEL_FROM`] probes.
-    single: Vec<Vec<F32x16>>,
-    /// Of all probes together, otherwise.
-    panels: Vec<QueryPanel>,
-}
-
-impl PreparedValues {
-    fn of<P: Pixel>(job: &Job<'_, P>, probes: Range<usize>) -> Self {
-        let single: Vec<_> = job.probes[probes.clone()].iter().map(values_of).collect();
-        if probes.len() < PANEL_FROM {
-            return Self { probes, single, panels: Vec::new() };
-        }
-        let parts: Vec<_> = PixelPanel::parts(job.bank.image_len()).collect();
-        let forms = job.probes[probes.clone()].iter().map(|probe| probe.regime.is_expanded());
-        let panels = QueryPanel::all(&single.iter().map(Vec::as_slice).zip(forms).collect::<Vec<_>>(), &parts);
-        Self { probes, single: Vec::new(), panels }
-    }
-}
-
-/// The energies of the images of a work item for each of its probes.
-fn energies_of<P: Pixel>(
-    job: &Job<'_, P>,
-    item: &WorkItem,
-    values: &PreparedValues,
-    panel: &mut ImagePanel<P>,
-) -> Vec<Vec<f32>> {
-    let (image_len, probes) = (job.bank.image_len(), values.probes.len());
-    if probes < PANEL_FROM {
-        return single_energies_of(job, item, values);
-    }
-    let mut energies = vec![F32x16::ZERO; item.images.len().div_ceil(LANES) * probes];
-    // The values of a part of all probes stay in the second-level cache while the images are read.
-    for part in PixelPanel::parts(image_len) {
-        for (images, energies) in images_at_once(item, LANES).zip(energies.chunks_exact_mut(probes)) {
-            if job.is_stopped() {
-                break;
-            }
-            if part.start == 0 {
-                job.check_images(images.clone());
-            }
-            panel.load(job.isa, job.images(images), job.centre, image_len, part.clone());
-            for queries in &values.panels {
-                panel.add(job.isa, queries, energies);
+/// Adds the numbers for priors to the energies `[image]` of every probe; those of images that do not count become the largest
+/// number.
+fn penalise<P: Pixel>(job: &Job<'_, P>, energies: &mut [Vec<f32>]) {
+    energies.par_iter_mut().zip(job.probes).for_each(|(energies, probe)| {
+        if job.sources.has_prior() {
+            for (energies, positions) in energies.chunks_mut(LANES).zip(blocks(0..job.len(), LANES)) {
+                let bias = job.penalties(probe, positions).map_or([0.0; LANES], |Penalties { bias, .. }| bias);
+                energies.iter_mut().zip(bias).for_each(|(energy, bias)| *energy += bias as f32);
             }
         }
-    }
-    let of_probe = |probe: usize| {
-        let mut of_images: Vec<f32> =
-            energies[probe..].iter().step_by(probes).flat_map(|energies| energies.0).collect();
-        of_images.truncate(item.images.len());
-        of_images
-    };
-    (0..probes).map(of_probe).collect()
-}
-
-/// The same for one or two probes.
-fn single_energies_of<P: Pixel>(job: &Job<'_, P>, item: &WorkItem, values: &PreparedValues) -> Vec<Vec<f32>> {
-    let (image_len, centre) = (job.bank.image_len(), job.centre);
-    let mut energies: Vec<_> = values.single.iter().map(|_| vec![0.0; item.images.len()]).collect();
-    let probes = &job.probes[values.probes.clone()];
-    for images in images_at_once(item, LANES).take_while(|_| !job.is_stopped()) {
-        job.check_images(images.clone());
-        let place = images.start - item.images.start..images.end - item.images.start;
-        let images = job.images(images);
-        for ((values, probe), energies) in values.single.iter().zip(probes).zip(&mut energies) {
-            let (expanded, out) = (probe.regime.is_expanded(), &mut energies[place.clone()]);
-            job.isa.run(Energies { images, centre, image_len, values, expanded, out });
-        }
-    }
-    energies
+        probe.left_out.iter().for_each(|&position| energies[position as usize] = f32::MAX);
+    });
 }
 
 /// The images of a work item, `count` at a time.
@@ -154,82 +88,163 @@ fn images_at_once(item: &WorkItem, count: usize) -> impl Iterator<Item = Range<u
     blocks(item.images.clone(), count)
 }
 
-/// Turns energies into weights, each query's with its mirror image's summing to one.
-fn normalise<P: Pixel>(job: &Job<'_, P>, energies: &mut [Vec<f32>]) {
-    let (forward, flipped) = energies.split_at_mut(job.queries());
-    let mut flipped = flipped.iter_mut();
-    let mut pairs: Vec<[&mut [f32]; 2]> = forward
-        .iter_mut()
-        .map(|energies| [energies.as_mut_slice(), flipped.next().map_or(&mut [], Vec::as_mut_slice)])
-        .collect();
-    pairs.par_iter_mut().enumerate().for_each(|(i, pair)| {
-        let logit_scale = job.probes[i].logit_scale;
-        let least = f64::from(pair.iter().flat_map(|energies| energies.iter()).copied().fold(f32::MAX, f32::min));
-        let mut total = 0.0;
-        for energy in pair.iter_mut().flat_map(|energies| energies.iter_mut()) {
-            let logit = logit_scale * (least - f64::from(*energy));
-            // Far below the cutoff a weight is zero, so that no product with it is subnormal.
-            let share = if logit < -job.cutoff - 40.0 { 0.0 } else { logit.exp2() };
-            total += share;
-            *energy = share as f32;
-        }
-        for share in pair.iter_mut().flat_map(|shares| shares.iter_mut()) {
-            *share *= (1.0 / total) as f32;
-        }
-    });
-}
-
-/// The weighted sums of the images of a work item for each of its probes, `[probe][vector]`.
-fn means_of<P: Pixel>(
+/// Turns the energies of a query and its mirror image into weights that sum to one. Where the energies were `refined`, they
+/// are distances from this least one.
+fn normalised<P: Pixel>(
     job: &Job<'_, P>,
-    item: &WorkItem,
-    weights: &[Vec<f32>],
-    buffers: &BufferPool<Vec<F32x16>>,
-    panel: &mut PixelPanel,
-) -> Vec<Vec<F32x16>> {
-    let (image_len, probes) = (job.bank.image_len(), item.probes.len());
-    let acquire = || buffers.acquire(|| vec![F32x16::ZERO; vectors(image_len)]);
-    let mut sums: Vec<_> = item.probes.clone().map(|_| acquire()).collect();
-    if probes < PANEL_FROM {
-        for (weights, sums) in weights[item.probes.clone()].iter().zip(&mut sums) {
-            sums.fill(F32x16::ZERO);
-            add_single_mean(job, item, weights, sums);
-        }
-        return sums;
+    query: usize,
+    mut sides: Vec<Vec<f32>>,
+    refined: Option<f64>,
+) -> ImagePosterior {
+    let probe = &job.probes[query];
+    let logit_scale = probe.logit_scale;
+    let least = f64::from(sides.iter().flatten().copied().fold(f32::MAX, f32::min));
+    let (mut total, mut mean_logit) = (0.0, 0.0);
+    for energy in sides.iter_mut().flatten() {
+        let logit = logit_scale * (least - f64::from(*energy));
+        // Far below the cutoff a weight is zero, so that no product with it is subnormal.
+        let share = if logit < -job.cutoff - 40.0 { 0.0 } else { logit.exp2() };
+        total += share;
+        mean_logit += if share > 0.0 { share * logit } else { 0.0 };
+        *energy = share as f32;
     }
-    let weights_of = |images: Range<usize>| {
-        // Rows of a panel without an image still hold an earlier image, so their weight is zero.
-        let mut of_panel = vec![[0.0; IMAGES]; probes];
-        for (of_panel, weights) in of_panel.iter_mut().zip(&weights[item.probes.clone()]) {
-            of_panel[..images.len()].copy_from_slice(&weights[images.clone()]);
-        }
-        of_panel
-    };
-    let weights: Vec<_> = images_at_once(item, IMAGES).map(weights_of).collect();
-    // The sums of a part of all probes stay in the second-level cache while the panels are read.
-    for part in PixelPanel::parts(image_len) {
-        let mut fresh = true;
-        for (images, weights) in images_at_once(item, IMAGES).zip(&weights) {
-            if job.is_stopped() {
-                break;
-            }
-            if fresh || weights.as_flattened().iter().any(|&weight| weight != 0.0) {
-                panel.load(job.isa, job.images(images), job.centre, image_len, part.clone());
-                job.isa.run(AddMeans { panel, weights, fresh, sums: &mut sums });
-                fresh = false;
-            }
-        }
+    for share in sides.iter_mut().flatten() {
+        *share *= (1.0 / total) as f32;
     }
-    sums
+    let exact_least = refined.unwrap_or(least) + probe.energy_left_out(refined.is_some()).sum::<f64>();
+    let bits = total.log2() - logit_scale * exact_least;
+    ImagePosterior {
+        sides,
+        log_evidence: bits * std::f64::consts::LN_2 + job.sources.log_prior,
+        entropy: (total.log2() - mean_logit / total).max(0.0) * std::f64::consts::LN_2,
+    }
 }
 
-/// Adds the weighted sum of the images of a work item for one probe.
-fn add_single_mean<P: Pixel>(job: &Job<'_, P>, item: &WorkItem, weights: &[f32], sums: &mut [F32x16]) {
-    let image_len = job.bank.image_len();
-    for images in images_at_once(item, IMAGES).take_while(|_| !job.is_stopped()) {
-        let weights = &weights[images.clone()];
-        if weights.iter().any(|&weight| weight != 0.0) {
-            job.isa.run(AddMean { images: job.images(images), centre: job.centre, image_len, weights, sums });
+/// Per probe the sum of centred stored pixels, `[channel, row, column]`, under the weights `w_n (b_n - mean of b)`, with `b_n`
+/// the inner product of image n and the probe's `direction` `[channel][pixel]`; and per query what those weights sum to, which
+/// would be zero but for rounding.
+pub(crate) fn derivatives<P: Pixel>(
+    job: &Job<'_, P>,
+    scheduler: &mut Scheduler<'_, '_>,
+    posteriors: &[&ImagePosterior],
+    directions: &[Vec<f64>],
+) -> Result<(Vec<Array3<f64>>, Vec<f64>)> {
+    let in_float = |values: &Vec<f64>| values.iter().map(|&value| value as f32).collect::<Vec<f32>>();
+    let values: Vec<_> =
+        directions.iter().map(|direction| (products::in_vectors(&in_float(direction)), PRODUCTS)).collect();
+    let rough = products::sums_of_images(job, scheduler, &values)?;
+    let weights = weights_of_probes(job, posteriors);
+    let mut tilted: Vec<Vec<f64>> = scheduler.install(|| {
+        let products =
+            |(probe, rough): (usize, Vec<f32>)| exact_products(job, weights[probe], &directions[probe], &rough);
+        rough.into_par_iter().enumerate().map(products).collect()
+    });
+    let queries = job.queries();
+    let mut residuals = vec![0.0; queries];
+    for (query, residual) in residuals.iter_mut().enumerate() {
+        let sides: Vec<usize> = (query..tilted.len()).step_by(queries).collect();
+        let (mut mean, mut total) = (0.0, 0.0);
+        for &side in &sides {
+            for (&weight, product) in weights[side].iter().zip(&tilted[side]) {
+                mean += f64::from(weight) * product;
+                total += f64::from(weight);
+            }
+        }
+        mean /= total;
+        for side in sides {
+            for (&weight, value) in weights[side].iter().zip(&mut tilted[side]) {
+                *value = f64::from((f64::from(weight) * (*value - mean)) as f32);
+                *residual += *value;
+            }
+        }
+    }
+    let tilted: Vec<Vec<f32>> = tilted.iter().map(in_float).collect();
+    let shape = job.bank.image_shape();
+    let sums = means::weighted_sums(job, scheduler, &tilted.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
+    let in_shape = |sums: Vec<f64>| Array3::from_shape_vec(shape, sums).expect("as long as an image");
+    Ok((sums.into_iter().map(in_shape).collect(), residuals))
+}
+
+/// The inner products of all images and a direction; in float64 where few images carry weight, which then differ by little.
+fn exact_products<P: Pixel>(job: &Job<'_, P>, weights: &[f32], direction: &[f64], rough: &[f32]) -> Vec<f64> {
+    /// Where one image in so many carries weight, or fewer, float64 costs no more than the pass before it.
+    const FEW: usize = 16;
+    let is_heavy = |weight: f32| weight > f32::EPSILON * f32::EPSILON;
+    if weights.iter().filter(|&&weight| is_heavy(weight)).count() > weights.len().div_ceil(FEW) {
+        return rough.iter().map(|&product| f64::from(product)).collect();
+    }
+    let product = |position: usize| {
+        job.image(position).iter().zip(direction).map(|(pixel, value)| pixel.number(job.centre) * value).sum()
+    };
+    let of_image = |(position, (&weight, &rough)): (usize, (&f32, &f32))| {
+        if is_heavy(weight) { product(position) } else { f64::from(rough) }
+    };
+    weights.iter().zip(rough).enumerate().map(of_image).collect()
+}
+
+/// Per probe the sums of squared differences between the images and `means`, `[channel][pixel]`, under the weights.
+pub(crate) fn squares<P: Pixel>(
+    job: &Job<'_, P>,
+    scheduler: &mut Scheduler<'_, '_>,
+    posteriors: &[&ImagePosterior],
+    means: &[Vec<f64>],
+) -> Result<Vec<Array3<f64>>> {
+    let weights = weights_of_probes(job, posteriors);
+    let len = job.bank.image_len();
+    let mut sums: Vec<Vec<f64>> = job.probes.iter().map(|_| vec![0.0; len]).collect();
+    let in_float: Vec<Vec<f32>> = means.iter().map(|means| means.iter().map(|&mean| mean as f32).collect()).collect();
+    scheduler.run(
+        job,
+        &mut sums,
+        || (),
+        |item, ()| {
+            let of_probe = |probe: usize| {
+                let mut totals = vec![0.0; len];
+                for images in images_at_once(item, SQUARED_IMAGES) {
+                    let mut sums = vec![0.0_f32; len];
+                    for position in images.filter(|&position| weights[probe][position] > 0.0 && !job.is_stopped()) {
+                        let (image, weight) = (job.image(position), weights[probe][position]);
+                        job.isa.run(AddSquares {
+                            image,
+                            centre: job.centre,
+                            means: &in_float[probe],
+                            weight,
+                            sums: &mut sums,
+                        });
+                    }
+                    totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += f64::from(sum));
+                }
+                totals
+            };
+            item.probes.clone().map(of_probe).collect()
+        },
+        |sums, of_shard| sums.iter_mut().zip(of_shard).for_each(|(sum, value)| *sum += value),
+    )?;
+    let in_shape = |sums: Vec<f64>| Array3::from_shape_vec(job.bank.image_shape(), sums).expect("as long as an image");
+    Ok(sums.into_iter().map(in_shape).collect())
+}
+
+/// Images whose squares are summed in float32 before they are added to others in float64.
+const SQUARED_IMAGES: usize = 256;
+
+/// Adds the squared differences between an image and means, times a weight.
+struct AddSquares<'a, P: Pixel> {
+    image: &'a [P],
+    centre: f32,
+    means: &'a [f32],
+    weight: f32,
+    sums: &'a mut [f32],
+}
+
+impl<P: Pixel> Kernel for AddSquares<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { image, centre, means, weight, sums } = self;
+        for ((pixel, mean), sum) in image.iter().zip(means).zip(sums) {
+            let difference = pixel.number(centre) as f32 - mean;
+            *sum += weight * difference * difference;
         }
     }
 }

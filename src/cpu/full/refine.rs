@@ -12,23 +12,25 @@ use crate::simd::{Kernel, Vector};
 const BLOCK: usize = 16;
 
 /// Where energies of float32 round too much for a query, replaces those of its images by their exact distance from the least
-/// one, and those of images that cannot carry weight by the largest number.
+/// one, and those of images that cannot carry weight by the largest number. Returns the exact least energy of every query
+/// for which it did so.
 pub(super) fn refine<P: Pixel>(
     job: &Job<'_, P>,
     scheduler: &mut Scheduler<'_, '_>,
     energies: &mut [Vec<f32>],
-) -> Result<()> {
+) -> Result<Vec<Option<f64>>> {
+    let mut refined = vec![None; job.queries()];
     let bounds: Vec<Option<f64>> = (0..job.queries()).map(|query| bound_of(job, query, energies)).collect();
     let queries: Vec<usize> = (0..job.queries()).filter(|&query| bounds[query].is_some()).collect();
     if queries.is_empty() {
-        return Ok(());
+        return Ok(refined);
     }
     let probes: Vec<Probe> = job.probes_of(&queries).into_iter().map(Probe::into_double).collect();
     let bounds = job.places_of(&queries).map(|place| bounds[place % job.queries()].unwrap_or(f64::INFINITY));
     let rough: Vec<(&[f32], f64)> =
         job.places_of(&queries).map(|place| energies[place].as_slice()).zip(bounds).collect();
     let listed = job.with(&probes);
-    let mut exact: Vec<Vec<f64>> = probes.iter().map(|_| Vec::with_capacity(job.bank.len())).collect();
+    let mut exact: Vec<Vec<f64>> = probes.iter().map(|_| Vec::with_capacity(job.len())).collect();
     scheduler.repeat(job, queries.len());
     scheduler.run(
         &listed,
@@ -48,8 +50,9 @@ pub(super) fn refine<P: Pixel>(
                 *energy = (exact - least).min(f64::from(f32::MAX)) as f32;
             }
         }
+        refined[*query] = Some(least);
     }
-    Ok(())
+    Ok(refined)
 }
 
 /// Below which energies of float32 an image may carry weight, if a query has to be refined: where sigma is small, and where
@@ -59,7 +62,7 @@ fn bound_of<P: Pixel>(job: &Job<'_, P>, query: usize, energies: &[Vec<f32>]) -> 
     let least = f64::from(sides.flatten().copied().fold(f32::MAX, f32::min));
     let Probe { logit_scale, regime, .. } = job.probes[query];
     let bits = logit_scale * least.abs();
-    if !regime.sparse && job.sides(query).all(|probe| probe.rounding.allows(bits)) {
+    if !regime.sparse && job.sides(query).all(|probe| probe.rounding.allows(bits, logit_scale)) {
         return None;
     }
     let margin = job.cutoff / logit_scale;
@@ -83,7 +86,8 @@ fn exact_energies<P: Pixel>(
         if f64::from(rough[index]) > bound || job.is_stopped() {
             return f64::INFINITY;
         }
-        job.isa.run(Energy { image: job.image(index), centre: job.centre, factors: &probe.factors })
+        let energy = job.isa.run(Energy { image: job.image(index), centre: job.centre, factors: &probe.factors });
+        energy + job.sources.below(index) * std::f64::consts::LOG2_E / probe.logit_scale
     };
     item.images.clone().map(energy).collect()
 }

@@ -4,6 +4,7 @@
 //! rest of a batch.
 
 use super::pixel_panel::{PixelPanel, padded};
+use crate::cpu::dense::residuals::{DIRECT, EXPANDED, PRODUCTS};
 use crate::cpu::tile::Pixel;
 use crate::simd::{F32x16, Kernel, LANES, Vector};
 
@@ -13,13 +14,13 @@ const ENERGY_IMAGES: usize = 2;
 /// Images that share the reading and writing of a sum.
 const MEAN_IMAGES: usize = 4;
 
-/// Writes the energies of images laid one after the other, for a probe's values `[vector]`.
+/// Writes the energies, or inner products, of images laid one after the other with a probe's values `[vector]`.
 pub(crate) struct Energies<'a, P: Pixel> {
     pub(crate) images: &'a [P],
     pub(crate) centre: f32,
     pub(crate) image_len: usize,
     pub(crate) values: &'a [F32x16],
-    pub(crate) expanded: bool,
+    pub(crate) form: u8,
     pub(crate) out: &'a mut [f32],
 }
 
@@ -28,11 +29,11 @@ impl<P: Pixel> Kernel for Energies<'_, P> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { images, centre, image_len, values, expanded, out } = self;
-        if expanded {
-            energies_in_form::<V, P, true>(images, centre, image_len, values, out);
-        } else {
-            energies_in_form::<V, P, false>(images, centre, image_len, values, out);
+        let Self { images, centre, image_len, values, form, out } = self;
+        match form {
+            EXPANDED => energies_in_form::<V, P, EXPANDED>(images, centre, image_len, values, out),
+            PRODUCTS => energies_in_form::<V, P, PRODUCTS>(images, centre, image_len, values, out),
+            _ => energies_in_form::<V, P, DIRECT>(images, centre, image_len, values, out),
         }
     }
 }
@@ -77,7 +78,7 @@ impl<P: Pixel> Kernel for AddMean<'_, P> {
 }
 
 #[inline(always)]
-fn energies_in_form<V: Vector, P: Pixel, const EXPANDED: bool>(
+fn energies_in_form<V: Vector, P: Pixel, const FORM: u8>(
     images: &[P],
     centre: f32,
     image_len: usize,
@@ -88,15 +89,15 @@ fn energies_in_form<V: Vector, P: Pixel, const EXPANDED: bool>(
     let (images, last) = images.split_at(twos.len() * ENERGY_IMAGES * image_len);
     for (images, energies) in images.chunks_exact(ENERGY_IMAGES * image_len).zip(twos) {
         let (a, b) = images.split_at(image_len);
-        *energies = energies_of::<V, P, EXPANDED, ENERGY_IMAGES>([a, b], centre, values);
+        *energies = energies_of::<V, P, FORM, ENERGY_IMAGES>([a, b], centre, values);
     }
     for energy in rest {
-        [*energy] = energies_of::<V, P, EXPANDED, 1>([last], centre, values);
+        [*energy] = energies_of::<V, P, FORM, 1>([last], centre, values);
     }
 }
 
 #[inline(always)]
-fn energies_of<V: Vector, P: Pixel, const EXPANDED: bool, const I: usize>(
+fn energies_of<V: Vector, P: Pixel, const FORM: u8, const I: usize>(
     images: [&[P]; I],
     centre: f32,
     values: &[F32x16],
@@ -114,13 +115,13 @@ fn energies_of<V: Vector, P: Pixel, const EXPANDED: bool, const I: usize>(
         let (mut sums, mut squares) = ([V::splat(0.0); I], [V::splat(0.0); I]);
         for (v, z) in values[..full].iter().enumerate() {
             for i in 0..I {
-                add::<V, EXPANDED>(P::centred_row(&rows[i][v], centre), V::load(z), &mut sums[i], &mut squares[i]);
+                add::<V, FORM>(P::centred_row(&rows[i][v], centre), V::load(z), &mut sums[i], &mut squares[i]);
             }
         }
         for z in &values[full..] {
             for i in 0..I {
                 let a = V::load(&padded(&images[i][start + full * LANES..end], centre));
-                add::<V, EXPANDED>(a, V::load(z), &mut sums[i], &mut squares[i]);
+                add::<V, FORM>(a, V::load(z), &mut sums[i], &mut squares[i]);
             }
         }
         for i in 0..I {
@@ -131,13 +132,15 @@ fn energies_of<V: Vector, P: Pixel, const EXPANDED: bool, const I: usize>(
 }
 
 #[inline(always)]
-fn add<V: Vector, const EXPANDED: bool>(a: V, z: V, sum: &mut V, squares: &mut V) {
-    if EXPANDED {
-        *sum = a.mul_add(z, *sum);
-        *squares = a.mul_add(a, *squares);
-    } else {
+fn add<V: Vector, const FORM: u8>(a: V, z: V, sum: &mut V, squares: &mut V) {
+    if FORM == DIRECT {
         let residual = a.sub(z);
         *sum = residual.mul_add(residual, *sum);
+    } else {
+        *sum = a.mul_add(z, *sum);
+    }
+    if FORM == EXPANDED {
+        *squares = a.mul_add(a, *squares);
     }
 }
 

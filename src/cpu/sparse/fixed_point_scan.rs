@@ -77,6 +77,8 @@ pub(crate) struct FixedPointTile {
     pixels: Vec<U16x32>,
     /// Images in the tile.
     valid: usize,
+    /// Those of them that do not count for the next probe.
+    left_out: Vec<usize>,
     /// The last rows of squared residuals; the next one takes the place of the oldest.
     ring: Vec<U16x32>,
     /// Energies of a row of windows.
@@ -94,8 +96,14 @@ impl FixedPointTile {
         }
     }
 
+    /// Chooses the images that do not count for the probes from now on.
+    pub(crate) fn leave_out(&mut self, lanes: impl Iterator<Item = usize>) {
+        self.left_out.clear();
+        self.left_out.extend(lanes);
+    }
+
     /// Computes the energies of a probe and hands them to `consume` row by row, with the first window of the row. Lanes
-    /// without an image get the largest number.
+    /// without an image that counts get the largest number.
     pub(crate) fn energies(
         &mut self,
         isa: Isa,
@@ -118,6 +126,9 @@ impl FixedPointTile {
             isa.run(WindowSums { ring: &self.ring, side, out: &mut self.energies });
             for energy in if self.valid < U16_LANES { &mut self.energies[..] } else { &mut [] } {
                 energy.0[self.valid..].fill(u16::MAX);
+            }
+            for &lane in &self.left_out {
+                self.energies.iter_mut().for_each(|energy| energy.0[lane] = u16::MAX);
             }
             consume(row * columns, &self.energies);
         }

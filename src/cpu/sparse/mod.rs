@@ -1,28 +1,31 @@
 //! The sparse route, for small sigma: a scan finds the few images that carry weight on each window, and only those are
-//! weighed, in `f64`.
+//! weighed, in `f64`. A composite takes them in one go; for anything else their weights are kept ([`lists`]).
 //!
 //! Where so many images carry weight that a list does not pay, the query is left to the dense or full route. The lists
 //! depend on the data alone, and so does the result.
 
 mod candidates;
 pub(crate) mod fixed_point_scan;
+pub(crate) mod lists;
 mod patches;
 mod scan;
+mod stage;
 
 use std::ops::Range;
 
 use ndarray::Array3;
 use rayon::prelude::*;
 
-use crate::components::Components;
+use crate::cpu::composite::MirrorSums;
 use crate::cpu::job::Job;
-use crate::cpu::probe::Probe;
 use crate::cpu::scheduler::Scheduler;
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
 use crate::regime::{TAIL_BITS, max_candidates, max_listed_pixels};
-use candidates::{ByWindow, Candidate, Candidates, ErrorBound};
-use patches::Patches;
+use candidates::{ByWindow, Candidate, Candidates};
+pub(crate) use lists::WeighedLists;
+use lists::WindowsOfLists;
+use stage::SideStage;
 
 /// Bytes of the longest list of candidates.
 pub(crate) fn max_list_bytes(windows: usize) -> usize {
@@ -38,42 +41,243 @@ const QUERIES_PER_STEP: usize = 8;
 /// How many times as long as in a dense pass a listed pixel takes.
 const WEIGHING_COST: usize = 8;
 
-/// Pixels of a window's candidates that are gathered at once.
-const GATHERED_PIXELS: usize = 1 << 16;
+/// Per query the weighted sums of centred stored pixels of its probe and of its flipped probe, `[channel, row, column]`; none
+/// where a list does not pay.
+pub(crate) fn sums<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Option<MirrorSums>>> {
+    let weigh = |pair: &MirrorPair<'_>| {
+        let parts = in_parts(job, |windows| {
+            pair.weigh(job, windows, TAIL_BITS, |_, stages, totals| {
+                for (stage, _) in stages {
+                    stage.add(job, 1.0 / totals.sum);
+                }
+            })
+        });
+        add_up(job, parts.map(|stages| stages.map(|stage| stage.map(|stage| stage.sums))))
+    };
+    weigh_all(job, scheduler, weigh)
+}
 
-/// Candidates lie anywhere in the data, so each is prefetched this many candidates ahead of its use.
-const PREFETCH_DISTANCE: usize = 6;
+/// Per query the images that carry weight on every window, and their weights; none where a list does not pay.
+pub(crate) fn evidence<P: Pixel>(
+    job: &Job<'_, P>,
+    scheduler: &mut Scheduler<'_, '_>,
+) -> Result<Vec<Option<WeighedLists>>> {
+    let weigh = |pair: &MirrorPair<'_>| {
+        let part = |windows| {
+            let mut lists = WindowsOfLists::default();
+            // Derivatives divide what is left out by sigma^2, so that nothing is.
+            pair.weigh(job, windows, f64::INFINITY, |_, stages, totals| {
+                lists.push(totals.log2(job.probes[pair.query].logit_scale), |side| {
+                    let stage = stages.iter().find(|(stage, _)| usize::from(stage.probe.flipped) == side);
+                    stage.map(|(stage, _)| stage.weighed(1.0 / totals.sum))
+                });
+            });
+            lists
+        };
+        WeighedLists::joined(in_parts(job, part))
+    };
+    weigh_all(job, scheduler, weigh)
+}
 
-/// The sums of a query and of its mirror image; none where a list does not pay.
-pub(crate) type Sums = Option<[Array3<f64>; 2]>;
+/// Per query the sums of a composite, given the images that carry weight and their weights.
+pub(crate) fn composites<P: Pixel>(
+    job: &Job<'_, P>,
+    scheduler: &mut Scheduler<'_, '_>,
+    lists: &[&WeighedLists],
+) -> Result<Vec<MirrorSums>> {
+    read_all(job, scheduler, lists, |query, lists| {
+        let parts = in_parts(job, |windows| {
+            let mut stages = stages_of(job, query);
+            for k in windows.take_while(|_| !job.is_stopped()) {
+                for (side, stage) in stages.iter_mut().enumerate() {
+                    stage.recall(job, window_of_side(job, k, side), lists.of(side, k));
+                    stage.add(job, 1.0);
+                }
+            }
+            let mut sums = stages.into_iter().map(|stage| stage.sums);
+            [sums.next(), sums.next()]
+        });
+        add_up(job, parts)
+    })
+}
 
-/// Per query the weighted sums of centred stored pixels of its probe and of its flipped probe, `[channel, row, column]`.
-/// The probes of flipped queries follow all others, in the same order.
-pub(crate) fn sums<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Sums>> {
+/// Per query the sums of the derivative along a direction, given for each probe, `[channel][pixel]`: those of a composite with
+/// the weights `w_kn (b_kn - mean of b_k)`, with `b_kn` the sum over window k of image n times the direction.
+pub(crate) fn derivatives<P: Pixel>(
+    job: &Job<'_, P>,
+    scheduler: &mut Scheduler<'_, '_>,
+    lists: &[&WeighedLists],
+    directions: &[Vec<f64>],
+) -> Result<Vec<MirrorSums>> {
+    let queries = job.queries();
+    read_all(job, scheduler, lists, |query, lists| {
+        let parts = in_parts(job, |windows| {
+            let mut stages = stages_of(job, query);
+            for k in windows.take_while(|_| !job.is_stopped()) {
+                let mut mean = 0.0;
+                let mut products = Vec::with_capacity(stages.len());
+                for (side, stage) in stages.iter_mut().enumerate() {
+                    stage.recall(job, window_of_side(job, k, side), lists.of(side, k));
+                    let of_side = stage.products(job, &directions[query + side * queries]);
+                    mean += stage.weights.iter().zip(&of_side).map(|(weight, product)| weight * product).sum::<f64>();
+                    products.push(of_side);
+                }
+                for (stage, products) in stages.iter_mut().zip(products) {
+                    stage.weights.iter_mut().zip(products).for_each(|(weight, product)| *weight *= product - mean);
+                    stage.add(job, 1.0);
+                }
+            }
+            let mut sums = stages.into_iter().map(|stage| stage.sums);
+            [sums.next(), sums.next()]
+        });
+        add_up(job, parts)
+    })
+}
+
+/// Per query the sums over the windows at a pixel of its variances, and the variances of the middle pixels, `[window][channel]`.
+pub(crate) fn variances<P: Pixel>(
+    job: &Job<'_, P>,
+    scheduler: &mut Scheduler<'_, '_>,
+    lists: &[&WeighedLists],
+) -> Result<Vec<(MirrorSums, Vec<f64>)>> {
+    let (channels, len) = (job.bank.image_shape()[0], job.bank.image_len());
+    read_all(job, scheduler, lists, |query, lists| {
+        let parts = in_parts(job, |windows| {
+            let mut stages = stages_of(job, query);
+            let (mut middles, mut mean) = (Vec::with_capacity(windows.len() * channels), vec![0.0; len]);
+            for k in windows.take_while(|_| !job.is_stopped()) {
+                middles.extend(variances_of_window(job, &mut stages, lists, k, &mut mean));
+            }
+            let mut sums = stages.into_iter().map(|stage| stage.sums);
+            ([sums.next(), sums.next()], middles)
+        });
+        let (sums, middles): (Vec<_>, Vec<Vec<f64>>) = parts.unzip();
+        (add_up(job, sums.into_iter()), middles.concat())
+    })
+}
+
+/// Adds the variances of a window to the sums of each side; returns those of its middle pixel. `mean` is working space as long
+/// as an image.
+fn variances_of_window<P: Pixel>(
+    job: &Job<'_, P>,
+    stages: &mut [SideStage<'_, P>],
+    lists: &WeighedLists,
+    k: usize,
+    mean: &mut [f64],
+) -> Vec<f64> {
+    let (components, plane, width) = (&job.mirrors[0], job.plane(), job.mirrors[0].width());
+    let channels = mean.len() / plane;
+    let clear = |image: &mut [f64]| {
+        components.runs(k).flatten().for_each(|p| (0..channels).for_each(|c| image[c * plane + p] = 0.0));
+    };
+    let mirror = |image: &mut [f64]| image.chunks_exact_mut(width).for_each(<[f64]>::reverse);
+    clear(mean);
+    for (side, stage) in stages.iter_mut().enumerate() {
+        stage.recall(job, window_of_side(job, k, side), lists.of(side, k));
+        if side == 1 {
+            mirror(mean);
+        }
+        stage.add_mean(job, mean);
+    }
+    let at = components.middle(k);
+    let mut middle = vec![0.0; channels];
+    for (side, stage) in stages.iter_mut().enumerate().rev() {
+        let at = if side == 0 { at } else { at - at % width + (width - 1 - at % width) };
+        if side == 0 && job.probes.len() > job.queries() {
+            mirror(mean);
+        }
+        for (c, sum) in middle.iter_mut().enumerate() {
+            *sum -= stage.sums.as_slice().unwrap_or_default()[c * plane + at];
+        }
+        stage.add_squares(job, mean);
+        for (c, sum) in middle.iter_mut().enumerate() {
+            *sum += stage.sums.as_slice().unwrap_or_default()[c * plane + at];
+        }
+    }
+    middle
+}
+
+/// Scans for the images of every query that carry weight, and weighs those of each whose lists pay.
+fn weigh_all<P: Pixel, R: Send>(
+    job: &Job<'_, P>,
+    scheduler: &mut Scheduler<'_, '_>,
+    weigh: impl Fn(&MirrorPair<'_>) -> R + Sync,
+) -> Result<Vec<Option<R>>> {
     let candidates = scan::candidates(job, scheduler)?;
     let queries = job.queries();
     let (forward, flipped) = candidates.split_at(queries);
-    let weigh = |query: usize| {
+    let weigh_query = |query: usize| {
         let sides = [Some(&forward[query]), flipped.get(query)];
         let pay = sides.into_iter().flatten().all(|candidates| pays(job, candidates));
-        pay.then(|| MirrorPair::new(job, query, queries, sides).sums(job))
+        pay.then(|| weigh(&MirrorPair::new(query, sides)))
     };
-    let mut sums = Vec::with_capacity(queries);
+    let listed: usize = candidates.iter().map(|candidates| listed_pixels(job, candidates)).sum();
+    let mut found = Vec::with_capacity(queries);
     for start in (0..queries).step_by(QUERIES_PER_STEP) {
         let step = start..queries.min(start + QUERIES_PER_STEP);
-        let listed: usize = candidates.iter().map(|candidates| listed_pixels(job, candidates)).sum();
-        let weigh_all = || step.into_par_iter().map(weigh).collect::<Vec<_>>();
-        sums.extend(scheduler.run_watched(WEIGHING_COST * listed, weigh_all)?);
+        let all = || step.into_par_iter().map(weigh_query).collect::<Vec<_>>();
+        found.extend(scheduler.run_watched(WEIGHING_COST * listed, all)?);
         // Where a list was weighed, the second of two passes is not needed.
-        let skipped = sums[start..].iter().flatten().count() * job.probes.len() / queries;
-        scheduler.skip(skipped * job.bank.len())?;
+        let skipped = found[start..].iter().flatten().count() * job.probes.len() / queries;
+        scheduler.skip(skipped * job.len())?;
     }
-    Ok(sums)
+    Ok(found)
+}
+
+/// Reads the lists of every query.
+pub(crate) fn read_all<P: Pixel, R: Send>(
+    job: &Job<'_, P>,
+    scheduler: &mut Scheduler<'_, '_>,
+    lists: &[&WeighedLists],
+    read: impl Fn(usize, &WeighedLists) -> R + Sync,
+) -> Result<Vec<R>> {
+    let queries = job.queries();
+    let mut found = Vec::with_capacity(queries);
+    for start in (0..queries).step_by(QUERIES_PER_STEP) {
+        let step = start..queries.min(start + QUERIES_PER_STEP);
+        let listed: usize = lists[step.clone()].iter().map(|lists| lists.len()).sum();
+        let pixels = job.mirrors[0].pixels(0).saturating_mul(listed);
+        let count = step.len() * job.probes.len() / queries;
+        let all = || step.into_par_iter().map(|query| read(query, lists[query])).collect::<Vec<_>>();
+        found.extend(scheduler.run_watched(WEIGHING_COST.saturating_mul(pixels), all)?);
+        scheduler.skip(count * job.len())?;
+    }
+    Ok(found)
+}
+
+/// What `work` finds for consecutive parts of the windows, which threads share.
+pub(crate) fn in_parts<P: Pixel, R: Send>(
+    job: &Job<'_, P>,
+    work: impl Fn(Range<usize>) -> R + Sync,
+) -> impl Iterator<Item = R> {
+    let count = job.mirrors[0].count();
+    let len = count.div_ceil(WINDOW_PARTS);
+    let part = |i: usize| work((i * len).min(count)..((i + 1) * len).min(count));
+    (0..WINDOW_PARTS).into_par_iter().map(part).collect::<Vec<_>>().into_iter()
+}
+
+/// The sums of parts of the windows, added up side by side.
+pub(crate) fn add_up<P: Pixel>(job: &Job<'_, P>, parts: impl Iterator<Item = [Option<Array3<f64>>; 2]>) -> MirrorSums {
+    let mut sums = [0, 1].map(|_| Array3::zeros(job.bank.image_shape()));
+    for part in parts {
+        sums.iter_mut().zip(part).for_each(|(sums, part)| part.into_iter().for_each(|part| *sums += &part));
+    }
+    sums
+}
+
+/// Window `k` of a query as its probe (side 0) or its flipped probe sees it.
+pub(crate) fn window_of_side<P: Pixel>(job: &Job<'_, P>, k: usize, side: usize) -> usize {
+    if side == 0 { k } else { job.mirrors[0].mirror_index(k) }
+}
+
+/// Working space for each probe of a query.
+pub(crate) fn stages_of<'a, P: Pixel>(job: &Job<'a, P>, query: usize) -> Vec<SideStage<'a, P>> {
+    job.sides(query).map(|probe| SideStage::new(job, probe)).collect()
 }
 
 /// Whether weighing the listed images alone, in `f64`, is cheaper than a dense pass over all of them.
 fn pays<P: Pixel>(job: &Job<'_, P>, candidates: &Candidates) -> bool {
-    !candidates.given_up && listed_pixels(job, candidates) <= max_listed_pixels(job.bank.len(), job.plane())
+    !candidates.given_up && listed_pixels(job, candidates) <= max_listed_pixels(job.len(), job.plane())
 }
 
 /// The pixels of the windows of all listed images.
@@ -81,147 +285,52 @@ fn listed_pixels<P: Pixel>(job: &Job<'_, P>, candidates: &Candidates) -> usize {
     candidates.list.iter().map(|candidate| job.mirrors[0].pixels(candidate.window as usize)).sum()
 }
 
-/// One query, its mirror image if flips count, and the candidates of both.
+/// The candidates of a query, and of its mirror image if flips count.
 struct MirrorPair<'a> {
-    sides: [Option<Side<'a>>; 2],
+    query: usize,
+    sides: [Option<(&'a Candidates, ByWindow)>; 2],
 }
 
-/// A probe and its candidates.
-struct Side<'a> {
-    probe: &'a Probe,
-    components: &'a Components,
-    least: &'a [f32],
-    error_bound: ErrorBound,
-    candidates: ByWindow,
+/// The sum of the weights on a window, relative to the least energy.
+struct Totals {
+    least: f64,
+    sum: f64,
+}
+
+impl Totals {
+    /// The base-2 logarithm of the sum of weights.
+    fn log2(&self, logit_scale: f64) -> f64 {
+        self.sum.log2() - logit_scale * self.least
+    }
 }
 
 impl<'a> MirrorPair<'a> {
-    /// Query number `query` of `queries`.
-    fn new<P: Pixel>(job: &Job<'a, P>, query: usize, queries: usize, candidates: [Option<&'a Candidates>; 2]) -> Self {
-        let side = |side: usize| {
-            let (candidates, probe) = (candidates[side]?, &job.probes[query + side * queries]);
-            let (least, error_bound) = (&candidates.least, candidates.error_bound);
-            Some(Side {
-                probe,
-                components: job.components_of(probe),
-                least,
-                error_bound,
-                candidates: candidates.by_window(),
-            })
-        };
-        Self { sides: [side(0), side(1)] }
+    fn new(query: usize, candidates: [Option<&'a Candidates>; 2]) -> Self {
+        Self { query, sides: candidates.map(|of_side| of_side.map(|candidates| (candidates, candidates.by_window()))) }
     }
 
-    fn sums<P: Pixel>(&self, job: &Job<'_, P>) -> [Array3<f64>; 2] {
-        let count = job.mirrors[0].count();
-        let len = count.div_ceil(WINDOW_PARTS);
-        let parts: Vec<_> = (0..WINDOW_PARTS)
-            .into_par_iter()
-            .map(|i| self.sums_of_windows(job, (i * len).min(count)..((i + 1) * len).min(count)))
-            .collect();
-        let mut sums = [0, 1].map(|_| Array3::zeros(job.bank.image_shape()));
-        for part in parts {
-            sums.iter_mut().zip(part).filter(|(_, part)| !part.is_empty()).for_each(|(sums, part)| *sums += &part);
-        }
-        sums
-    }
-
-    /// The sums of some windows; those of a side that is missing are empty.
-    fn sums_of_windows<P: Pixel>(&self, job: &Job<'_, P>, windows: Range<usize>) -> [Array3<f64>; 2] {
-        let mut stages = self.sides.each_ref().map(|side| side.as_ref().map(|side| SideStage::new(job, side)));
+    /// Weighs the candidates of some windows, but for those `cutoff` powers of two below the best, all together; `consume` gets every window, the stage of each side with the window as that
+    /// side sees it, and the sum of weights.
+    fn weigh<P: Pixel>(
+        &self,
+        job: &Job<'a, P>,
+        windows: Range<usize>,
+        cutoff: f64,
+        mut consume: impl FnMut(usize, &mut [(&mut SideStage<'a, P>, usize)], &Totals),
+    ) -> [Option<SideStage<'a, P>>; 2] {
+        let mut of_query = stages_of(job, self.query).into_iter();
+        let mut stages = [of_query.next(), of_query.next()];
         for k in windows.take_while(|_| !job.is_stopped()) {
-            let twin = [k, job.mirrors[0].mirror_index(k)];
-            let mut stages: Vec<_> = stages.iter_mut().zip(twin).filter_map(|(s, k)| Some((s.as_mut()?, k))).collect();
+            let sides = stages.iter_mut().enumerate();
+            let mut twins: Vec<_> =
+                sides.filter_map(|(side, stage)| Some((stage.as_mut()?, window_of_side(job, k, side)))).collect();
             let mut least = f64::INFINITY;
-            for (stage, k) in &mut stages {
-                least = least.min(stage.measure(job, *k));
+            for ((stage, k), side) in twins.iter_mut().zip(self.sides.iter().flatten()) {
+                least = least.min(stage.measure(job, *k, side, cutoff));
             }
-            let total: f64 = stages.iter_mut().map(|(stage, _)| stage.weigh(least)).sum();
-            for (stage, _) in stages {
-                stage.add(job, total);
-            }
+            let sum = twins.iter_mut().map(|(stage, _)| stage.weigh(least)).sum();
+            consume(k, &mut twins, &Totals { least, sum });
         }
-        stages.map(|stage| stage.map_or_else(|| Array3::zeros([0; 3]), |stage| stage.sums))
-    }
-}
-
-/// Working space that weighs the candidates of one side, window by window.
-struct SideStage<'a, P> {
-    side: &'a Side<'a>,
-    sums: Array3<f64>,
-    runs: Vec<Range<usize>>,
-    images: Vec<u32>,
-    /// The squared distances of the images, then their weights.
-    weights: Vec<f64>,
-    patches: Patches<P>,
-    patch: Vec<f64>,
-}
-
-impl<'a, P: Pixel> SideStage<'a, P> {
-    fn new(job: &Job<'_, P>, side: &'a Side<'a>) -> Self {
-        let sums = Array3::zeros(job.bank.image_shape());
-        let (runs, images, weights, patch) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
-        Self { side, sums, runs, images, weights, patches: Patches::default(), patch }
-    }
-
-    /// Moves to window `k` and computes the distances of its candidates; returns the least.
-    fn measure(&mut self, job: &Job<'_, P>, k: usize) -> f64 {
-        let Side { probe, components, least, error_bound, candidates } = self.side;
-        self.runs.clear();
-        self.runs.extend(components.runs(k));
-        self.patches.start(job.bank.image_shape()[0] * components.pixels(k), job.centre);
-        // Few images are listed for a window, so a cut-off at a larger weight still leaves out a negligible part of the
-        // sum.
-        let candidates = candidates.of(k);
-        let bits = job.cutoff.min(TAIL_BITS + (candidates.len().max(1) as f64).log2());
-        let bound = error_bound.bound(least[k], (bits / probe.logit_scale) as f32);
-        self.images.clear();
-        self.images.extend(candidates.iter().filter(|(_, energy)| *energy < bound).map(|&(image, _)| image));
-        self.patches.gather(&probe.z, job.plane(), &self.runs, &mut self.patch);
-        self.weights.clear();
-        for first in (0..self.images.len()).step_by(self.at_once()) {
-            self.load(job, first);
-            self.patches.distances(job.isa, &self.patch, &mut self.weights);
-        }
-        self.weights.iter().copied().fold(f64::INFINITY, f64::min)
-    }
-
-    /// Images whose patches are held at once.
-    fn at_once(&self) -> usize {
-        (GATHERED_PIXELS / self.patch.len()).max(1)
-    }
-
-    /// Gathers the patches of the images from `first` on.
-    fn load(&mut self, job: &Job<'_, P>, first: usize) {
-        self.patches.clear();
-        let images = &self.images[first..];
-        for (i, &image) in images.iter().enumerate().take(self.at_once()) {
-            if let Some(&later) = images.get(i + PREFETCH_DISTANCE) {
-                Patches::prefetch(job.image(later as usize), job.plane(), &self.runs);
-            }
-            self.patches.push(job.image(image as usize), job.plane(), &self.runs);
-        }
-    }
-
-    /// Turns distances into weights relative to the least distance of both sides, and returns their sum.
-    fn weigh(&mut self, least: f64) -> f64 {
-        let logit_scale = self.side.probe.logit_scale;
-        self.weights.iter_mut().for_each(|weight| *weight = (logit_scale * (least - *weight)).exp2());
-        self.weights.iter().sum()
-    }
-
-    /// Adds the mean of the images under their weights, which sum to `total` over both sides.
-    fn add(&mut self, job: &Job<'_, P>, total: f64) {
-        self.patch.fill(0.0);
-        let (scale, at_once) = (1.0 / total, self.at_once());
-        self.weights.iter_mut().for_each(|weight| *weight *= scale);
-        for first in (0..self.images.len()).step_by(at_once) {
-            if self.images.len() > at_once {
-                self.load(job, first);
-            }
-            self.patches.add_weighted(job.isa, &self.weights[first..], &mut self.patch);
-        }
-        let sums = self.sums.as_slice_mut().unwrap_or_default();
-        self.patches.scatter_add(&self.patch, sums, job.plane(), &self.runs);
+        stages
     }
 }

@@ -68,11 +68,33 @@ impl<P: Pixel> Patches<P> {
         patch[done..].fill(P::BLANK);
     }
 
+    /// Patches that are held.
+    pub(crate) fn count(&self) -> usize {
+        self.pixels.len() / self.padded
+    }
+
     /// Appends the squared distance of z, a patch itself, to every patch.
     pub(crate) fn distances(&self, isa: Isa, z: &[f64], distances: &mut Vec<f64>) {
         let start = distances.len();
-        distances.resize(start + self.pixels.len() / self.padded, 0.0);
+        distances.resize(start + self.count(), 0.0);
         isa.run(Distances { z, patches: &self.pixels, centre: self.centre, out: &mut distances[start..] });
+    }
+
+    /// Values of a patch.
+    pub(crate) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// Appends the inner product with `values`, a patch itself whose padding is zero, to every patch.
+    pub(crate) fn products(&self, isa: Isa, values: &[f64], products: &mut Vec<f64>) {
+        let start = products.len();
+        products.resize(start + self.count(), 0.0);
+        isa.run(Products { values, patches: &self.pixels, centre: self.centre, out: &mut products[start..] });
+    }
+
+    /// Adds every patch's squared differences from `means`, a patch itself, times its weight to `sums`, another.
+    pub(crate) fn add_squares(&self, isa: Isa, weights: &[f64], means: &[f64], sums: &mut [f64]) {
+        isa.run(WeightedSquares { weights, patches: &self.pixels, centre: self.centre, means, sums });
     }
 
     /// Adds every patch times its weight to `sums`, a patch itself.
@@ -132,6 +154,56 @@ impl<P: Pixel> Kernel for Distances<'_, P> {
             }
             let [a, b, c, d, e, f, g, h] = sums;
             *distance = ((a + e) + (c + g)) + ((b + f) + (d + h));
+        }
+    }
+}
+
+struct Products<'a, P: Pixel> {
+    values: &'a [f64],
+    patches: &'a [P],
+    centre: f32,
+    out: &'a mut [f64],
+}
+
+impl<P: Pixel> Kernel for Products<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { values, patches, centre, out } = self;
+        let (values, _) = values.as_chunks::<BLOCK>();
+        let (patches, _) = patches.as_chunks::<BLOCK>();
+        for (patch, out) in patches.chunks_exact(values.len()).zip(out) {
+            let mut sums = [0.0; BLOCK];
+            for (values, pixels) in values.iter().zip(patch) {
+                for i in 0..BLOCK {
+                    sums[i] += values[i] * pixels[i].number(centre);
+                }
+            }
+            *out = sums.iter().sum();
+        }
+    }
+}
+
+struct WeightedSquares<'a, P: Pixel> {
+    weights: &'a [f64],
+    patches: &'a [P],
+    centre: f32,
+    means: &'a [f64],
+    sums: &'a mut [f64],
+}
+
+impl<P: Pixel> Kernel for WeightedSquares<'_, P> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { weights, patches, centre, means, sums } = self;
+        for (patch, weight) in patches.chunks_exact(sums.len()).zip(weights) {
+            for ((sum, pixel), mean) in sums.iter_mut().zip(patch).zip(means) {
+                let difference = pixel.number(centre) - mean;
+                *sum += weight * difference * difference;
+            }
         }
     }
 }

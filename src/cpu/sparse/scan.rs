@@ -15,7 +15,7 @@ use crate::cpu::dense::group::Group;
 use crate::cpu::dense::single::Single;
 use crate::cpu::job::Job;
 use crate::cpu::probe::Probe;
-use crate::cpu::scheduler::{Scheduler, WorkItem, work_items};
+use crate::cpu::scheduler::{Scheduler, WorkItem, epochs, work_items};
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
 use crate::regime::{fixed_point_scan_side, max_candidates};
@@ -27,12 +27,15 @@ const AMORTISED_IMAGES: usize = 64;
 /// Finds the candidates of every probe: in fixed point where energies fit sixteen bits, else as floats.
 pub(crate) fn candidates<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Candidates>> {
     let mut candidates: Vec<Option<Candidates>> = job.probes.iter().map(|_| None).collect();
-    if let (Some(side), Some(bytes)) = (fixed_point_scan_side(&job.mirrors[0]), P::bytes(job.pixels)) {
+    // Sixteen bits have no room for priors.
+    let side = fixed_point_scan_side(&job.mirrors[0]).filter(|_| !job.sources.has_prior());
+    if let (Some(side), Some(_)) = (side, P::bytes(job.pixels)) {
         let pixels = side * side * job.bank.image_shape()[0];
         let prepare = |(i, probe)| Some((i, FixedPointProbe::new(probe, pixels, job.margin(probe))?));
         let (fit, probes): (Vec<usize>, Vec<FixedPointProbe>) =
             job.probes.iter().enumerate().filter_map(prepare).unzip();
-        let workspace = || FixedPointScan { tile: FixedPointTile::default(), side, bytes, probes: &probes };
+        let workspace =
+            || FixedPointScan { tile: FixedPointTile::default(), side, buffer: Vec::new(), probes: &probes };
         scan_probes(job, scheduler, &fit, |i| probes[i].error_bound, workspace, &mut candidates)?;
     }
     let is_done = |candidates: &Option<Candidates>| candidates.as_ref().is_some_and(Candidates::did_not_saturate);
@@ -146,45 +149,35 @@ impl<P: Pixel> Scan<P> for Group<P, Single> {
 }
 
 /// The scan in fixed point.
-struct FixedPointScan<'a> {
+struct FixedPointScan<'a, P> {
     tile: FixedPointTile,
     side: usize,
-    /// All pixels of the bank.
-    bytes: &'a [u8],
+    /// Images that lie apart are copied here first.
+    buffer: Vec<P>,
     /// The probes of the job, in fixed point.
     probes: &'a [FixedPointProbe],
 }
 
-impl<P: Pixel> Scan<P> for FixedPointScan<'_> {
+impl<P: Pixel> Scan<P> for FixedPointScan<'_, P> {
     fn images_at_once(&self) -> usize {
         U16_LANES
     }
 
     fn load(&mut self, job: &Job<'_, P>, first: usize, shard: &Range<usize>) {
-        let (image_len, last) = (job.bank.image_len(), shard.end.min(first + U16_LANES));
-        self.tile.load(job.isa, &self.bytes[first * image_len..last * image_len], image_len);
+        let images = job.images(first..shard.end.min(first + U16_LANES), &mut self.buffer);
+        self.tile.load(job.isa, P::bytes(images).unwrap_or_default(), job.bank.image_len());
     }
 
     fn collect(&mut self, job: &Job<'_, P>, probe: usize, first_image: usize, candidates: &mut Candidates) {
-        let components = job.components_of(&job.probes[probe]);
+        let (values, images) = (&job.probes[probe], first_image..first_image + U16_LANES);
+        let from = values.left_out.partition_point(|&position| (position as usize) < images.start);
+        let left_out = values.left_out[from..].iter().map(|&position| position as usize);
+        self.tile.leave_out(left_out.take_while(|&position| position < images.end).map(|n| n - images.start));
+        let components = job.components_of(values);
         self.tile.energies(job.isa, components, self.side, &self.probes[probe], |first_window, energies| {
             job.isa.run(CollectFixedPoint { energies, first_window, first_image, candidates });
         });
     }
-}
-
-/// The work items in epochs of shards, each four times as long as the one before: the least energies of one epoch bound the
-/// search of the next.
-fn epochs(items: &[WorkItem]) -> impl Iterator<Item = &[WorkItem]> {
-    let blocks = items.iter().take_while(|item| item.images.start == 0).count();
-    let mut rest = items;
-    let mut shards = 1;
-    std::iter::from_fn(move || {
-        let (epoch, later) = rest.split_at((shards * blocks).min(rest.len()));
-        rest = later;
-        shards *= 4;
-        (!epoch.is_empty()).then_some(epoch)
-    })
 }
 
 /// A query and its mirror image share every softmax, and so the least energy of every window.
@@ -219,27 +212,12 @@ mod tests {
             Probe::new(&bank, &mirrors[0], z.view(), 0.05, i, false)
         };
         let probes: Vec<Probe> = z.iter().enumerate().map(probe).collect();
-        let signals = crate::cpu::job::Signals::new();
-        let job = Job::new(&bank, pixels, &mirrors, &probes, &signals).unwrap();
+        let (signals, atoms) = (crate::cpu::job::Signals::new(), crate::atoms::Atoms::all());
+        let sources = crate::cpu::sources::Sources::new(&bank, &atoms);
+        let job = Job::new(&bank, pixels, &mirrors, &probes, &sources, &signals).unwrap();
         let monitor: &mut crate::monitor::Monitor<'_> = &mut |_, _| Ok(());
         let mut scheduler = Scheduler::new(1, &mirrors[0], 108, 1, &signals, monitor).unwrap();
         candidates(&job, &mut scheduler).unwrap().iter().map(|candidates| candidates.error_bound.scale > 0.0).collect()
-    }
-
-    #[test]
-    fn epochs_depend_on_the_data_alone() {
-        const SHARD: usize = 64;
-        let ends = |blocks: usize| -> Vec<usize> {
-            let item = |shard: usize, block: usize| WorkItem {
-                images: shard * SHARD..(shard + 1) * SHARD,
-                probes: 8 * block..8 * (block + 1),
-            };
-            let items: Vec<_> = (0..30).flat_map(|shard| (0..blocks).map(move |block| item(shard, block))).collect();
-            epochs(&items).map(|epoch| epoch.last().unwrap().images.end / SHARD).collect()
-        };
-        for blocks in [1, 2, 5] {
-            assert_eq!(ends(blocks), [1, 5, 21, 30], "{blocks} work items per shard");
-        }
     }
 
     #[test]

@@ -4,7 +4,7 @@
 mod energies;
 mod softmax;
 
-use super::arithmetic::{Arithmetic, EnergyBlock, ShardPosterior};
+use super::arithmetic::{Arithmetic, EnergyBlock, ShardPosterior, TilePenalties};
 use super::group::TILES;
 use crate::components::Kind;
 use crate::cpu::chunks::exact_chunks_mut;
@@ -54,6 +54,7 @@ impl Arithmetic for Double {
         job: &Job<'_, P>,
         probe: usize,
         tiles: &[Tile<P>],
+        penalties: &TilePenalties,
         mut consume: impl FnMut(EnergyBlock<'_, P, F64x16>),
     ) {
         let DoubleSpace { energies, rows, tables } = space;
@@ -67,6 +68,7 @@ impl Arithmetic for Double {
                     job.isa.run(MaskEnergies { tile, factors, runs, tables, out: &mut *out });
                     mark_missing(tile, out);
                 }
+                penalise(energies, count, penalties);
                 consume(EnergyBlock { tiles, probe, first: 0, count, energies });
             }
             Kind::Square { side } => {
@@ -83,6 +85,7 @@ impl Arithmetic for Double {
                         mark_missing(tile, out);
                     }
                     if let Some(row) = (y + 1).checked_sub(*side) {
+                        penalise(energies, count, penalties);
                         consume(EnergyBlock { tiles, probe, first: row * count, count, energies });
                     }
                 }
@@ -115,6 +118,26 @@ impl Arithmetic for Double {
         posterior.least_and_scale()
     }
 
+    fn log_weights<P: Pixel>(
+        job: &Job<'_, P>,
+        block: &EnergyBlock<'_, P, F64x16>,
+        energies: &[F64x16],
+        (least, _): &DoubleNormaliser,
+        log_scale: &[f32],
+        out: &mut [F32x16],
+    ) {
+        let windows = block.first..block.first + block.count;
+        let logit_scale = job.probes[block.probe].logit_scale;
+        let references = least[windows.clone()].iter().zip(&log_scale[windows]);
+        for ((energies, (least, log_scale)), out) in energies.iter().zip(references).zip(out) {
+            *out = F32x16(energies.0.map(|energy| (logit_scale * (least - energy)) as f32 + log_scale));
+        }
+    }
+
+    fn scale((_, scale): &DoubleNormaliser) -> &[f32] {
+        scale
+    }
+
     fn normalise<P: Pixel>(
         job: &Job<'_, P>,
         block: &EnergyBlock<'_, P, F64x16>,
@@ -144,5 +167,21 @@ impl Arithmetic for Double {
 fn mark_missing<P: Pixel>(tile: &Tile<P>, energies: &mut [F64x16]) {
     for energy in if tile.valid < LANES { energies } else { &mut [] } {
         energy.0[tile.valid..].fill(f64::MAX);
+    }
+}
+
+/// Adds what the images of each tile are penalised with to energies `[tile][window]` of `count` windows; those of images that
+/// do not count become the largest energy.
+fn penalise(energies: &mut [F64x16], count: usize, penalties: &TilePenalties) {
+    for (energies, penalties) in exact_chunks_mut(energies, count).zip(penalties) {
+        let Some(penalties) = penalties else { continue };
+        for energy in &mut *energies {
+            energy.0.iter_mut().zip(penalties.bias).for_each(|(energy, bias)| *energy += bias);
+        }
+        for lane in penalties.lanes_left_out() {
+            for energy in &mut *energies {
+                energy.0[lane] = f64::MAX;
+            }
+        }
     }
 }

@@ -1,0 +1,294 @@
+//! Derivatives of composites along directions, on every route, and the composites themselves.
+//!
+//! With the weights `w_kn` of a window and `b_kn` the sum of its pixels of image n times the direction, the derivative at a
+//! pixel d is `1 / sigma^2` times the mean over the windows at d of the covariance under `w_k` of `b_k` and `x(d)`. Its
+//! transpose is the same map between directions divided by the number of windows that hold a pixel.
+
+use std::ops::Range;
+
+use ndarray::{Array2, Array3, Array4, ArrayView4, ArrayView5, ArrayViewMut4, Axis, s};
+
+use super::call::{Call, Work};
+use super::composite::{MirrorSums, pair_up};
+use super::dense::{self, arithmetic::Arithmetic};
+use super::evidence::{Evidence, FindEvidence, Pass, run_pass};
+use super::full::{self, ImagePosterior};
+use super::job::Job;
+use super::probe::Probe;
+use super::scheduler::{Scheduler, blocks};
+use super::sparse::{self, WeighedLists};
+use super::tile::Pixel;
+use crate::bank::Bank;
+use crate::components::Components;
+use crate::error::{Error, Result};
+use crate::posterior::Posterior;
+
+/// What is found for a probe: sums of centred stored pixels `[channel][pixel]`.
+#[derive(Debug)]
+pub(crate) struct ProbeDerivative {
+    /// Of the composite, then of every direction.
+    pub(crate) sums: Vec<Vec<f64>>,
+    /// Per direction and window the sum of the weights of the derivative, which would be zero but for rounding.
+    pub(crate) residuals: Vec<Vec<f64>>,
+}
+
+impl ProbeDerivative {
+    pub(crate) fn new(directions: usize, count: usize, len: usize) -> Self {
+        Self { sums: vec![vec![0.0; len]; directions + 1], residuals: vec![vec![0.0; count]; directions] }
+    }
+
+    /// Adds those of other images.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let pairs = self.sums.iter_mut().zip(&other.sums).chain(self.residuals.iter_mut().zip(&other.residuals));
+        for (sums, others) in pairs {
+            sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += other);
+        }
+    }
+}
+
+/// What is found for a query: the sums of the composite, and those of every direction.
+pub(crate) struct QueryDerivative {
+    pub(crate) composite: MirrorSums,
+    pub(crate) directions: Vec<MirrorSums>,
+}
+
+/// Derivatives along `directions` `[direction, query, channel, pixel]`, in stored units or any other.
+pub(crate) struct Derivative<'a> {
+    pub(crate) directions: ArrayView4<'a, f64>,
+}
+
+impl Derivative<'_> {
+    /// A direction of a probe, `[channel][pixel]`.
+    pub(crate) fn of<P: Pixel>(&self, job: &Job<'_, P>, probe: &Probe, direction: usize) -> Vec<f64> {
+        let width = job.mirrors[0].width();
+        let of_query = self.directions.slice(s![direction, probe.query, .., ..]);
+        let mut values: Vec<f64> = of_query.iter().copied().collect();
+        if probe.flipped {
+            values.chunks_exact_mut(width).for_each(<[f64]>::reverse);
+        }
+        values
+    }
+
+    /// How many there are.
+    pub(crate) fn count(&self) -> usize {
+        self.directions.len_of(Axis(0))
+    }
+
+    /// Bytes that the results of a query take.
+    pub(crate) fn bytes_per_query(&self, components: &Components, image_len: usize) -> usize {
+        (self.count() + 1) * (image_len * 4 + components.count() * 2) * size_of::<f64>() * 2
+    }
+}
+
+impl Pass for Derivative<'_> {
+    type Found = QueryDerivative;
+
+    fn dense<P: Pixel, A: Arithmetic>(
+        &self,
+        job: &Job<'_, P>,
+        scheduler: &mut Scheduler<'_, '_>,
+        posteriors: &[&Posterior],
+    ) -> Result<Vec<QueryDerivative>> {
+        let of_probe = |probe: &Probe| {
+            // Differences from z are small where they count; those from a pixel far from all data are not.
+            let near = |&z: &f64| if z.abs() > probe.far_from { 0.0 } else { z as f32 };
+            let z: Vec<f32> = probe.z.iter().map(near).collect();
+            let values = |direction| {
+                let direction = self.of(job, probe, direction);
+                z.iter().copied().chain(direction.iter().map(|&v| -v as f32)).collect()
+            };
+            (0..self.count()).map(values).collect()
+        };
+        let directions: Vec<dense::derivative::Directions> = job.probes.iter().map(of_probe).collect();
+        scheduler.repeat(job, job.queries());
+        let mut found = dense::derivative::derivatives::<P, A>(job, scheduler, posteriors, &directions)?;
+        let mut flipped = found.split_off(job.queries()).into_iter();
+        Ok(found.into_iter().map(|found| joined(job, found, flipped.next())).collect())
+    }
+
+    fn full<P: Pixel>(
+        &self,
+        job: &Job<'_, P>,
+        scheduler: &mut Scheduler<'_, '_>,
+        posteriors: &[&ImagePosterior],
+    ) -> Result<Vec<QueryDerivative>> {
+        let composites = pair_up(job, full::composites(job, scheduler, posteriors)?);
+        let mut found: Vec<_> =
+            composites.into_iter().map(|composite| QueryDerivative { composite, directions: Vec::new() }).collect();
+        for direction in 0..self.count() {
+            let values: Vec<Vec<f64>> = job.probes.iter().map(|probe| self.of(job, probe, direction)).collect();
+            scheduler.repeat(job, 2 * job.queries());
+            let (sums, residuals) = full::derivatives(job, scheduler, posteriors, &values)?;
+            for ((found, mut sums), residual) in found.iter_mut().zip(pair_up(job, sums)).zip(residuals) {
+                subtract(job, &mut sums, &found.composite, &vec![residual; job.plane()], &vec![1; job.plane()]);
+                found.directions.push(sums);
+            }
+        }
+        Ok(found)
+    }
+
+    fn sparse<P: Pixel>(
+        &self,
+        job: &Job<'_, P>,
+        scheduler: &mut Scheduler<'_, '_>,
+        lists: &[&WeighedLists],
+    ) -> Result<Vec<QueryDerivative>> {
+        let composites = sparse::composites(job, scheduler, lists)?;
+        let mut found: Vec<_> =
+            composites.into_iter().map(|composite| QueryDerivative { composite, directions: Vec::new() }).collect();
+        for direction in 0..self.count() {
+            let values: Vec<Vec<f64>> = job.probes.iter().map(|probe| self.of(job, probe, direction)).collect();
+            scheduler.repeat(job, job.queries());
+            for (found, sums) in found.iter_mut().zip(sparse::derivatives(job, scheduler, lists, &values)?) {
+                found.directions.push(sums);
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// The sums of a probe and of its flipped probe, less what rounding left over.
+fn joined<P: Pixel>(job: &Job<'_, P>, found: ProbeDerivative, flipped: Option<ProbeDerivative>) -> QueryDerivative {
+    let (shape, components, directions) = (job.bank.image_shape(), &job.mirrors[0], found.residuals.len());
+    let in_shape = |sums: Vec<f64>| Array3::from_shape_vec(shape, sums).expect("as long as an image");
+    let (mut residuals, flipped) = (found.residuals, flipped.map(|flipped| (flipped.sums, flipped.residuals)));
+    let mut flipped_sums = Vec::new();
+    if let Some((sums, of_flipped)) = flipped {
+        for (residuals, of_flipped) in residuals.iter_mut().zip(of_flipped) {
+            residuals.iter_mut().enumerate().for_each(|(k, sum)| *sum += of_flipped[components.mirror_index(k)]);
+        }
+        flipped_sums = sums;
+    }
+    let mut flipped_sums = flipped_sums.into_iter();
+    let mut pairs = found
+        .sums
+        .into_iter()
+        .map(|sums| [in_shape(sums), flipped_sums.next().map_or_else(|| Array3::zeros(shape), in_shape)]);
+    let composite = pairs.next().unwrap_or_else(|| [0, 1].map(|_| Array3::zeros(shape)));
+    let mut along: Vec<MirrorSums> = pairs.collect();
+    debug_assert_eq!(along.len(), directions, "one for each direction");
+    let cover = components.cover();
+    for (sums, residuals) in along.iter_mut().zip(&residuals) {
+        let mut of_pixels = vec![0.0; job.plane()];
+        for (k, residual) in residuals.iter().enumerate() {
+            components.runs(k).flatten().for_each(|p| of_pixels[p] += residual);
+        }
+        subtract(job, sums, &composite, &of_pixels, &cover);
+    }
+    QueryDerivative { composite, directions: along }
+}
+
+/// Takes off `residuals` `[pixel]` times the composite, whose pixels are sums over so many windows.
+fn subtract<P: Pixel>(
+    job: &Job<'_, P>,
+    sums: &mut MirrorSums,
+    [composite, flipped]: &MirrorSums,
+    residuals: &[f64],
+    cover: &[u32],
+) {
+    let width = job.mirrors[0].width();
+    for ((c, y, x), sum) in sums[0].indexed_iter_mut() {
+        let mean = (composite[[c, y, x]] + flipped[[c, y, width - 1 - x]]) / f64::from(cover[y * width + x]);
+        *sum -= residuals[y * width + x] * mean;
+    }
+}
+
+/// Most directions for which a pass is made.
+const MAX_DIRECTIONS: usize = 8;
+
+/// Directions in parts of as many as a pass is made for; an error if there are none.
+pub(crate) fn parts_of(directions: &ArrayView5<'_, f64>) -> Result<impl Iterator<Item = Range<usize>> + use<>> {
+    if directions.is_empty() {
+        let expected = "at least one direction for at least one query".to_owned();
+        return Err(Error::Shape { what: "v", found: directions.shape().to_vec(), expected });
+    }
+    Ok(blocks(0..directions.len_of(Axis(0)), MAX_DIRECTIONS))
+}
+
+/// Directions as the passes take them, and what makes derivatives of what they find.
+pub(crate) struct Directions {
+    /// `[direction, query, channel, pixel]`, of magnitude up to one.
+    values: Array4<f64>,
+    /// Per direction and query what they were divided by.
+    scales: Array2<f64>,
+    /// Per query what sums are divided by besides the number of windows at a pixel.
+    divisors: Vec<f64>,
+    cover: Vec<u32>,
+    width: usize,
+    transposed: bool,
+}
+
+impl Directions {
+    /// Of queries at noise levels `sigma`; checks that they have the right shape and are finite.
+    pub(crate) fn new(
+        bank: &Bank<'_>,
+        components: &Components,
+        sigma: &[f64],
+        directions: ArrayView5<'_, f64>,
+        transposed: bool,
+    ) -> Result<Self> {
+        let [channels, height, width] = bank.image_shape();
+        let (count, queries, ..) = directions.dim();
+        if directions.shape()[1..] != [sigma.len(), channels, height, width] {
+            let expected = format!("[directions, {}, {channels}, {height}, {width}]", sigma.len());
+            return Err(Error::Shape { what: "v", found: directions.shape().to_vec(), expected });
+        }
+        let cover = components.cover();
+        let mut values = Array4::zeros((count, queries, channels, height * width));
+        let mut scales = Array2::zeros((count, queries));
+        for ((i, query), scale) in scales.indexed_iter_mut() {
+            let direction = directions.slice(s![i, query, .., .., ..]);
+            if let Some(((c, y, x), &value)) = direction.indexed_iter().find(|(_, value)| !value.is_finite()) {
+                let index = vec![i, query, c, y, x];
+                return Err(Error::Pixel { what: "v", value, index, limit: f64::MAX });
+            }
+            let largest = direction.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+            *scale = if largest > 0.0 { largest } else { 1.0 };
+            for ((c, y, x), value) in direction.indexed_iter() {
+                let p = y * width + x;
+                let share = if transposed { f64::from(cover[p]) } else { 1.0 };
+                values[[i, query, c, p]] = value / *scale / share;
+            }
+        }
+        let divisors = sigma.iter().map(|sigma| (sigma * bank.unit()).powi(2)).collect();
+        Ok(Self { values, scales, divisors, cover, width, transposed })
+    }
+
+    /// The pass that finds the derivatives.
+    pub(crate) fn pass(&self) -> Derivative<'_> {
+        Derivative { directions: self.values.view() }
+    }
+
+    /// Writes the derivatives of a query `[direction, channel, row, column]`.
+    pub(crate) fn finish(&self, query: usize, found: &QueryDerivative, mut out: ArrayViewMut4<'_, f32>) {
+        for (i, [sums, flipped]) in found.directions.iter().enumerate() {
+            let factor = self.scales[[i, query]] / self.divisors[query];
+            for ((c, y, x), value) in out.index_axis_mut(Axis(0), i).indexed_iter_mut() {
+                let sum = sums[[c, y, x]] + flipped[[c, y, self.width - 1 - x]];
+                let share = if self.transposed { 1.0 } else { f64::from(self.cover[y * self.width + x]) };
+                *value = (sum * factor / share) as f32;
+            }
+        }
+    }
+}
+
+/// Evidence and derivatives in one call.
+pub(crate) struct WholeDerivative<'a> {
+    pub(crate) derivative: Derivative<'a>,
+}
+
+impl Work for WholeDerivative<'_> {
+    type Found = QueryDerivative;
+
+    const PASSES: usize = 2;
+
+    fn bytes_per_query(&self, call: &Call<'_, '_>) -> usize {
+        self.derivative.bytes_per_query(&call.mirrors[0], call.bank.image_len())
+    }
+
+    fn run<P: Pixel>(&self, job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<QueryDerivative>> {
+        let evidence: Vec<Evidence> =
+            FindEvidence.run(job, scheduler)?.into_iter().map(|(evidence, _)| evidence).collect();
+        run_pass(&self.derivative, job, scheduler, &evidence.iter().collect::<Vec<&Evidence>>())
+    }
+}

@@ -1,0 +1,152 @@
+//! Variances of pixels under the posteriors, on every route: per pixel the mean over the windows at it, and per window that
+//! of its middle pixel.
+
+use ndarray::Array3;
+
+use super::composite::{MirrorSums, pair_up};
+use super::dense::moments::{Moments, Places, moments};
+use super::dense::{arithmetic::Arithmetic, composites};
+use super::evidence::Pass;
+use super::full::{self, ImagePosterior};
+use super::job::Job;
+use super::scheduler::Scheduler;
+use super::sparse::{self, WeighedLists};
+use super::tile::Pixel;
+use crate::components::Components;
+use crate::error::Result;
+use crate::posterior::Posterior;
+
+/// The variances of a query, in squares of stored units.
+pub(crate) struct QueryVariance {
+    /// Per pixel the sum over the windows at it, of the query and of its mirror image.
+    pub(crate) sums: MirrorSums,
+    /// `[window][channel]`, of the middle pixels.
+    pub(crate) middle: Vec<f64>,
+}
+
+/// The variances of every query.
+pub(crate) struct Variance;
+
+impl Variance {
+    /// Bytes that the results of a query take.
+    pub(crate) fn bytes_per_query(components: &Components, image_len: usize) -> usize {
+        size_of::<f64>() * (8 * image_len + 2 * components.count() + (1 << 17))
+    }
+}
+
+/// The composite under every probe of a job, centred, `[channel][pixel]`: the mirror image for those that are flipped.
+fn means_of_probes<P: Pixel>(job: &Job<'_, P>, composites: &[MirrorSums]) -> Vec<Vec<f64>> {
+    let (cover, width) = (job.mirrors[0].cover(), job.mirrors[0].width());
+    let queries = job.queries();
+    let of_probe = |probe: usize| {
+        let [sums, flipped] = &composites[probe % queries];
+        let mut mean = Array3::zeros(sums.raw_dim());
+        for ((c, y, x), value) in mean.indexed_iter_mut() {
+            let x = if probe < queries { x } else { width - 1 - x };
+            *value = (sums[[c, y, x]] + flipped[[c, y, width - 1 - x]]) / f64::from(cover[y * width + x]);
+        }
+        mean.into_raw_vec_and_offset().0
+    };
+    (0..job.probes.len()).map(of_probe).collect()
+}
+
+impl Pass for Variance {
+    type Found = QueryVariance;
+
+    fn dense<P: Pixel, A: Arithmetic>(
+        &self,
+        job: &Job<'_, P>,
+        scheduler: &mut Scheduler<'_, '_>,
+        posteriors: &[&Posterior],
+    ) -> Result<Vec<QueryVariance>> {
+        let (channels, len, queries) = (job.bank.image_shape()[0], job.bank.image_len(), job.queries());
+        let sums = pair_up(job, composites::<P, A>(job, scheduler, posteriors)?);
+        let means = means_of_probes(job, &sums);
+        let means: Vec<Vec<f32>> =
+            means.into_iter().map(|means| means.into_iter().map(|mean| mean as f32).collect()).collect();
+        let mut totals: Vec<(Vec<f64>, Vec<f64>, Vec<f64>)> =
+            (0..queries).map(|_| (vec![0.0; len], vec![0.0; len], Vec::new())).collect();
+        for places in Places::all(&job.mirrors[0], channels) {
+            let mirrored = places.mirrored(&job.mirrors[0]);
+            scheduler.repeat(job, queries);
+            let found = moments::<P, A>(job, scheduler, posteriors, &means, [&places, &mirrored])?;
+            let (forward, flipped) = found.split_at(queries);
+            for (query, totals) in totals.iter_mut().enumerate() {
+                add_moments(job, [Some(&forward[query]), flipped.get(query)], [&places, &mirrored], totals);
+            }
+        }
+        let shape = job.bank.image_shape();
+        let in_shape = |sums: Vec<f64>| Array3::from_shape_vec(shape, sums).expect("as long as an image");
+        let of_query = |(sums, flipped, middle)| QueryVariance { sums: [in_shape(sums), in_shape(flipped)], middle };
+        Ok(totals.into_iter().map(of_query).collect())
+    }
+
+    fn full<P: Pixel>(
+        &self,
+        job: &Job<'_, P>,
+        scheduler: &mut Scheduler<'_, '_>,
+        posteriors: &[&ImagePosterior],
+    ) -> Result<Vec<QueryVariance>> {
+        let composites = pair_up(job, full::composites(job, scheduler, posteriors)?);
+        let means = means_of_probes(job, &composites);
+        scheduler.repeat(job, job.queries());
+        let squares = pair_up(job, full::squares(job, scheduler, posteriors, &means)?);
+        let (middle, width) = (job.mirrors[0].middle(0), job.mirrors[0].width());
+        let (y, x) = (middle / width, middle % width);
+        let of_query = |sums: MirrorSums| {
+            let of_channel = |c: usize| sums[0][[c, y, x]] + sums[1][[c, y, width - 1 - x]];
+            QueryVariance { middle: (0..job.bank.image_shape()[0]).map(of_channel).collect(), sums }
+        };
+        Ok(squares.into_iter().map(of_query).collect())
+    }
+
+    fn sparse<P: Pixel>(
+        &self,
+        job: &Job<'_, P>,
+        scheduler: &mut Scheduler<'_, '_>,
+        lists: &[&WeighedLists],
+    ) -> Result<Vec<QueryVariance>> {
+        let found = sparse::variances(job, scheduler, lists)?;
+        Ok(found.into_iter().map(|(sums, middle)| QueryVariance { sums, middle }).collect())
+    }
+}
+
+/// Adds the variances on some windows to `(sums of the query, sums of its mirror image, those of middle pixels)`.
+fn add_moments<P: Pixel>(
+    job: &Job<'_, P>,
+    found: [Option<&Moments>; 2],
+    places: [&Places; 2],
+    (sums, flipped_sums, middles): &mut (Vec<f64>, Vec<f64>, Vec<f64>),
+) {
+    let (components, channels, plane) = (&job.mirrors[0], job.bank.image_shape()[0], job.plane());
+    let width = components.width();
+    for (sums, found) in [&mut *sums, flipped_sums].into_iter().zip(found) {
+        sums.iter_mut().zip(found.into_iter().flat_map(|found| &found.second)).for_each(|(sum, value)| *sum += value);
+    }
+    let mut first = vec![0.0; channels * plane];
+    for k in places[0].windows.clone() {
+        // The first moments of both sides, on the pixels as the query sees them.
+        let sides = [(k, &job.mirrors[0]), (components.mirror_index(k), &job.mirrors[1])];
+        components.runs(k).flatten().for_each(|p| (0..channels).for_each(|c| first[c * plane + p] = 0.0));
+        let mut middle = vec![0.0; channels];
+        for (side, ((k, windows), found)) in sides.into_iter().zip(found).enumerate() {
+            let Some(found) = found else { continue };
+            let mut values = places[side].of(&found.first, k).iter();
+            for run in windows.runs(k) {
+                for c in 0..channels {
+                    for (p, value) in run.clone().zip(values.by_ref().take(run.len())) {
+                        let p = if side == 0 { p } else { p - p % width + (width - 1 - p % width) };
+                        first[c * plane + p] += value;
+                    }
+                }
+            }
+            let from = (k - places[side].windows.start) * channels;
+            middle.iter_mut().zip(&found.middle[from..]).for_each(|(sum, value)| *sum += value);
+        }
+        for p in components.runs(k).flatten() {
+            (0..channels).for_each(|c| sums[c * plane + p] -= first[c * plane + p].powi(2));
+        }
+        let at = components.middle(k);
+        middles.extend((0..channels).map(|c| (middle[c] - first[c * plane + at].powi(2)).max(0.0)));
+    }
+}

@@ -1,0 +1,191 @@
+//! `Posteriors`: what pass 1 found for the queries of a call, and what can be asked of it.
+
+use ndarray::{Array2, Array3, Array4, Array5, ArrayView5, Axis, Slice, s};
+
+use crate::atoms::Atoms;
+use crate::bank::Bank;
+use crate::components::Components;
+use crate::cpu::call::Call;
+use crate::cpu::composite::{Composite, finish};
+use crate::cpu::derivative::{Directions, parts_of};
+use crate::cpu::evidence::{Evidence, FindEvidence, OnEvidence, Pass};
+use crate::cpu::statistics::{ProbeStatistics, Statistics as StatisticsPass, Wanted};
+use crate::cpu::variance::{QueryVariance, Variance};
+use crate::error::Result;
+use crate::monitor::Monitor;
+use crate::query::Queries;
+
+/// The posteriors over images of every query of a call, on every window.
+#[derive(Debug)]
+pub struct Posteriors {
+    components: Components,
+    z: Array4<f64>,
+    sigma: Vec<f64>,
+    atoms: Atoms,
+    flips: bool,
+    evidence: Vec<Evidence>,
+    log_evidence: Array2<f64>,
+}
+
+/// What a posterior says about images.
+#[derive(Debug)]
+pub struct Statistics {
+    /// The entropy of the weights in nats, `[query, window]`.
+    pub entropy: Array2<f64>,
+    /// The heaviest images, heaviest first, `[query, window, place]`; -1 where no further image has a weight that counts.
+    pub image: Array3<i64>,
+    /// Whether it is the mirror image of the image that is meant.
+    pub flipped: Array3<bool>,
+    /// Their weights; zero where there is no image.
+    pub weight: Array3<f64>,
+}
+
+impl Posteriors {
+    /// Pass 1, see [`crate::Engine::evidence`].
+    pub(crate) fn new(
+        bank: &Bank<'_>,
+        components: &Components,
+        queries: &Queries<'_>,
+        flips: bool,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Self> {
+        let mut z = Array4::zeros(queries.z().shape());
+        z.axis_iter_mut(Axis(0)).enumerate().for_each(|(query, mut z)| z.assign(&queries.image(query)));
+        let mut log_evidence = Array2::zeros((queries.len(), components.count()));
+        let mut evidence = Vec::with_capacity(queries.len());
+        Call::new(bank, components, queries, flips).run(&FindEvidence, monitor, |query, (found, logs)| {
+            evidence.push(found);
+            log_evidence.row_mut(query).iter_mut().zip(logs).for_each(|(out, log)| *out = log);
+        })?;
+        let (components, sigma, atoms) = (components.clone(), queries.sigma().to_vec(), queries.atoms().clone());
+        Ok(Self { components, z, sigma, atoms, flips, evidence, log_evidence })
+    }
+
+    /// The logarithm of the sum over images of `exp(log prior - |z - x_n|^2 / (2 sigma^2))` on every window, in nats,
+    /// `[query, window]`.
+    #[must_use]
+    pub fn log_evidence(&self) -> &Array2<f64> {
+        &self.log_evidence
+    }
+
+    /// The composite `[query, channel, row, column]`, as [`crate::Engine::composite`] computes it.
+    ///
+    /// Errors: those of that function. `bank` is the one these posteriors were found in, here and below.
+    pub fn composite(&self, bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<Array4<f32>> {
+        let (cover, mut denoised) = (self.components.cover(), Array4::zeros(self.z.raw_dim()));
+        self.run(bank, Composite, 0, monitor, |query, sums| {
+            finish(bank, &cover, &sums, denoised.slice_mut(s![query, .., .., ..]));
+        })?;
+        Ok(denoised)
+    }
+
+    /// Entropies and the `top` heaviest images.
+    pub fn statistics(&self, bank: &Bank<'_>, top: usize, monitor: &mut Monitor<'_>) -> Result<Statistics> {
+        let (queries, count) = self.log_evidence.dim();
+        let top_at_most = top.min(self.count_atoms(bank));
+        let mut all = Statistics {
+            entropy: Array2::zeros((queries, count)),
+            image: Array3::from_elem((queries, count, top), -1),
+            flipped: Array3::from_elem((queries, count, top), false),
+            weight: Array3::zeros((queries, count, top)),
+        };
+        let pass = StatisticsPass { wanted: Wanted { top: top_at_most, attribution: false } };
+        let bytes = count * (8 + 32 * top_at_most) * 2;
+        self.run(bank, pass, bytes, monitor, |query, found| self.fill(&mut all, query, &found))?;
+        Ok(all)
+    }
+
+    fn fill(&self, all: &mut Statistics, query: usize, found: &ProbeStatistics) {
+        for (k, entropy) in found.entropy.iter().enumerate() {
+            all.entropy[[query, k]] = (entropy * std::f64::consts::LN_2).max(0.0);
+            for (place, atom) in found.heaviest.of(k).iter().flatten().enumerate() {
+                all.image[[query, k, place]] = i64::try_from(self.image_at(atom.position)).unwrap_or(i64::MAX);
+                all.flipped[[query, k, place]] = atom.flipped;
+                all.weight[[query, k, place]] = atom.log.exp2();
+            }
+        }
+    }
+
+    /// The sum of the weights of every image, all of its views together, over the windows, `[query, image]`.
+    pub fn attribution(&self, bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<Array2<f64>> {
+        let mut all = Array2::zeros((self.sigma.len(), bank.len()));
+        let pass = StatisticsPass { wanted: Wanted { top: 0, attribution: true } };
+        self.run(bank, pass, 16 * bank.len(), monitor, |query, found| {
+            for (position, sum) in found.attribution.iter().enumerate() {
+                all[[query, self.image_at(position)]] = *sum;
+            }
+            for &position in self.atoms.left_out_of(query) {
+                all[[query, self.image_at(position as usize)]] = 0.0;
+            }
+        })?;
+        Ok(all)
+    }
+
+    /// The posterior variances: per pixel `[query, channel, row, column]` the mean over the windows at it, and per window that of
+    /// its middle pixel ([`Components::middle`]), `[query, window, channel]`; in squares of the units of the images.
+    pub fn variance(&self, bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<(Array4<f64>, Array3<f64>)> {
+        let (cover, unit, width) = (self.components.cover(), bank.unit().powi(2), self.components.width());
+        let (queries, count) = self.log_evidence.dim();
+        let mut pixels = Array4::zeros(self.z.raw_dim());
+        let mut middles = Array3::zeros((queries, count, bank.image_shape()[0]));
+        let bytes = Variance::bytes_per_query(&self.components, bank.image_len());
+        self.run(bank, Variance, bytes, monitor, |query, QueryVariance { sums: [sums, flipped], middle }| {
+            for ((c, y, x), out) in pixels.slice_mut(s![query, .., .., ..]).indexed_iter_mut() {
+                let sum: f64 = sums[[c, y, x]] + flipped[[c, y, width - 1 - x]];
+                *out = (sum / f64::from(cover[y * width + x]) / unit).max(0.0);
+            }
+            middles.slice_mut(s![query, .., ..]).iter_mut().zip(middle).for_each(|(out, value)| *out = value / unit);
+        })?;
+        Ok((pixels, middles))
+    }
+
+    /// The derivatives J v of the composite along `directions` `[direction, query, channel, row, column]`, with J the Jacobian
+    /// of the composite at each query's z; or those of its transpose.
+    ///
+    /// Errors: directions of another shape, or with numbers that are not finite.
+    pub fn jvp(
+        &self,
+        bank: &Bank<'_>,
+        directions: ArrayView5<'_, f64>,
+        transposed: bool,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Array5<f32>> {
+        let mut found = Array5::zeros(directions.raw_dim());
+        for part in parts_of(&directions)? {
+            let part = Slice::from(part);
+            let values = directions.slice_axis(Axis(0), part);
+            let directions = Directions::new(bank, &self.components, &self.sigma, values, transposed)?;
+            let pass = directions.pass();
+            let bytes = pass.bytes_per_query(&self.components, bank.image_len());
+            let mut found = found.slice_axis_mut(Axis(0), part);
+            self.run(bank, pass, bytes, monitor, |query, of_query| {
+                directions.finish(query, &of_query, found.index_axis_mut(Axis(1), query));
+            })?;
+        }
+        Ok(found)
+    }
+
+    /// The image at a position among those that count.
+    fn image_at(&self, position: usize) -> usize {
+        self.atoms.images().map_or(position, |images| images[position] as usize)
+    }
+
+    /// How many images count, with their mirror images.
+    fn count_atoms(&self, bank: &Bank<'_>) -> usize {
+        self.atoms.images().map_or(bank.len(), <[u32]>::len) * if self.flips { 2 } else { 1 }
+    }
+
+    /// Runs a pass over all queries.
+    fn run<T: Pass>(
+        &self,
+        bank: &Bank<'_>,
+        pass: T,
+        bytes_per_query: usize,
+        monitor: &mut Monitor<'_>,
+        consume: impl FnMut(usize, T::Found),
+    ) -> Result<()> {
+        let queries = Queries::new(bank, self.z.view(), &self.sigma)?.among(&self.atoms);
+        let work = OnEvidence { pass, evidence: &self.evidence, bytes_per_query };
+        Call::new(bank, &self.components, &queries, self.flips).run(&work, monitor, consume)
+    }
+}
