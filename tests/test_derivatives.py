@@ -339,6 +339,16 @@ def test_bad_numbers_are_refused_under_gradients_too(name: str) -> None:
         (D(images().requires_grad_(), SIGMA) * torch.inf).sum().backward()
 
 
+@EVERY
+def test_old_batches_of_gradients_are_refused_by_name(name: str) -> None:
+    z = images().requires_grad_()
+    denoised = CASES[name][0](z, SIGMA)
+    with pytest.raises(
+        errors.GradientError, match=rf"{name} has no .* \(is_grads_batched, vectorize\); torch.func.jacrev"
+    ):
+        torch.autograd.grad(denoised, z, images(3)[:, None].expand(3, 2, 1, 4, 4), is_grads_batched=True)
+
+
 def test_an_image_that_changed_before_backward_is_noticed() -> None:
     z = images().requires_grad_()
     moved = z * 1

@@ -139,6 +139,12 @@ class _Product(torch.autograd.Function):
 
     @staticmethod
     def forward(z: Tensor, sigma: Tensor, v: Tensor, call: _Call) -> Tensor:
+        # Under torch.func this function gets plain tensors; torch.autograd's own batches come as they are.
+        if is_transformed(v):
+            raise GradientError(
+                f"{call.who} has no derivatives in torch.autograd's batches (is_grads_batched, vectorize); "
+                "torch.func.jacrev and vjp with several u compute several at once"
+            )
         product: Tensor = call.denoiser._product(z, sigma, v, call.selection, transposed=call.transposed)
         return product
 

@@ -33,11 +33,11 @@ def wants_gradient(*given: Any) -> bool:
 
 
 def is_transformed(x: Any) -> bool:
-    """Whether a tensor is one of torch.func or vmap, whose numbers cannot be looked at."""
+    """Whether a tensor is one of torch.func, vmap or a batch of torch.autograd, whose numbers cannot be looked at."""
     torch = sys.modules.get("torch")
     functorch = getattr(getattr(torch, "_C", None), "_functorch", None)
-    wrapped = getattr(functorch, "is_functorch_wrapped_tensor", None)
-    return wrapped is not None and is_torch(x) and bool(wrapped(x))
+    tests = [getattr(functorch, name, None) for name in ("is_functorch_wrapped_tensor", "is_legacy_batchedtensor")]
+    return is_torch(x) and any(test is not None and bool(test(x)) for test in tests)
 
 
 def refuse_gradient(who: str, **given: Any) -> None:
