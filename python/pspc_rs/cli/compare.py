@@ -57,6 +57,11 @@ def _processes(context: click.Context, option: click.Parameter, value: str) -> l
 )
 @click.option("--sigma-from", type=float, default=0.0, help="Lowest noise level to compare at.")
 @click.option("--sigma-to", type=float, help="Highest noise level to compare at.  [default: no limit]")
+@click.option(
+    "--leave-one-out",
+    is_flag=True,
+    help="Denoise z made of an image as if it were not in the data; for --process forward.",
+)
 @n_option("Noisy images per noise level.", least=2)
 @options_for_many
 def compare(
@@ -68,6 +73,7 @@ def compare(
     start: str,
     sigma_from: float,
     sigma_to: float | None,
+    leave_one_out: bool,
     **others: Any,
 ) -> None:
     """Compare denoisers with networks by MSE, over noise levels.
@@ -97,10 +103,11 @@ def compare(
             sampler=sampler,
             start=cast(Start, start),
             sigma_range=(sigma_from, float("inf") if sigma_to is None else sigma_to),
+            leave_one_out=leave_one_out,
             progress=progress,
         )
     own = {"target": target, "denoisers": denoisers, "process": process, "sampler": sampler, "start": start}
-    limits = {"sigma_from": sigma_from, "sigma_to": sigma_to}
+    limits = {"sigma_from": sigma_from, "sigma_to": sigma_to, "leave_one_out": leave_one_out}
     record = provenance("compare", {**options.as_dict(), **own, **limits}, data=data, clock=clock)
     save_record(options.outdir / "compare.json", record)
     click.echo(_summary(rows))

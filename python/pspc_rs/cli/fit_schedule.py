@@ -62,10 +62,22 @@ def _number(text: str) -> float | str:
     help="What levels out of range get: the nearest fitted value, one value, or those of another schedule.",
 )
 @click.option("--name", default="fitted", callback=file_name, help="Name of the schedule and its files.")
+@click.option(
+    "--leave-one-out",
+    is_flag=True,
+    help="Denoise z made of an image of --data as if it were not in the data; for --process forward.",
+)
 @noisy_options
 @options_for_many
 def fit_schedule(
-    target: str, family: str, candidates: list[float | str] | None, outside: str, name: str, **others: Any
+    *,
+    target: str,
+    family: str,
+    candidates: list[float | str] | None,
+    outside: str,
+    name: str,
+    leave_one_out: bool,
+    **others: Any,
 ) -> None:
     """Fit a schedule to a target: the value of least mean squared error at every noise level.
 
@@ -84,7 +96,8 @@ def fit_schedule(
     wanted = source.clean(options, data) if model is None else model
     with interruptible_bar("step", "fitting", KEPT) as progress:
         noisy = source.levels(options, data, model, progress)
-        used = {**options.as_dict(), **vars(source), "target": target, "fit": family, "candidates": candidates}
+        own = {"target": target, "fit": family, "candidates": candidates, "leave_one_out": leave_one_out}
+        used = {**options.as_dict(), **vars(source), **own}
         origin: dict[str, Any] = {
             "noisy": noisy.settings,
             "noisy_data": source.images(options, data).name,
@@ -99,6 +112,7 @@ def fit_schedule(
                 noisy=noisy,
                 options=options,
                 source=source,
+                leave_one_out=leave_one_out,
                 progress=progress,
             )
             _save_tuned(
@@ -116,6 +130,7 @@ def fit_schedule(
             fit_range=source.limits,
             outside=_outside(outside, family, options, data),
             batch=options.batch,
+            leave_one_out=leave_one_out,
             record=origin,
             progress=progress,
         )
@@ -155,11 +170,15 @@ def _tune(
     noisy: Any,
     options: Options,
     source: NoisySource,
+    leave_one_out: bool,
     progress: Progress,
 ) -> Tuned:
     levels = source.chosen_levels(options)
     z, sigmas = [noisy[level] for level, _ in levels], [sigma for _, sigma in levels]
-    shared: Any = {"seed": options.seed, "batch": options.batch, "progress": progress}
+    if leave_one_out and noisy.sources is None:
+        raise click.UsageError("--leave-one-out needs --process forward, and no --z: other z are made of no image")
+    sources = noisy.sources if leave_one_out else None
+    shared: Any = {"seed": options.seed, "batch": options.batch, "sources": sources, "progress": progress}
     if family == "cfdm":
         smoothings = candidates or _SMOOTHINGS
         return tune_cfdm(data, model, z, sigmas, smoothings, num_noises=options.num_noises, **shared)

@@ -34,6 +34,7 @@ def denoise(
     batch: int = 50,
     *,
     name: str = "D",
+    exclude: NDArray[np.integer[Any]] | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
     """The model's outputs, float32 in the shape of z.
@@ -44,6 +45,8 @@ def denoise(
         sigma: noise level.
         batch: images at once.
         name: what messages call the model.
+        exclude: images that do not count, one per noisy image, for a model that takes ``exclude=``; see
+            `Denoiser.__call__`.
         progress: called as ``progress(images done, images)`` during long calls and after every batch.
 
     Raises:
@@ -61,7 +64,9 @@ def denoise(
     for start in range(0, len(z), batch):
         part = z[start : start + batch]
         within = _images_done(progress, start, len(part), len(z))
-        given = {"progress": within} if isinstance(model, Denoiser) and within is not None else {}
+        given: dict[str, Any] = {"progress": within} if isinstance(model, Denoiser) and within is not None else {}
+        if exclude is not None:
+            given["exclude"] = exclude[start : start + batch]
         # A copy: z is compared with what other models make of it.
         images = to_numpy(model(copy_of(part), np.full(len(part), sigma), **given), f"the output of {name}")
         if images.shape != part.shape:

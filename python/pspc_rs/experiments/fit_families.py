@@ -40,8 +40,15 @@ class Family(ABC):
         """What decides the numbers besides the candidate, for records."""
 
     @abstractmethod
-    def denoise(self, value: float, z: NDArray[Any], sigma: float, progress: Progress | None = None) -> NDArray[Any]:
-        """D(z, sigma) of a candidate."""
+    def denoise(
+        self,
+        value: float,
+        z: NDArray[Any],
+        sigma: float,
+        progress: Progress | None = None,
+        exclude: NDArray[np.integer[Any]] | None = None,
+    ) -> NDArray[Any]:
+        """D(z, sigma) of a candidate; ``exclude`` are images that do not count, one per noisy image."""
 
     @abstractmethod
     def schedule(
@@ -104,7 +111,14 @@ class Sides(Family):
     def _side(self, value: float) -> Side:
         return FULL if value == max(self._data.height, self._data.width) else int(value)
 
-    def denoise(self, value: float, z: NDArray[Any], sigma: float, progress: Progress | None = None) -> NDArray[Any]:
+    def denoise(
+        self,
+        value: float,
+        z: NDArray[Any],
+        sigma: float,
+        progress: Progress | None = None,
+        exclude: NDArray[np.integer[Any]] | None = None,
+    ) -> NDArray[Any]:
         """PSPC-Square's D(z, sigma) with windows of this side."""
         side, (height, width) = self._side(value), (self._data.height, self._data.width)
         windows = (
@@ -113,7 +127,7 @@ class Sides(Family):
             else _core.Components.square(height, width, side)
         )
         self._composite.use(side, windows)
-        return self._composite(z, sigma, progress=progress)
+        return self._composite(z, sigma, exclude=exclude, progress=progress)
 
     def schedule(
         self, values: Sequence[float], sigmas: Sequence[float], name: str, provenance: dict[str, Any]
@@ -174,7 +188,14 @@ class Thresholds(Family):
             digest.update(np.ascontiguousarray(level).data)
         return {"family": self.name, "data": self._data.fingerprint, "heatmaps_sha256": digest.hexdigest()}
 
-    def denoise(self, value: float, z: NDArray[Any], sigma: float, progress: Progress | None = None) -> NDArray[Any]:
+    def denoise(
+        self,
+        value: float,
+        z: NDArray[Any],
+        sigma: float,
+        progress: Progress | None = None,
+        exclude: NDArray[np.integer[Any]] | None = None,
+    ) -> NDArray[Any]:
         """PSPC-Flex's D(z, sigma) with masks cut at this threshold."""
         level, (height, width) = self._sigmas.index(sigma), (self._data.height, self._data.width)
         if value == 1:
@@ -183,7 +204,7 @@ class Thresholds(Family):
             masks = masks_from_maps(np.asarray(self._heatmaps[level]), value)
             windows = _core.Components.masks(masks.reshape(-1, height, width))
         self._composite.use((level, value), windows)
-        return self._composite(z, sigma, progress=progress)
+        return self._composite(z, sigma, exclude=exclude, progress=progress)
 
     def schedule(
         self, values: Sequence[float], sigmas: Sequence[float], name: str, provenance: dict[str, Any]

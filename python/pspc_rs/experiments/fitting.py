@@ -10,12 +10,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.arrays import check_finite
-from pspc_rs.checks import integer
+from pspc_rs.checks import flag, integer
 from pspc_rs.errors import InvalidValueError, ScheduleError, ShapeError
 from pspc_rs.experiments.evaluate import Model, denoise, mean_squared_error
 from pspc_rs.experiments.figures import draw_curves, log_axes, new_figure
 from pspc_rs.experiments.fit_families import Family
-from pspc_rs.experiments.noisy_sets import positive_levels
+from pspc_rs.experiments.leaving_out import Sources, left_out
+from pspc_rs.experiments.noisy_sets import NoisyLevels, positive_levels
 from pspc_rs.experiments.results import Kind, ResultTable
 from pspc_rs.progress import Progress, Steps, renamed_progress
 from pspc_rs.provenance import model_settings, settings_key, versions
@@ -79,6 +80,7 @@ def fit_schedule(
     fit_range: tuple[float, float] = (0.0, math.inf),
     outside: Outside = None,
     batch: int = 50,
+    leave_one_out: bool = False,
     record: Mapping[str, object] | None = None,
     progress: Progress | None = None,
     tick: Callable[[int, int, str], object] | None = None,
@@ -100,13 +102,17 @@ def fit_schedule(
         fit_range: (lowest, highest) noise level to fit, those that the target is good for.
         outside: the values of the other levels; see `Outside`.
         batch: images at once.
+        leave_one_out: denoise z made of image n as if n were not in the data set, its flip neither. For noisy images of
+            the family's own data (`noisy_sets.forward_levels`), and targets that can leave an image out or hold none:
+            clean images, networks and functions.
         record: where the noisy images and the target come from; kept with the schedule, and part of what tells one fit
             from another in the table.
         progress: called as ``progress(candidates done, candidates)``, over all levels; its `describe` gets each one.
         tick: deprecated; the earlier name of ``progress``, called as ``tick(done, total, what)``.
 
     Raises:
-        InvalidValueError: no level in the range, outputs that are not finite, or fewer than two noisy images.
+        InvalidValueError: no level in the range, outputs that are not finite, fewer than two noisy images, or an image
+            is to be left out that is not known or by a target that cannot.
         ShapeError: noisy images or target outputs of another shape.
         ScheduleError: ``outside`` is for other images or of another kind.
         DataError: the file holds another table, or is damaged.
@@ -127,8 +133,14 @@ def fit_schedule(
         raise ShapeError(f"there are noisy images of {len(noisy)} levels for {len(grid)} sigmas above 0")
     levels = _levels_in(grid, fit_range)
     settings = {**family.settings, "target": _target_settings(target), **dict(record or {})}
+    sources = _sources(family, noisy) if flag("leave_one_out", leave_one_out) else None
+    if sources is not None:
+        settings["leave_one_out"] = True
+        if callable(target):
+            left_out("the target", target, sources)  # refuses a target before anything is computed
     results = ResultTable(table, _COLUMNS, _KEY)
-    computed = _CandidateErrors(family, target, noisy, grid, results, settings_key(settings), integer("batch", batch))
+    key = settings_key(settings)
+    computed = _CandidateErrors(family, target, noisy, grid, results, key, integer("batch", batch), sources)
     computed.run(levels, progress)
     mse, errors = computed.curves(levels)
     best = [family.values[index] for index in _least(mse)]
@@ -141,6 +153,21 @@ def fit_schedule(
     }
     schedule = family.schedule(everywhere, grid, name, provenance)
     return Fit(family.name, tuple(grid[level] for level in levels), family.values, mse, errors, schedule)
+
+
+def _sources(family: Family, noisy: Sequence[NDArray[Any]]) -> Sources:
+    """The images that noisy images were made of, which must be those of the family."""
+    sources = noisy.sources if isinstance(noisy, NoisyLevels) else None
+    if sources is None:
+        raise InvalidValueError(
+            "leave_one_out is on, but it is not known which images of the data z are made of; allowed are noisy images "
+            "of the data, as noisy_sets.forward_levels makes them"
+        )
+    if sources.fingerprint != family.settings.get("data"):
+        raise InvalidValueError(
+            f"leave_one_out is on, but z are not made of the images of {family!r}; allowed are noisy images of its data"
+        )
+    return sources
 
 
 def _levels_in(grid: list[float], fit_range: tuple[float, float]) -> list[int]:
@@ -172,6 +199,7 @@ class _CandidateErrors:
     results: ResultTable
     settings: str
     batch: int
+    sources: Sources | None
 
     def key(self, level: int, value: float) -> tuple[str, str, float, float]:
         return self.settings, self.family.name, self.grid[level], value
@@ -197,7 +225,8 @@ class _CandidateErrors:
     def _target(self, level: int) -> NDArray[np.float32]:
         z, sigma = self.noisy[level], self.grid[level]
         if callable(self.target):
-            return denoise(self.target, z, sigma, self.batch, name="the target")
+            exclude = None if self.sources is None else left_out("the target", self.target, self.sources)
+            return denoise(self.target, z, sigma, self.batch, name="the target", exclude=exclude)
         wanted = np.asarray(self.target[level], np.float32)
         if wanted.shape != z.shape:
             raise ShapeError(f"the target has shape {list(wanted.shape)} at sigma {sigma:g}; needed is {list(z.shape)}")
@@ -206,7 +235,14 @@ class _CandidateErrors:
 
     def _row(self, level: int, value: float, wanted: Any) -> dict[str, Any]:
         z, sigma = self.noisy[level], self.grid[level]
-        ours = denoise(lambda part, _: self.family.denoise(value, part, sigma), z, sigma, self.batch)
+        exclude = None if self.sources is None else self.sources.indices
+        ours = denoise(
+            lambda part, _, **given: self.family.denoise(value, part, sigma, **given),
+            z,
+            sigma,
+            self.batch,
+            exclude=exclude,
+        )
         error = mean_squared_error(ours, wanted)
         numbers = {"mse": error.mean, "standard_error": error.standard_error, "n": len(z)}
         named = dict(zip(_KEY, self.key(level, value), strict=True))

@@ -10,17 +10,19 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.checks import integer, real_number
+from pspc_rs.checks import flag, integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError
 from pspc_rs.experiments.evaluate import Model, denoise, mean_squared_error
 from pspc_rs.experiments.figures import new_figure
+from pspc_rs.experiments.leaving_out import Sources, left_out
 from pspc_rs.experiments.noisy_sets import (
     NoisyLevels,
     Start,
     check_sampler,
     check_seed,
     check_start,
+    drawn_indices,
     first_level,
     forward_levels,
     positive_levels,
@@ -59,6 +61,7 @@ class Plan:
     sampler: str
     start: Start
     sigma_range: tuple[float, float]
+    leave_one_out: bool = False
 
     def __repr__(self) -> str:
         return f"Plan({', '.join(self.denoisers)} against {', '.join(self.targets)}, {len(self.levels)} levels)"
@@ -86,6 +89,8 @@ class Plan:
             **data_settings(self.data),
             "target": self._models[target],
         }
+        if self.leave_one_out:
+            settings["leave_one_out"] = True
         if process == "reverse":
             settings |= {"sampler": self.sampler, "start": self.start, "first_level": self.first}
         return settings
@@ -93,6 +98,15 @@ class Plan:
     def row_settings(self, process: NoisyProcess, target: str, denoiser: str) -> dict[str, Any]:
         """Everything that decides the numbers of a row, besides its level."""
         return {**self.settings(process, target), "denoiser": self._models[denoiser]}
+
+    @cached_property
+    def left_out(self) -> dict[str, NDArray[np.int64] | None]:
+        """The images that every model leaves out, one per noisy image; None for none."""
+        models = {**self.targets, **self.denoisers}
+        if not self.leave_one_out:
+            return dict.fromkeys(models)
+        sources = Sources(self.data.fingerprint, drawn_indices(self.data, self.n, self.seed))
+        return {name: left_out(name, model, sources) for name, model in models.items()}
 
     @cached_property
     def _models(self) -> dict[str, dict[str, Any]]:
@@ -113,6 +127,7 @@ def compare(
     sampler: str = "heun",
     start: Start = "noise",
     sigma_range: tuple[float, float] = (0.0, float("inf")),
+    leave_one_out: bool = False,
     progress: Progress | None = None,
     report: Callable[[float, float, str], object] | None = None,
 ) -> list[Row]:
@@ -139,6 +154,9 @@ def compare(
         start: where trajectories start: at "noise" at the first level of the grid, or at noisy "data" at the first
             level in the range, for networks that are not good above it.
         sigma_range: lowest and highest level to compare at.
+        leave_one_out: denoise z made of image n as if n were not in the data set, its flip neither. For the forward
+            process alone. Targets and denoisers that hold the images must be able to leave one out; networks and
+            functions are called as ever.
         progress: called as ``progress(images done, images)``; its `describe` gets what is being worked on.
         report: deprecated; the earlier name of ``progress``, called as ``report(done, total, what)``.
 
@@ -146,7 +164,7 @@ def compare(
         The rows of these settings, in the order of the table; the table itself may hold more.
 
     Raises:
-        InvalidValueError: an argument is out of range, or a model returned NaN.
+        InvalidValueError: an argument is out of range, a model returned NaN, or one cannot leave an image out.
         ShapeError: a model returned another shape.
         DataError: the folder holds another table.
         OutputError: a file cannot be written.
@@ -174,13 +192,20 @@ def compare(
         sampler=check_sampler(sampler),
         start=check_start(start),
         sigma_range=_range(sigma_range),
+        leave_one_out=flag("leave_one_out", leave_one_out),
     )
+    if plan.leave_one_out and plan.processes != ("forward",):
+        raise InvalidValueError(
+            f"leave_one_out is on, and processes are {', '.join(plan.processes)}; allowed is forward alone, as z of "
+            "trajectories are made of no image of the data"
+        )
     if not plan.levels:
         low, high = plan.sigma_range
         raise InvalidValueError(f"no level of the grid lies in the range {low:g} to {high:g}; take a wider one")
     for name in targets.keys() & denoisers.keys():
         if model_settings(targets[name]) != model_settings(denoisers[name]):
             raise InvalidValueError(f"{name!r} names both a target and another denoiser; give them two names")
+    _ = plan.left_out  # refuses models before anything is written
     return _Comparison(plan, RunFolder(Path(outdir)), progress).run()
 
 
@@ -289,7 +314,8 @@ class _Comparison:
         sigma, before = self.plan.sigmas[level], self.done
         self._tell(before, f"{process}, sigma {sigma:.3g}, {name}")
         progress = self.progress and (lambda images, of: self._tell(before + images))
-        outputs = denoise(model, z, sigma, self.plan.batch, name=name, progress=progress)
+        exclude = self.plan.left_out[name]
+        outputs = denoise(model, z, sigma, self.plan.batch, name=name, exclude=exclude, progress=progress)
         self.done = before + len(z)
         return outputs
 

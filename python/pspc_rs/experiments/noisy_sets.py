@@ -12,6 +12,7 @@ from pspc_rs.data import ImageSet
 from pspc_rs.deprecation import overwriting
 from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.experiments.evaluate import Model
+from pspc_rs.experiments.leaving_out import Sources
 from pspc_rs.outputs import ResumableArray, open_array
 from pspc_rs.progress import Progress, Steps, renamed_progress
 from pspc_rs.provenance import (
@@ -69,9 +70,18 @@ def drawn_images(data: ImageSet, n: int, seed: int = 0) -> NDArray[np.float32]:
         >>> drawn_images(ImageSet(np.zeros((5, 1, 4, 4), np.uint8)), 3).shape
         (3, 1, 4, 4)
     """
+    return data.batch(drawn_indices(data, n, seed))
+
+
+def drawn_indices(data: ImageSet, n: int, seed: int = 0) -> NDArray[np.int64]:
+    """Which images of the data lie behind `forward_noisy`, int64 [n], N + i for the flip of image i.
+
+    Example:
+        >>> drawn_indices(ImageSet(np.zeros((5, 1, 4, 4), np.uint8)), 3)
+        array([4, 0, 3])
+    """
     random = np.random.RandomState(check_seed(seed))
-    indices = [int(random.randint(len(data))) for _ in range(integer("n", n))]
-    return data.batch(indices)
+    return np.array([int(random.randint(len(data))) for _ in range(integer("n", n))], np.int64)
 
 
 def reverse_noisy(model: Model, z: NDArray[Any], sigmas: object, sampler: str = "heun") -> NDArray[np.float32]:
@@ -260,11 +270,13 @@ class NoisyLevels(Sequence[NDArray[Any]]):
 
     Attributes:
         settings: what decides them, for records.
+        sources: which images they were made of, the same at every level; None where that is not known.
 
     Args:
         num: number of levels.
         make: the noisy images of a level.
         settings: see above.
+        sources: see above.
 
     Example:
         >>> levels = NoisyLevels(3, lambda level: np.full((1, 1, 2, 2), level), {"process": "example"})
@@ -272,9 +284,16 @@ class NoisyLevels(Sequence[NDArray[Any]]):
         (3, 2.0)
     """
 
-    def __init__(self, num: int, make: Callable[[int], NDArray[Any]], settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        num: int,
+        make: Callable[[int], NDArray[Any]],
+        settings: Mapping[str, Any],
+        sources: Sources | None = None,
+    ) -> None:
         self._num, self._make = num, make
         self.settings = dict(settings)
+        self.sources = sources
 
     def __repr__(self) -> str:
         return f"NoisyLevels({self._num} levels, process {self.settings.get('process', 'unknown')})"
@@ -297,7 +316,8 @@ class NoisyLevels(Sequence[NDArray[Any]]):
 def forward_levels(data: ImageSet, sigmas: Sequence[float], n: int, seed: int = 0) -> NoisyLevels:
     """Noisy images of a data set; see `forward_noisy`."""
     settings = {"process": "forward", "n": n, "seed": seed, "noise": noise_source(), **data_settings(data)}
-    return NoisyLevels(len(sigmas), lambda level: forward_noisy(data, n, sigmas[level], seed), settings)
+    sources = Sources(data.fingerprint, drawn_indices(data, n, seed))
+    return NoisyLevels(len(sigmas), lambda level: forward_noisy(data, n, sigmas[level], seed), settings, sources)
 
 
 def reverse_levels(

@@ -13,6 +13,7 @@ from pspc_rs.denoisers import SNIS, Empirical
 from pspc_rs.denoisers.cfdm import perturbed, smoothing_noises
 from pspc_rs.errors import InvalidValueError
 from pspc_rs.experiments.evaluate import Model, denoise, mean_squared_error
+from pspc_rs.experiments.leaving_out import Sources, check_images, left_out
 from pspc_rs.progress import Progress, Steps, renamed_progress
 
 
@@ -42,6 +43,7 @@ def tune_cfdm(
     num_noises: int = 8,
     seed: int = 0,
     batch: int = 50,
+    sources: Sources | None = None,
     progress: Progress | None = None,
 ) -> Tuned:
     """The smoothing s and number of noises M of CFDM whose errors have the least geometric mean over levels.
@@ -55,11 +57,21 @@ def tune_cfdm(
         num_noises: the largest M; its halves down to 1 are tried too.
         seed: of the noises.
         batch: images at once.
+        sources: the images that z were made of, to leave each out of what is made of its z; none if not given.
         progress: called as ``progress(images denoised, images to denoise)``.
     """
     sizes = sorted({max(1, num_noises >> power) for power in range(num_noises.bit_length())})
     errors = cfdm_mse(
-        data, target, z, sigmas, smoothings=smoothings, num_noises=sizes, seed=seed, batch=batch, progress=progress
+        data,
+        target,
+        z,
+        sigmas,
+        smoothings=smoothings,
+        num_noises=sizes,
+        seed=seed,
+        batch=batch,
+        sources=sources,
+        progress=progress,
     )
     index = [(s, m, level) for s in range(len(smoothings)) for m in range(len(sizes)) for level in range(len(sigmas))]
     smoothing, noises = errors.best
@@ -83,6 +95,7 @@ def tune_snis(
     num_draws: int = 256,
     seed: int = 0,
     batch: int = 50,
+    sources: Sources | None = None,
     progress: Progress | None = None,
 ) -> Tuned:
     """The number of neighbours of SNIS whose errors have the least geometric mean over levels.
@@ -96,15 +109,17 @@ def tune_snis(
         num_draws: L.
         seed: of the draws.
         batch: images at once.
+        sources: the images that z were made of, to leave each out of what is made of its z; none if not given.
         progress: called as ``progress(settings done, settings)``, over all levels; its `describe` gets each one.
     """
     columns: dict[str, list[Any]] = {name: [] for name in ("num_neighbors", "sigma", "mse", "standard_error")}
     errors = np.empty((len(neighbors), len(sigmas)))
     steps = Steps(progress, errors.size)
+    exclude, of_target = _left_out(data, target, sources)
     for level, (noisy, sigma) in enumerate(zip(z, sigmas, strict=True)):
-        wanted = denoise(target, noisy, sigma, batch, name="the target")
+        wanted = denoise(target, noisy, sigma, batch, name="the target", exclude=of_target)
         for k, num in enumerate(neighbors):
-            ours = denoise(SNIS(data, num, num_draws, seed), noisy, sigma, batch)
+            ours = denoise(SNIS(data, num, num_draws, seed), noisy, sigma, batch, exclude=exclude)
             error = mean_squared_error(ours, wanted)
             errors[k, level] = error.mean
             for name, value in zip(columns, (num, sigma, error.mean, error.standard_error), strict=True):
@@ -153,6 +168,7 @@ def cfdm_mse(
     num_noises: Sequence[int] = (8,),
     seed: int = 0,
     batch: int = 50,
+    sources: Sources | None = None,
     progress: Progress | None = None,
     count: Callable[[int], object] | None = None,
 ) -> CFDMErrors:
@@ -169,6 +185,7 @@ def cfdm_mse(
         num_noises: M to try.
         seed: seed of the noises.
         batch: images at once.
+        sources: the images that z were made of, to leave each out of what is made of its z; none if not given.
         progress: called as ``progress(images denoised, images to denoise)``.
         count: deprecated; the earlier name of ``progress``, called as ``count(images denoised)``.
 
@@ -192,19 +209,30 @@ def cfdm_mse(
     sizes = [integer("num_noises", num) for num in num_noises]
     scales = [real_number("smoothing", smoothing) for smoothing in smoothings]
     empirical = Empirical(data)
+    exclude, of_target = _left_out(data, target, sources)
     noises = smoothing_noises(data.shape, max(sizes), seed)
     errors = np.empty((2, len(scales), len(sizes), len(sigmas)))
     images = _Images(progress, sum(map(len, z)) * (1 + len(scales) * max(sizes)))
     for level, (noisy, sigma) in enumerate(zip(z, sigmas, strict=True)):
-        wanted = denoise(target, noisy, sigma, batch, name="the target", progress=images.part(len(noisy)))
+        part = images.part(len(noisy))
+        wanted = denoise(target, noisy, sigma, batch, name="the target", exclude=of_target, progress=part)
         for s, smoothing in enumerate(scales):
             total = np.zeros(noisy.shape)
             for m, noise in enumerate(noises, start=1):
                 moved = perturbed(noisy, np.full(len(noisy), sigma), noise[None], smoothing)[:, 0]
-                total += denoise(empirical, moved, sigma, batch, name="CFDM", progress=images.part(len(noisy)))
+                part = images.part(len(noisy))
+                total += denoise(empirical, moved, sigma, batch, name="CFDM", exclude=exclude, progress=part)
                 for index in (i for i, size in enumerate(sizes) if size == m):
                     errors[:, s, index, level] = mean_squared_error(total / m, wanted)
     return CFDMErrors(tuple(scales), tuple(sizes), tuple(sigmas), errors[0], errors[1])
+
+
+def _left_out(data: ImageSet, target: Model, sources: Sources | None) -> tuple[Any, Any]:
+    """What denoisers of the data and the target leave out of each z."""
+    if sources is None:
+        return None, None
+    check_images("the baseline", data, sources)
+    return sources.indices, left_out("the target", target, sources)
 
 
 class _Images:
