@@ -3,7 +3,6 @@
 What is on the page is decided here; how it looks, in ``templates/report.html``.
 """
 
-import base64
 import csv
 import io
 import json
@@ -16,15 +15,14 @@ from typing import Any
 
 from pspc_rs import __version__
 from pspc_rs.errors import InvalidValueError, MissingFileError
-from pspc_rs.extras import import_extra, import_pillow
-from pspc_rs.files import replacing
+from pspc_rs.experiments.pages import Record, Table, png_source, write_page
+from pspc_rs.extras import import_pillow
 
 REPORT = "report.html"
 """What the page is called in the run's folder."""
 
 _MAX_ROWS = 400
 _WIDE = 1.7
-_LONG_LIST = 12
 _MACHINE = ("build", "versions", "isa")
 _SERIES = ("denoiser", "side", "value", "candidate")
 _GROUPS = ("process", "target", "family", "settings")
@@ -112,26 +110,13 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
     contents = read_run(folder)
     if contents.empty:
         raise InvalidValueError(f"{run_dir} holds no PNG, CSV or JSON file; there is nothing to report on")
-    page = _template().render(
+    return write_page(
+        target,
+        REPORT,
         title=folder.resolve().name,
         summary=f"{contents.summary}. Written by pspc-rs {__version__}.",
         sections=_sections(contents),
     )
-    with replacing(target) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return target
-
-
-def _template() -> Any:
-    jinja2 = import_extra("jinja2", "a report", "report")
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("pspc_rs.experiments"),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-        keep_trailing_newline=True,
-    )
-    environment.filters |= {"rounded": _rounded, "fact": _fact}
-    return environment.get_template(REPORT)
 
 
 def read_run(folder: Path) -> RunContents:
@@ -177,26 +162,6 @@ def _read_file(contents: RunContents, name: str, path: Path) -> None:
             (contents.schedules if is_schedule else contents.records)[name] = content
 
 
-@dataclass(frozen=True)
-class _Table:
-    """A table of text; ``num_rows`` counts those that are not shown, too."""
-
-    caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-    note: str = ""
-    num_rows: int = 0
-
-
-@dataclass(frozen=True)
-class _Record:
-    """A JSON object that opens at a click."""
-
-    name: str
-    content: Mapping[str, Any]
-    is_open: bool = False
-
-
 def _sections(contents: RunContents) -> list[dict[str, Any]]:
     """The sections of the page that have entries; how the template shows an entry depends on the section's id."""
     tables, records = contents.tables, contents.records
@@ -205,7 +170,7 @@ def _sections(contents: RunContents) -> list[dict[str, Any]]:
         "Results": [result for name, rows in tables.items() for result in _results(name, rows)],
         "Schedules": [_schedule(name, content) for name, content in contents.schedules.items()],
         "Tables": [_table(name, rows) for name, rows in tables.items()],
-        "Settings": [_Record(name, _without_machine(content)) for name, content in records.items()],
+        "Settings": [Record(name, _without_machine(content)) for name, content in records.items()],
         "Machine": _machines(records),
         "Files that could not be read": [
             {"name": name, "reason": reason} for name, reason in contents.unreadable.items()
@@ -225,7 +190,7 @@ def _picture(name: str, content: bytes, tables: Mapping[str, object]) -> dict[st
     return {
         "name": name,
         "spoken": name.removesuffix(".png").replace("_", " ").replace("/", ", "),
-        "source": f"data:image/png;base64,{base64.b64encode(content).decode('ascii')}",
+        "source": png_source(content),
         "width": width,
         "height": height,
         "is_wide": width > _WIDE * height,
@@ -233,10 +198,10 @@ def _picture(name: str, content: bytes, tables: Mapping[str, object]) -> dict[st
     }
 
 
-def _table(name: str, rows: list[list[str]]) -> _Table:
+def _table(name: str, rows: list[list[str]]) -> Table:
     header, body = rows[0], rows[1:]
     note = f"The first {_MAX_ROWS} of {len(body)} rows." if len(body) > _MAX_ROWS else ""
-    return _Table(name, header, body[:_MAX_ROWS], note, len(body))
+    return Table(name, header, body[:_MAX_ROWS], note, len(body))
 
 
 def _schedule(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
@@ -247,22 +212,22 @@ def _schedule(name: str, content: Mapping[str, Any]) -> dict[str, Any]:
     what = "side" if content.get("kind") == "patch" else "threshold"
     rows = [[str(sigma), str(value)] for sigma, value in zip(content.get("sigmas", []), values, strict=False)]
     origin = content.get("provenance")
-    shown = _Record("Where it comes from", origin) if isinstance(origin, Mapping) and origin else None
-    return {"table": _Table(caption, ["sigma", what], rows), "origin": shown}
+    shown = Record("Where it comes from", origin) if isinstance(origin, Mapping) and origin else None
+    return {"table": Table(caption, ["sigma", what], rows), "origin": shown}
 
 
 def _without_machine(record: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in record.items() if name not in _MACHINE}
 
 
-def _machines(records: Mapping[str, dict[str, Any]]) -> list[_Record]:
+def _machines(records: Mapping[str, dict[str, Any]]) -> list[Record]:
     """The machines of the records, each once, with the files that it made."""
     machines: dict[str, list[str]] = {}
     for name, content in records.items():
         machine = {key: content[key] for key in _MACHINE if key in content}
         if machine:
             machines.setdefault(json.dumps(machine), []).append(name)
-    return [_Record(", ".join(names), json.loads(text), is_open=True) for text, names in machines.items()]
+    return [Record(", ".join(names), json.loads(text), is_open=True) for text, names in machines.items()]
 
 
 Curves = dict[str, dict[float, float]]
@@ -299,7 +264,7 @@ def _result(name: str, caption: str, curves: Curves) -> dict[str, Any]:
         [f"{sigma:.4g}", *(f"{curve[sigma]:.3g}" if sigma in curve else "" for curve in curves.values())]
         for sigma in sigmas
     ]
-    table = _Table(caption, ["sigma", *curves], body, note=f"From {name}.")
+    table = Table(caption, ["sigma", *curves], body, note=f"From {name}.")
     return {"table": table, "chart": _chart(f"{caption} ({name})", curves)}
 
 
@@ -363,33 +328,3 @@ def _ticks(low: float, high: float) -> list[float]:
     steps = (1,) if high - low > 2 else (1, 2, 5)
     values = [step * 10.0**decade for decade in range(math.floor(low), math.ceil(high)) for step in steps]
     return [value for value in values if low <= math.log10(value) <= high]
-
-
-def _rounded(cell: str) -> str:
-    """A number with more than four digits rounded to them; anything else as it is."""
-    if "." not in cell and "e" not in cell:
-        return cell
-    try:
-        return f"{float(cell):.4g}"
-    except ValueError:
-        return cell
-
-
-def _fact(value: Any) -> str:
-    """A value of a JSON object as text; of a long list the beginning and the end, and how long it is."""
-    if isinstance(value, float):
-        return f"{value:.6g}"
-    if not isinstance(value, list):
-        return _short(value)
-    texts = [_short(one) for one in value]
-    if any(len(text) > 200 for text in texts):
-        return f"{len(value)} entries"
-    if len(texts) <= 2 * _LONG_LIST:
-        return ", ".join(texts) or "none"
-    return f"{', '.join(texts[:_LONG_LIST])}, … {texts[-1]} ({len(texts)} entries)"
-
-
-def _short(value: Any) -> str:
-    if isinstance(value, float):
-        return f"{value:.4g}"
-    return value if isinstance(value, str) else json.dumps(value)
