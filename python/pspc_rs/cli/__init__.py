@@ -2,6 +2,7 @@
 
 from pspc_rs.cli.compare import compare, patch_study
 from pspc_rs.cli.denoise import denoise
+from pspc_rs.cli.explain import explain
 from pspc_rs.cli.figures import demo, figure, report
 from pspc_rs.cli.fit_schedule import fit_schedule
 from pspc_rs.cli.front import main
@@ -11,7 +12,7 @@ from pspc_rs.cli.sample import sample
 from pspc_rs.cli.sets import heatmaps, noise
 from pspc_rs.cli.train import train
 
-_EXPERIMENTS = (noise, heatmaps, compare, patch_study, fit_schedule, figure, report)
+_EXPERIMENTS = (noise, heatmaps, compare, patch_study, fit_schedule, explain, figure, report)
 for command in (denoise, sample, *_EXPERIMENTS, network, train, demo, data, info):
     main.add_command(command)
 

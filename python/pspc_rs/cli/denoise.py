@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 from pspc_rs.cli.commands import Command
 from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import read_noisy
-from pspc_rs.cli.models import BuiltModel, build_model, checksums, load_data, network_of, run_settings, schedule_of
+from pspc_rs.cli.models import (
+    BuiltModel,
+    build_model,
+    checksums,
+    class_labels,
+    load_data,
+    network_of,
+    run_settings,
+    schedule_of,
+)
 from pspc_rs.cli.options import Options, check_options, input_file, shared_options
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError
@@ -53,7 +62,8 @@ def denoise(t_idx: int, z: Path | None, overwrite: bool, **shared: Any) -> None:
         }
         with ResumableArray(output, run_settings(options, data, t_idx=t_idx, **facts), overwrite=overwrite) as stored:
             if not stored.complete:
-                _denoise_batches(stored, model, noisy, sigma, options)
+                labels = class_labels(options, model, data, len(noisy))
+                _denoise_batches(stored, model, noisy, sigma, options, labels=labels)
                 used = {**options.as_dict(), "t_idx": t_idx, "z": z}
                 stored.finish(len(options.batches()), provenance("denoise", used, data=data, clock=clock, **facts))
     click.echo(f"{output}{' is complete already' if stored.complete else ''}")
@@ -70,7 +80,13 @@ def _noisy(
 
 
 def _denoise_batches(
-    stored: ResumableArray, model: BuiltModel, noisy: NDArray[Any], sigma: float, options: Options
+    stored: ResumableArray,
+    model: BuiltModel,
+    noisy: NDArray[Any],
+    sigma: float,
+    options: Options,
+    *,
+    labels: NDArray[Any] | None,
 ) -> None:
     batches = options.batches()
     pending = stored.pending(len(batches))
@@ -80,7 +96,11 @@ def _denoise_batches(
             part = noisy[batches[index]]
             name = f"--denoiser {options.denoiser}"
             within = _counted(progress, done, len(noisy))
-            stored.keep(index, denoise_in_batches(model, part, sigma, options.batch, name=name, progress=within))
+            of_class = None if labels is None else labels[batches[index]]
+            denoised = denoise_in_batches(
+                model, part, sigma, options.batch, name=name, class_labels=of_class, progress=within
+            )
+            stored.keep(index, denoised)
             done += len(part)
 
 

@@ -4,15 +4,18 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 import click
+import numpy as np
+from numpy.typing import NDArray
 
 from pspc_rs.cli.options import Options
 from pspc_rs.data import ImageSet, load
 from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
-from pspc_rs.errors import MissingFileError, ScheduleError
+from pspc_rs.errors import InvalidValueError, MissingFileError, ScheduleError
 from pspc_rs.heatmaps import gaussian_heatmaps
 from pspc_rs.networks.opening import open_network, program_in
 from pspc_rs.progress import ProgressBar
 from pspc_rs.provenance import describe_data, machine_settings, sha256
+from pspc_rs.reprs import a_few
 from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, resolve_patch_schedule, resolve_threshold_schedule
 
 BuiltModel: TypeAlias = Denoiser | Network
@@ -48,7 +51,8 @@ def build_model(options: Options, data: ImageSet) -> BuiltModel:
         case "gaussian":
             return Gaussian(data, options.rank)
         case "pspc_sq":
-            return PSPCSquare(data, _patch_schedule(options, data), device=options.device)
+            schedule = _patch_schedule(options, data)
+            return PSPCSquare(data, schedule, device=options.device, temperature=options.temperature)
         case "pspc_flex":
             return _flex(options, data)
         case "cfdm" | "snis":
@@ -56,7 +60,7 @@ def build_model(options: Options, data: ImageSet) -> BuiltModel:
         case "network":
             return _network(options, data)
         case _:
-            return Empirical(data, options.device)
+            return Empirical(data, options.device, temperature=options.temperature)
 
 
 def _network(options: Options, data: ImageSet) -> Network:
@@ -87,15 +91,39 @@ def warn_of_program(program: str | None) -> None:
 def _flex(options: Options, data: ImageSet) -> PSPCFlex:
     thresholds = _threshold_schedule(options, data)
     if options.heatmaps == "gaussian":
-        maps = gaussian_heatmaps(Gaussian(data), thresholds)
-        return PSPCFlex(data, heatmaps=maps, thresholds=thresholds, device=options.device)
-    return PSPCFlex(data, heatmaps=options.heatmaps, thresholds=thresholds, device=options.device)
+        maps: Any = gaussian_heatmaps(Gaussian(data), thresholds)
+    else:
+        maps = options.heatmaps
+    return PSPCFlex(data, heatmaps=maps, thresholds=thresholds, device=options.device, temperature=options.temperature)
 
 
 def _sampled_baseline(options: Options, data: ImageSet) -> BuiltModel:
     if options.denoiser == "cfdm":
         return CFDM(data, options.smoothing, options.num_noises, options.seed)
     return SNIS(data, options.num_neighbors, options.num_draws, options.seed)
+
+
+def class_labels(options: Options, model: BuiltModel, data: ImageSet, num: int) -> NDArray[Any] | None:
+    """The labels of so many images of the class that the options ask for, as the model takes them; None for none.
+
+    Raises:
+        InvalidValueError: there is no such class.
+    """
+    label = options.class_label
+    if label is None:
+        return None
+    if not isinstance(model, Network):
+        classes = [] if data.classes is None else data.classes.tolist()
+        if label not in classes:
+            known = f"its labels are {a_few(classes, 20)}" if classes else "it has no labels"
+            raise InvalidValueError(f"--class is {label}, which no image of {data.name} has; {known}")
+        return np.full(num, label)
+    if not 0 <= label < model.label_dim:
+        known = f"allowed are 0 to {model.label_dim - 1}" if model.label_dim else "the network has no classes"
+        raise InvalidValueError(f"--class is {label}; {known}")
+    rows = np.zeros((num, model.label_dim), np.float32)
+    rows[:, label] = 1
+    return rows
 
 
 def schedule_of(model: BuiltModel) -> PatchSchedule | ThresholdSchedule | None:

@@ -16,7 +16,13 @@ from pspc_rs.sigmas import edm_sigmas
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
+_LATER = {"temperature": 1.0, "class_label": None}
+"""Options that were added later, and the values with which they change nothing."""
+
 DENOISERS = ("empirical", "network", "gaussian", "pspc_sq", "pspc_flex", "cfdm", "snis")
+
+POSTERIOR_DENOISERS = ("empirical", "pspc_sq", "pspc_flex")
+"""Those whose posteriors over training images can be asked for."""
 
 DEFAULT_N = 50
 """How many images a command takes."""
@@ -35,6 +41,7 @@ class Options:
         heatmaps: a file, or "gaussian" for those of the Gaussian denoiser.
         patch_sizes: a side, a list of sides, or the name or file of a schedule.
         thresholds: a number, a list of numbers, or the name or file of a schedule.
+        class_label: of all images, None for all classes.
     """
 
     outdir: Path
@@ -62,6 +69,8 @@ class Options:
     network_dtype: str = "float32"
     trust: bool = False
     device: str = "cpu"
+    temperature: float = 1.0
+    class_label: int | None = None
 
     def sigmas(self, num_steps: int | None = None, *, include_zero: bool = False) -> NDArray[np.float64]:
         """The noise grid of the run, or one of another length with the same ends and curvature."""
@@ -74,8 +83,9 @@ class Options:
         return [slice(start, min(start + self.batch, self.n_samples)) for start in ends]
 
     def as_dict(self) -> dict[str, Any]:
-        """Every option by name."""
-        return {one.name: getattr(self, one.name) for one in fields(self)}
+        """Every option by name; a temperature of 1 and no class are left out, as commands without these options do."""
+        given = {one.name: getattr(self, one.name) for one in fields(self)}
+        return {name: value for name, value in given.items() if name not in _LATER or value != _LATER[name]}
 
 
 def input_file() -> click.Path:
@@ -135,10 +145,12 @@ def output_folder(purpose: str = "Folder for the files.") -> Callable[[Command],
     return option
 
 
-def n_option(help_text: str = "How many images.", *, least: int = 1) -> Callable[[Command], Command]:
+def n_option(
+    help_text: str = "How many images.", *, least: int = 1, default: int = DEFAULT_N
+) -> Callable[[Command], Command]:
     """The option --n-samples, or --n."""
     option: Callable[[Command], Command] = _run(
-        "--n-samples", "--n", type=click.IntRange(min=least), default=DEFAULT_N, help=help_text
+        "--n-samples", "--n", type=click.IntRange(min=least), default=default, help=help_text
     )
     return option
 
@@ -157,7 +169,15 @@ def denoiser_option(allowed: Sequence[str] = DENOISERS) -> Callable[[Command], C
 
 def shared_options(command: Command) -> Command:
     """Adds the options of `Options` to a command that writes one output, and --overwrite."""
-    return _with((*_SINGLE, *_GRID, *_DATA, denoiser_option(), *_COMPOSITE, *_BASELINES, *_NETWORK), command)
+    chosen = (denoiser_option(), *_COMPOSITE, TEMPERATURE, *_BASELINES, CLASS, *_NETWORK)
+    return _with((*_SINGLE, *_GRID, *_DATA, *chosen), command)
+
+
+def posterior_options(command: Command) -> Command:
+    """Adds the options of `Options` to a command for denoisers with posteriors over images, without --n-samples."""
+    windows = [one for one in _COMPOSITE if one is not _RANK]
+    chosen = (denoiser_option(POSTERIOR_DENOISERS), *windows, TEMPERATURE, CLASS)
+    return _with((_OUTDIR, _SEED, _DEVICE, *_GRID, *_DATA, *chosen), command)
 
 
 def source_options(command: Command) -> Command:
@@ -235,16 +255,15 @@ _OVERWRITE = _run("--overwrite", is_flag=True, help="Replace an output that has 
 
 _SEED = _run("--seed", type=click.IntRange(0, _MAX_SEED), default=0, help="Seed of what is drawn.")
 
-_COMPUTING = (
-    _run("--batch", type=_COUNT, default=50, help="How many images at once."),
-    _run(
-        "--device",
-        default="auto",
-        metavar="auto|cpu|cuda|cuda:N",
-        callback=_device,
-        help="Where to compute; auto is a GPU where there is one.",
-    ),
+_DEVICE = _run(
+    "--device",
+    default="auto",
+    metavar="auto|cpu|cuda|cuda:N",
+    callback=_device,
+    help="Where to compute; auto is a GPU where there is one.",
 )
+
+_COMPUTING = (_run("--batch", type=_COUNT, default=50, help="How many images at once."), _DEVICE)
 
 _RESUME = ignored_options("--resume", reason="a run is always continued; leave it out")
 
@@ -261,6 +280,8 @@ _DATA = (
     _data("--data", required=True, metavar="PATH|NAME", help="Training images: a path, or a name such as cifar10."),
     _data("--xflip/--no-xflip", default=True, help="Count horizontal flips as further data; also --xflip=False."),
 )
+
+_RANK = _denoiser("--rank", type=_COUNT, help="gaussian: directions to keep.  [default: all]")
 
 _COMPOSITE = (
     _denoiser(
@@ -286,7 +307,22 @@ _COMPOSITE = (
         help="pspc_flex: one threshold, a comma list with one per noise level, a published schedule or the JSON file "
         "of one. [default: cifar10, for 32 x 32 images]",
     ),
-    _denoiser("--rank", type=_COUNT, help="gaussian: directions to keep.  [default: all]"),
+    _RANK,
+)
+
+TEMPERATURE = _denoiser(
+    "--temperature",
+    type=click.FloatRange(min=0, min_open=True),
+    default=1.0,
+    help="empirical, pspc_sq, pspc_flex: above 1, the posteriors over images are flatter.",
+)
+
+CLASS = _denoiser(
+    "--class",
+    "class_label",
+    type=int,
+    metavar="LABEL",
+    help="Only training images of this label count; for a network, the class of the images.  [default: all]",
 )
 
 _BASELINES = (
@@ -328,6 +364,12 @@ def check_options(options: Options) -> None:
         InvalidValueError: the noise grid is not one.
     """
     options.sigmas()
+    if options.temperature != 1 and options.denoiser not in POSTERIOR_DENOISERS:
+        raise click.UsageError(
+            f"--temperature is for --denoiser {', '.join(POSTERIOR_DENOISERS)}, not for {options.denoiser}"
+        )
+    if options.class_label is not None and options.denoiser == "gaussian":
+        raise click.UsageError("--class is not for --denoiser gaussian, whose mean and covariance are of all images")
     if options.network is not None and options.network_pkl is not None:
         raise click.UsageError("--network and --network-pkl name a network each; give one of them")
     if options.denoiser == "network" and options.network is None and options.network_pkl is None:

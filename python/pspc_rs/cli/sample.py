@@ -10,7 +10,16 @@ from numpy.typing import NDArray
 from pspc_rs.cli.commands import Command, option_group
 from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import read_noisy
-from pspc_rs.cli.models import BuiltModel, build_model, checksums, load_data, network_of, run_settings, schedule_of
+from pspc_rs.cli.models import (
+    BuiltModel,
+    build_model,
+    checksums,
+    class_labels,
+    load_data,
+    network_of,
+    run_settings,
+    schedule_of,
+)
 from pspc_rs.cli.options import Options, check_options, input_file, shared_options
 from pspc_rs.data import ImageSet
 from pspc_rs.images import image_grid, save_png
@@ -65,7 +74,8 @@ def sample(sampler: str, z_init: Path | None, save_images: bool, overwrite: bool
         }
         with ResumableArray(output, run_settings(options, data, **facts), overwrite=overwrite) as samples:
             if not samples.complete:
-                kept = _sample_batches(samples, model, start, options, solver)
+                labels = class_labels(options, model, data, len(start))
+                kept = _sample_batches(samples, model, start, options, solver, labels=labels)
                 used = {**options.as_dict(), "sampler": sampler, "z_init": z_init}
                 record = provenance("sample", used, data=data, clock=clock, **facts, batches_kept_from_earlier_run=kept)
                 samples.finish(len(options.batches()), record)
@@ -91,7 +101,13 @@ def _start(options: Options, data: ImageSet, z_init: Path | None) -> NDArray[Any
 
 
 def _sample_batches(
-    samples: ResumableArray, model: BuiltModel, start: NDArray[Any], options: Options, solver: dict[str, Any]
+    samples: ResumableArray,
+    model: BuiltModel,
+    start: NDArray[Any],
+    options: Options,
+    solver: dict[str, Any],
+    *,
+    labels: NDArray[Any] | None,
 ) -> int:
     """Draws the batches that are not there yet, and returns how many were."""
     batches, sigmas = options.batches(), options.sigmas(include_zero=True)
@@ -101,7 +117,8 @@ def _sample_batches(
         for index in pending:
             progress.describe(f"{options.denoiser}, {batches[index].start}/{options.n_samples} samples")
             solve = _sampler(solver, options.seed, index)
-            drawn = solve(model, start[batches[index]], sigmas, callback=lambda step: steps.finish())
+            given = None if labels is None else {"class_labels": labels[batches[index]]}
+            drawn = solve(model, start[batches[index]], sigmas, extra_args=given, callback=lambda step: steps.finish())
             samples.keep(index, drawn.astype(np.float32))
         progress.describe(f"{options.denoiser}, {options.n_samples}/{options.n_samples} samples")
     return len(batches) - len(pending)

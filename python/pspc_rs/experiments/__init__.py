@@ -1,5 +1,8 @@
 """The paper's experiments: functions that return numbers and figures; `pspc_rs.cli` makes them commands."""
 
+from pspc_rs.experiments.explain_page import save_explanations
+from pspc_rs.experiments.explained import Subject
+from pspc_rs.experiments.explaining import Explanation, Way, explain, explain_trajectory
 from pspc_rs.experiments.fit_families import Sides, Thresholds
 from pspc_rs.experiments.fitting import Fit, fit_figure, fit_schedule
 from pspc_rs.experiments.heatmap_mass import MassSides, mass_figure, mass_sides, pixel_map_figure
@@ -12,6 +15,7 @@ from pspc_rs.experiments.image_grids import (
     trajectory_figure,
 )
 from pspc_rs.experiments.mse_curves import compare, mse_figure
+from pspc_rs.experiments.nearest import NearestImages, nearest_images
 from pspc_rs.experiments.noisy_sets import forward_noisy, reverse_noisy, save_forward, save_reverse
 from pspc_rs.experiments.patches import PatchErrors, PatchStudy, patch_errors, patch_study, patch_study_figure
 from pspc_rs.experiments.report import write_report
@@ -27,18 +31,24 @@ from pspc_rs.experiments.tuning import CFDMErrors, cfdm_mse
 
 __all__ = [
     "CFDMErrors",
+    "Explanation",
     "Fit",
     "MassSides",
+    "NearestImages",
     "PatchErrors",
     "PatchStudy",
     "Sides",
     "SimilarityMatrix",
+    "Subject",
     "Thresholds",
     "Trajectory",
+    "Way",
     "cfdm_mse",
     "compare",
     "denoised_figure",
     "denoised_grid",
+    "explain",
+    "explain_trajectory",
     "fit_figure",
     "fit_schedule",
     "forward_noisy",
@@ -46,6 +56,7 @@ __all__ = [
     "mass_figure",
     "mass_sides",
     "mse_figure",
+    "nearest_images",
     "patch_errors",
     "patch_study",
     "patch_study_figure",
@@ -53,6 +64,7 @@ __all__ = [
     "pixel_map_figure",
     "reverse_noisy",
     "sample_figure",
+    "save_explanations",
     "save_forward",
     "save_reverse",
     "similarity_figure",

@@ -34,6 +34,7 @@ def denoise(
     batch: int = 50,
     *,
     name: str = "D",
+    class_labels: NDArray[Any] | None = None,
     exclude: NDArray[np.integer[Any]] | None = None,
     progress: Progress | None = None,
 ) -> NDArray[np.float32]:
@@ -45,6 +46,7 @@ def denoise(
         sigma: noise level.
         batch: images at once.
         name: what messages call the model.
+        class_labels: one entry per noisy image, for a model that takes ``class_labels=``.
         exclude: images that do not count, one per noisy image, for a model that takes ``exclude=``; see
             `Denoiser.__call__`.
         progress: called as ``progress(images done, images)`` during long calls and after every batch.
@@ -65,8 +67,8 @@ def denoise(
         part = z[start : start + batch]
         within = _images_done(progress, start, len(part), len(z))
         given: dict[str, Any] = {"progress": within} if isinstance(model, Denoiser) and within is not None else {}
-        if exclude is not None:
-            given["exclude"] = exclude[start : start + batch]
+        selected = {"class_labels": class_labels, "exclude": exclude}
+        given |= {key: one[start : start + batch] for key, one in selected.items() if one is not None}
         # A copy: z is compared with what other models make of it.
         images = to_numpy(model(copy_of(part), np.full(len(part), sigma), **given), f"the output of {name}")
         if images.shape != part.shape:

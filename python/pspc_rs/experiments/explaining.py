@@ -328,7 +328,8 @@ def _pixel_means(values: NDArray[np.float64], masks: NDArray[np.bool_]) -> NDArr
     for start in range(0, len(flat), _MASKS_AT_ONCE):
         part = slice(start, start + _MASKS_AT_ONCE)
         total += values[:, part] @ flat[part].astype(np.float64)
-    return (total / flat.sum(axis=0)).reshape(len(values), *masks.shape[1:])
+    means: NDArray[np.float64] = (total / flat.sum(axis=0)).reshape(len(values), *masks.shape[1:])
+    return means
 
 
 def _shares(posterior: Posterior) -> NDArray[np.float64]:

@@ -1,5 +1,6 @@
 """The two training images nearest to an image: the field's test for copies."""
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -8,7 +9,6 @@ from numpy.typing import NDArray
 
 from pspc_rs.arrays import check_finite, check_image_shape, to_numpy
 from pspc_rs.data import ImageSet
-from pspc_rs.data.image_arrays import chunks
 from pspc_rs.data.image_set import to_float
 from pspc_rs.denoisers.selection import select
 from pspc_rs.progress import Progress
@@ -17,6 +17,8 @@ COPY_RATIO = 1 / 3
 """An image whose nearest training image is nearer than a third of the way to the second nearest is called a copy."""
 
 _UNIT = np.finfo(np.float64).eps / 2
+# Few enough for the cache, and for memory that is used again.
+_NUMBERS_AT_ONCE = 1 << 21
 
 
 @dataclass(frozen=True)
@@ -107,19 +109,23 @@ def _squares(
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """The squared distances [batch, N], each to the nearer view, by products, and a bound of their errors [batch]."""
     views = [x, x[..., ::-1]] if data.xflip else [x]
-    flat = [view.reshape(len(x), -1) for view in views]
-    own = np.square(flat[0]).sum(axis=1)
+    dimension = math.prod(data.shape)
+    # All views in one product: the images are then read once.
+    columns = np.concatenate(views).reshape(-1, dimension).T
+    own = np.square(x).sum(axis=(1, 2, 3))
     squares, largest = np.empty((len(x), data.num_stored)), 0.0
-    for part in chunks(data.images):
-        y = to_float(data.images[part]).reshape(-1, flat[0].shape[1]).astype(np.float64)
-        norms = np.square(y).sum(axis=1)
-        product = np.max([view @ y.T for view in flat], axis=0)
-        squares[:, part] = own[:, None] - 2 * product + norms
+    step = max(1, _NUMBERS_AT_ONCE // dimension)
+    for start in range(0, data.num_stored, step):
+        part = slice(start, min(start + step, data.num_stored))
+        y = to_float(data.images[part]).reshape(-1, dimension).astype(np.float64)
+        norms = np.einsum("nd,nd->n", y, y)
+        products = (y @ columns).reshape(len(y), len(views), len(x)).max(axis=1)
+        squares[:, part] = own[:, None] - 2 * products.T + norms
         largest = max(largest, float(norms.max()))
         if progress is not None:
-            progress(min(part.stop, data.num_stored), data.num_stored)
+            progress(part.stop, data.num_stored)
     # Sums of d products in any order are off by d units of the last place of the sum of magnitudes at most.
-    terms = flat[0].shape[1] + 4
+    terms = dimension + 4
     return squares, 2 * terms * _UNIT * (np.sqrt(own) + np.sqrt(largest)) ** 2
 
 
