@@ -97,11 +97,11 @@ def test_commands_share_their_defaults() -> None:
     shared: dict[str, set[object]] = {"xflip": set(), "device": set(), "n_samples": set()}
     for path, command in COMMANDS:
         for one in command.params:
-            # Pictures show a few images, or all that there are.
+            # Pictures and pages show a few images, or all that there are.
             if (
                 one.name in shared
                 and not getattr(one, "hidden", False)
-                and not (path[0] == "figure" and one.name == "n_samples")
+                and not (path[0] in ("explain", "figure") and one.name == "n_samples")
             ):
                 shared[one.name].add(one.default)
     assert shared == {"xflip": {True}, "device": {"auto"}, "n_samples": {50}}

@@ -18,13 +18,13 @@ from pspc_rs.cli.models import build_model, checksums, class_labels, load_data, 
 from pspc_rs.cli.options import Options, check_options, comma_list, input_file, n_option, posterior_options, read_pixel
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import PosteriorComposite
-from pspc_rs.errors import ShapeError
+from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.experiments import explaining
 from pspc_rs.experiments.explain_page import STEM, save_explanations
 from pspc_rs.experiments.explained import Explained, Subject
 from pspc_rs.experiments.nearest import NearestImages, nearest_images
 from pspc_rs.experiments.noisy_sets import DETERMINISTIC_SAMPLERS, drawn_indices
-from pspc_rs.outputs import output_lock
+from pspc_rs.outputs import open_array, output_lock
 from pspc_rs.progress import Progress, describe
 from pspc_rs.provenance import Clock
 from pspc_rs.samplers import initial_noise, noise_source
@@ -109,6 +109,7 @@ def explain(context: click.Context, /, **given: Any) -> None:
     own |= {name: given.pop(name) for name in ("trajectory", "sampler", "z_init", "sigmas", "at", "top")}
     clock, options = Clock(), Options(**given)
     check_options(options)
+    own["n_given"] = _is_given(context, "n_samples")
     _check_images(context, own)
     page = options.outdir / f"{STEM}.html"
     with output_lock(page):
@@ -127,7 +128,7 @@ def explain(context: click.Context, /, **given: Any) -> None:
             "noise": f"{noise_source()} generator",
             "inputs_sha256": checksums(z=own["z"], z_init=own["z_init"], heatmaps=options.heatmaps),
         }
-        used = {**options.as_dict(), **own}
+        used = {**options.as_dict(), **{name: value for name, value in own.items() if name != "n_given"}}
         paths = save_explanations(options.outdir, data, options=used, clock=clock, **written, **facts)
     for line in [*Explained(**written).lines(), *paths]:
         click.echo(line)
@@ -144,9 +145,29 @@ def _check_images(context: click.Context, own: dict[str, Any]) -> None:
             if own[first] and own[second]:
                 options = " and ".join(f"--{name.replace('_', '-')}" for name in (first, second))
                 raise click.UsageError(f"{options} name different images; give one of them")
+    if own["indices"] and own["n_given"]:
+        raise click.UsageError("--indices and --n-samples both say how many images; give one of them")
     for name in ("sampler", "z_init"):
-        if not own["trajectory"] and context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+        if not own["trajectory"] and _is_given(context, name):
             raise click.UsageError(f"--{name.replace('_', '-')} is for --trajectory")
+
+
+def _is_given(context: click.Context, name: str) -> bool:
+    """Whether an option does not have its value by default."""
+    return context.get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
+def _number(options: Options, own: dict[str, Any], what: object, available: int) -> int:
+    """How many of the images there are to take: as many as asked for, or a few."""
+    if own["n_given"] and options.n_samples > available:
+        raise InvalidValueError(f"--n-samples is {options.n_samples}, but {what} holds {available} images")
+    return min(options.n_samples, available)
+
+
+def _stored(path: Path) -> int:
+    """How many images a file of [N, C, H, W] or [levels, N, C, H, W] holds; its shape is checked elsewhere."""
+    shape = open_array(path).shape
+    return shape[-4] if len(shape) >= 4 else 1
 
 
 def _of_trajectories(
@@ -157,6 +178,7 @@ def _of_trajectories(
         start = initial_noise(number, data.shape, options.t_max, options.seed)
         name = f"sample from the noise of seed {options.seed}"
     else:
+        number = _number(options, own, own["z_init"], _stored(own["z_init"]))
         start, name = read_noisy(own["z_init"], number, data), f"sample from {own['z_init'].name}"
     grid = options.sigmas()
     steps = sorted({int(np.abs(np.log(grid) - math.log(sigma)).argmin()) for sigma in own["sigmas"]})
@@ -186,7 +208,7 @@ def _of_images(
             sigma,
             class_labels=labels,
             exclude=source.exclude,
-            progress=_part(progress, index, len(sigmas)),
+            progress=_Part(progress, index, len(sigmas)),
             **shown,
         )
         for index, (z, sigma) in enumerate(zip(source.z, sigmas, strict=True))
@@ -194,12 +216,9 @@ def _of_images(
     return {"levels": levels, "subjects": source.subjects, "nearest": source.nearest}
 
 
-def _part(progress: Progress, index: int, num: int) -> Progress:
-    """The progress of one of some explanations as that of all."""
-    return _Part(progress, index, num)
-
-
 class _Part:
+    """The progress of one of some explanations as that of all."""
+
     def __init__(self, progress: Progress, index: int, num: int) -> None:
         self._progress, self._index, self._num = progress, index, num
 
@@ -214,7 +233,7 @@ def _source(data: ImageSet, options: Options, own: dict[str, Any]) -> _Source:
     """The noisy images of every level."""
     sigmas = own["sigmas"]
     if own["z"] is not None:
-        return _from_file(data, options, own["z"], len(sigmas))
+        return _from_file(data, own["z"], _number(options, own, own["z"], _stored(own["z"])), len(sigmas))
     exclude, nearest = None, None
     if own["images"] is None:
         indices = own["indices"] or drawn_indices(data, options.n_samples, options.seed).tolist()
@@ -230,7 +249,7 @@ def _source(data: ImageSet, options: Options, own: dict[str, Any]) -> _Source:
             raise ShapeError(
                 f"--images has images of shape {list(images.shape)}; those of --data are {list(data.shape)}"
             )
-        indices = own["indices"] or list(range(min(options.n_samples, len(images))))
+        indices = own["indices"] or list(range(_number(options, own, "--images", len(images))))
         clean = images.batch(indices)
         names = [f"image {index} of {images.name}" for index in indices]
         nearest = nearest_images(data, clean)
@@ -239,10 +258,10 @@ def _source(data: ImageSet, options: Options, own: dict[str, Any]) -> _Source:
     return _Source(z, subjects, exclude, nearest)
 
 
-def _from_file(data: ImageSet, options: Options, path: Path, num_levels: int) -> _Source:
+def _from_file(data: ImageSet, path: Path, num: int, num_levels: int) -> _Source:
     rows = [None] if num_levels == 1 else list(range(num_levels))
-    z = [read_noisy(path, options.n_samples, data, row=row, rows=num_levels) for row in rows]
-    return _Source(z, [Subject(f"noisy image {one} of {path.name}") for one in range(options.n_samples)])
+    z = [read_noisy(path, num, data, row=row, rows=num_levels) for row in rows]
+    return _Source(z, [Subject(f"noisy image {one} of {path.name}") for one in range(num)])
 
 
 def _name_of(data: ImageSet, index: int) -> str:
