@@ -169,6 +169,10 @@ def test_levels_of_other_numbers_of_components_are_refused_by_name() -> None:
 def test_an_empty_batch_has_an_empty_posterior() -> None:
     P = pspc.Empirical(some_data()).posterior(some_z(0), 1.0)
     assert P.variance.shape == (0, 2, 4, 5) and P.attribution().shape == (0, 20) and len(P.log_evidence) == 0
+    assert pspc.Empirical(some_data()).log_prob(some_z(0), 1.0).shape == (0,)
+    for D in (pspc.Empirical(some_data()), pspc.Gaussian(some_data(), cache=False), pspc.CFDM(some_data())):
+        assert D(some_z(0), 1.0).shape == D.jvp(some_z(0), 1.0, some_z(0))[1].shape == (0, 2, 4, 5)
+        assert D.divergence(some_z(0), 1.0)[1].shape == (0,)
 
 
 @pytest.mark.parametrize("top", [0, -1, 65537, 1.5, True, None])
