@@ -169,6 +169,39 @@ def test_levels_of_other_numbers_of_components_are_refused_by_name() -> None:
 def test_an_empty_batch_has_an_empty_posterior() -> None:
     P = pspc.Empirical(some_data()).posterior(some_z(0), 1.0)
     assert P.variance.shape == (0, 2, 4, 5) and P.attribution().shape == (0, 20) and len(P.log_evidence) == 0
+    assert pspc.Empirical(some_data()).log_prob(some_z(0), 1.0).shape == (0,)
+    for D in (pspc.Empirical(some_data()), pspc.Gaussian(some_data(), cache=False), pspc.CFDM(some_data())):
+        assert D(some_z(0), 1.0).shape == D.jvp(some_z(0), 1.0, some_z(0))[1].shape == (0, 2, 4, 5)
+        assert D.divergence(some_z(0), 1.0)[1].shape == (0,)
+
+
+def everything(D: Any, z: Array, sigma: Any, exclude: Array) -> list[Array]:
+    P = D.posterior(z, sigma, exclude=exclude)
+    kept = [P.log_evidence, P.entropy, P.top_index, P.top_view, P.top_weight, P.variance, P.component_variance]
+    products = [*D.jvp(z, sigma, np.sin(z), exclude=exclude), D.vjp(z, sigma, np.cos(z), exclude=exclude)[1]]
+    return [*kept, P.attribution(), *products, D.divergence(z, sigma, exclude=exclude)[1]]
+
+
+@pytest.mark.parametrize("kind", ["empirical", "square", "masks"])
+def test_numbers_depend_on_neither_threads_nor_batch(kind: str) -> None:
+    images = np.random.default_rng(0).integers(0, 256, (300, 2, 8, 8), dtype=np.uint8)
+    problem = Problem(pspc.ImageSet(images, xflip=True), kind, 1.0, np.zeros((1, 2, 8, 8)), np.ones(1))
+    D, sigma = problem.denoiser(), np.array([0.1, 0.6, 4.0, 20.0])
+    noise = np.random.default_rng(1).normal(size=(4, 2, 8, 8)) * sigma[:, None, None, None]
+    z, exclude, before = D.data.batch([3, 400, 5, 6]) + noise, np.array([3, 100, -1, 299]), pspc.num_threads()
+    results = []
+    try:
+        for threads in (1, 2):
+            pspc.set_num_threads(threads)
+            results.append(everything(D, z, sigma, exclude))
+    finally:
+        pspc.set_num_threads(before)
+    for first, second in zip(*results, strict=True):
+        np.testing.assert_array_equal(first, second)
+    for query in range(4):
+        one = slice(query, query + 1)
+        for alone, together in zip(everything(D, z[one], sigma[one], exclude[one]), results[0], strict=True):
+            np.testing.assert_array_equal(alone[0], together[query])
 
 
 @pytest.mark.parametrize("top", [0, -1, 65537, 1.5, True, None])

@@ -92,7 +92,7 @@ class CFDM(Denoiser):
     ) -> npt.NDArray[np.floating[Any]]:
         queries, tiled, chosen = self._perturbed(z, sigmas, selection, slice(None))
         denoised = self._empirical._denoise(queries, tiled, chosen, progress)
-        mean: Float64 = denoised.reshape(len(z), -1, *self.shape).mean(axis=1, dtype=np.float64)
+        mean: Float64 = denoised.reshape(len(z), self.num_noises, *self.shape).mean(axis=1, dtype=np.float64)
         return mean
 
     def _derivative(
@@ -108,7 +108,7 @@ class CFDM(Denoiser):
         denoised, products = np.zeros(z.shape), np.zeros(v.shape)
         for part, share in self._parts(v.size, progress):
             queries, tiled, chosen = self._perturbed(z, sigmas, selection, part)
-            num = len(queries) // max(1, len(z))
+            num = part.stop - part.start
             found, of_part = self._empirical._derivative(
                 queries, tiled, chosen, np.repeat(v, num, axis=1), share, transposed=transposed
             )
@@ -121,8 +121,8 @@ class CFDM(Denoiser):
     ) -> tuple[Floats, Float64]:
         queries, tiled, chosen = self._perturbed(z, sigmas, selection, slice(None))
         denoised, divergence = self._empirical._divergence(queries, tiled, chosen, progress)
-        mean = denoised.reshape(len(z), -1, *self.shape).mean(axis=1, dtype=np.float64)
-        return mean, divergence.reshape(len(z), -1).mean(axis=1)
+        mean = denoised.reshape(len(z), self.num_noises, *self.shape).mean(axis=1, dtype=np.float64)
+        return mean, divergence.reshape(len(z), self.num_noises).mean(axis=1)
 
     def _perturbed(
         self, z: Floats, sigmas: Float64, selection: Selection | None, part: slice
