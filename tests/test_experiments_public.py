@@ -38,10 +38,11 @@ print(sorted({"torch", "matplotlib", "jinja2", "PIL", "tqdm"} & set(sys.modules)
     assert done.stdout.strip() == "[]"
 
 
-def test_the_template_of_the_report_is_package_data() -> None:
+@pytest.mark.parametrize("name", ["page", "parts", "report", "explain"])
+def test_the_templates_of_pages_are_package_data(name: str) -> None:
     from importlib.resources import files
 
-    assert files("pspc_rs.experiments").joinpath("templates", "report.html").is_file()
+    assert files("pspc_rs.experiments").joinpath("templates", f"{name}.html").is_file()
 
 
 def test_objects_say_what_they_are(tmp_path: Path) -> None:

@@ -152,6 +152,19 @@ def test_a_browser_shows_the_page_on_a_phones_width_without_complaint(tmp_path: 
     assert len(colours) > 300, "training images are shown"
 
 
+PAGE = Path(__file__).parents[1] / "docs" / "explain.md"
+
+
+@pytest.mark.skipif(not PAGE.is_file(), reason="tests without the rest of the repository")
+def test_the_python_of_the_tutorial_runs_as_it_stands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    monkeypatch.chdir(tmp_path)
+    snippets = re.findall(r"```python\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
+    for snippet in snippets:
+        exec(snippet, {})
+    assert len(snippets) == 1 and names(tmp_path / "out") == EXAMPLES
+
+
 def stored(folder: Path) -> dict[str, Any]:
     with np.load(folder / "explain.npz") as numbers:
         return dict(numbers)
