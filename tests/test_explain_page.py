@@ -102,7 +102,10 @@ def test_a_page_without_jinja2_names_the_extra(tmp_path: Path, monkeypatch: pyte
     found = explain(SQUARE, Z, 0.3)
     monkeypatch.setitem(sys.modules, "jinja2", None)
     with pytest.raises(MissingDependencyError, match=r"pspc-rs\[report\]"):
-        save_explanations(tmp_path, DATA, [found])
+        save_explanations(tmp_path / "out", DATA, [found])
+    assert not (tmp_path / "out").exists()
+    message = fail(1, "explain", "--data", "no such data", "--outdir", tmp_path / "out")
+    assert "pspc-rs[report]" in message, "it is found out before data are read"
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4, 5])
@@ -199,6 +202,10 @@ def test_the_command_explains_images_of_the_data(tmp_path: Path, data: Path) -> 
     assert f"training image {behind[0]}, class {LABELS[behind[0]]}" in text and "left out" in text
     succeed(*run[:-2], "--sigmas", "0.5", "--indices", "7,37")
     np.testing.assert_array_equal(stored(out)["clean"], images.batch([7, 37]))
+    succeed(*run[:-2], "--sigmas", "0.5", "--indices", "-1", "--leave-one-out")
+    numbers = stored(out)
+    np.testing.assert_array_equal(numbers["clean"], images.batch([59]))
+    assert numbers["attribution"][0, 0, 29] == 0, "the last flip is image 29"
 
 
 def test_the_command_explains_samples_noisy_files_and_trajectories(tmp_path: Path, data: Path) -> None:
@@ -240,6 +247,7 @@ def test_the_command_explains_samples_noisy_files_and_trajectories(tmp_path: Pat
         (["--trajectory", "--leave-one-out"], 2, "--trajectory and --leave-one-out name different images"),
         (["--images", "digits", "--leave-one-out"], 2, "--images and --leave-one-out name different images"),
         (["--sampler", "heun"], 2, "--sampler is for --trajectory"),
+        (["--images-split", "test"], 2, "--images-split is for --images"),
         (["--class", "5"], 1, "--class is 5, which no image of data has; its labels are 0, 1, 2"),
     ],
 )

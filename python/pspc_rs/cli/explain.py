@@ -24,6 +24,7 @@ from pspc_rs.experiments.explain_page import STEM, save_explanations
 from pspc_rs.experiments.explained import Explained, Subject
 from pspc_rs.experiments.nearest import NearestImages, nearest_images
 from pspc_rs.experiments.noisy_sets import DETERMINISTIC_SAMPLERS, drawn_indices
+from pspc_rs.experiments.pages import import_templates
 from pspc_rs.outputs import open_array, output_lock
 from pspc_rs.progress import Progress, describe
 from pspc_rs.provenance import Clock
@@ -111,6 +112,7 @@ def explain(context: click.Context, /, **given: Any) -> None:
     check_options(options)
     own["n_given"] = _is_given(context, "n_samples")
     _check_images(context, own)
+    import_templates()  # before the work
     page = options.outdir / f"{STEM}.html"
     with output_lock(page):
         data = load_data(options.data, xflip=options.xflip)
@@ -147,9 +149,9 @@ def _check_images(context: click.Context, own: dict[str, Any]) -> None:
                 raise click.UsageError(f"{options} name different images; give one of them")
     if own["indices"] and own["n_given"]:
         raise click.UsageError("--indices and --n-samples both say how many images; give one of them")
-    for name in ("sampler", "z_init"):
-        if not own["trajectory"] and _is_given(context, name):
-            raise click.UsageError(f"--{name.replace('_', '-')} is for --trajectory")
+    for needed, name in (("trajectory", "sampler"), ("trajectory", "z_init"), ("images", "images_split")):
+        if not own[needed] and _is_given(context, name):
+            raise click.UsageError(f"--{name.replace('_', '-')} is for --{needed}")
 
 
 def _is_given(context: click.Context, name: str) -> bool:
@@ -238,6 +240,7 @@ def _source(data: ImageSet, options: Options, own: dict[str, Any]) -> _Source:
     if own["images"] is None:
         indices = own["indices"] or drawn_indices(data, options.n_samples, options.seed).tolist()
         clean = data.batch(indices)
+        indices = [index % len(data) for index in indices]  # -1 would leave none out
         names = [_name_of(data, index) for index in indices]
         if own["leave_one_out"]:
             exclude = np.array(indices)
@@ -266,6 +269,6 @@ def _from_file(data: ImageSet, path: Path, num: int, num_levels: int) -> _Source
 
 def _name_of(data: ImageSet, index: int) -> str:
     """What a training image is called."""
-    stored, mirrored = index % data.num_stored, index % len(data) >= data.num_stored
+    stored, mirrored = index % data.num_stored, index >= data.num_stored
     label = "" if data.labels is None else f", class {data.labels[stored]}"
     return f"training image {stored}{label}{', mirrored' if mirrored else ''}"

@@ -19,7 +19,7 @@ from pspc_rs.experiments.explained import Explained, Subject, count, percent
 from pspc_rs.experiments.explaining import Explanation, Floats, Way
 from pspc_rs.experiments.mask_paths import bounding_box, outline, veil
 from pspc_rs.experiments.nearest import NearestImages
-from pspc_rs.experiments.pages import Record, Table, png_source, write_page
+from pspc_rs.experiments.pages import Record, Table, import_templates, png_source, write_page
 from pspc_rs.extras import import_pillow
 from pspc_rs.files import replacing
 from pspc_rs.images import image_grid
@@ -94,6 +94,7 @@ def save_explanations(
     """
     found = Explained(levels, way, subjects, nearest)
     found.check_data(data)
+    import_templates()  # before anything is written
     page, numbers, record = (Path(outdir) / f"{STEM}.{suffix}" for suffix in ("html", "npz", "json"))
     rows = {"explained": found.rows()}
     with output_lock(page):

@@ -45,7 +45,7 @@ def write_page(target: Path, template: str, **content: Any) -> Path:
         MissingDependencyError: jinja2 is not installed.
         OutputError: the page cannot be written.
     """
-    jinja2 = import_extra("jinja2", "a report", "report")
+    jinja2 = import_templates()
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pspc_rs.experiments"),
         autoescape=True,
@@ -57,6 +57,15 @@ def write_page(target: Path, template: str, **content: Any) -> Path:
     with replacing(target) as temporary:
         temporary.write_text(page, encoding="utf-8")
     return target
+
+
+def import_templates() -> Any:
+    """The module jinja2, which fills in the pages.
+
+    Raises:
+        MissingDependencyError: it is not installed.
+    """
+    return import_extra("jinja2", "a report", "report")
 
 
 def png_source(content: bytes) -> str:
