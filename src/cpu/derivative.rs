@@ -11,7 +11,7 @@ use ndarray::{Array2, Array3, Array4, ArrayView4, ArrayView5, ArrayViewMut4, Axi
 use super::call::{Call, Work};
 use super::composite::{MirrorSums, pair_up};
 use super::dense::{self, arithmetic::Arithmetic};
-use super::evidence::{Evidence, FindEvidence, Pass, run_pass};
+use super::evidence::{Pass, sparse_queries};
 use super::full::{self, ImagePosterior};
 use super::job::Job;
 use super::probe::Probe;
@@ -19,7 +19,7 @@ use super::scheduler::{Scheduler, blocks};
 use super::sparse::{self, WeighedLists};
 use super::tile::Pixel;
 use crate::bank::Bank;
-use crate::components::Components;
+use crate::components::{Components, Kind};
 use crate::error::{Error, Result};
 use crate::posterior::Posterior;
 
@@ -69,6 +69,29 @@ impl Derivative<'_> {
         values
     }
 
+    /// The directions of a probe as the dense kernels read them.
+    fn for_kernels<P: Pixel>(&self, job: &Job<'_, P>, probe: &Probe) -> dense::derivative::Directions {
+        // Differences from z are small where they count; those from a pixel far from all data are not.
+        let near = |&z: &f64| if z.abs() > probe.far_from { 0.0 } else { z as f32 };
+        let z: Vec<f32> = probe.z.iter().map(near).collect();
+        let values = |direction| {
+            let direction = self.of(job, probe, direction);
+            z.iter().copied().chain(direction.iter().map(|&v| -v as f32)).collect()
+        };
+        (0..self.count()).map(values).collect()
+    }
+
+    /// The derivatives of every query on the dense route, and their evidence.
+    fn of_all_images<P: Pixel>(
+        &self,
+        job: &Job<'_, P>,
+        scheduler: &mut Scheduler<'_, '_>,
+    ) -> Result<Vec<QueryDerivative>> {
+        let mut found = dense::derivative::derivatives(job, scheduler, |probe| self.for_kernels(job, probe))?;
+        let mut flipped = found.split_off(job.queries()).into_iter();
+        Ok(found.into_iter().map(|found| joined(job, found, flipped.next())).collect())
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.directions.len_of(Axis(0))
@@ -89,21 +112,10 @@ impl Pass for Derivative<'_> {
         scheduler: &mut Scheduler<'_, '_>,
         posteriors: &[&Posterior],
     ) -> Result<Vec<QueryDerivative>> {
-        let of_probe = |probe: &Probe| {
-            // Differences from z are small where they count; those from a pixel far from all data are not.
-            let near = |&z: &f64| if z.abs() > probe.far_from { 0.0 } else { z as f32 };
-            let z: Vec<f32> = probe.z.iter().map(near).collect();
-            let values = |direction| {
-                let direction = self.of(job, probe, direction);
-                z.iter().copied().chain(direction.iter().map(|&v| -v as f32)).collect()
-            };
-            (0..self.count()).map(values).collect()
-        };
-        let directions: Vec<dense::derivative::Directions> = job.probes.iter().map(of_probe).collect();
+        // The posterior is found again with the means of the products: that costs less than its energies alone would.
+        let _ = posteriors;
         scheduler.repeat(job, job.queries());
-        let mut found = dense::derivative::derivatives::<P, A>(job, scheduler, posteriors, &directions)?;
-        let mut flipped = found.split_off(job.queries()).into_iter();
-        Ok(found.into_iter().map(|found| joined(job, found, flipped.next())).collect())
+        self.of_all_images(job, scheduler)
     }
 
     fn full<P: Pixel>(
@@ -287,8 +299,32 @@ impl Work for WholeDerivative<'_> {
     }
 
     fn run<P: Pixel>(&self, job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<QueryDerivative>> {
-        let evidence: Vec<Evidence> =
-            FindEvidence.run(job, scheduler)?.into_iter().map(|(evidence, _)| evidence).collect();
-        run_pass(&self.derivative, job, scheduler, &evidence.iter().collect::<Vec<&Evidence>>())
+        let mut found: Vec<Option<QueryDerivative>> = (0..job.queries()).map(|_| None).collect();
+        let sparse = sparse_queries(job);
+        if !sparse.is_empty() {
+            let probes = job.probes_of(&sparse);
+            let lists = sparse::evidence(&job.with(&probes), scheduler)?;
+            let (queries, lists): (Vec<usize>, Vec<_>) =
+                sparse.iter().zip(&lists).filter_map(|(&query, lists)| Some((query, lists.as_ref()?))).unzip();
+            if !queries.is_empty() {
+                let probes = job.probes_of(&queries);
+                let of_queries = self.derivative.sparse(&job.with(&probes), scheduler, &lists)?;
+                queries.into_iter().zip(of_queries).for_each(|(query, of_query)| found[query] = Some(of_query));
+            }
+        }
+        let rest: Vec<usize> = (0..found.len()).filter(|&query| found[query].is_none()).collect();
+        if !rest.is_empty() {
+            let probes = job.probes_of(&rest);
+            let job = job.with(&probes);
+            let of_rest = match job.mirrors[0].kind() {
+                Kind::Full => {
+                    let posteriors = full::evidence(&job, scheduler)?;
+                    self.derivative.full(&job, scheduler, &posteriors.iter().collect::<Vec<_>>())
+                }
+                Kind::Square { .. } | Kind::Masks(_) => self.derivative.of_all_images(&job, scheduler),
+            }?;
+            rest.into_iter().zip(of_rest).for_each(|(query, of_query)| found[query] = Some(of_query));
+        }
+        Ok(found.into_iter().flatten().collect())
     }
 }

@@ -18,6 +18,7 @@ pub(crate) mod dense;
 pub(crate) mod derivative;
 pub(crate) mod evidence;
 pub(crate) mod full;
+pub(crate) mod images;
 mod job;
 mod memory;
 pub(crate) mod peak;
