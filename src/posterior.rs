@@ -52,23 +52,51 @@ impl Posterior {
 
     /// Merges a shard of the data by log-sum-exp; the order of the merges fixes the bits.
     pub fn merge<T: Copy + Into<f64>>(&mut self, shift: &[T], sum: &[T]) {
+        self.merge_with(shift, sum, |_, _| {});
+    }
+
+    /// The same; `scale` is told for every window what sums relative to this shift, and what those relative to the other, have
+    /// to be multiplied with before they are added.
+    pub(crate) fn merge_with<T: Copy + Into<f64>>(
+        &mut self,
+        shift: &[T],
+        sum: &[T],
+        mut scale: impl FnMut(usize, [f64; 2]),
+    ) {
         for (k, (&shift, &sum)) in shift.iter().zip(sum).enumerate() {
-            self.merge_one(k, shift.into(), sum.into());
+            scale(k, self.merge_one(k, shift.into(), sum.into()));
         }
     }
 
     /// Merges the posterior of the mirrored query over mirrored `components`: the flipped half of the data.
     pub fn merge_mirrored(&mut self, flipped: &Self, components: &Components) {
+        self.merge_mirrored_with(flipped, components, |_, _| {});
+    }
+
+    /// The same; see [`Posterior::merge_with`].
+    pub(crate) fn merge_mirrored_with(
+        &mut self,
+        flipped: &Self,
+        components: &Components,
+        mut scale: impl FnMut(usize, [f64; 2]),
+    ) {
         for k in 0..self.shift.len() {
             let mirror = components.mirror_index(k);
-            self.merge_one(k, flipped.shift[mirror], flipped.sum[mirror]);
+            scale(k, self.merge_one(k, flipped.shift[mirror], flipped.sum[mirror]));
         }
     }
 
-    fn merge_one(&mut self, k: usize, shift: f64, sum: f64) {
+    fn merge_one(&mut self, k: usize, shift: f64, sum: f64) -> [f64; 2] {
         let joint = shift.min(self.shift[k]);
-        self.sum[k] = self.sum[k] * self.unit.share(self.shift[k] - joint) + sum * self.unit.share(shift - joint);
+        let shares = [self.unit.share(self.shift[k] - joint), self.unit.share(shift - joint)];
+        self.sum[k] = self.sum[k] * shares[0] + sum * shares[1];
         self.shift[k] = joint;
+        shares
+    }
+
+    /// The sums of weights relative to the shift of every window.
+    pub(crate) fn sums(&self) -> &[f64] {
+        &self.sum
     }
 
     /// The largest magnitude of a shift, in powers of two: that of the logit of the best image of some window.

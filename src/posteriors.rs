@@ -5,10 +5,11 @@ use ndarray::{Array2, Array3, Array4, Array5, ArrayView5, Axis, Slice, s};
 use crate::atoms::Atoms;
 use crate::bank::Bank;
 use crate::components::Components;
-use crate::cpu::call::Call;
+use crate::cpu::call::{Call, Memory};
 use crate::cpu::composite::{Composite, finish};
-use crate::cpu::derivative::{Directions, parts_of};
+use crate::cpu::derivative::{Directions, part_of_monitor, parts_of};
 use crate::cpu::evidence::{Evidence, FindEvidence, OnEvidence, Pass};
+use crate::cpu::memory::check_available;
 use crate::cpu::statistics::{ProbeStatistics, Statistics as StatisticsPass, Wanted};
 use crate::cpu::variance::{QueryVariance, Variance};
 use crate::error::Result;
@@ -73,7 +74,7 @@ impl Posteriors {
     /// Errors: those of that function. `bank` is the one these posteriors were found in, here and below.
     pub fn composite(&self, bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<Array4<f32>> {
         let (cover, mut denoised) = (self.components.cover(), Array4::zeros(self.z.raw_dim()));
-        self.run(bank, Composite, 0, monitor, |query, sums| {
+        self.run(bank, Composite, Memory::default(), monitor, |query, sums| {
             finish(bank, &cover, &sums, denoised.slice_mut(s![query, .., .., ..]));
         })?;
         Ok(denoised)
@@ -83,6 +84,7 @@ impl Posteriors {
     pub fn statistics(&self, bank: &Bank<'_>, top: usize, monitor: &mut Monitor<'_>) -> Result<Statistics> {
         let (queries, count) = self.log_evidence.dim();
         let top_at_most = top.min(self.count_atoms(bank));
+        check_available(top.saturating_mul(24).saturating_add(8).saturating_mul(queries * count))?;
         let mut all = Statistics {
             entropy: Array2::zeros((queries, count)),
             image: Array3::from_elem((queries, count, top), -1),
@@ -90,8 +92,9 @@ impl Posteriors {
             weight: Array3::zeros((queries, count, top)),
         };
         let pass = StatisticsPass { wanted: Wanted { top: top_at_most, attribution: false } };
-        let bytes = count * (8 + 32 * top_at_most) * 2;
-        self.run(bank, pass, bytes, monitor, |query, found| self.fill(&mut all, query, &found))?;
+        let of_query = count * (8 + 32 * top_at_most);
+        let memory = Memory { per_query: 2 * of_query, per_probe: 2 * of_query, results: of_query * queries };
+        self.run(bank, pass, memory, monitor, |query, found| self.fill(&mut all, query, &found))?;
         Ok(all)
     }
 
@@ -108,9 +111,12 @@ impl Posteriors {
 
     /// The sum of the weights of every image, all of its views together, over the windows, `[query, image]`.
     pub fn attribution(&self, bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<Array2<f64>> {
+        let of_query = size_of::<f64>() * bank.len();
+        check_available(of_query.saturating_mul(self.sigma.len()))?;
         let mut all = Array2::zeros((self.sigma.len(), bank.len()));
         let pass = StatisticsPass { wanted: Wanted { top: 0, attribution: true } };
-        self.run(bank, pass, 16 * bank.len(), monitor, |query, found| {
+        let memory = Memory { per_query: 2 * of_query, ..Memory::default() };
+        self.run(bank, pass, memory, monitor, |query, found| {
             for (position, sum) in found.attribution.iter().enumerate() {
                 all[[query, self.image_at(position)]] = *sum;
             }
@@ -128,8 +134,8 @@ impl Posteriors {
         let (queries, count) = self.log_evidence.dim();
         let mut pixels = Array4::zeros(self.z.raw_dim());
         let mut middles = Array3::zeros((queries, count, bank.image_shape()[0]));
-        let bytes = Variance::bytes_per_query(&self.components, bank.image_len());
-        self.run(bank, Variance, bytes, monitor, |query, QueryVariance { sums: [sums, flipped], middle }| {
+        let memory = Variance::memory(&self.components, bank.image_shape()[0], bank.image_len(), queries);
+        self.run(bank, Variance, memory, monitor, |query, QueryVariance { sums: [sums, flipped], middle }| {
             for ((c, y, x), out) in pixels.slice_mut(s![query, .., .., ..]).indexed_iter_mut() {
                 let sum: f64 = sums[[c, y, x]] + flipped[[c, y, width - 1 - x]];
                 *out = (sum / f64::from(cover[y * width + x]) / unit).max(0.0);
@@ -151,14 +157,16 @@ impl Posteriors {
         monitor: &mut Monitor<'_>,
     ) -> Result<Array5<f32>> {
         let mut found = Array5::zeros(directions.raw_dim());
-        for part in parts_of(&directions)? {
-            let part = Slice::from(part);
+        let parts = parts_of(&directions);
+        for (i, part) in (0..).zip(&parts) {
+            let monitor = &mut part_of_monitor(monitor, i, parts.len() as u64);
+            let part = Slice::from(part.clone());
             let values = directions.slice_axis(Axis(0), part);
             let directions = Directions::new(bank, &self.components, &self.sigma, values, transposed)?;
             let pass = directions.pass();
-            let bytes = pass.bytes_per_query(&self.components, bank.image_len());
+            let memory = pass.memory(&self.components, bank.image_len(), self.sigma.len());
             let mut found = found.slice_axis_mut(Axis(0), part);
-            self.run(bank, pass, bytes, monitor, |query, of_query| {
+            self.run(bank, pass, memory, monitor, |query, of_query| {
                 directions.finish(query, &of_query, found.index_axis_mut(Axis(1), query));
             })?;
         }
@@ -180,12 +188,163 @@ impl Posteriors {
         &self,
         bank: &Bank<'_>,
         pass: T,
-        bytes_per_query: usize,
+        memory: Memory,
         monitor: &mut Monitor<'_>,
         consume: impl FnMut(usize, T::Found),
     ) -> Result<()> {
         let queries = Queries::new(bank, self.z.view(), &self.sigma)?.among(&self.atoms);
-        let work = OnEvidence { pass, evidence: &self.evidence, bytes_per_query };
+        let work = OnEvidence { pass, evidence: &self.evidence, memory };
         Call::new(bank, &self.components, &queries, self.flips).run(&work, monitor, consume)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Engine, Pixels};
+    use ndarray::{Array, Dimension, concatenate};
+
+    /// Images of bytes, of any shape.
+    fn images(count: usize) -> Array4<u8> {
+        Array4::from_shape_fn((count, 2, 5, 6), |(n, c, y, x)| ((n * 97 + c * 41 + y * 29 + x * 13) * 7919 % 256) as u8)
+    }
+
+    /// Some numbers in [-1, 1].
+    fn numbers<D: Dimension>(shape: impl ndarray::ShapeBuilder<Dim = D>, seed: u32) -> Array<f64, D> {
+        let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
+        Array::from_shape_simple_fn(shape, || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            f64::from(state >> 8) / f64::from(1 << 23) - 1.0
+        })
+    }
+
+    /// Every kind of windows, and noise levels of every route.
+    fn problems() -> Vec<(Components, f64, bool)> {
+        let masks = ndarray::Array3::from_shape_fn((4, 5, 6), |(k, y, x)| (y * 6 + x) % 4 <= k);
+        let kinds = [
+            Components::full(5, 6).unwrap(),
+            Components::square(5, 6, 3).unwrap(),
+            Components::square(5, 6, 5).unwrap(),
+            Components::masks(masks.view()).unwrap(),
+        ];
+        let levels = [0.05, 0.3, 1.5];
+        let every =
+            |windows: Components| levels.map(|sigma| [false, true].map(|flips| (windows.clone(), sigma, flips)));
+        kinds.into_iter().flat_map(every).flatten().collect()
+    }
+
+    fn quiet(_: u64, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Noisy versions of the first two images.
+    fn noisy(bank: &Bank<'_>, sigma: f64) -> Array4<f64> {
+        let Pixels::U8(pixels) = bank.pixels() else { unreachable!("bytes") };
+        let clean = |i: usize| f64::from(pixels[i]) / 127.5 - 1.0;
+        let mut z = numbers((2, 2, 5, 6), 3) * sigma;
+        z.iter_mut().enumerate().for_each(|(i, z)| *z += clean(i));
+        z
+    }
+
+    #[test]
+    fn weights_sum_to_one_and_entropies_are_theirs() {
+        let images = images(40);
+        let bank = Bank::from_u8(images.view()).unwrap();
+        for (windows, sigma, flips) in problems() {
+            let (z, levels) = (noisy(&bank, sigma), [sigma; 2]);
+            let queries = Queries::new(&bank, z.view(), &levels).unwrap();
+            let found = Engine::Cpu.evidence(&bank, &windows, &queries, flips, &mut quiet).unwrap();
+            let statistics = found.statistics(&bank, 100, &mut quiet).unwrap();
+            let attribution = found.attribution(&bank, &mut quiet).unwrap();
+            for ((query, k), entropy) in statistics.entropy.indexed_iter() {
+                let weights = statistics.weight.slice(s![query, k, ..]);
+                assert!((weights.sum() - 1.0).abs() < 2e-6, "{} at sigma {sigma}", weights.sum());
+                assert!(weights.windows(2).into_iter().all(|pair| pair[0] >= pair[1]));
+                let exact: f64 = weights.iter().filter(|&&w| w > 0.0).map(|w| -w * w.ln()).sum();
+                assert!((entropy - exact).abs() < 1e-5 * (1.0 + exact), "{entropy} is not {exact}");
+            }
+            for of_query in attribution.outer_iter() {
+                assert!((of_query.sum() / windows.count() as f64 - 1.0).abs() < 2e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn images_that_do_not_count_are_as_if_they_were_not_there() {
+        let all = images(40);
+        let kept = concatenate![Axis(0), all.slice(s![1..7, .., .., ..]), all.slice(s![9.., .., .., ..])];
+        let (bank, rest) = (Bank::from_u8(all.view()).unwrap(), Bank::from_u8(kept.view()).unwrap());
+        let base: Vec<u32> = (1..7).chain(9..40).collect();
+        let chosen = Atoms::new(&bank, 2, Some(base), Vec::new()).unwrap();
+        let left_out = Atoms::new(&bank, 2, None, vec![vec![0, 7, 8]; 2]).unwrap();
+        for (windows, sigma, flips) in problems() {
+            let (z, levels) = (noisy(&bank, sigma), [sigma; 2]);
+            let of_rest = Queries::new(&rest, z.view(), &levels).unwrap();
+            let expected = Engine::Cpu.composite(&rest, &windows, &of_rest, flips, &mut quiet).unwrap();
+            for atoms in [&chosen, &left_out] {
+                let queries = Queries::new(&bank, z.view(), &levels).unwrap().among(atoms);
+                let denoised = Engine::Cpu.composite(&bank, &windows, &queries, flips, &mut quiet).unwrap();
+                let worst = (&denoised - &expected).iter().fold(0.0_f32, |worst, d| worst.max(d.abs()));
+                assert!(worst < 2e-6, "{worst} at sigma {sigma}");
+                let found = Engine::Cpu.evidence(&bank, &windows, &queries, flips, &mut quiet).unwrap();
+                let attribution = found.attribution(&bank, &mut quiet).unwrap();
+                assert!([0, 7, 8].iter().all(|&n| attribution.column(n).iter().all(|&sum| sum == 0.0)));
+            }
+        }
+    }
+
+    #[test]
+    fn equal_priors_change_nothing_but_the_evidence() {
+        let images = images(40);
+        let plain = Bank::from_u8(images.view()).unwrap();
+        let log_prior = [2.5; 40];
+        let bank = plain.with_log_prior(&log_prior).unwrap();
+        for (windows, sigma, flips) in problems() {
+            let (z, levels) = (noisy(&plain, sigma), [sigma; 2]);
+            let evidence = |bank: &Bank<'_>| {
+                let queries = Queries::new(bank, z.view(), &levels).unwrap();
+                Engine::Cpu.evidence(bank, &windows, &queries, flips, &mut quiet).unwrap()
+            };
+            let (of_plain, of_bank) = (evidence(&plain), evidence(&bank));
+            let expected = of_plain.composite(&plain, &mut quiet).unwrap();
+            let denoised = of_bank.composite(&bank, &mut quiet).unwrap();
+            assert!((&denoised - &expected).iter().all(|d| d.abs() < 1e-6), "at sigma {sigma}");
+            let raised = of_bank.log_evidence() - of_plain.log_evidence();
+            let tolerance = 1e-5 * of_plain.log_evidence().iter().fold(1.0_f64, |most, log| most.max(log.abs()));
+            assert!(raised.iter().all(|by| (by - 2.5).abs() < tolerance), "{raised} at sigma {sigma}");
+        }
+    }
+
+    #[test]
+    fn the_transpose_is_that_of_the_jacobian_and_variances_are_its_diagonal() {
+        let images = images(40);
+        let bank = Bank::from_u8(images.view()).unwrap();
+        for (windows, sigma, flips) in problems() {
+            let (z, levels) = (noisy(&bank, sigma), [sigma; 2]);
+            let queries = Queries::new(&bank, z.view(), &levels).unwrap();
+            let found = Engine::Cpu.evidence(&bank, &windows, &queries, flips, &mut quiet).unwrap();
+            let (v, u) = (numbers((1, 2, 2, 5, 6), 5), numbers((1, 2, 2, 5, 6), 6));
+            let jv = found.jvp(&bank, v.view(), false, &mut quiet).unwrap().mapv(f64::from);
+            let ju = found.jvp(&bank, u.view(), true, &mut quiet).unwrap().mapv(f64::from);
+            let (a, b) = ((&u * &jv).sum(), (&ju * &v).sum());
+            assert!((a - b).abs() < 1e-4 * (1.0 + a.abs()), "{a} is not {b} at sigma {sigma}");
+            let (variance, middles) = found.variance(&bank, &mut quiet).unwrap();
+            for p in [0, 8, 29] {
+                let mut unit = Array5::zeros((1, 2, 2, 5, 6));
+                unit.slice_mut(s![0, .., 1, p / 6, p % 6]).fill(1.0);
+                let column = found.jvp(&bank, unit.view(), false, &mut quiet).unwrap();
+                for query in 0..2 {
+                    let of_diagonal = sigma.powi(2) * f64::from(column[[0, query, 1, p / 6, p % 6]]);
+                    let of_pixel = variance[[query, 1, p / 6, p % 6]];
+                    assert!(
+                        (of_pixel - of_diagonal).abs() < 2e-5 * sigma.powi(2).max(0.05),
+                        "{of_pixel}, {of_diagonal}"
+                    );
+                }
+            }
+            if windows.count() == 1 {
+                assert_eq!(middles[[1, 0, 0]], variance[[1, 0, 2, 3]]);
+            }
+        }
     }
 }

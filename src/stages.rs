@@ -15,6 +15,7 @@ use crate::cpu::dense::online_softmax::{Normalise, OnlineSoftmax, Softmax, Updat
 use crate::cpu::dense::residuals::EXPANDED;
 use crate::cpu::full::image_panel::{ImagePanel, QueryPanel};
 use crate::cpu::full::pixel_panel::{AddMeans, IMAGES, PixelPanel, vectors};
+use crate::cpu::images::Images;
 use crate::cpu::peak::{self as fma, Chains};
 use crate::cpu::probe::Probe;
 use crate::cpu::sparse::fixed_point_scan::{FixedPointProbe, FixedPointTile};
@@ -50,7 +51,7 @@ pub fn peak(rounds: usize) -> Result<()> {
 pub struct Dense<'a> {
     isa: Isa,
     components: &'a Components,
-    pixels: &'a [u8],
+    pixels: Images<'a, u8>,
     tile: Tile<u8>,
     probe: Probe,
     squares: SquareEnergies,
@@ -73,7 +74,8 @@ impl<'a> Dense<'a> {
         let [channels, height, width] = bank.image_shape();
         let pixels = &bytes_of(bank)[..LANES * bank.image_len()];
         let mut tile = Tile::new(channels, height * width);
-        tile.load(isa, pixels, CENTRE);
+        let pixels = Images::side_by_side(pixels, bank.image_len());
+        tile.load(isa, &pixels, CENTRE);
         tile.square(isa);
         let mut squares = SquareEnergies::default();
         if let Some(side) = fixed_point_side(components, channels) {
@@ -110,7 +112,7 @@ impl<'a> Dense<'a> {
 
     /// Transposes the images.
     pub fn tile(&mut self) {
-        self.tile.load(self.isa, black_box(self.pixels), CENTRE);
+        self.tile.load(self.isa, black_box(&self.pixels), CENTRE);
     }
 
     /// Squares of pixels, summed over channels.
@@ -185,7 +187,7 @@ pub struct Scan<'a> {
     isa: Isa,
     components: &'a Components,
     side: usize,
-    pixels: &'a [u8],
+    pixels: Images<'a, u8>,
     image_len: usize,
     tile: FixedPointTile,
     probe: FixedPointProbe,
@@ -207,13 +209,14 @@ impl<'a> Scan<'a> {
         let (isa, image_len) = (Isa::best()?, bank.image_len());
         let pixels = &bytes_of(bank)[..U16_LANES * image_len];
         let mut tile = FixedPointTile::default();
-        tile.load(isa, pixels, image_len);
+        let pixels = Images::side_by_side(pixels, image_len);
+        tile.load(isa, &pixels, image_len);
         Ok(Some(Self { isa, components, side, pixels, image_len, tile, probe }))
     }
 
     /// Transposes the images.
     pub fn tile(&mut self) {
-        self.tile.load(self.isa, black_box(self.pixels), self.image_len);
+        self.tile.load(self.isa, black_box(&self.pixels), self.image_len);
     }
 
     /// Energies of all windows.
@@ -229,7 +232,7 @@ impl<'a> Scan<'a> {
 #[derive(Debug)]
 pub struct Full<'a> {
     isa: Isa,
-    pixels: &'a [u8],
+    pixels: Images<'a, u8>,
     image_len: usize,
     part: Range<usize>,
     images: ImagePanel<u8>,
@@ -249,7 +252,7 @@ impl<'a> Full<'a> {
         let of_probes: Vec<_> = values.iter().map(|values| (values.as_slice(), EXPANDED)).collect();
         let mut stages = Self {
             isa: Isa::best()?,
-            pixels: &bytes_of(bank)[..IMAGES * image_len],
+            pixels: Images::side_by_side(&bytes_of(bank)[..IMAGES * image_len], image_len),
             image_len,
             part: parts[0].clone(),
             images: ImagePanel::default(),
@@ -272,7 +275,7 @@ impl<'a> Full<'a> {
 
     /// Lays out [`IMAGES_PER_PANEL`] images for their means.
     pub fn load_pixels(&mut self) {
-        self.panel.load(self.isa, black_box(self.pixels), CENTRE, self.image_len, self.part.clone());
+        self.panel.load(self.isa, black_box(&self.pixels), CENTRE, self.image_len, self.part.clone());
     }
 
     /// Weighted means of those images.
@@ -283,8 +286,7 @@ impl<'a> Full<'a> {
 
     /// Lays out [`IMAGES_PER_TILE`] images for their energies.
     pub fn load_images(&mut self) {
-        let pixels = &self.pixels[..LANES * self.image_len];
-        self.images.load(self.isa, black_box(pixels), CENTRE, self.image_len, self.part.clone());
+        self.images.load(self.isa, black_box(&self.pixels[..LANES]), CENTRE, self.image_len, self.part.clone());
     }
 
     /// Energies of those images.

@@ -57,10 +57,8 @@ pub(crate) struct WholeComposite;
 impl Work for WholeComposite {
     type Found = MirrorSums;
 
-    const PASSES: usize = 2;
-
-    fn bytes_per_query(&self, _call: &Call<'_, '_>) -> usize {
-        0
+    fn passes(&self, _call: &Call<'_, '_>) -> usize {
+        2
     }
 
     fn run<P: Pixel>(&self, job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<MirrorSums>> {

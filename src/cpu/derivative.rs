@@ -8,10 +8,10 @@ use std::ops::Range;
 
 use ndarray::{Array2, Array3, Array4, ArrayView4, ArrayView5, ArrayViewMut4, Axis, s};
 
-use super::call::{Call, Work};
+use super::call::{Call, Memory, Work};
 use super::composite::{MirrorSums, pair_up};
 use super::dense::{self, arithmetic::Arithmetic};
-use super::evidence::{Evidence, FindEvidence, Pass, run_pass};
+use super::evidence::{Pass, sparse_queries};
 use super::full::{self, ImagePosterior};
 use super::job::Job;
 use super::probe::Probe;
@@ -19,8 +19,9 @@ use super::scheduler::{Scheduler, blocks};
 use super::sparse::{self, WeighedLists};
 use super::tile::Pixel;
 use crate::bank::Bank;
-use crate::components::Components;
+use crate::components::{Components, Kind};
 use crate::error::{Error, Result};
+use crate::monitor::Monitor;
 use crate::posterior::Posterior;
 
 /// What is found for a probe: sums of centred stored pixels `[channel][pixel]`.
@@ -69,19 +70,56 @@ impl Derivative<'_> {
         values
     }
 
+    /// The directions of a probe as the dense kernels read them.
+    fn for_kernels<P: Pixel>(&self, job: &Job<'_, P>, probe: &Probe) -> dense::derivative::Directions {
+        // Differences from z are small where they count; those from a pixel far from all data are not.
+        let near = |&z: &f64| if z.abs() > probe.far_from { 0.0 } else { z as f32 };
+        let z: Vec<f32> = probe.z.iter().map(near).collect();
+        let values = |direction| {
+            let direction = self.of(job, probe, direction);
+            z.iter().copied().chain(direction.iter().map(|&v| -v as f32)).collect()
+        };
+        (0..self.count()).map(values).collect()
+    }
+
+    /// The derivatives of every query on the dense route, and their evidence.
+    fn of_all_images<P: Pixel>(
+        &self,
+        job: &Job<'_, P>,
+        scheduler: &mut Scheduler<'_, '_>,
+    ) -> Result<Vec<QueryDerivative>> {
+        let mut found = dense::derivative::derivatives(job, scheduler, |probe| self.for_kernels(job, probe))?;
+        let mut flipped = found.split_off(job.queries()).into_iter();
+        Ok(found.into_iter().map(|found| joined(job, found, flipped.next())).collect())
+    }
+
     /// How many there are.
     pub(crate) fn count(&self) -> usize {
         self.directions.len_of(Axis(0))
     }
 
-    /// Bytes that the results of a query take.
-    pub(crate) fn bytes_per_query(&self, components: &Components, image_len: usize) -> usize {
-        (self.count() + 1) * (image_len * 4 + components.count() * 2) * size_of::<f64>() * 2
+    /// Bytes that they take besides those of a composite.
+    pub(crate) fn memory(&self, components: &Components, image_len: usize, queries: usize) -> Memory {
+        let (of_image, of_windows) = (size_of::<f64>() * image_len, size_of::<f64>() * components.count());
+        let all = self.count() + 1;
+        Memory {
+            per_query: 2 * all * (4 * of_image + 2 * of_windows),
+            per_probe: all * (2 * of_image + 6 * of_windows) + 16 * of_windows,
+            results: 2 * all * queries * of_image,
+        }
     }
 }
 
 impl Pass for Derivative<'_> {
     type Found = QueryDerivative;
+
+    fn passes(&self, call: &Call<'_, '_>) -> usize {
+        match call.mirrors[0].kind() {
+            Kind::Full => 1 + 2 * self.count(),
+            Kind::Square { .. } | Kind::Masks(_) if call.may_list() => (1 + self.count()).max(2),
+            Kind::Square { .. } | Kind::Masks(_) => 2,
+        }
+    }
 
     fn dense<P: Pixel, A: Arithmetic>(
         &self,
@@ -89,21 +127,9 @@ impl Pass for Derivative<'_> {
         scheduler: &mut Scheduler<'_, '_>,
         posteriors: &[&Posterior],
     ) -> Result<Vec<QueryDerivative>> {
-        let of_probe = |probe: &Probe| {
-            // Differences from z are small where they count; those from a pixel far from all data are not.
-            let near = |&z: &f64| if z.abs() > probe.far_from { 0.0 } else { z as f32 };
-            let z: Vec<f32> = probe.z.iter().map(near).collect();
-            let values = |direction| {
-                let direction = self.of(job, probe, direction);
-                z.iter().copied().chain(direction.iter().map(|&v| -v as f32)).collect()
-            };
-            (0..self.count()).map(values).collect()
-        };
-        let directions: Vec<dense::derivative::Directions> = job.probes.iter().map(of_probe).collect();
-        scheduler.repeat(job, job.queries());
-        let mut found = dense::derivative::derivatives::<P, A>(job, scheduler, posteriors, &directions)?;
-        let mut flipped = found.split_off(job.queries()).into_iter();
-        Ok(found.into_iter().map(|found| joined(job, found, flipped.next())).collect())
+        // The posterior is found again with the means of the products: that costs less than its energies alone would.
+        let _ = posteriors;
+        self.of_all_images(job, scheduler)
     }
 
     fn full<P: Pixel>(
@@ -117,7 +143,6 @@ impl Pass for Derivative<'_> {
             composites.into_iter().map(|composite| QueryDerivative { composite, directions: Vec::new() }).collect();
         for direction in 0..self.count() {
             let values: Vec<Vec<f64>> = job.probes.iter().map(|probe| self.of(job, probe, direction)).collect();
-            scheduler.repeat(job, 2 * job.queries());
             let (sums, residuals) = full::derivatives(job, scheduler, posteriors, &values)?;
             for ((found, mut sums), residual) in found.iter_mut().zip(pair_up(job, sums)).zip(residuals) {
                 subtract(job, &mut sums, &found.composite, &vec![residual; job.plane()], &vec![1; job.plane()]);
@@ -138,7 +163,6 @@ impl Pass for Derivative<'_> {
             composites.into_iter().map(|composite| QueryDerivative { composite, directions: Vec::new() }).collect();
         for direction in 0..self.count() {
             let values: Vec<Vec<f64>> = job.probes.iter().map(|probe| self.of(job, probe, direction)).collect();
-            scheduler.repeat(job, job.queries());
             for (found, sums) in found.iter_mut().zip(sparse::derivatives(job, scheduler, lists, &values)?) {
                 found.directions.push(sums);
             }
@@ -196,13 +220,19 @@ fn subtract<P: Pixel>(
 /// Most directions for which a pass is made.
 const MAX_DIRECTIONS: usize = 8;
 
-/// Directions in parts of as many as a pass is made for; an error if there are none.
-pub(crate) fn parts_of(directions: &ArrayView5<'_, f64>) -> Result<impl Iterator<Item = Range<usize>> + use<>> {
-    if directions.is_empty() {
-        let expected = "at least one direction for at least one query".to_owned();
-        return Err(Error::Shape { what: "v", found: directions.shape().to_vec(), expected });
-    }
-    Ok(blocks(0..directions.len_of(Axis(0)), MAX_DIRECTIONS))
+/// Directions in parts of as many as a pass is made for; a single empty part if there are none.
+pub(crate) fn parts_of(directions: &ArrayView5<'_, f64>) -> Vec<Range<usize>> {
+    let count = directions.len_of(Axis(0));
+    blocks(0..count, MAX_DIRECTIONS).chain((count == 0).then_some(0..0)).collect()
+}
+
+/// The monitor of part `i` of `parts` of the same work.
+pub(crate) fn part_of_monitor<'m>(
+    monitor: &'m mut Monitor<'_>,
+    i: u64,
+    parts: u64,
+) -> impl FnMut(u64, u64) -> Result<()> + 'm {
+    move |done, total| monitor(done + i * total, parts * total)
 }
 
 /// Directions as the passes take them, and what makes derivatives of what they find.
@@ -280,15 +310,42 @@ pub(crate) struct WholeDerivative<'a> {
 impl Work for WholeDerivative<'_> {
     type Found = QueryDerivative;
 
-    const PASSES: usize = 2;
+    fn passes(&self, call: &Call<'_, '_>) -> usize {
+        let finds_evidence = matches!(call.mirrors[0].kind(), Kind::Full) || call.may_list();
+        self.derivative.passes(call) + usize::from(finds_evidence)
+    }
 
-    fn bytes_per_query(&self, call: &Call<'_, '_>) -> usize {
-        self.derivative.bytes_per_query(&call.mirrors[0], call.bank.image_len())
+    fn memory(&self, call: &Call<'_, '_>) -> Memory {
+        self.derivative.memory(&call.mirrors[0], call.bank.image_len(), call.queries.len())
     }
 
     fn run<P: Pixel>(&self, job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<QueryDerivative>> {
-        let evidence: Vec<Evidence> =
-            FindEvidence.run(job, scheduler)?.into_iter().map(|(evidence, _)| evidence).collect();
-        run_pass(&self.derivative, job, scheduler, &evidence.iter().collect::<Vec<&Evidence>>())
+        let mut found: Vec<Option<QueryDerivative>> = (0..job.queries()).map(|_| None).collect();
+        let sparse = sparse_queries(job);
+        if !sparse.is_empty() {
+            let probes = job.probes_of(&sparse);
+            let lists = sparse::evidence(&job.with(&probes), scheduler)?;
+            let (queries, lists): (Vec<usize>, Vec<_>) =
+                sparse.iter().zip(&lists).filter_map(|(&query, lists)| Some((query, lists.as_ref()?))).unzip();
+            if !queries.is_empty() {
+                let probes = job.probes_of(&queries);
+                let of_queries = self.derivative.sparse(&job.with(&probes), scheduler, &lists)?;
+                queries.into_iter().zip(of_queries).for_each(|(query, of_query)| found[query] = Some(of_query));
+            }
+        }
+        let rest: Vec<usize> = (0..found.len()).filter(|&query| found[query].is_none()).collect();
+        if !rest.is_empty() {
+            let probes = job.probes_of(&rest);
+            let job = job.with(&probes);
+            let of_rest = match job.mirrors[0].kind() {
+                Kind::Full => {
+                    let posteriors = full::evidence(&job, scheduler)?;
+                    self.derivative.full(&job, scheduler, &posteriors.iter().collect::<Vec<_>>())
+                }
+                Kind::Square { .. } | Kind::Masks(_) => self.derivative.of_all_images(&job, scheduler),
+            }?;
+            rest.into_iter().zip(of_rest).for_each(|(query, of_query)| found[query] = Some(of_query));
+        }
+        Ok(found.into_iter().flatten().collect())
     }
 }

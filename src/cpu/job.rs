@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use super::images::Images;
 use super::probe::Probe;
 use super::sources::{Penalties, Sources};
 use super::tile::{AnyBeyond, Pixel};
@@ -76,13 +77,12 @@ impl<'a, P: Pixel> Job<'a, P> {
     }
 
     /// Notes, and stops the call, if an image has changed since the data set was checked: the bounds on the sums of its
-    /// pixels would not hold. The images are those of consecutive positions, one after the other.
-    pub(crate) fn check_images(&self, images: &[P], first: usize) {
+    /// pixels would not hold. The images are those of the positions from `first` on.
+    pub(crate) fn check_images(&self, images: &[&[P]], first: usize) {
         let (centre, reach) = (self.centre, self.reach());
-        if self.isa.run(AnyBeyond { pixels: images, centre, reach }) {
-            let is_changed = |image: &[P]| P::any_beyond(image, centre, reach);
-            let place = images.chunks_exact(self.bank.image_len()).position(is_changed);
-            self.signals.changed.fetch_min(first + place.unwrap_or(0), Ordering::Relaxed);
+        let is_changed = |pixels: &&[P]| self.isa.run(AnyBeyond { pixels, centre, reach });
+        if let Some(place) = images.iter().position(is_changed) {
+            self.signals.changed.fetch_min(first + place, Ordering::Relaxed);
             self.signals.stop();
         }
     }
@@ -152,13 +152,9 @@ impl<'a, P: Pixel> Job<'a, P> {
         &self.pixels[index * len..(index + 1) * len]
     }
 
-    /// The stored pixels of the images at consecutive positions, one after the other; where they lie apart they are copied
-    /// to `buffer`.
-    pub(crate) fn images<'s>(&self, positions: Range<usize>, buffer: &'s mut Vec<P>) -> &'s [P]
-    where
-        'a: 's,
-    {
-        self.sources.images(self.pixels, self.bank.image_len(), positions, buffer)
+    /// The stored pixels of the images at `positions`.
+    pub(crate) fn images(&self, positions: Range<usize>) -> Images<'a, P> {
+        positions.map(|position| self.image(position)).collect()
     }
 
     /// What is added to the energies of the images at `positions`, at most sixteen, for a probe.

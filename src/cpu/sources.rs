@@ -52,30 +52,6 @@ impl<'a> Sources<'a> {
     pub(crate) fn below(&self, position: usize) -> f64 {
         self.below.as_ref().map_or(0.0, |below| below[position])
     }
-
-    /// The values of the images at consecutive positions, `len` each, one after the other: in place where they are so, else
-    /// copied to `buffer`.
-    pub(crate) fn images<'s, P: Copy>(
-        &self,
-        pixels: &'s [P],
-        len: usize,
-        positions: Range<usize>,
-        buffer: &'s mut Vec<P>,
-    ) -> &'s [P] {
-        let Some(images) = self.images else {
-            return &pixels[positions.start * len..positions.end * len];
-        };
-        let images = &images[positions];
-        let (first, last) = (images[0] as usize, images[images.len() - 1] as usize);
-        if last - first + 1 == images.len() {
-            return &pixels[first * len..(last + 1) * len];
-        }
-        buffer.clear();
-        for &n in images {
-            buffer.extend_from_slice(&pixels[n as usize * len..(n as usize + 1) * len]);
-        }
-        buffer
-    }
 }
 
 /// What is added to the energies of the images of a tile for a probe.
@@ -126,20 +102,6 @@ impl Penalties {
 mod tests {
     use super::*;
     use ndarray::Array4;
-
-    #[test]
-    fn images_are_read_in_place_or_copied() {
-        let images = Array4::from_shape_fn((6, 1, 1, 2), |(n, _, _, x)| (10 * n + x) as u8);
-        let (bank, pixels) = (Bank::from_u8(images.view()).unwrap(), images.as_slice().unwrap());
-        let mut buffer = Vec::new();
-        let atoms = Atoms::new(&bank, 1, Some(vec![1, 2, 5]), Vec::new()).unwrap();
-        let sources = Sources::new(&bank, &atoms);
-        assert_eq!((sources.len, sources.image(2)), (3, 5));
-        assert_eq!(sources.images(pixels, 2, 0..2, &mut buffer), [10, 11, 20, 21]);
-        assert_eq!(sources.images(pixels, 2, 1..3, &mut buffer), [20, 21, 50, 51]);
-        let all = Atoms::all();
-        assert_eq!(Sources::new(&bank, &all).images(pixels, 2, 4..6, &mut buffer), [40, 41, 50, 51]);
-    }
 
     #[test]
     fn penalties_are_of_images_left_out_and_of_priors() {

@@ -219,9 +219,10 @@ impl<P: Pixel> Tile<P> {
         }
     }
 
-    /// Fills the tile with up to sixteen images laid one after the other, whose pixels have this centre.
-    pub(crate) fn load(&mut self, isa: Isa, images: &[P], centre: f32) {
-        self.valid = load(isa, images, centre, 0, &mut self.pixels);
+    /// Fills the tile with up to sixteen images, whose pixels have this centre.
+    pub(crate) fn load(&mut self, isa: Isa, images: &[&[P]], centre: f32) {
+        transpose(isa, images, centre, 0, &mut self.pixels);
+        self.valid = images.len();
     }
 
     /// Fills in the squares, which the expanded form of the energies shares among all probes.
@@ -229,25 +230,6 @@ impl<P: Pixel> Tile<P> {
         self.squares.resize(self.pixels.len() / self.channels, F32x16::ZERO);
         isa.run(Squares { tile: self });
     }
-}
-
-/// Transposes up to sixteen images, which lie one after the other, so that the first of them fills lane `first`;
-/// returns how many images there are.
-pub(crate) fn load<P: Pixel, L: PixelLanes<P>>(
-    isa: Isa,
-    images: &[P],
-    centre: f32,
-    first: usize,
-    places: &mut [L],
-) -> usize {
-    let (image_len, mut count) = (places.len(), 0);
-    let mut rows: [&[P]; LANES] = [&[]; LANES];
-    for (row, image) in rows.iter_mut().zip(images.chunks_exact(image_len)) {
-        *row = image;
-        count += 1;
-    }
-    transpose(isa, &rows[..count], centre, first, places);
-    count
 }
 
 /// Transposes up to sixteen rows of pixels of the same length, so that the first of them fills lane `first`. Where `first`
@@ -298,6 +280,7 @@ impl<P: Pixel> Kernel for Squares<'_, P> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::images::Images;
     use crate::simd::Portable;
 
     fn lanes<P: Pixel>(pixel: &P::Packed) -> [f32; LANES] {
@@ -313,7 +296,7 @@ mod tests {
         for isa in Isa::available() {
             let mut tile = Tile::new(1, 70);
             for valid in [16, 3] {
-                tile.load(isa, &images[..valid * 70], CENTRE);
+                tile.load(isa, &Images::side_by_side(&images[..valid * 70], 70), CENTRE);
                 tile.square(isa);
                 assert_eq!(tile.valid, valid);
                 for (p, pixel) in tile.pixels.iter().enumerate() {
@@ -330,7 +313,7 @@ mod tests {
     fn float_tiles_load_too() {
         let images: Vec<f32> = (0..5_u8).map(f32::from).collect();
         let mut tile = Tile::new(1, 1);
-        tile.load(Isa::best().unwrap(), &images, 1.0);
+        tile.load(Isa::best().unwrap(), &Images::side_by_side(&images, 1), 1.0);
         assert_eq!(tile.pixels[0].0[..6], [-1.0, 0.0, 1.0, 2.0, 3.0, 0.0]);
     }
 

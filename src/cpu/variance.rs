@@ -3,8 +3,9 @@
 
 use ndarray::Array3;
 
+use super::call::{Call, Memory};
 use super::composite::{MirrorSums, pair_up};
-use super::dense::moments::{Moments, Places, moments};
+use super::dense::moments::{MAX_FIRST, Moments, Places, moments};
 use super::dense::{arithmetic::Arithmetic, composites};
 use super::evidence::Pass;
 use super::full::{self, ImagePosterior};
@@ -12,7 +13,7 @@ use super::job::Job;
 use super::scheduler::Scheduler;
 use super::sparse::{self, WeighedLists};
 use super::tile::Pixel;
-use crate::components::Components;
+use crate::components::{Components, Kind};
 use crate::error::Result;
 use crate::posterior::Posterior;
 
@@ -28,9 +29,16 @@ pub(crate) struct QueryVariance {
 pub(crate) struct Variance;
 
 impl Variance {
-    /// Bytes that the results of a query take.
-    pub(crate) fn bytes_per_query(components: &Components, image_len: usize) -> usize {
-        size_of::<f64>() * (8 * image_len + 2 * components.count() + (1 << 17))
+    /// Bytes that they take besides those of a composite.
+    pub(crate) fn memory(components: &Components, channels: usize, image_len: usize, queries: usize) -> Memory {
+        let (of_image, of_windows) = (size_of::<f64>() * image_len, size_of::<f64>() * components.count() * channels);
+        let first = size_of::<f64>()
+            * (0..components.count()).map(|k| components.pixels(k) * channels).max().unwrap_or(0).max(MAX_FIRST);
+        Memory {
+            per_query: 8 * of_image + 4 * of_windows + 4 * first,
+            per_probe: 4 * of_image + 2 * of_windows + 2 * first,
+            results: queries * (of_image + of_windows),
+        }
     }
 }
 
@@ -53,6 +61,13 @@ fn means_of_probes<P: Pixel>(job: &Job<'_, P>, composites: &[MirrorSums]) -> Vec
 impl Pass for Variance {
     type Found = QueryVariance;
 
+    fn passes(&self, call: &Call<'_, '_>) -> usize {
+        match call.mirrors[0].kind() {
+            Kind::Full => 2,
+            Kind::Square { .. } | Kind::Masks(_) => 1 + Places::all(&call.mirrors[0], call.bank.image_shape()[0]).len(),
+        }
+    }
+
     fn dense<P: Pixel, A: Arithmetic>(
         &self,
         job: &Job<'_, P>,
@@ -68,7 +83,6 @@ impl Pass for Variance {
             (0..queries).map(|_| (vec![0.0; len], vec![0.0; len], Vec::new())).collect();
         for places in Places::all(&job.mirrors[0], channels) {
             let mirrored = places.mirrored(&job.mirrors[0]);
-            scheduler.repeat(job, queries);
             let found = moments::<P, A>(job, scheduler, posteriors, &means, [&places, &mirrored])?;
             let (forward, flipped) = found.split_at(queries);
             for (query, totals) in totals.iter_mut().enumerate() {
@@ -89,7 +103,6 @@ impl Pass for Variance {
     ) -> Result<Vec<QueryVariance>> {
         let composites = pair_up(job, full::composites(job, scheduler, posteriors)?);
         let means = means_of_probes(job, &composites);
-        scheduler.repeat(job, job.queries());
         let squares = pair_up(job, full::squares(job, scheduler, posteriors, &means)?);
         let (middle, width) = (job.mirrors[0].middle(0), job.mirrors[0].width());
         let (y, x) = (middle / width, middle % width);

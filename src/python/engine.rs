@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use numpy::{IntoPyArray, PyArray4, PyArray5, PyReadonlyArray4, PyReadonlyArray5};
+use numpy::{IntoPyArray, PyArray4, PyArray5, PyReadonlyArray1, PyReadonlyArray4, PyReadonlyArray5};
 use pyo3::prelude::*;
 
 use super::bank::{Bank, check_aligned};
@@ -84,12 +84,12 @@ impl Engine {
         sigma: Vec<f64>,
         flips: bool,
         progress: Option<Py<PyAny>>,
-        images: Option<Vec<u32>>,
-        left_out: Option<Vec<Vec<u32>>>,
+        images: Option<Indices<'_>>,
+        left_out: Option<Vec<Indices<'_>>>,
     ) -> PyResult<Bound<'py, PyArray4<f32>>> {
         let pixels = self.bank.get().borrow(py)?;
         let bank = self.bank.get().view(&pixels)?;
-        let atoms = Atoms::new(&bank, sigma.len(), images, left_out.unwrap_or_default())?;
+        let atoms = atoms_of(&bank, sigma.len(), images.as_ref(), left_out.as_deref())?;
         z.check_aligned()?;
         let z = z.view();
         let denoised = monitored(py, progress, |monitor| {
@@ -110,12 +110,12 @@ impl Engine {
         sigma: Vec<f64>,
         flips: bool,
         progress: Option<Py<PyAny>>,
-        images: Option<Vec<u32>>,
-        left_out: Option<Vec<Vec<u32>>>,
+        images: Option<Indices<'_>>,
+        left_out: Option<Vec<Indices<'_>>>,
     ) -> PyResult<Posteriors> {
         let pixels = self.bank.get().borrow(py)?;
         let bank = self.bank.get().view(&pixels)?;
-        let atoms = Atoms::new(&bank, sigma.len(), images, left_out.unwrap_or_default())?;
+        let atoms = atoms_of(&bank, sigma.len(), images.as_ref(), left_out.as_deref())?;
         z.check_aligned()?;
         let z = z.view();
         let found = monitored(py, progress, |monitor| {
@@ -139,12 +139,12 @@ impl Engine {
         v: PyReadonlyArray5<'py, f64>,
         transposed: bool,
         progress: Option<Py<PyAny>>,
-        images: Option<Vec<u32>>,
-        left_out: Option<Vec<Vec<u32>>>,
+        images: Option<Indices<'_>>,
+        left_out: Option<Vec<Indices<'_>>>,
     ) -> PyResult<Derivatives<'py>> {
         let pixels = self.bank.get().borrow(py)?;
         let bank = self.bank.get().view(&pixels)?;
-        let atoms = Atoms::new(&bank, sigma.len(), images, left_out.unwrap_or_default())?;
+        let atoms = atoms_of(&bank, sigma.len(), images.as_ref(), left_out.as_deref())?;
         z.check_aligned()?;
         check_aligned(v.as_any())?;
         let (z, v) = (z.view(), v.as_array());
@@ -185,6 +185,20 @@ impl Engine {
     fn __repr__(&self) -> String {
         format!("<Engine on {}>", self.core.device_name())
     }
+}
+
+/// Indices of images, in increasing order.
+type Indices<'py> = PyReadonlyArray1<'py, u32>;
+
+/// The images that count for `queries` queries, see [`Atoms`].
+fn atoms_of(
+    bank: &crate::Bank<'_>,
+    queries: usize,
+    images: Option<&Indices<'_>>,
+    left_out: Option<&[Indices<'_>]>,
+) -> crate::Result<Atoms> {
+    let copy = |indices: &Indices<'_>| indices.as_array().to_vec();
+    Atoms::new(bank, queries, images.map(copy), left_out.unwrap_or_default().iter().map(copy).collect())
 }
 
 /// Runs `work` without the GIL, with a monitor that takes it to check for signals and to call `progress`.

@@ -68,6 +68,18 @@ pub(crate) trait Arithmetic: 'static {
     /// Adds the weights of a block to the state of pass 1.
     fn update<P: Pixel>(job: &Job<'_, P>, block: &EnergyBlock<'_, P, Self::Lanes>, state: &mut Self::State);
 
+    /// The same, and writes the weights relative to the state, `[tile][window]`. Marks in `active` the rows of windows on which
+    /// any image comes near the best so far; the weights of others are not written. `rescaled` gets the windows whose earlier
+    /// weights are to be multiplied with a number.
+    fn update_and_weigh<P: Pixel>(
+        job: &Job<'_, P>,
+        block: &EnergyBlock<'_, P, Self::Lanes>,
+        state: &mut Self::State,
+        active: &mut [bool],
+        weights: &mut [F32x16],
+        rescaled: &mut Vec<(usize, f64)>,
+    );
+
     /// Keeps the sums of pass 1 from rounding too much, once every few hundred images.
     fn settle<P: Pixel>(job: &Job<'_, P>, state: &mut Self::State);
 

@@ -1,21 +1,22 @@
 //! Derivatives of the composite along directions. With `b_kn` the sum over window `k` of the pixels of image `n` times the
-//! direction, the derivative is the composite with the weights `w_kn (b_kn - mean of b_k)`: one pass finds the means, a
-//! second one the derivative. Both form the weights once for all directions.
+//! direction, the derivative is the composite with the weights `w_kn (b_kn - mean of b_k)`: one pass finds the posterior and
+//! the means, a second one the derivative and the composite. Both form the weights once for all directions.
 
-use super::arithmetic::Arithmetic;
+use super::arithmetic::{Arithmetic, ShardPosterior};
 use super::composite::CompositeStage;
 use super::energies::Tangents;
 use super::group::Group;
 use super::weights::GroupWeights;
-use super::{COMPOSITE_IMAGES, POSTERIOR_IMAGES, normalisers};
-use crate::components::Components;
+use super::{COMPOSITE_IMAGES, Double, POSTERIOR_IMAGES, Single, normalisers};
 use crate::cpu::chunks::exact_chunks;
 use crate::cpu::derivative::ProbeDerivative;
 use crate::cpu::job::Job;
+use crate::cpu::probe::Probe;
 use crate::cpu::scheduler::{Scheduler, WorkItem, blocks};
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
 use crate::posterior::Posterior;
+use crate::regime::negligible_bits;
 use crate::simd::{F32x8, F32x16, Kernel, Vector};
 
 use super::accumulate::Flush;
@@ -26,15 +27,60 @@ pub(crate) type Directions = Vec<Vec<f32>>;
 /// Per probe and direction the mean of the sums of products under the posterior of every window.
 type Means = Vec<Vec<Vec<f32>>>;
 
-/// The derivative of every probe along its `directions`, given the posteriors of all queries.
-pub(crate) fn derivatives<P: Pixel, A: Arithmetic>(
+/// The derivative of every probe along its directions, which `directions_of` makes; energies are float64 where float32 does not
+/// serve, as in pass 1 of a composite. The probes of flipped queries follow all others, in the same order.
+pub(crate) fn derivatives<P: Pixel>(
+    job: &Job<'_, P>,
+    scheduler: &mut Scheduler<'_, '_>,
+    directions_of: impl Fn(&Probe) -> Directions,
+) -> Result<Vec<ProbeDerivative>> {
+    let is_hopeless = |&query: &usize| job.sides(query).any(|probe| probe.needs_double);
+    let (mut double, single): (Vec<usize>, Vec<usize>) = (0..job.queries()).partition(is_hopeless);
+    let mut found: Vec<Option<ProbeDerivative>> = job.probes.iter().map(|_| None).collect();
+    let mut place = |queries: &[usize], of_queries: Vec<ProbeDerivative>| {
+        job.places_of(queries).zip(of_queries).for_each(|(place, of_probe)| found[place] = Some(of_probe));
+    };
+    if !single.is_empty() {
+        let probes = job.probes_of(&single);
+        let job = job.with(&probes);
+        let directions: Vec<Directions> = probes.iter().map(&directions_of).collect();
+        let (posteriors, means) = evidence_and_means::<P, Single>(&job, scheduler, &directions)?;
+        let serves = |&i: &usize| {
+            let bits = posteriors[i].largest_bits();
+            job.sides(i).all(|probe| probe.rounding.allows(bits, probe.logit_scale))
+        };
+        let (good, bad): (Vec<usize>, Vec<usize>) = (0..single.len()).partition(serves);
+        scheduler.repeat(&job, bad.len());
+        double.extend(bad.iter().map(|&i| single[i]));
+        if !good.is_empty() {
+            let probes = job.probes_of(&good);
+            let posteriors: Vec<&Posterior> = good.iter().map(|&i| &posteriors[i]).collect();
+            let pick = |place: usize| (directions[place].clone(), means[place].clone());
+            let (directions, means): (Vec<_>, Vec<_>) = job.places_of(&good).map(pick).unzip();
+            let found = given_means::<P, Single>(&job.with(&probes), scheduler, &posteriors, &means, &directions)?;
+            place(&good.iter().map(|&i| single[i]).collect::<Vec<_>>(), found);
+        }
+    }
+    if !double.is_empty() {
+        let probes: Vec<Probe> = job.probes_of(&double).into_iter().map(Probe::into_double).collect();
+        let job = job.with(&probes);
+        let directions: Vec<Directions> = probes.iter().map(&directions_of).collect();
+        let (posteriors, means) = evidence_and_means::<P, Double>(&job, scheduler, &directions)?;
+        let posteriors: Vec<&Posterior> = posteriors.iter().collect();
+        place(&double, given_means::<P, Double>(&job, scheduler, &posteriors, &means, &directions)?);
+    }
+    Ok(found.into_iter().flatten().collect())
+}
+
+/// The second of the two passes.
+fn given_means<P: Pixel, A: Arithmetic>(
     job: &Job<'_, P>,
     scheduler: &mut Scheduler<'_, '_>,
     posteriors: &[&Posterior],
+    means: &Means,
     directions: &[Directions],
 ) -> Result<Vec<ProbeDerivative>> {
     let normalisers = normalisers::<P, A>(job, posteriors);
-    let means = means::<P, A>(job, scheduler, &normalisers, directions)?;
     let (count, len) = (job.mirrors[0].count(), job.bank.image_len());
     let mut found: Vec<_> =
         directions.iter().map(|of_probe| ProbeDerivative::new(of_probe.len(), count, len)).collect();
@@ -42,69 +88,59 @@ pub(crate) fn derivatives<P: Pixel, A: Arithmetic>(
         job,
         &mut found,
         || (Group::new(job), DerivativeSpace::default()),
-        |item, (group, space)| derivatives_of::<P, A>(job, item, (&normalisers, directions, &means), group, space),
+        |item, (group, space)| derivatives_of::<P, A>(job, item, (&normalisers, directions, means), group, space),
         |found, of_shard| found.add(&of_shard),
     )?;
     Ok(found)
 }
 
-/// Finds those means.
-fn means<P: Pixel, A: Arithmetic>(
+/// The first of the two passes: the posteriors of every query, and for every probe the means.
+fn evidence_and_means<P: Pixel, A: Arithmetic>(
     job: &Job<'_, P>,
     scheduler: &mut Scheduler<'_, '_>,
-    normalisers: &[A::Normaliser],
     directions: &[Directions],
-) -> Result<Means> {
-    let count = job.mirrors[0].count();
-    let mut sums: Vec<WeightedSums> =
-        directions.iter().map(|of_probe| WeightedSums::new(of_probe.len(), count)).collect();
+) -> Result<(Vec<Posterior>, Means)> {
+    let (components, count) = (&job.mirrors[0], job.mirrors[0].count());
+    let start = |(probe, of_probe): (&Probe, &Directions)| {
+        (Posterior::empty(count, A::shift_unit(probe)), vec![vec![0.0; count]; of_probe.len()])
+    };
+    let mut sums: Vec<(Posterior, Products)> = job.probes.iter().zip(directions).map(start).collect();
     scheduler.run(
         job,
         &mut sums,
         || (Group::new(job), DerivativeSpace::default()),
-        |item, (group, space)| weighted_sums_of::<P, A>(job, item, (normalisers, directions), group, space),
-        |sums, of_shard| sums.add(&of_shard),
+        |item, (group, space)| weighted_sums_of::<P, A>(job, item, directions, group, space),
+        |(posterior, products), (shard, of_shard): (ShardPosterior<A::Number>, Products)| {
+            posterior.merge_with(&shard.shift, &shard.sum, |k, shares| merge(products, &of_shard, k, k, shares));
+        },
     )?;
     let flipped = sums.split_off(job.queries());
-    let of_query = |(i, sums): (usize, &WeightedSums)| sums.means(flipped.get(i), &job.mirrors[0]);
-    let forward: Vec<_> = sums.iter().enumerate().map(of_query).collect();
-    let mirror = |means: &Vec<f32>| (0..count).map(|k| means[job.mirrors[0].mirror_index(k)]).collect::<Vec<f32>>();
-    let mirrored: Vec<Vec<Vec<f32>>> =
+    for ((posterior, products), (other, of_other)) in sums.iter_mut().zip(&flipped) {
+        posterior.merge_mirrored_with(other, components, |k, shares| {
+            merge(products, of_other, k, components.mirror_index(k), shares);
+        });
+    }
+    let mean = |posterior: &Posterior, products: &[f64]| -> Vec<f32> {
+        products.iter().zip(posterior.sums()).map(|(product, sum)| (product / sum) as f32).collect()
+    };
+    let of_query = |(posterior, products): &(Posterior, Products)| -> Vec<Vec<f32>> {
+        products.iter().map(|products| mean(posterior, products)).collect()
+    };
+    let forward: Means = sums.iter().map(of_query).collect();
+    let mirror = |means: &Vec<f32>| (0..count).map(|k| means[components.mirror_index(k)]).collect::<Vec<f32>>();
+    let mirrored: Means =
         forward.iter().take(flipped.len()).map(|of_probe| of_probe.iter().map(mirror).collect()).collect();
-    Ok(forward.into_iter().chain(mirrored).collect())
+    let means = forward.into_iter().chain(mirrored).collect();
+    Ok((sums.into_iter().map(|(posterior, _)| posterior).collect(), means))
 }
 
-/// Per window the sum of weights, and per direction the sum of weights times sums of products.
-struct WeightedSums {
-    weights: Vec<f64>,
-    products: Vec<Vec<f64>>,
-}
+/// Per direction and window the sum of weights times sums of products.
+type Products = Vec<Vec<f64>>;
 
-impl WeightedSums {
-    fn new(directions: usize, count: usize) -> Self {
-        Self { weights: vec![0.0; count], products: vec![vec![0.0; count]; directions] }
-    }
-
-    fn add(&mut self, other: &Self) {
-        let pairs = self.products.iter_mut().zip(&other.products).chain([(&mut self.weights, &other.weights)]);
-        for (sums, others) in pairs {
-            sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += other);
-        }
-    }
-
-    /// The means of both halves together.
-    fn means(&self, flipped: Option<&Self>, components: &Components) -> Vec<Vec<f32>> {
-        let both = |k: usize, sums: &[f64], flipped: Option<&Vec<f64>>| {
-            sums[k] + flipped.map_or(0.0, |flipped| flipped[components.mirror_index(k)])
-        };
-        let of_direction = |(i, products): (usize, &Vec<f64>)| {
-            let mean = |k: usize| {
-                let product = both(k, products, flipped.map(|flipped| &flipped.products[i]));
-                (product / both(k, &self.weights, flipped.map(|flipped| &flipped.weights))) as f32
-            };
-            (0..products.len()).map(mean).collect()
-        };
-        self.products.iter().enumerate().map(of_direction).collect()
+/// Adds window `other_k` of other images to window `k`, each multiplied with its share.
+fn merge(products: &mut Products, others: &Products, k: usize, other_k: usize, shares: [f64; 2]) {
+    for (products, others) in products.iter_mut().zip(others) {
+        products[k] = products[k] * shares[0] + others[other_k] * shares[1];
     }
 }
 
@@ -116,53 +152,54 @@ struct DerivativeSpace {
     stage: CompositeStage,
 }
 
-/// The weighted sums of each probe of a work item.
+/// Pass 1 on one work item: of each of its probes the posterior over the images of the shard, and sums of products relative to
+/// its shifts.
 fn weighted_sums_of<P: Pixel, A: Arithmetic>(
     job: &Job<'_, P>,
     item: &WorkItem,
-    (normalisers, directions): (&[A::Normaliser], &[Directions]),
+    directions: &[Directions],
     group: &mut Group<P, A>,
     DerivativeSpace { weights, tangents, .. }: &mut DerivativeSpace,
-) -> Vec<WeightedSums> {
+) -> Vec<(ShardPosterior<A::Number>, Products)> {
     let (count, (_, columns)) = (job.mirrors[0].count(), job.mirrors[0].grid());
     let start = |probe: usize| {
-        let lists = directions[probe].len();
-        (WeightedSums::new(lists, count), vec![F32x8::ZERO; count], vec![vec![F32x8::ZERO; count]; lists])
+        let (mut state, lists) = (A::State::default(), directions[probe].len());
+        A::start(&mut state, count, negligible_bits(item.images.len()) as f32);
+        (state, vec![vec![0.0; count]; lists], vec![vec![F32x8::ZERO; count]; lists])
     };
-    let mut states: Vec<_> = item.probes.clone().map(start).collect();
+    let mut states: Vec<(A::State, Products, Vec<Vec<F32x8>>)> = item.probes.clone().map(start).collect();
+    let mut rescaled = Vec::new();
     for images in blocks(item.images.clone(), POSTERIOR_IMAGES) {
         for first in images.step_by(Group::<P, A>::IMAGES) {
             group.load(job, first, &item.images);
-            for (probe, (_, weight_sums, products)) in item.probes.clone().zip(&mut states) {
-                if !weights.fill(job, group, probe, &normalisers[probe]) {
-                    continue;
-                }
-                let (tiles, components) = (group.tiles(), job.components_of(&job.probes[probe]));
-                for (tile, row) in ndarray::indices((tiles.len(), weights.rows())) {
-                    if let Some(row_weights) = weights.row(tile, row) {
-                        let sums = &mut weight_sums[row * columns..][..columns];
-                        job.isa.run(AddRow { weights: row_weights, factors: None, sums });
+            for (probe, (state, totals, sums)) in item.probes.clone().zip(&mut states) {
+                let any = weights.update(job, group, probe, state, &mut rescaled);
+                for (k, share) in rescaled.drain(..) {
+                    for (totals, sums) in totals.iter_mut().zip(&mut *sums) {
+                        totals[k] *= share;
+                        sums[k].0 = sums[k].0.map(|sum| sum * share as f32);
                     }
                 }
-                for (values, products) in directions[probe].iter().zip(products) {
-                    tangents.sums(job.isa, components, tiles, values, |start, block, all| {
+                let components = job.components_of(&job.probes[probe]);
+                for (values, sums) in directions[probe].iter().zip(sums).filter(|_| any) {
+                    tangents.sums(job.isa, components, group.tiles(), values, |start, block, all| {
                         for (tile, all) in exact_chunks(all, block).enumerate() {
                             for (row, factors) in exact_chunks(all, columns).enumerate() {
                                 let Some(weights) = weights.row(tile, start / columns + row) else { continue };
-                                let sums = &mut products[start + row * columns..][..columns];
-                                job.isa.run(AddRow { weights, factors: Some(factors), sums });
+                                let sums = &mut sums[start + row * columns..][..columns];
+                                job.isa.run(AddRow { weights, factors, sums });
                             }
                         }
                     });
                 }
             }
         }
-        for (totals, weight_sums, products) in &mut states {
-            settle(&mut totals.weights, weight_sums);
-            totals.products.iter_mut().zip(products).for_each(|(totals, sums)| settle(totals, sums));
+        for (state, totals, sums) in &mut states {
+            A::settle(job, state);
+            totals.iter_mut().zip(sums).for_each(|(totals, sums)| settle(totals, sums));
         }
     }
-    states.into_iter().map(|(totals, ..)| totals).collect()
+    states.into_iter().map(|(state, totals, _)| (A::finish(&state), totals)).collect()
 }
 
 /// Adds sums to their totals, and starts them over.
@@ -236,10 +273,10 @@ fn derivatives_of<P: Pixel, A: Arithmetic>(
     states.into_iter().map(|(totals, ..)| totals).collect()
 }
 
-/// Adds to the sums of a row of windows the weights, times factors if there are any.
+/// Adds to the sums of a row of windows the weights times factors.
 struct AddRow<'a> {
     weights: &'a [F32x16],
-    factors: Option<&'a [F32x16]>,
+    factors: &'a [F32x16],
     sums: &'a mut [F32x8],
 }
 
@@ -249,19 +286,9 @@ impl Kernel for AddRow<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self { weights, factors, sums } = self;
-        let sums = &mut sums[..weights.len()];
-        match factors {
-            None => {
-                for k in 0..weights.len() {
-                    V::load(&weights[k]).add_to(&mut sums[k]);
-                }
-            }
-            Some(factors) => {
-                let factors = &factors[..weights.len()];
-                for k in 0..weights.len() {
-                    V::load(&weights[k]).mul(V::load(&factors[k])).add_to(&mut sums[k]);
-                }
-            }
+        let (factors, sums) = (&factors[..weights.len()], &mut sums[..weights.len()]);
+        for k in 0..weights.len() {
+            V::load(&weights[k]).mul(V::load(&factors[k])).add_to(&mut sums[k]);
         }
     }
 }

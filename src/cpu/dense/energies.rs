@@ -346,6 +346,7 @@ fn long<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize>(
 mod tests {
     use super::*;
     use crate::bank::Bank;
+    use crate::cpu::images::Images;
     use ndarray::{Array3, Array4};
     use proptest::prelude::*;
 
@@ -399,7 +400,7 @@ mod tests {
                 .map(|components| Probe::new(&bank, components, z.view(), if expanded { 1.0 } else { 0.2 }, 0, false));
             for isa in Isa::available() {
                 let mut tile = Tile::new(channels, height * width);
-                tile.load(isa, images.as_slice().unwrap(), 127.5);
+                tile.load(isa, &Images::side_by_side(images.as_slice().unwrap(), channels * height * width), 127.5);
                 let by_rows = of_squares(isa, &squares, side, &mut tile, &square_probe);
                 let mut by_masks = vec![F32x16::ZERO; rows * columns];
                 mask_energies(isa, &masks, runs, &tile, &mask_probe, &mut Vec::new(), &mut by_masks);

@@ -271,6 +271,7 @@ fn energies_of<V: Vector, P: Pixel, const CHANNELS: usize, const T: usize>(
 mod tests {
     use super::*;
     use crate::bank::Bank;
+    use crate::cpu::images::Images;
     use crate::cpu::probe::Probe;
     use crate::regime::MAX_SHORT_SIDE;
     use crate::simd::LANES;
@@ -288,7 +289,7 @@ mod tests {
         let mut tiles: Vec<Tile<u8>> = Vec::new();
         for images in pixels.chunks(LANES * channels * height * width) {
             let mut tile = Tile::new(channels, height * width);
-            tile.load(isa, images, 127.5);
+            tile.load(isa, &Images::side_by_side(images, channels * height * width), 127.5);
             sums.square(isa, &components, side, 127.5, &mut tile, || false);
             tiles.push(tile);
         }

@@ -17,8 +17,6 @@ pub(crate) struct Group<P: Pixel, A: Arithmetic> {
     tiles: Vec<Tile<P>>,
     /// Positions of the images they hold.
     positions: Range<usize>,
-    /// Images that lie apart are copied here first.
-    buffer: Vec<P>,
     space: A::Space,
 }
 
@@ -31,7 +29,6 @@ impl<P: Pixel, A: Arithmetic> Group<P, A> {
         Self {
             tiles: (0..TILES).map(|_| Tile::new(job.bank.image_shape()[0], job.plane())).collect(),
             positions: 0..0,
-            buffer: Vec::new(),
             space: A::space(job.windows_at_once()),
         }
     }
@@ -39,10 +36,9 @@ impl<P: Pixel, A: Arithmetic> Group<P, A> {
     /// Transposes the image at position `first` and those after it into tiles, as many as fit and `shard` has.
     pub(crate) fn load(&mut self, job: &Job<'_, P>, first: usize, shard: &Range<usize>) {
         self.positions = first..shard.end.min(first + Self::IMAGES);
-        let images = job.images(self.positions.clone(), &mut self.buffer);
-        job.check_images(images, first);
-        let images = images.chunks(LANES * job.bank.image_len());
-        for (tile, images) in self.tiles.iter_mut().zip(images).take_while(|_| !job.is_stopped()) {
+        let images = job.images(self.positions.clone());
+        job.check_images(&images, first);
+        for (tile, images) in self.tiles.iter_mut().zip(images.chunks(LANES)).take_while(|_| !job.is_stopped()) {
             tile.load(job.isa, images, job.centre);
         }
         let filled = self.filled();

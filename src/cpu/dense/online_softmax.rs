@@ -124,6 +124,79 @@ impl Kernel for Update<'_> {
     }
 }
 
+/// The same, and writes the weights, see [`Arithmetic`](super::arithmetic::Arithmetic).
+pub(crate) struct UpdateAndWeigh<'a> {
+    pub(crate) update: Update<'a>,
+    /// Per row of windows.
+    pub(crate) active: &'a mut [bool],
+    /// `[tile][window]`.
+    pub(crate) weights: &'a mut [F32x16],
+    pub(crate) rescaled: &'a mut Vec<(usize, f64)>,
+}
+
+impl Kernel for UpdateAndWeigh<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { update: Update { energies, count, first, logit_scale, columns, state }, active, weights, rescaled } =
+            self;
+        let out = Weights { first, logit_scale, columns, active, rescaled };
+        let (energies, weights) = (exact_chunks(energies, count), exact_chunks_mut(weights, count));
+        let mut tiles = energies.zip(weights);
+        match (tiles.next(), tiles.next()) {
+            (Some((a, to_a)), Some((b, to_b))) => weigh_tiles::<V, 2>([a, b], [to_a, to_b], state, out),
+            (Some((a, to_a)), None) => weigh_tiles::<V, 1>([a], [to_a], state, out),
+            (None, _) => {}
+        }
+    }
+}
+
+/// Where the weights of a group of one or two tiles go, and what they are computed with.
+struct Weights<'a> {
+    first: usize,
+    logit_scale: f32,
+    columns: usize,
+    active: &'a mut [bool],
+    rescaled: &'a mut Vec<(usize, f64)>,
+}
+
+#[inline(always)]
+fn weigh_tiles<V: Vector, const T: usize>(
+    energies: [&[F32x16]; T],
+    weights: [&mut [F32x16]; T],
+    state: &mut OnlineSoftmax,
+    Weights { first, logit_scale, columns, active, rescaled }: Weights<'_>,
+) {
+    let factor = V::splat(-logit_scale);
+    for (row, active) in active.iter_mut().enumerate() {
+        let (start, window) = (row * columns, first + row * columns);
+        let of_row = part_of(energies, start, columns);
+        if state.shift[window] >= NO_SHIFT {
+            start_row::<V, T>(of_row, logit_scale, window, state);
+        }
+        *active = any_near::<V, T>(of_row, state, window, logit_scale);
+        for k in if *active { 0..columns } else { 0..0 } {
+            let best = best_of::<V, T>(of_row, k);
+            let before = state.shift[window + k];
+            if V::splat(RESCALE_BITS).any_below(best.mul_add(factor, V::splat(before))) {
+                state.rescale(window + k, best.least(), logit_scale);
+                let share = power_of_two(f64::from(state.shift[window + k]) - f64::from(before));
+                rescaled.push((window + k, share));
+            }
+            let shift = V::splat(state.shift[window + k]);
+            let mut total = V::splat(0.0);
+            for t in 0..T {
+                let logit = V::load(&of_row[t][k]).mul_add(factor, shift);
+                let weight = logit.max(V::splat(MIN_EXPONENT)).exp2();
+                weight.store(&mut weights[t][start + k]);
+                total = total.add(weight);
+            }
+            total.add_to(&mut state.sum[window + k]);
+        }
+    }
+}
+
 /// Writes the posterior weights of a tile's energies. Marks in `active` the rows of `columns` windows that hold any
 /// weight above `2^-cutoff`; the others are not written. Returns whether any row is active.
 pub(crate) struct Normalise<'a> {

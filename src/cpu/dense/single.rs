@@ -3,7 +3,7 @@
 use super::arithmetic::{Arithmetic, EnergyBlock, ShardPosterior, TilePenalties};
 use super::energies::{SquareEnergies, mask_energies};
 use super::group::TILES;
-use super::online_softmax::{LogWeights, Normalise, OnlineSoftmax, Softmax, Update};
+use super::online_softmax::{LogWeights, Normalise, OnlineSoftmax, Softmax, Update, UpdateAndWeigh};
 use crate::components::Kind;
 use crate::cpu::chunks::exact_chunks_mut;
 use crate::cpu::job::Job;
@@ -106,6 +106,21 @@ impl Arithmetic for Single {
         let logit_scale = job.probes[probe].logit_scale as f32;
         let (_, columns) = job.mirrors[0].grid();
         job.isa.run(Update { energies, count, first, logit_scale, columns, state });
+    }
+
+    fn update_and_weigh<P: Pixel>(
+        job: &Job<'_, P>,
+        block: &EnergyBlock<'_, P, F32x16>,
+        state: &mut OnlineSoftmax,
+        active: &mut [bool],
+        weights: &mut [F32x16],
+        rescaled: &mut Vec<(usize, f64)>,
+    ) {
+        let EnergyBlock { probe, first, count, energies, .. } = *block;
+        let logit_scale = job.probes[probe].logit_scale as f32;
+        let (_, columns) = job.mirrors[0].grid();
+        let update = Update { energies, count, first, logit_scale, columns, state };
+        job.isa.run(UpdateAndWeigh { update, active, weights, rescaled });
     }
 
     fn settle<P: Pixel>(job: &Job<'_, P>, state: &mut OnlineSoftmax) {

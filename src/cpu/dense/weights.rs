@@ -14,6 +14,8 @@ pub(crate) struct GroupWeights {
     weights: Vec<F32x16>,
     /// `[tile][row of windows]`: whether a row holds any weight; the weights of others are not written.
     active: Vec<bool>,
+    /// Working space: the weights of a block.
+    block: Vec<F32x16>,
     count: usize,
     rows: usize,
 }
@@ -27,12 +29,9 @@ impl GroupWeights {
         probe: usize,
         normaliser: &A::Normaliser,
     ) -> bool {
-        let (rows, columns) = job.mirrors[0].grid();
-        (self.count, self.rows) = (rows * columns, rows);
-        self.weights.resize(TILES * self.count, F32x16::ZERO);
-        self.active.clear();
-        self.active.resize(TILES * rows, false);
-        let (count, mut any) = (self.count, false);
+        self.start(job);
+        let (rows, count, columns) = (self.rows, self.count, self.count / self.rows);
+        let mut any = false;
         group.energies(job, probe, |block| {
             for (tile, energies) in exact_chunks(block.energies, block.count).enumerate() {
                 let weights = &mut self.weights[tile * count + block.first..][..block.count];
@@ -41,6 +40,43 @@ impl GroupWeights {
             }
         });
         any
+    }
+
+    /// Updates the state of pass 1 with the group, and keeps the weights relative to it; `rescaled` gets the windows whose earlier
+    /// weights are to be multiplied with a number. Returns whether there are any that count.
+    pub(crate) fn update<P: Pixel, A: Arithmetic>(
+        &mut self,
+        job: &Job<'_, P>,
+        group: &mut Group<P, A>,
+        probe: usize,
+        state: &mut A::State,
+        rescaled: &mut Vec<(usize, f64)>,
+    ) -> bool {
+        self.start(job);
+        let (rows, columns, count) = (self.rows, self.count / self.rows, self.count);
+        let mut any = false;
+        let Self { weights, active, block: in_block, .. } = self;
+        group.energies(job, probe, |block| {
+            in_block.resize(block.energies.len(), F32x16::ZERO);
+            let (first_row, rows_at_once) = (block.first / columns, block.count / columns);
+            let (of_first, rest) = active.split_at_mut(rows);
+            let of_block = &mut of_first[first_row..][..rows_at_once];
+            A::update_and_weigh(job, &block, state, of_block, in_block, rescaled);
+            any |= of_block.iter().any(|&active| active);
+            rest[first_row..][..rows_at_once].copy_from_slice(of_block);
+            for (tile, from) in exact_chunks(in_block, block.count).enumerate() {
+                weights[tile * count + block.first..][..block.count].copy_from_slice(from);
+            }
+        });
+        any
+    }
+
+    fn start<P: Pixel>(&mut self, job: &Job<'_, P>) {
+        let (rows, columns) = job.mirrors[0].grid();
+        (self.count, self.rows) = (rows * columns, rows);
+        self.weights.resize(TILES * self.count, F32x16::ZERO);
+        self.active.clear();
+        self.active.resize(TILES * rows, false);
     }
 
     /// The weights of a tile on a row of windows, if there are any.
@@ -76,10 +112,5 @@ impl GroupWeights {
             }
         }
         any
-    }
-
-    /// Rows of windows.
-    pub(crate) fn rows(&self) -> usize {
-        self.rows
     }
 }

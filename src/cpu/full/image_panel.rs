@@ -87,17 +87,16 @@ impl<P: Pixel> Default for ImagePanel<P> {
 }
 
 impl<P: Pixel> ImagePanel<P> {
-    /// Fills the panel with `vectors` of up to sixteen images laid one after the other, whose pixels have this centre.
-    pub(crate) fn load(&mut self, isa: Isa, images: &[P], centre: f32, image_len: usize, vectors: Range<usize>) {
+    /// Fills the panel with `vectors` of up to sixteen images, whose pixels have this centre.
+    pub(crate) fn load(&mut self, isa: Isa, images: &[&[P]], centre: f32, image_len: usize, vectors: Range<usize>) {
         let (start, end) = (vectors.start * LANES, image_len.min(vectors.end * LANES));
         let mut rows: [&[P]; LANES] = [&[]; LANES];
-        let count = images.len() / image_len;
-        for (row, image) in rows.iter_mut().zip(images.chunks_exact(image_len)) {
+        for (row, image) in rows.iter_mut().zip(images) {
             *row = &image[start..end];
         }
         self.pixels.resize(vectors.len() * LANES, P::Packed::ZERO);
         let (pixels, padding) = self.pixels.split_at_mut(end - start);
-        transpose(isa, &rows[..count], centre, 0, pixels);
+        transpose(isa, &rows[..images.len()], centre, 0, pixels);
         padding.fill(P::Packed::ZERO);
         self.vectors = vectors;
         isa.run(ColumnSquares { panel: &mut *self });
@@ -206,6 +205,7 @@ mod tests {
     use super::*;
     use crate::cpu::full::pixel_panel::{PixelPanel, vectors};
     use crate::cpu::full::single_query::Energies;
+    use crate::cpu::images::Images;
     use proptest::prelude::*;
 
     proptest! {
@@ -226,14 +226,15 @@ mod tests {
                 let mut energies = vec![F32x16::ZERO; probes];
                 let mut panel = ImagePanel::default();
                 for part in &parts {
-                    panel.load(isa, &bytes, 127.5, image_len, part.clone());
+                    panel.load(isa, &Images::side_by_side(&bytes, image_len), 127.5, image_len, part.clone());
                     for queries in &panels {
                         panel.add(isa, queries, &mut energies);
                     }
                 }
                 for (q, &(values, form)) in all.iter().enumerate() {
                     let mut alone = vec![0.0; images];
-                    isa.run(Energies { images: &bytes[..], centre: 127.5, image_len, values, form, out: &mut alone });
+                    let rows = &Images::side_by_side(&bytes, image_len)[..];
+                    isa.run(Energies { images: rows, centre: 127.5, values, form, out: &mut alone });
                     prop_assert_eq!(&energies[q].0[..images], &alone[..]);
                     for n in 0..images {
                         let term = |p: usize| {

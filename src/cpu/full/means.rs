@@ -23,8 +23,8 @@ pub(super) fn weighted_sums<P: Pixel>(
     scheduler.run(
         job,
         &mut sums,
-        <(PixelPanel, Vec<P>)>::default,
-        |item, (panel, buffer)| sums_of(job, item, weights, &buffers, panel, buffer),
+        PixelPanel::default,
+        |item, panel| sums_of(job, item, weights, &buffers, panel),
         |sums, of_shard| {
             sums.iter_mut().zip(F32x16::flat(&of_shard)).for_each(|(sum, &value)| *sum += f64::from(value));
             buffers.release(of_shard);
@@ -40,7 +40,6 @@ fn sums_of<P: Pixel>(
     weights: &[&[f32]],
     buffers: &BufferPool<Vec<F32x16>>,
     panel: &mut PixelPanel,
-    buffer: &mut Vec<P>,
 ) -> Vec<Vec<F32x16>> {
     let (image_len, probes) = (job.bank.image_len(), item.probes.len());
     let acquire = || buffers.acquire(|| vec![F32x16::ZERO; vectors(image_len)]);
@@ -48,7 +47,7 @@ fn sums_of<P: Pixel>(
     if probes < PANEL_FROM {
         for (weights, sums) in weights[item.probes.clone()].iter().zip(&mut sums) {
             sums.fill(F32x16::ZERO);
-            add_single_mean(job, item, weights, buffer, sums);
+            add_single_mean(job, item, weights, sums);
         }
         return sums;
     }
@@ -69,7 +68,7 @@ fn sums_of<P: Pixel>(
                 break;
             }
             if fresh || weights.as_flattened().iter().any(|&weight| weight != 0.0) {
-                panel.load(job.isa, job.images(images, buffer), job.centre, image_len, part.clone());
+                panel.load(job.isa, &job.images(images), job.centre, image_len, part.clone());
                 job.isa.run(AddMeans { panel, weights, fresh, sums: &mut sums });
                 fresh = false;
             }
@@ -79,18 +78,12 @@ fn sums_of<P: Pixel>(
 }
 
 /// Adds the weighted sum of the images of a work item for one probe.
-fn add_single_mean<P: Pixel>(
-    job: &Job<'_, P>,
-    item: &WorkItem,
-    weights: &[f32],
-    buffer: &mut Vec<P>,
-    sums: &mut [F32x16],
-) {
+fn add_single_mean<P: Pixel>(job: &Job<'_, P>, item: &WorkItem, weights: &[f32], sums: &mut [F32x16]) {
     let image_len = job.bank.image_len();
     for images in images_at_once(item, IMAGES).take_while(|_| !job.is_stopped()) {
         let weights = &weights[images.clone()];
         if weights.iter().any(|&weight| weight != 0.0) {
-            let images = job.images(images, buffer);
+            let images = &job.images(images)[..];
             job.isa.run(AddMean { images, centre: job.centre, image_len, weights, sums });
         }
     }

@@ -60,12 +60,12 @@ impl PixelPanel {
         (0..count).step_by(Self::VECTORS).map(move |start| start..count.min(start + Self::VECTORS))
     }
 
-    /// Fills the panel with `vectors` of images laid one after the other, whose pixels have this centre. Rows without an
+    /// Fills the panel with `vectors` of images, whose pixels have this centre. Rows without an
     /// image keep what they held.
     pub(crate) fn load<P: Pixel>(
         &mut self,
         isa: Isa,
-        images: &[P],
+        images: &[&[P]],
         centre: f32,
         image_len: usize,
         vectors: Range<usize>,
@@ -76,7 +76,7 @@ impl PixelPanel {
 }
 
 struct Pack<'a, P: Pixel> {
-    images: &'a [P],
+    images: &'a [&'a [P]],
     centre: f32,
     image_len: usize,
     panel: &'a mut PixelPanel,
@@ -89,7 +89,7 @@ impl<P: Pixel> Kernel for Pack<'_, P> {
     fn run<V: Vector>(self) {
         let Self { images, centre, image_len, panel } = self;
         let (start, end) = (panel.vectors.start * LANES, image_len.min(panel.vectors.end * LANES));
-        for (image, row) in images.chunks_exact(image_len).zip(panel.pixels.chunks_exact_mut(STRIDE)) {
+        for (image, row) in images.iter().zip(panel.pixels.chunks_exact_mut(STRIDE)) {
             let (whole, rest) = image[start..end].as_chunks::<LANES>();
             for (pixels, out) in whole.iter().zip(&mut *row) {
                 P::centred_row::<V>(pixels, centre).store(out);
@@ -166,6 +166,7 @@ fn add_to<V: Vector>(lanes: V, fresh: bool, sum: &mut F32x16) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cpu::images::Images;
     use proptest::prelude::*;
 
     proptest! {
@@ -182,7 +183,7 @@ mod tests {
                 let mut single_sums = [vec![F32x16::ZERO; vectors(image_len)]];
                 let mut panel = PixelPanel::default();
                 for part in PixelPanel::parts(image_len) {
-                    panel.load(isa, &bytes, 127.5, image_len, part);
+                    panel.load(isa, &Images::side_by_side(&bytes, image_len), 127.5, image_len, part);
                     isa.run(AddMeans { panel: &panel, weights: &weights, fresh: true, sums: &mut sums });
                     let (weights, sums) = (&weights[..1], &mut single_sums[..]);
                     isa.run(AddMeans { panel: &panel, weights, fresh: false, sums });

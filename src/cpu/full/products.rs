@@ -35,10 +35,10 @@ pub(super) fn sums_of_images<P: Pixel>(
     scheduler.run(
         job,
         &mut sums,
-        <(ImagePanel<P>, Vec<P>)>::default,
-        |item, (panel, buffer)| {
+        ImagePanel::default,
+        |item, panel| {
             let block = blocks.partition_point(|block| block.probes.end <= item.probes.start);
-            blocks[block].sums(job, item, panel, buffer)
+            blocks[block].sums(job, item, panel)
         },
         Vec::extend,
     )?;
@@ -66,15 +66,9 @@ impl<'a> Block<'a> {
     }
 
     /// The sums of the images of a work item for each of its probes.
-    fn sums<P: Pixel>(
-        &self,
-        job: &Job<'_, P>,
-        item: &WorkItem,
-        panel: &mut ImagePanel<P>,
-        buffer: &mut Vec<P>,
-    ) -> Vec<Vec<f32>> {
+    fn sums<P: Pixel>(&self, job: &Job<'_, P>, item: &WorkItem, panel: &mut ImagePanel<P>) -> Vec<Vec<f32>> {
         if self.panels.is_empty() {
-            return self.single_sums(job, item, buffer);
+            return self.single_sums(job, item);
         }
         let (image_len, probes) = (job.bank.image_len(), self.probes.len());
         let mut sums = vec![F32x16::ZERO; item.images.len().div_ceil(LANES) * probes];
@@ -84,11 +78,11 @@ impl<'a> Block<'a> {
                 if job.is_stopped() {
                     break;
                 }
-                let (first, images) = (images.start, job.images(images, buffer));
+                let (first, images) = (images.start, job.images(images));
                 if part.start == 0 {
-                    job.check_images(images, first);
+                    job.check_images(&images, first);
                 }
-                panel.load(job.isa, images, job.centre, image_len, part.clone());
+                panel.load(job.isa, &images, job.centre, image_len, part.clone());
                 for queries in &self.panels {
                     panel.add(job.isa, queries, sums);
                 }
@@ -103,16 +97,16 @@ impl<'a> Block<'a> {
     }
 
     /// The same for one or two probes.
-    fn single_sums<P: Pixel>(&self, job: &Job<'_, P>, item: &WorkItem, buffer: &mut Vec<P>) -> Vec<Vec<f32>> {
-        let (image_len, centre) = (job.bank.image_len(), job.centre);
+    fn single_sums<P: Pixel>(&self, job: &Job<'_, P>, item: &WorkItem) -> Vec<Vec<f32>> {
+        let centre = job.centre;
         let mut sums: Vec<_> = self.values.iter().map(|_| vec![0.0; item.images.len()]).collect();
         for images in images_at_once(item, LANES).take_while(|_| !job.is_stopped()) {
             let place = images.start - item.images.start..images.end - item.images.start;
-            let (first, images) = (images.start, job.images(images, buffer));
-            job.check_images(images, first);
+            let (first, images) = (images.start, job.images(images));
+            job.check_images(&images, first);
             for ((values, form), sums) in self.values.iter().zip(&mut sums) {
-                let (form, out) = (*form, &mut sums[place.clone()]);
-                job.isa.run(Energies { images, centre, image_len, values, form, out });
+                let (images, form, out) = (&images[..], *form, &mut sums[place.clone()]);
+                job.isa.run(Energies { images, centre, values, form, out });
             }
         }
         sums

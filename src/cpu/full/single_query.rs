@@ -14,11 +14,10 @@ const ENERGY_IMAGES: usize = 2;
 /// Images that share the reading and writing of a sum.
 const MEAN_IMAGES: usize = 4;
 
-/// Writes the energies, or inner products, of images laid one after the other with a probe's values `[vector]`.
+/// Writes the energies, or inner products, of images with a probe's values `[vector]`.
 pub(crate) struct Energies<'a, P: Pixel> {
-    pub(crate) images: &'a [P],
+    pub(crate) images: &'a [&'a [P]],
     pub(crate) centre: f32,
-    pub(crate) image_len: usize,
     pub(crate) values: &'a [F32x16],
     pub(crate) form: u8,
     pub(crate) out: &'a mut [f32],
@@ -29,18 +28,18 @@ impl<P: Pixel> Kernel for Energies<'_, P> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { images, centre, image_len, values, form, out } = self;
+        let Self { images, centre, values, form, out } = self;
         match form {
-            EXPANDED => energies_in_form::<V, P, EXPANDED>(images, centre, image_len, values, out),
-            PRODUCTS => energies_in_form::<V, P, PRODUCTS>(images, centre, image_len, values, out),
-            _ => energies_in_form::<V, P, DIRECT>(images, centre, image_len, values, out),
+            EXPANDED => energies_in_form::<V, P, EXPANDED>(images, centre, values, out),
+            PRODUCTS => energies_in_form::<V, P, PRODUCTS>(images, centre, values, out),
+            _ => energies_in_form::<V, P, DIRECT>(images, centre, values, out),
         }
     }
 }
 
 /// Adds to `sums` `[vector]` the images, at most as many as in a panel, times their weights.
 pub(crate) struct AddMean<'a, P: Pixel> {
-    pub(crate) images: &'a [P],
+    pub(crate) images: &'a [&'a [P]],
     pub(crate) centre: f32,
     pub(crate) image_len: usize,
     pub(crate) weights: &'a [f32],
@@ -59,15 +58,15 @@ impl<P: Pixel> Kernel for AddMean<'_, P> {
             let lanes = &mut lanes[..part.len()];
             let (start, end) = (part.start * LANES, image_len.min(part.end * LANES));
             let (fours, rest) = weights.as_chunks::<MEAN_IMAGES>();
-            let (images_of_fours, last) = images.split_at(fours.len() * MEAN_IMAGES * image_len);
-            for (images, weights) in images_of_fours.chunks_exact(MEAN_IMAGES * image_len).zip(fours) {
+            let (image_fours, last) = images.as_chunks::<MEAN_IMAGES>();
+            for (images, weights) in image_fours.iter().zip(fours) {
                 let mut rows: [&[P]; MEAN_IMAGES] = [&[]; MEAN_IMAGES];
                 for i in 0..MEAN_IMAGES {
-                    rows[i] = &images[i * image_len..][start..end];
+                    rows[i] = &images[i][start..end];
                 }
                 add_rows::<V, P, MEAN_IMAGES>(rows, centre, weights, lanes);
             }
-            for (image, weight) in last.chunks_exact(image_len).zip(rest) {
+            for (image, weight) in last.iter().zip(rest) {
                 add_rows::<V, P, 1>([&image[start..end]], centre, std::array::from_ref(weight), lanes);
             }
             for (sum, lanes) in sums[part].iter_mut().zip(lanes) {
@@ -79,20 +78,18 @@ impl<P: Pixel> Kernel for AddMean<'_, P> {
 
 #[inline(always)]
 fn energies_in_form<V: Vector, P: Pixel, const FORM: u8>(
-    images: &[P],
+    images: &[&[P]],
     centre: f32,
-    image_len: usize,
     values: &[F32x16],
     energies: &mut [f32],
 ) {
     let (twos, rest) = energies.as_chunks_mut::<ENERGY_IMAGES>();
-    let (images, last) = images.split_at(twos.len() * ENERGY_IMAGES * image_len);
-    for (images, energies) in images.chunks_exact(ENERGY_IMAGES * image_len).zip(twos) {
-        let (a, b) = images.split_at(image_len);
-        *energies = energies_of::<V, P, FORM, ENERGY_IMAGES>([a, b], centre, values);
+    let (image_twos, last) = images.as_chunks::<ENERGY_IMAGES>();
+    for (images, energies) in image_twos.iter().zip(twos) {
+        *energies = energies_of::<V, P, FORM, ENERGY_IMAGES>(*images, centre, values);
     }
-    for energy in rest {
-        [*energy] = energies_of::<V, P, FORM, 1>([last], centre, values);
+    for (image, energy) in last.iter().zip(rest) {
+        [*energy] = energies_of::<V, P, FORM, 1>([*image], centre, values);
     }
 }
 
@@ -177,6 +174,7 @@ fn add_rows<V: Vector, P: Pixel, const I: usize>(
 mod tests {
     use super::*;
     use crate::cpu::full::pixel_panel::{AddMeans, IMAGES, vectors};
+    use crate::cpu::images::Images;
     use crate::simd::Isa;
     use proptest::prelude::*;
 
@@ -189,11 +187,12 @@ mod tests {
                 let mut means = [vec![F32x16::ZERO; vectors(image_len)]];
                 let mut panel = PixelPanel::default();
                 for part in PixelPanel::parts(image_len) {
-                    panel.load(isa, &bytes, 127.5, image_len, part);
+                    panel.load(isa, &Images::side_by_side(&bytes, image_len), 127.5, image_len, part);
                     isa.run(AddMeans { panel: &panel, weights: &[weights], fresh: true, sums: &mut means });
                 }
                 let mut sums = vec![F32x16::ZERO; vectors(image_len)];
-                isa.run(AddMean { images: &bytes[..], centre: 127.5, image_len, weights: &weights[..images], sums: &mut sums });
+                let rows = &Images::side_by_side(&bytes, image_len)[..];
+                isa.run(AddMean { images: rows, centre: 127.5, image_len, weights: &weights[..images], sums: &mut sums });
                 prop_assert_eq!(&sums, &means[0]);
             }
         }

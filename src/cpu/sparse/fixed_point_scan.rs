@@ -16,7 +16,7 @@ use crate::components::Components;
 use crate::cpu::chunks::exact_chunks;
 use crate::cpu::dense::residuals::ImageShape;
 use crate::cpu::probe::Probe;
-use crate::cpu::tile::load;
+use crate::cpu::tile::transpose;
 use crate::regime::MAX_SHORT_SIDE;
 use crate::simd::{Isa, Kernel, LANES, U16_LANES, U16x32, Vector, VectorU16};
 
@@ -86,13 +86,14 @@ pub(crate) struct FixedPointTile {
 }
 
 impl FixedPointTile {
-    /// Transposes up to [`U16_LANES`] images of `image_len` bytes that lie one after the other.
-    pub(crate) fn load(&mut self, isa: Isa, images: &[u8], image_len: usize) {
+    /// Transposes up to [`U16_LANES`] images of `image_len` bytes.
+    pub(crate) fn load(&mut self, isa: Isa, images: &[&[u8]], image_len: usize) {
         const CENTRE: f32 = 127.5;
         self.pixels.resize(image_len, U16x32::ZERO);
         self.valid = 0;
-        for images in images.chunks(LANES * image_len) {
-            self.valid += load(isa, images, CENTRE, self.valid, &mut self.pixels);
+        for images in images.chunks(LANES) {
+            transpose(isa, images, CENTRE, self.valid, &mut self.pixels);
+            self.valid += images.len();
         }
     }
 
@@ -273,6 +274,7 @@ fn down<V: Vector, const SIDE: usize>(rows: &[&[U16x32]; SIDE], x: usize) -> V::
 mod tests {
     use super::*;
     use crate::bank::Bank;
+    use crate::cpu::images::Images;
     use ndarray::{Array3, Array4};
     use proptest::prelude::*;
 
@@ -301,7 +303,7 @@ mod tests {
             let (_, columns) = components.grid();
             for isa in Isa::available() {
                 let mut tile = FixedPointTile::default();
-                tile.load(isa, &bytes, image_len);
+                tile.load(isa, &Images::side_by_side(&bytes, image_len), image_len);
                 let mut seen = 0;
                 tile.energies(isa, &components, side, &fixed, |first, energies| {
                     for n in 0..U16_LANES {

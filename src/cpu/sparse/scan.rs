@@ -13,6 +13,7 @@ use super::fixed_point_scan::{FixedPointProbe, FixedPointTile};
 use crate::cpu::buffer_pool::BufferPool;
 use crate::cpu::dense::group::Group;
 use crate::cpu::dense::single::Single;
+use crate::cpu::images::Images;
 use crate::cpu::job::Job;
 use crate::cpu::probe::Probe;
 use crate::cpu::scheduler::{Scheduler, WorkItem, epochs, work_items};
@@ -34,8 +35,7 @@ pub(crate) fn candidates<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'
         let prepare = |(i, probe)| Some((i, FixedPointProbe::new(probe, pixels, job.margin(probe))?));
         let (fit, probes): (Vec<usize>, Vec<FixedPointProbe>) =
             job.probes.iter().enumerate().filter_map(prepare).unzip();
-        let workspace =
-            || FixedPointScan { tile: FixedPointTile::default(), side, buffer: Vec::new(), probes: &probes };
+        let workspace = || FixedPointScan { tile: FixedPointTile::default(), side, probes: &probes };
         scan_probes(job, scheduler, &fit, |i| probes[i].error_bound, workspace, &mut candidates)?;
     }
     let is_done = |candidates: &Option<Candidates>| candidates.as_ref().is_some_and(Candidates::did_not_saturate);
@@ -149,23 +149,22 @@ impl<P: Pixel> Scan<P> for Group<P, Single> {
 }
 
 /// The scan in fixed point.
-struct FixedPointScan<'a, P> {
+struct FixedPointScan<'a> {
     tile: FixedPointTile,
     side: usize,
-    /// Images that lie apart are copied here first.
-    buffer: Vec<P>,
     /// The probes of the job, in fixed point.
     probes: &'a [FixedPointProbe],
 }
 
-impl<P: Pixel> Scan<P> for FixedPointScan<'_, P> {
+impl<P: Pixel> Scan<P> for FixedPointScan<'_> {
     fn images_at_once(&self) -> usize {
         U16_LANES
     }
 
     fn load(&mut self, job: &Job<'_, P>, first: usize, shard: &Range<usize>) {
-        let images = job.images(first..shard.end.min(first + U16_LANES), &mut self.buffer);
-        self.tile.load(job.isa, P::bytes(images).unwrap_or_default(), job.bank.image_len());
+        let images = job.images(first..shard.end.min(first + U16_LANES));
+        let bytes: Images<'_, u8> = images.iter().filter_map(|image| P::bytes(image)).collect();
+        self.tile.load(job.isa, &bytes, job.bank.image_len());
     }
 
     fn collect(&mut self, job: &Job<'_, P>, probe: usize, first_image: usize, candidates: &mut Candidates) {

@@ -106,6 +106,7 @@ mod tests {
     use super::*;
     use crate::bank::Bank;
     use crate::components::Kind;
+    use crate::cpu::images::Images;
     use crate::cpu::probe::Probe;
     use crate::simd::Isa;
     use ndarray::{Array3, Array4};
@@ -144,7 +145,7 @@ mod tests {
             let factors = &probe.factors;
             for isa in Isa::available() {
                 let mut tile = Tile::new(channels, height * width);
-                tile.load(isa, images.as_slice().unwrap(), 127.5);
+                tile.load(isa, &Images::side_by_side(images.as_slice().unwrap(), channels * height * width), 127.5);
                 let (mut sums, mut by_rows) = (RowSums::default(), vec![F64x16::ZERO; rows * columns]);
                 sums.start(&squares, side);
                 for y in 0..height {

@@ -14,7 +14,7 @@ use crate::cpu::tile::{Pixel, Tile};
 use crate::posterior::{Posterior, ShiftUnit};
 use crate::simd::{F32x16, F64x16, LANES};
 use energies::{MaskEnergies, Row, RowSums};
-use softmax::{DoubleSoftmax, Normalise, Update};
+use softmax::{DoubleSoftmax, Normalise, Update, UpdateAndWeigh};
 
 /// Energies and logits in float64.
 pub(crate) struct Double;
@@ -101,6 +101,21 @@ impl Arithmetic for Double {
         let EnergyBlock { probe, first, count, energies, .. } = *block;
         let logit_scale = job.probes[probe].logit_scale;
         job.isa.run(Update { energies, count, first, logit_scale, state });
+    }
+
+    fn update_and_weigh<P: Pixel>(
+        job: &Job<'_, P>,
+        block: &EnergyBlock<'_, P, F64x16>,
+        state: &mut DoubleSoftmax,
+        active: &mut [bool],
+        weights: &mut [F32x16],
+        rescaled: &mut Vec<(usize, f64)>,
+    ) {
+        let EnergyBlock { probe, first, count, energies, .. } = *block;
+        let logit_scale = job.probes[probe].logit_scale;
+        active.fill(true);
+        let update = Update { energies, count, first, logit_scale, state };
+        job.isa.run(UpdateAndWeigh { update, weights, rescaled });
     }
 
     fn settle<P: Pixel>(_job: &Job<'_, P>, _state: &mut DoubleSoftmax) {}

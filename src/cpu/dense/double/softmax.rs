@@ -67,6 +67,39 @@ impl Kernel for Update<'_> {
     }
 }
 
+/// The same, and writes the weights, see [`Arithmetic`](crate::cpu::dense::arithmetic::Arithmetic).
+pub(super) struct UpdateAndWeigh<'a> {
+    pub(super) update: Update<'a>,
+    pub(super) weights: &'a mut [F32x16],
+    pub(super) rescaled: &'a mut Vec<(usize, f64)>,
+}
+
+impl Kernel for UpdateAndWeigh<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { update: Update { energies, count, first, logit_scale, state }, weights: out, rescaled } = self;
+        let (least, sum) = (&mut state.least[first..][..count], &mut state.sum[first..][..count]);
+        for k in 0..count {
+            let tiles = || exact_chunks(energies, count).map(|tile| &tile[k]);
+            let best = tiles().map(F64x16::least).fold(f64::MAX, f64::min);
+            if best < least[k] {
+                let share = (logit_scale * (best - least[k])).exp2();
+                sum[k] *= share;
+                least[k] = best;
+                rescaled.push((first + k, share));
+            }
+            let is_near = logit_scale * (least[k] - best) >= -state.negligible;
+            for (energies, out) in tiles().zip(exact_chunks_mut(out, count)) {
+                let weights = if is_near { weights::<V>(energies, least[k], logit_scale) } else { V::splat(0.0) };
+                sum[k] += f64::from(weights.sum());
+                weights.store(&mut out[k]);
+            }
+        }
+    }
+}
+
 /// Writes the posterior weights of a tile's energies; see [`Arithmetic`](crate::cpu::dense::arithmetic::Arithmetic).
 pub(super) struct Normalise<'a> {
     pub(super) energies: &'a [F64x16],
