@@ -5,6 +5,7 @@ mod support;
 
 use criterion::measurement::WallTime;
 use criterion::{BenchmarkGroup, BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use ndarray::Axis;
 use pspc_rs::stages::{self, Dense, Full, IMAGES_PER_PANEL, IMAGES_PER_SCAN_TILE, IMAGES_PER_TILE, Scan};
 use pspc_rs::{Bank, Engine, Queries, threads};
 use support::{SIDE, components, discs, noisy, waves};
@@ -102,5 +103,30 @@ fn end_to_end(criterion: &mut Criterion) {
     group.finish();
 }
 
-criterion_group!(benches, peak, dense, full, end_to_end);
+/// What else a posterior is asked, beside the composite of [`end_to_end`].
+fn posteriors(criterion: &mut Criterion) {
+    const QUERIES: usize = 8;
+    let images = waves(2000);
+    let bank = Bank::from_u8(images.view()).expect("valid");
+    let mut group = criterion.benchmark_group("posterior");
+    group.sample_size(10).throughput(Throughput::Elements((QUERIES * bank.len()) as u64));
+    for (label, side, sigma) in LEVELS {
+        let (components, z, sigma) = (components(side), noisy(images.view(), QUERIES, sigma), [sigma; QUERIES]);
+        let queries = Queries::new(&bank, z.view(), &sigma).expect("valid");
+        let directions = z.mapv(f64::from).insert_axis(Axis(0));
+        let evidence = || Engine::Cpu.evidence(&bank, &components, &queries, false, &mut |_, _| Ok(()));
+        let posteriors = evidence().expect("valid");
+        group.bench_function(BenchmarkId::new("evidence", label), |b| b.iter(evidence));
+        group.bench_function(BenchmarkId::new("statistics", label), |b| {
+            b.iter(|| posteriors.statistics(&bank, 5, &mut |_, _| Ok(())));
+        });
+        group.bench_function(BenchmarkId::new("jvp", label), |b| {
+            let monitor = &mut |_, _| Ok(());
+            b.iter(|| Engine::Cpu.jvp(&bank, &components, &queries, false, directions.view(), false, monitor));
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, peak, dense, full, end_to_end, posteriors);
 criterion_main!(benches);

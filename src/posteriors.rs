@@ -233,6 +233,7 @@ mod tests {
         kinds.into_iter().flat_map(every).flatten().collect()
     }
 
+    #[allow(clippy::unnecessary_wraps, reason = "a monitor may stop the call")]
     fn quiet(_: u64, _: u64) -> Result<()> {
         Ok(())
     }

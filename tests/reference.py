@@ -157,7 +157,7 @@ def posterior(
 
 
 def middle_pixels(windows: Tensor) -> list[int]:
-    """The pixel y W + x in the middle of each window's bounding box, the later one of two, or the nearest in the window."""
+    """The pixel y W + x in the middle of each window's bounding box, the later one of two, or the nearest in it."""
     middles = []
     for window in windows:
         rows, columns = (torch.nonzero(window.any(axis)).flatten() for axis in (1, 0))

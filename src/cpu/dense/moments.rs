@@ -9,7 +9,7 @@ use std::ops::Range;
 use super::accumulate::Flush;
 use super::arithmetic::Arithmetic;
 use super::composite::CompositeStage;
-use super::group::Group;
+use super::group::{Group, TILES};
 use super::weights::GroupWeights;
 use super::{COMPOSITE_IMAGES, normalisers};
 use crate::components::Components;
@@ -210,22 +210,17 @@ impl MomentSpace {
             let (row, column) = (k / columns, k % columns);
             let moments = places.of_mut(first, k);
             let middle = &mut middle[(k - places.windows.start) * channels..][..channels];
+            let at = middle_of(job, k, is_flipped);
+            let mut terms: [Option<(&F32x16, &[F32x16])>; TILES] = [None; TILES];
             for (tile, (differences, squares)) in differences.iter().zip(&*squares).enumerate() {
-                let Some(weights) = weights.row(tile, row) else { continue };
-                let weight = &weights[column];
-                job.isa.run(AddWindow {
-                    weight,
-                    pixels: &differences.pixels,
-                    plane,
-                    runs: || components.runs(k),
-                    moments,
-                });
-                let at = middle_of(job, k, is_flipped);
+                let Some(weight) = weights.row(tile, row).map(|weights| &weights[column]) else { continue };
+                terms[tile] = Some((weight, &differences.pixels));
                 for (c, sum) in middle.iter_mut().enumerate() {
                     let square = &squares.pixels[c * plane + at];
                     *sum += (0..LANES).map(|lane| weight.0[lane] * square.0[lane]).sum::<f32>();
                 }
             }
+            job.isa.run(AddWindow { terms, channels, plane, runs: || components.runs(k), moments });
         }
         if !places.is_first {
             return;
@@ -272,10 +267,11 @@ impl<P: Pixel> Kernel for Differences<'_, P> {
     }
 }
 
-/// Adds the pixels of a window, times the weights of their images, to `moments` `[pixel of the window][channel]`.
+/// Adds the pixels of a window, times the weights of their images, to `moments` `[pixel of the window][channel]`. The terms
+/// are the weights of a tile and its pixels.
 struct AddWindow<'a, R> {
-    weight: &'a F32x16,
-    pixels: &'a [F32x16],
+    terms: [Option<(&'a F32x16, &'a [F32x16])>; TILES],
+    channels: usize,
     plane: usize,
     runs: R,
     moments: &'a mut [f32],
@@ -286,29 +282,50 @@ impl<R: Fn() -> I, I: Iterator<Item = Range<usize>>> Kernel for AddWindow<'_, R>
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { weight, pixels, plane, runs, moments } = self;
-        let weight = V::load(weight);
-        let channels = pixels.len() / plane;
-        let mut done = 0;
-        for run in runs() {
-            for c in 0..channels {
-                let pixels = &pixels[c * plane + run.start..c * plane + run.end];
-                let moments = &mut moments[done..][..pixels.len()];
-                // Four sums across lanes share most of their shuffles.
-                let (fours, rest) = pixels.as_chunks::<4>();
-                let (sums, last) = moments.as_chunks_mut::<4>();
-                for (pixels, sums) in fours.iter().zip(sums) {
-                    let products = pixels.each_ref().map(|pixel| V::load(pixel).mul(weight));
-                    let totals = V::sums(products);
-                    for j in 0..4 {
-                        sums[j] += totals[j];
-                    }
+        let Self { terms, channels, plane, runs, moments } = self;
+        match terms {
+            [Some(a), Some(b)] => add_window::<V, 2>([a, b], channels, plane, runs(), moments),
+            [Some(a), None] | [None, Some(a)] => add_window::<V, 1>([a], channels, plane, runs(), moments),
+            [None, None] => {}
+        }
+    }
+}
+
+#[inline(always)]
+fn add_window<V: Vector, const T: usize>(
+    terms: [(&F32x16, &[F32x16]); T],
+    channels: usize,
+    plane: usize,
+    runs: impl Iterator<Item = Range<usize>>,
+    moments: &mut [f32],
+) {
+    let weights: [V; T] = terms.map(|(weight, _)| V::load(weight));
+    let mut done = 0;
+    for run in runs {
+        for c in 0..channels {
+            let range = c * plane + run.start..c * plane + run.end;
+            let pixels: [&[F32x16]; T] = std::array::from_fn(|t| &terms[t].1[range.clone()]);
+            let moments = &mut moments[done..][..run.len()];
+            let product = |p: usize| {
+                let mut sum = V::load(&pixels[0][p]).mul(weights[0]);
+                for t in 1..T {
+                    sum = V::load(&pixels[t][p]).mul_add(weights[t], sum);
                 }
-                for (pixel, sum) in rest.iter().zip(last) {
-                    *sum += V::load(pixel).mul(weight).sum();
+                sum
+            };
+            // Four sums across lanes share most of their shuffles.
+            let (fours, rest) = moments.as_chunks_mut::<4>();
+            let after_fours = 4 * fours.len();
+            for (i, sums) in fours.iter_mut().enumerate() {
+                let totals = V::sums([product(4 * i), product(4 * i + 1), product(4 * i + 2), product(4 * i + 3)]);
+                for j in 0..4 {
+                    sums[j] += totals[j];
                 }
-                done += run.len();
             }
+            for (i, sum) in rest.iter_mut().enumerate() {
+                *sum += product(after_fours + i).sum();
+            }
+            done += run.len();
         }
     }
 }
