@@ -55,7 +55,7 @@ def compare(out: Path, few: bool) -> None:
             np.testing.assert_allclose(found[name], denoised, rtol=0, atol=2e-6, err_msg=name)
 
 
-@pytest.mark.parametrize("tests", ["test_cuda_engine.py", "test_cuda_edges.py"])
+@pytest.mark.parametrize("tests", ["test_cuda_engine.py", "test_cuda_edges.py", "test_cuda_atoms.py"])
 def test_the_engine_tests_pass_on_an_emulated_gpu(tests: str, driver: Path, cache: Path) -> None:
     profile = {"HYPOTHESIS_PROFILE": os.environ.get("HYPOTHESIS_PROFILE", "few")}
     done = cuda_emulation.run(
@@ -83,6 +83,12 @@ def test_a_data_set_that_does_not_fit_is_copied_in_tiles(driver: Path, cache: Pa
     tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "test_cuda_engine.py"), "-k", "tiles"]
     done = cuda_emulation.run(tests, driver, cache, FAKE_CUDA_FREE="40000")
     assert done.returncode == 0 and "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_chosen_images_of_a_data_set_that_does_not_fit_come_from_the_host(driver: Path, cache: Path) -> None:
+    tests = ["-m", "pytest", "-q", "-p", "no:cacheprovider", str(HERE / "test_cuda_atoms.py"), "-k", "chosen or shards"]
+    done = cuda_emulation.run(tests, driver, cache, FAKE_CUDA_FREE="30000")
+    assert done.returncode == 0 and "16 passed" in done.stdout, done.stdout + done.stderr
 
 
 @pytest.mark.parametrize("sanitizer", list(cuda_emulation.SANITIZERS))

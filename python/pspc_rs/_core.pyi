@@ -1,6 +1,6 @@
 """The compiled engine; use it through the package's public names."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Final, final
 
 import numpy as np
@@ -14,6 +14,7 @@ __all__ = [
     "Bank",
     "Components",
     "Engine",
+    "Posteriors",
     "build_info",
     "check_sigma",
     "cuda_devices",
@@ -31,7 +32,11 @@ MAX_PIXEL: Final[float]
 
 @final
 class Bank:
-    def __new__(cls, images: npt.NDArray[np.uint8] | npt.NDArray[np.float32]) -> Bank: ...
+    def __new__(
+        cls,
+        images: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
+        log_prior: npt.NDArray[np.float64] | None = None,
+    ) -> Bank: ...
 
 @final
 class Components:
@@ -54,7 +59,31 @@ class Engine:
         sigma: list[float],
         flips: bool,
         progress: Callable[[int, int], object] | None = None,
+        images: npt.NDArray[np.uint32] | None = None,
+        left_out: Sequence[npt.NDArray[np.uint32]] | None = None,
     ) -> npt.NDArray[np.float32]: ...
+    def evidence(
+        self,
+        components: Components,
+        z: npt.NDArray[np.float32] | npt.NDArray[np.float64],
+        sigma: list[float],
+        flips: bool,
+        progress: Callable[[int, int], object] | None = None,
+        images: npt.NDArray[np.uint32] | None = None,
+        left_out: Sequence[npt.NDArray[np.uint32]] | None = None,
+    ) -> Posteriors: ...
+    def jvp(
+        self,
+        components: Components,
+        z: npt.NDArray[np.float32] | npt.NDArray[np.float64],
+        sigma: list[float],
+        flips: bool,
+        v: npt.NDArray[np.float64],
+        transposed: bool,
+        progress: Callable[[int, int], object] | None = None,
+        images: npt.NDArray[np.uint32] | None = None,
+        left_out: Sequence[npt.NDArray[np.uint32]] | None = None,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]: ...
     def composite_at(
         self,
         components: Components,
@@ -66,7 +95,28 @@ class Engine:
         out_is_f64: bool,
         stream: int,
         progress: Callable[[int, int], object] | None = None,
+        images: npt.NDArray[np.uint32] | None = None,
+        left_out: Sequence[npt.NDArray[np.uint32]] | None = None,
     ) -> None: ...
+
+@final
+class Posteriors:
+    @property
+    def log_evidence(self) -> npt.NDArray[np.float64]: ...
+    def statistics(
+        self, top: int, progress: Callable[[int, int], object] | None = None
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float64]]: ...
+    def attribution(self, progress: Callable[[int, int], object] | None = None) -> npt.NDArray[np.float64]: ...
+    def variance(
+        self, progress: Callable[[int, int], object] | None = None
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
+    def composite(self, progress: Callable[[int, int], object] | None = None) -> npt.NDArray[np.float32]: ...
+    def jvp(
+        self,
+        v: npt.NDArray[np.float64],
+        transposed: bool,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> npt.NDArray[np.float32]: ...
 
 def check_sigma(sigma: npt.NDArray[np.float64]) -> None: ...
 def cuda_devices() -> list[tuple[int, str, int]]: ...
