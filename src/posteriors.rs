@@ -5,10 +5,11 @@ use ndarray::{Array2, Array3, Array4, Array5, ArrayView5, Axis, Slice, s};
 use crate::atoms::Atoms;
 use crate::bank::Bank;
 use crate::components::Components;
-use crate::cpu::call::Call;
+use crate::cpu::call::{Call, Memory};
 use crate::cpu::composite::{Composite, finish};
 use crate::cpu::derivative::{Directions, parts_of};
 use crate::cpu::evidence::{Evidence, FindEvidence, OnEvidence, Pass};
+use crate::cpu::memory::check_available;
 use crate::cpu::statistics::{ProbeStatistics, Statistics as StatisticsPass, Wanted};
 use crate::cpu::variance::{QueryVariance, Variance};
 use crate::error::Result;
@@ -73,7 +74,7 @@ impl Posteriors {
     /// Errors: those of that function. `bank` is the one these posteriors were found in, here and below.
     pub fn composite(&self, bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<Array4<f32>> {
         let (cover, mut denoised) = (self.components.cover(), Array4::zeros(self.z.raw_dim()));
-        self.run(bank, Composite, 0, monitor, |query, sums| {
+        self.run(bank, Composite, Memory::default(), monitor, |query, sums| {
             finish(bank, &cover, &sums, denoised.slice_mut(s![query, .., .., ..]));
         })?;
         Ok(denoised)
@@ -83,6 +84,7 @@ impl Posteriors {
     pub fn statistics(&self, bank: &Bank<'_>, top: usize, monitor: &mut Monitor<'_>) -> Result<Statistics> {
         let (queries, count) = self.log_evidence.dim();
         let top_at_most = top.min(self.count_atoms(bank));
+        check_available(top.saturating_mul(24).saturating_add(8).saturating_mul(queries * count))?;
         let mut all = Statistics {
             entropy: Array2::zeros((queries, count)),
             image: Array3::from_elem((queries, count, top), -1),
@@ -90,8 +92,9 @@ impl Posteriors {
             weight: Array3::zeros((queries, count, top)),
         };
         let pass = StatisticsPass { wanted: Wanted { top: top_at_most, attribution: false } };
-        let bytes = count * (8 + 32 * top_at_most) * 2;
-        self.run(bank, pass, bytes, monitor, |query, found| self.fill(&mut all, query, &found))?;
+        let of_query = count * (8 + 32 * top_at_most);
+        let memory = Memory { per_query: 2 * of_query, per_probe: 2 * of_query, results: of_query * queries };
+        self.run(bank, pass, memory, monitor, |query, found| self.fill(&mut all, query, &found))?;
         Ok(all)
     }
 
@@ -108,9 +111,12 @@ impl Posteriors {
 
     /// The sum of the weights of every image, all of its views together, over the windows, `[query, image]`.
     pub fn attribution(&self, bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<Array2<f64>> {
+        let of_query = size_of::<f64>() * bank.len();
+        check_available(of_query.saturating_mul(self.sigma.len()))?;
         let mut all = Array2::zeros((self.sigma.len(), bank.len()));
         let pass = StatisticsPass { wanted: Wanted { top: 0, attribution: true } };
-        self.run(bank, pass, 16 * bank.len(), monitor, |query, found| {
+        let memory = Memory { per_query: 2 * of_query, ..Memory::default() };
+        self.run(bank, pass, memory, monitor, |query, found| {
             for (position, sum) in found.attribution.iter().enumerate() {
                 all[[query, self.image_at(position)]] = *sum;
             }
@@ -128,8 +134,8 @@ impl Posteriors {
         let (queries, count) = self.log_evidence.dim();
         let mut pixels = Array4::zeros(self.z.raw_dim());
         let mut middles = Array3::zeros((queries, count, bank.image_shape()[0]));
-        let bytes = Variance::bytes_per_query(&self.components, bank.image_len());
-        self.run(bank, Variance, bytes, monitor, |query, QueryVariance { sums: [sums, flipped], middle }| {
+        let memory = Variance::memory(&self.components, bank.image_shape()[0], bank.image_len(), queries);
+        self.run(bank, Variance, memory, monitor, |query, QueryVariance { sums: [sums, flipped], middle }| {
             for ((c, y, x), out) in pixels.slice_mut(s![query, .., .., ..]).indexed_iter_mut() {
                 let sum: f64 = sums[[c, y, x]] + flipped[[c, y, width - 1 - x]];
                 *out = (sum / f64::from(cover[y * width + x]) / unit).max(0.0);
@@ -156,9 +162,9 @@ impl Posteriors {
             let values = directions.slice_axis(Axis(0), part);
             let directions = Directions::new(bank, &self.components, &self.sigma, values, transposed)?;
             let pass = directions.pass();
-            let bytes = pass.bytes_per_query(&self.components, bank.image_len());
+            let memory = pass.memory(&self.components, bank.image_len(), self.sigma.len());
             let mut found = found.slice_axis_mut(Axis(0), part);
-            self.run(bank, pass, bytes, monitor, |query, of_query| {
+            self.run(bank, pass, memory, monitor, |query, of_query| {
                 directions.finish(query, &of_query, found.index_axis_mut(Axis(1), query));
             })?;
         }
@@ -180,12 +186,12 @@ impl Posteriors {
         &self,
         bank: &Bank<'_>,
         pass: T,
-        bytes_per_query: usize,
+        memory: Memory,
         monitor: &mut Monitor<'_>,
         consume: impl FnMut(usize, T::Found),
     ) -> Result<()> {
         let queries = Queries::new(bank, self.z.view(), &self.sigma)?.among(&self.atoms);
-        let work = OnEvidence { pass, evidence: &self.evidence, bytes_per_query };
+        let work = OnEvidence { pass, evidence: &self.evidence, memory };
         Call::new(bank, &self.components, &queries, self.flips).run(&work, monitor, consume)
     }
 }

@@ -1,7 +1,8 @@
 """The oracle: the equations in float64, window by window, slow and obvious; it shares no code with the package."""
 
+import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -78,6 +79,125 @@ def composite(images: Tensor, windows: Tensor, z: Any, sigma: Any) -> Tensor:
     return denoised / cover
 
 
+class Posterior(NamedTuple):
+    """What the posteriors of B noisy images over A atoms say, one for each of K components; float64.
+
+    Attributes:
+        log_evidence: log sum_a exp(l_ka), [B, K].
+        entropy: -sum_a w_ka log w_ka in nats, [B, K].
+        logits: l_ka, [B, K, A]; -inf for atoms that do not count.
+        weights: w_ka, [B, K, A].
+        variance: response-weighted mean over the components at a pixel of their variance there, [B, C, H, W].
+        component_variance: variance at the middle pixel of each component, [B, K, C].
+        denoised: the composite, [B, C, H, W].
+    """
+
+    log_evidence: Tensor
+    entropy: Tensor
+    logits: Tensor
+    weights: Tensor
+    variance: Tensor
+    component_variance: Tensor
+    denoised: Tensor
+
+
+def posterior(
+    images: Tensor,
+    windows: Tensor,
+    z: Any,
+    sigma: Any,
+    *,
+    responses: Tensor | None = None,
+    middles: Any = None,
+    log_prior: Any = None,
+    counts: Any = None,
+    temperature: float = 1.0,
+) -> Posterior:
+    """The posteriors over atoms, with l_ka = log pi_a - sum over a window of (z - y_a)^2 / (2 T sigma^2).
+
+    Every step is one that torch differentiates, so that autograd gives the derivatives of what is returned.
+
+    Args:
+        images: the atoms, float64 [A, C, H, W], mirrored ones included.
+        windows: bool [K, H, W].
+        z: noisy images [B, C, H, W].
+        sigma: noise level, a number or one a noisy image [B].
+        responses: weights of the components in the composite [K, H, W]; the windows if None.
+        middles: pixel y W + x of each component whose variance is its own, [K]; see ``middle_pixels`` if None.
+        log_prior: log pi_a, [A]; 0 if None.
+        counts: bool [B, A], False for atoms that are left out; all count if None.
+        temperature: T.
+    """
+    z = torch.as_tensor(z).double()
+    sigmas = torch.as_tensor(sigma, dtype=torch.float64).expand(len(z))
+    inside, atoms = windows.double().flatten(1), images.double().flatten(2)
+    energies = ((z.flatten(2)[:, None] - atoms) ** 2).sum(2)
+    logits = -torch.einsum("bap,kp->bka", energies, inside) / (2 * temperature * sigmas[:, None, None] ** 2)
+    if log_prior is not None:
+        logits = logits + torch.as_tensor(log_prior).double()
+    if counts is not None:
+        logits = logits.masked_fill(~torch.as_tensor(counts)[:, None], -math.inf)
+    log_evidence = logits.logsumexp(-1)
+    weights = torch.softmax(logits, -1)
+    entropy = -(weights * (logits - log_evidence[..., None]).masked_fill(weights == 0, 0)).sum(-1)
+    mean = torch.einsum("bka,acp->bkcp", weights, atoms)
+    variance = torch.einsum("bka,bkacp->bkcp", weights, (atoms - mean[:, :, None]) ** 2)
+    shares = inside if responses is None else responses.double().flatten(1)
+    shares = shares / shares.sum(0)
+    own = torch.as_tensor(middle_pixels(windows) if middles is None else middles)
+    return Posterior(
+        log_evidence=log_evidence,
+        entropy=entropy,
+        logits=logits,
+        weights=weights,
+        variance=torch.einsum("kp,bkcp->bcp", shares, variance).reshape(z.shape),
+        component_variance=torch.stack([variance[:, k, :, p] for k, p in enumerate(own.tolist())], 1),
+        denoised=torch.einsum("kp,bkcp->bcp", shares, mean).reshape(z.shape),
+    )
+
+
+def middle_pixels(windows: Tensor) -> list[int]:
+    """The pixel y W + x in the middle of each window's bounding box, the later one of two."""
+    middles = []
+    for window in windows:
+        rows, columns = (torch.nonzero(window.any(axis)).flatten() for axis in (1, 0))
+        y, x = (int(at[0] + at[-1] + 1) // 2 for at in (rows, columns))
+        middles.append(y * windows.shape[2] + x)
+    return middles
+
+
+def jvp(denoise: Callable[[Tensor], Tensor], z: Any, v: Any) -> Tensor:
+    """J v, for v like z, or with a leading axis for each of several, float64.
+
+    J^T u is linear in u, and J v is the derivative of v . J^T u with respect to u.
+    """
+    z, v = torch.as_tensor(z).double().detach().requires_grad_(), torch.as_tensor(v).double()
+    denoised = denoise(z)
+    u = torch.zeros_like(denoised, requires_grad=True)
+    (product,) = torch.autograd.grad(denoised, z, u, create_graph=True)
+    several = v if v.ndim > z.ndim else v[None]
+    tangents = torch.stack([torch.autograd.grad(product, u, one, retain_graph=True)[0] for one in several])
+    return tangents.reshape(v.shape)
+
+
+def vjp(denoise: Callable[[Tensor], Tensor], z: Any, u: Any) -> Tensor:
+    """J^T u, for u like z, or with a leading axis for each of several, float64."""
+    z, u = torch.as_tensor(z).double().detach().requires_grad_(), torch.as_tensor(u).double()
+    denoised = denoise(z)
+    several = u if u.ndim > z.ndim else u[None]
+    products = torch.stack([torch.autograd.grad(denoised, z, one, retain_graph=True)[0] for one in several])
+    return products.reshape(u.shape)
+
+
+def log_density(images: Tensor, z: Any, sigma: Any) -> Tensor:
+    """log of the mean over the images of the normal density around each, float64 [B]."""
+    z = torch.as_tensor(z).double()
+    sigmas = torch.as_tensor(sigma, dtype=torch.float64).expand(len(z))
+    log_evidence = posterior(images, full_window(*z.shape[-2:]), z, sigmas).log_evidence[:, 0]
+    constant: Tensor = math.log(len(images)) + z[0].numel() / 2 * torch.log(2 * math.pi * sigmas**2)
+    return log_evidence - constant
+
+
 def gaussian(images: Tensor, z: Any, sigma: float, rank: int | None = None) -> Tensor:
     """Gaussian denoiser, float64 [B, C, H, W]: mu + U diag(S / (S + sigma^2)) U^T (z - mu).
 
@@ -95,10 +215,15 @@ def gaussian(images: Tensor, z: Any, sigma: float, rank: int | None = None) -> T
 
 def cfdm(images: Tensor, noises: Any, smoothing: float, z: Any, sigma: float) -> Tensor:
     """Mean over noises eps of the empirical denoiser at z + smoothing (1 + sigma) eps, float64 [B, C, H, W]."""
-    z = torch.as_tensor(z).double()
     window = full_window(*z.shape[-2:])
+    return cfdm_mean(lambda moved, level: composite(images, window, moved, level), noises, smoothing, z, sigma)
+
+
+def cfdm_mean(denoise: Denoiser, noises: Any, smoothing: float, z: Any, sigma: float) -> Tensor:
+    """Mean over noises eps of a denoiser at z + smoothing (1 + sigma) eps, float64 [B, C, H, W]."""
+    z = torch.as_tensor(z).double()
     moved = [z + smoothing * (1 + sigma) * torch.as_tensor(noise).double() for noise in noises]
-    return torch.stack([composite(images, window, one, sigma) for one in moved]).mean(0)
+    return torch.stack([denoise(one, sigma) for one in moved]).mean(0)
 
 
 def snis(images: Tensor, z: Any, sigma: float, neighbors: int, uniforms: Any) -> Tensor:

@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as npst
 
 from bad_files import random_images
-from pspc_rs.data import ImageSet, to_float
-from pspc_rs.errors import DataError, DTypeError, InvalidValueError, PspcError, ShapeError
+from pspc_rs.data import ImageSet, save_edm_zip, to_float
+from pspc_rs.errors import DataError, DTypeError, InvalidValueError, PspcError, PspcWarning, ShapeError
+from pspc_rs.provenance import describe_data
 
 u8_images = npst.arrays(np.uint8, npst.array_shapes(min_dims=4, max_dims=4, max_side=4))
 
@@ -293,3 +294,64 @@ def test_torch_tensors_share_their_memory() -> None:
     half = floats.detach().to(torch.bfloat16)
     np.testing.assert_array_equal(ImageSet(half).images, half.float().numpy())
     np.testing.assert_array_equal(data.batch(torch.tensor([1, 0])), data.batch([1, 0]))
+
+
+def weighted(n: int = 5, **options: Any) -> ImageSet:
+    return ImageSet(random_images(n, 1, 4, 4), log_prior=np.linspace(-3, 1, n), **options)
+
+
+def test_log_weights_are_copied_and_carried_by_every_choice() -> None:
+    given_prior = np.linspace(-3, 1, 5, dtype=np.float32)
+    data = ImageSet(random_images(5, 1, 4, 4), [0, 1, 0, 1, 1], log_prior=given_prior)
+    given_prior[0] = 7
+    held = data.log_prior
+    assert held is not None and held.dtype == np.float64 and held.tolist() == [-3, -2, -1, 0, 1]
+    with pytest.raises(ValueError, match="read-only"):
+        held[0] = 1
+    for chosen, expected in (
+        (data.subset([4, 0]), [1, -3]),
+        (data.subset(slice(1, 3)), [-2, -1]),
+        (data.select(classes={1}), [-2, 0, 1]),
+        (data.select(max_size=2, xflip=True), [-3, -2]),
+    ):
+        assert chosen.log_prior is not None and chosen.log_prior.tolist() == expected
+    assert "with log_prior" in repr(data)
+    assert ImageSet(random_images(2, 1, 4, 4)).log_prior is None
+
+
+def test_log_weights_identify_data_and_their_absence_changes_no_fingerprint() -> None:
+    images = np.arange(32, dtype=np.uint8).reshape(2, 1, 4, 4)
+    assert ImageSet(images).fingerprint == "4f69863f0de831666dc9a8847f8243d9"
+    sets = [ImageSet(images, log_prior=prior) for prior in (None, [0, 0], [0, 1], [1, 0])]
+    assert len({data.fingerprint for data in sets}) == 4
+    assert "log_prior" not in describe_data(sets[0]) and describe_data(sets[1])["log_prior"] is True
+
+
+def test_an_archive_without_the_log_weights_says_so(tmp_path: Path) -> None:
+    with pytest.warns(PspcWarning, match="log_prior of the data set is not written"):
+        save_edm_zip(weighted(), tmp_path / "a.zip")
+
+
+@pytest.mark.parametrize(
+    ("prior", "error", "message"),
+    [
+        ([0.0, 1.0], ShapeError, r"log_prior has shape \(2,\); 5 images need one of shape \(5,\)"),
+        (np.zeros((5, 1)), ShapeError, r"log_prior has shape \(5, 1\)"),
+        ([[0.0], [0.0, 1.0]], ShapeError, "log_prior are a nested sequence of mixed lengths"),
+        (["a"] * 5, DTypeError, "log_prior has dtype"),
+        ([True] * 5, DTypeError, "log_prior has dtype bool; allowed are real numbers"),
+        (0.5, DTypeError, "log_prior must be a numpy array or a torch tensor, not float"),
+        ([0, 0, -np.inf, 0, 0], InvalidValueError, r"log_prior is -inf for image 2; allowed are finite .* exclude="),
+        ([0, np.nan, 0, 0, 0], InvalidValueError, "log_prior is nan for image 1"),
+        ([0, 0, 0, 0, -1.1e6], InvalidValueError, "log_prior is -1100000.0 for image 4; allowed are .* at most 1e"),
+    ],
+)
+def test_bad_log_weights_are_refused(prior: Any, error: type[PspcError], message: str) -> None:
+    with pytest.raises(error, match=message):
+        ImageSet(random_images(5, 1, 4, 4), log_prior=prior)
+
+
+def test_classes_are_the_labels_that_occur() -> None:
+    data = ImageSet(random_images(4, 1, 4, 4), [7, -1, 7, 3])
+    assert data.classes is not None and data.classes.tolist() == [-1, 3, 7]
+    assert ImageSet(random_images(4, 1, 4, 4)).classes is None

@@ -67,6 +67,17 @@ def test_composites_have_the_jacobian_of_the_oracle(
     np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-6 * max(1.0, expected.max()))
 
 
+def test_a_temperature_and_prior_weights_count_in_maps() -> None:
+    rng = np.random.default_rng(0)
+    u8, prior = rng.integers(0, 256, (12, 1, 4, 5), dtype=np.uint8), rng.normal(size=12)
+    data, images = pspc.ImageSet(u8, xflip=True, log_prior=prior), reference.with_flips(reference.pixels(u8))
+    D, windows = pspc.PSPCSquare(data, patch_sizes=3, temperature=1.7), reference.square_windows(4, 5, 3)
+    z, pixels = rng.standard_normal((2, 1, 4, 5)), np.arange(20)
+    options: dict[str, Any] = {"log_prior": np.tile(prior, 2), "temperature": 1.7}
+    expected = maps_by_autograd(lambda x: reference.posterior(images, windows, x, 0.6, **options).denoised, z, pixels)
+    np.testing.assert_allclose(composite_maps(D, z, 0.6, pixels), expected, rtol=1e-6, atol=1e-6)
+
+
 def test_maps_do_not_depend_on_how_the_work_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     data = pspc.ImageSet(rng.integers(0, 256, (40, 3, 6, 5), dtype=np.uint8), xflip=True)

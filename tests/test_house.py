@@ -37,7 +37,7 @@ LAYERS = (
         "writing",
     },
     {"cuda", "data", "images", "schedules", "sigmas"},
-    {"denoisers", "heatmaps", "networks", "outputs", "provenance", "samplers"},
+    {"denoisers", "heatmaps", "networks", "outputs", "posterior", "provenance", "samplers"},
     {"__init__", "demo", "experiments", "training"},
     {"cli"},
 )

@@ -89,7 +89,7 @@ def test_a_deep_copy_shares_the_images_and_nothing_that_changes() -> None:
 @pytest.mark.parametrize("way", ["protocol 2", "protocol 5", "deepcopy"])
 def test_data_sets_arrive_read_only(way: str) -> None:
     for data in (
-        pspc.ImageSet(random_images(3, 1, 4, 4), [0, 1, 0], xflip=True),
+        pspc.ImageSet(random_images(3, 1, 4, 4), [0, 1, 0], xflip=True, log_prior=[0, -1, 2]),
         pspc.ImageSet(np.zeros((1, 1, 2, 2))),
     ):
         other = WAYS[way](data)

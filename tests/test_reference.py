@@ -1,5 +1,6 @@
 """The oracle itself, against golden float64 numbers and cases with a known answer."""
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -155,3 +156,59 @@ def test_solvers_keep_to_the_flow_of_one_image() -> None:
         assert torch.allclose(solver(lambda z, s: image.expand_as(z), z, sigmas), expected, atol=1e-12)
         end = solver(lambda z, s: image.expand_as(z), z, [*sigmas, 0.0])
         assert torch.allclose(end, image.expand_as(end), atol=1e-12)
+
+
+def posterior_problem() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    return random_images(6), reference.square_windows(4, 5, 3), random_images(2) / 2
+
+
+def test_the_posterior_has_the_composite_and_its_limits() -> None:
+    images, windows, z = posterior_problem()
+    said = reference.posterior(images, windows, z, torch.tensor([0.4, 2.0]))
+    expected = reference.composite(images, windows, z, torch.tensor([0.4, 2.0]))
+    assert torch.allclose(said.denoised, expected, atol=1e-13)
+    far = reference.posterior(images, windows, z, 1e7)
+    assert torch.allclose(far.entropy, torch.tensor(6.0).double().log(), atol=1e-10)
+    assert torch.allclose(far.log_evidence, far.entropy, atol=1e-10)
+    assert torch.allclose(far.component_variance[0, 0], images[:, :, 1, 1].var(0, correction=0), atol=1e-10)
+    near = reference.posterior(images, windows, images[:1], 1e-3)
+    assert float(near.entropy.abs().max() + near.variance.max()) < 1e-12
+
+
+def test_atoms_that_do_not_count_are_as_if_absent() -> None:
+    images, windows, z = posterior_problem()
+    counts, prior = torch.arange(6) % 3 > 0, torch.linspace(-2, 1, 6).double()
+    some = reference.posterior(images, windows, z, 0.7, counts=counts.expand(2, 6), log_prior=prior, temperature=1.4)
+    absent = reference.posterior(images[counts], windows, z, 0.7, log_prior=prior[counts], temperature=1.4)
+    for one, other in zip(some, absent, strict=True):
+        assert torch.allclose(one[..., counts] if one is some.logits or one is some.weights else one, other, atol=1e-13)
+
+
+@pytest.mark.parametrize("option", ["none", "counts", "prior", "temperature"])
+def test_the_oracle_is_differentiated_as_it_is(option: str) -> None:
+    images, windows, z = posterior_problem()
+    choices: dict[str, dict[str, Any]] = {
+        "none": {},
+        "counts": {"counts": torch.arange(6).expand(2, 6) > 1},
+        "prior": {"log_prior": torch.linspace(-2, 1, 6).double()},
+        "temperature": {"temperature": 1.7},
+    }
+    options = choices[option]
+
+    def denoise(z: torch.Tensor) -> torch.Tensor:
+        return reference.posterior(images, windows, z, 0.8, **options).denoised
+
+    assert torch.autograd.gradcheck(denoise, z.clone().requires_grad_())
+    v, u = random_images(3)[:2], random_images(4)[:2]
+    assert torch.allclose((u * reference.jvp(denoise, z, v)).sum(), (v * reference.vjp(denoise, z, u)).sum())
+
+
+def test_middles_of_windows() -> None:
+    assert reference.middle_pixels(reference.square_windows(4, 5, 3))[:4] == [6, 7, 8, 11]
+    assert reference.middle_pixels(reference.full_window(4, 5)) == [2 * 5 + 2]
+
+
+def test_the_density_of_one_image_is_normal() -> None:
+    images, z = random_images(1), random_images(2)
+    expected = (-(((z - images) / 0.6) ** 2) / 2 - math.log(0.6 * math.sqrt(2 * math.pi))).sum((1, 2, 3))
+    assert torch.allclose(reference.log_density(images, z, 0.6), expected)

@@ -17,6 +17,7 @@ from pspc_rs.data import ImageSet, load, save_edm_zip
 from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
 from pspc_rs.errors import PspcError
 from pspc_rs.heatmaps import gaussian_heatmaps
+from pspc_rs.posterior import Posterior
 from pspc_rs.samplers import sample
 from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, patch_schedule, threshold_schedule
 from pspc_rs.sigmas import edm_sigmas
@@ -38,6 +39,7 @@ __all__ = [
     "PSPCFlex",
     "PSPCSquare",
     "PatchSchedule",
+    "Posterior",
     "PspcError",
     "ThresholdSchedule",
     "data",

@@ -209,6 +209,18 @@ def like(array: NDArray[Any], template: Array) -> Array:
     return cast(Array, converted(array, cast(Any, template).dtype))
 
 
+def beside(array: NDArray[Any], template: Array) -> Array:
+    """The numbers of a numpy array in their own dtype, as the template's kind and on its device.
+
+    Example:
+        >>> beside(np.ones(2), np.zeros(5, np.float32))
+        array([1., 1.])
+    """
+    if is_torch(template):
+        return cast(Array, as_tensor(array).to(template.device))
+    return cast(Array, array)
+
+
 def as_tensor(array: NDArray[Any]) -> "torch.Tensor":
     """A numpy array as a torch tensor of the same dtype; memory is shared where it can be.
 
@@ -376,13 +388,25 @@ def sigma_vector(sigma: object, batch: int) -> NDArray[np.float64]:
         array([0.5, 0.5, 0.5])
     """
     values = real_array("sigma", sigma)
-    if values.shape not in ((), (1,), (1, 1, 1, 1), (batch,), (batch, 1, 1, 1)):
-        raise ShapeError(
-            f"sigma has shape {list(values.shape)}; allowed are a number, [1], [{batch}] and [{batch}, 1, 1, 1] "
-            f"for a batch of {batch}"
-        )
+    check_sigma_shape(values.shape, batch)
     _core.check_sigma(values.reshape(-1))
     return np.broadcast_to(values.reshape(-1), (batch,)).copy()
+
+
+def check_sigma_shape(shape: tuple[int, ...], batch: int) -> None:
+    """Refuses noise levels of another shape than `sigma_vector` takes.
+
+    Raises:
+        ShapeError: another shape.
+
+    Example:
+        >>> check_sigma_shape((3, 1, 1, 1), 3)
+    """
+    if tuple(shape) not in ((), (1,), (1, 1, 1, 1), (batch,), (batch, 1, 1, 1)):
+        raise ShapeError(
+            f"sigma has shape {list(shape)}; allowed are a number, [1], [{batch}] and [{batch}, 1, 1, 1] "
+            f"for a batch of {batch}"
+        )
 
 
 def real_array(name: str, values: object) -> NDArray[np.float64]:

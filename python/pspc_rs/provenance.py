@@ -103,8 +103,8 @@ def provenance(
 
 
 def describe_data(data: ImageSet) -> dict[str, Any]:
-    """What identifies a data set: name, fingerprint, number and shape of images, dtype, flips."""
-    return {
+    """What identifies a data set: name, fingerprint, number and shape of images, dtype, flips, any log weights."""
+    described: dict[str, Any] = {
         "name": data.name,
         "fingerprint": data.fingerprint,
         "num_stored": data.num_stored,
@@ -113,6 +113,7 @@ def describe_data(data: ImageSet) -> dict[str, Any]:
         "dtype": data.dtype.name,
         "xflip": data.xflip,
     }
+    return described if data.log_prior is None else {**described, "log_prior": True}
 
 
 def versions() -> dict[str, str | None]:

@@ -31,11 +31,24 @@ pub(crate) trait Work {
     /// Passes over all images that it takes.
     const PASSES: usize;
 
-    /// Bytes that it keeps for a query besides those of a composite.
-    fn bytes_per_query(&self, call: &Call<'_, '_>) -> usize;
+    /// Bytes that it takes besides those of a composite.
+    fn memory(&self, _call: &Call<'_, '_>) -> Memory {
+        Memory::default()
+    }
 
     /// What it finds for the queries of a job, in order.
     fn run<P: Pixel>(&self, job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Self::Found>>;
+}
+
+/// Bytes that work takes besides those of a composite.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Memory {
+    /// For every query that is computed together with others.
+    pub(crate) per_query: usize,
+    /// For every probe of a work item, on each thread.
+    pub(crate) per_probe: usize,
+    /// For what is returned, all queries together.
+    pub(crate) results: usize,
 }
 
 /// What all passes of a call share.
@@ -68,15 +81,18 @@ impl<'a, 'q> Call<'a, 'q> {
     ) -> Result<()> {
         let (signals, count) = (Signals::new(), self.queries.len());
         let pairs = W::PASSES * self.sources.len * count * self.sides();
-        let more = work.bytes_per_query(self);
-        let at_once = self.queries_at_once(more);
+        let more = work.memory(self);
+        let at_once = self.queries_at_once(more.per_query);
         let queries = at_once.min(count);
         let probes = queries * self.sides();
-        let workspace = memory::workspace(self.bank, &self.mirrors[0], probes.min(scheduler::MIN_PROBES));
+        let probes_of_item = probes.min(scheduler::MIN_PROBES);
+        let workspace =
+            memory::workspace(self.bank, &self.mirrors[0], probes_of_item) + probes_of_item * more.per_probe;
         let image_len = self.bank.image_len();
         let mut scheduler = Scheduler::new(pairs as u64, &self.mirrors[0], image_len, workspace, &signals, monitor)?;
-        let in_flight = probes * self.bytes_per_probe() + queries * more;
-        memory::check_available(scheduler.bytes() + in_flight + image_len * count * size_of::<f32>())?;
+        let in_flight = probes * self.bytes_per_probe() + queries * more.per_query;
+        let results = image_len * count * size_of::<f32>() + more.results;
+        memory::check_available((scheduler.bytes() + in_flight).saturating_add(results))?;
         for start in (0..count).step_by(at_once) {
             let batch = start..count.min(start + at_once);
             let probes = self.probes(batch.clone());

@@ -2,7 +2,7 @@
 
 use ndarray::{Array3, ArrayViewMut3};
 
-use super::call::{Call, Work};
+use super::call::Work;
 use super::dense::{self, arithmetic::Arithmetic};
 use super::evidence::{Evidence, Pass, evidence_of_all_images, run_pass, sparse_queries};
 use super::full::{self, ImagePosterior};
@@ -58,10 +58,6 @@ impl Work for WholeComposite {
     type Found = MirrorSums;
 
     const PASSES: usize = 2;
-
-    fn bytes_per_query(&self, _call: &Call<'_, '_>) -> usize {
-        0
-    }
 
     fn run<P: Pixel>(&self, job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<MirrorSums>> {
         let mut sums: Vec<Option<MirrorSums>> = vec![None; job.queries()];

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use ndarray::{Array2, Array3, Array4, ArrayView4, ArrayView5, ArrayViewMut4, Axis, s};
 
-use super::call::{Call, Work};
+use super::call::{Call, Memory, Work};
 use super::composite::{MirrorSums, pair_up};
 use super::dense::{self, arithmetic::Arithmetic};
 use super::evidence::{Pass, sparse_queries};
@@ -97,9 +97,15 @@ impl Derivative<'_> {
         self.directions.len_of(Axis(0))
     }
 
-    /// Bytes that the results of a query take.
-    pub(crate) fn bytes_per_query(&self, components: &Components, image_len: usize) -> usize {
-        (self.count() + 1) * (image_len * 4 + components.count() * 2) * size_of::<f64>() * 2
+    /// Bytes that they take besides those of a composite.
+    pub(crate) fn memory(&self, components: &Components, image_len: usize, queries: usize) -> Memory {
+        let (of_image, of_windows) = (size_of::<f64>() * image_len, size_of::<f64>() * components.count());
+        let all = self.count() + 1;
+        Memory {
+            per_query: 2 * all * (4 * of_image + 2 * of_windows),
+            per_probe: all * (2 * of_image + 6 * of_windows) + 16 * of_windows,
+            results: 2 * all * queries * of_image,
+        }
     }
 }
 
@@ -294,8 +300,8 @@ impl Work for WholeDerivative<'_> {
 
     const PASSES: usize = 2;
 
-    fn bytes_per_query(&self, call: &Call<'_, '_>) -> usize {
-        self.derivative.bytes_per_query(&call.mirrors[0], call.bank.image_len())
+    fn memory(&self, call: &Call<'_, '_>) -> Memory {
+        self.derivative.memory(&call.mirrors[0], call.bank.image_len(), call.queries.len())
     }
 
     fn run<P: Pixel>(&self, job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<QueryDerivative>> {

@@ -1,6 +1,6 @@
 //! `Evidence`: what pass 1 finds for a query, by the route it took, and how further passes that need it are run.
 
-use super::call::{Call, Work};
+use super::call::{Call, Memory, Work};
 use super::dense::{self, Double, Single, arithmetic::Arithmetic};
 use super::full::{self, ImagePosterior};
 use super::job::Job;
@@ -55,8 +55,13 @@ impl Work for FindEvidence {
 
     const PASSES: usize = 1;
 
-    fn bytes_per_query(&self, _call: &Call<'_, '_>) -> usize {
-        0
+    /// The evidence of all queries is kept: at least the weights of all images, or the state of every window.
+    fn memory(&self, call: &Call<'_, '_>) -> Memory {
+        let of_query = match call.mirrors[0].kind() {
+            Kind::Full => size_of::<f32>() * call.sources.len * call.sides(),
+            Kind::Square { .. } | Kind::Masks(_) => 3 * size_of::<f64>() * call.mirrors[0].count(),
+        };
+        Memory { results: of_query.saturating_mul(call.queries.len()), ..Memory::default() }
     }
 
     fn run<P: Pixel>(&self, job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<Self::Found>> {
@@ -179,8 +184,8 @@ pub(crate) fn run_pass<P: Pixel, T: Pass>(
 pub(crate) struct OnEvidence<'a, T> {
     pub(crate) pass: T,
     pub(crate) evidence: &'a [Evidence],
-    /// Bytes that the pass keeps for a query.
-    pub(crate) bytes_per_query: usize,
+    /// Bytes that the pass takes besides those of a composite.
+    pub(crate) memory: Memory,
 }
 
 impl<T: Pass> Work for OnEvidence<'_, T> {
@@ -188,8 +193,8 @@ impl<T: Pass> Work for OnEvidence<'_, T> {
 
     const PASSES: usize = 1;
 
-    fn bytes_per_query(&self, _call: &Call<'_, '_>) -> usize {
-        self.bytes_per_query
+    fn memory(&self, _call: &Call<'_, '_>) -> Memory {
+        self.memory
     }
 
     fn run<P: Pixel>(&self, job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<T::Found>> {

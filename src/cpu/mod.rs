@@ -20,7 +20,7 @@ pub(crate) mod evidence;
 pub(crate) mod full;
 pub(crate) mod images;
 mod job;
-mod memory;
+pub(crate) mod memory;
 pub(crate) mod peak;
 mod penalties;
 mod precision;

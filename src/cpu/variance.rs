@@ -3,8 +3,9 @@
 
 use ndarray::Array3;
 
+use super::call::Memory;
 use super::composite::{MirrorSums, pair_up};
-use super::dense::moments::{Moments, Places, moments};
+use super::dense::moments::{MAX_FIRST, Moments, Places, moments};
 use super::dense::{arithmetic::Arithmetic, composites};
 use super::evidence::Pass;
 use super::full::{self, ImagePosterior};
@@ -28,9 +29,16 @@ pub(crate) struct QueryVariance {
 pub(crate) struct Variance;
 
 impl Variance {
-    /// Bytes that the results of a query take.
-    pub(crate) fn bytes_per_query(components: &Components, image_len: usize) -> usize {
-        size_of::<f64>() * (8 * image_len + 2 * components.count() + (1 << 17))
+    /// Bytes that they take besides those of a composite.
+    pub(crate) fn memory(components: &Components, channels: usize, image_len: usize, queries: usize) -> Memory {
+        let (of_image, of_windows) = (size_of::<f64>() * image_len, size_of::<f64>() * components.count() * channels);
+        let first = size_of::<f64>()
+            * (0..components.count()).map(|k| components.pixels(k) * channels).max().unwrap_or(0).max(MAX_FIRST);
+        Memory {
+            per_query: 8 * of_image + 4 * of_windows + 4 * first,
+            per_probe: 4 * of_image + 2 * of_windows + 2 * first,
+            results: queries * (of_image + of_windows),
+        }
     }
 }
 

@@ -95,9 +95,9 @@ def sigma(source: random.Random, size: int = 1) -> Any:
 def training_data(floats: bool) -> pspc.ImageSet:
     """A small data set of bytes, or of floats of many sizes."""
     if not floats:
-        return pspc.ImageSet(random_images(30, *SHAPE), xflip=True)
+        return pspc.ImageSet(random_images(30, *SHAPE), np.arange(30) % 4, xflip=True)
     pixels = np.random.default_rng(0).normal(size=(30, *SHAPE)) * np.logspace(-6, 5, 30)[:, None, None, None]
-    return pspc.ImageSet(pixels)
+    return pspc.ImageSet(pixels, log_prior=np.linspace(-50, 1e3, 30))
 
 
 @cache
@@ -129,6 +129,36 @@ def denoise(source: random.Random, folder: Path) -> Arrays:
     return [denoised]
 
 
+def ask(source: random.Random, folder: Path) -> Arrays:
+    """Posteriors, densities and derivatives of any denoiser, with any choice of images."""
+    del folder
+    z = numbers(source, (source.randrange(1, 3), *SHAPE)) if source.random() < 0.8 else batch(source)
+    size = z.shape[0] if len(getattr(z, "shape", ())) == 4 else 1
+    D: Any = source.choice(denoisers())
+    labels = maybe(source, None, None, [1] * size, np.eye(4)[[2] * size], np.zeros((size, 0)))
+    flags = np.arange(30) < np.full((size, 1), source.randrange(31))
+    exclude = maybe(source, None, None, [3] * size, [[-1, 5, 59]] * size, flags)
+    v = maybe(source, z, numbers(source, (size, *SHAPE)), numbers(source, (2, size, *SHAPE)))
+    options = {"class_labels": labels, "exclude": exclude}
+    calls: list[Callable[[], Any]] = [
+        lambda: [D(z, sigma(source, size), **options)],
+        lambda: D.jvp(z, sigma(source, size), v, **options),
+        lambda: D.vjp(z, sigma(source, size), v, **options),
+        lambda: D.divergence(z, sigma(source, size), **options),
+    ]
+    if hasattr(D, "posterior"):
+        calls.append(lambda: statistics(D.posterior(z, sigma(source, size), maybe(source, 1, 5, 99), **options)))
+    if hasattr(D, "log_prob"):
+        calls.append(lambda: [D.log_prob(z, sigma(source, size), **options)])
+    return list(source.choice(calls)())
+
+
+def statistics(P: pspc.Posterior) -> Arrays:
+    """Everything that a posterior says."""
+    kept = [P.log_evidence, P.entropy, P.effective_images, P.top_index, P.top_view, P.top_weight]
+    return [*kept, P.attribution(), P.variance, P.component_variance, P.denoised]
+
+
 def build_set(source: random.Random, folder: Path) -> Arrays:
     """An `ImageSet` of any arrays, and what can be asked of it."""
     del folder
@@ -137,8 +167,10 @@ def build_set(source: random.Random, folder: Path) -> Arrays:
     pixels = maybe(source, np.zeros(shape, dtype), numbers(source, shape))
     kinds = [None, list(range(shape[0])), np.zeros(shape[0], source.choice(["u2", "f4", "i8", "?", "U1"]))]
     options = {"xflip": maybe(source, True, False), "channels_last": maybe(source, None, True, False)}
-    labels = maybe(source, *kinds)
-    data = load(pixels, **options) if source.random() < 0.5 else pspc.ImageSet(pixels, labels, **options)
+    labels, prior = maybe(source, *kinds), maybe(source, None, np.zeros(shape[0]), np.full(shape[0], 2e6))
+    data = (
+        load(pixels, **options) if source.random() < 0.5 else pspc.ImageSet(pixels, labels, log_prior=prior, **options)
+    )
     calls: list[Any] = [data.batch, data.subset, data.select, data.__getitem__]
     found = source.choice(calls)(maybe(source, 0, [0], [-1], [0, 0], slice(1), np.array([0])))
     return [data.images, getattr(found, "images", found)]
@@ -161,6 +193,7 @@ def build_denoiser(source: random.Random, folder: Path) -> Arrays:
         lambda: pspc.SNIS(data, maybe(source, 1, 100), maybe(source, 1, 10), maybe(source, 0, 7)),
         lambda: pspc.Gaussian(data, maybe(source, None, 1, 5), cache=False),
         lambda: pspc.Empirical(data, maybe(source, "cpu", "auto", "cuda:x")),
+        lambda: pspc.Empirical(data, temperature=maybe(source, 1, 0.5, 1e18), conditional=maybe(source, True, False)),
     ]
     denoiser = source.choice(makes)()
     return [denoiser(np.zeros((1, *denoiser.shape), np.float32), 0.5)]
@@ -253,6 +286,7 @@ def items(source: random.Random, folder: Path) -> Arrays:
 
 CALLS = [
     Target("denoise", denoise, 4),
+    Target("posterior", ask, 4),
     Target("image set", build_set, 3),
     Target("denoiser", build_denoiser, 2),
     Target("sample", build_sample),

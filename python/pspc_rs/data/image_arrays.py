@@ -19,6 +19,9 @@ Choice: TypeAlias = slice | NDArray[np.int64]
 MAX_MAGNITUDE = 1e6
 """Largest magnitude of a float pixel: squared distances of larger ones exceed the precision of float32."""
 
+MAX_LOG_PRIOR = 1e6
+"""Largest magnitude of the log weight of an image."""
+
 _CHUNK_BYTES = 1 << 24
 
 
@@ -159,6 +162,35 @@ def _as_labels(labels: object, num: int) -> NDArray[np.int64]:
     if array.max() > np.iinfo(np.int64).max:
         raise InvalidValueError(f"label {array.max()} does not fit into 64 bits with a sign")
     held = array.astype(np.int64)
+    held.flags.writeable = False
+    return held
+
+
+def as_log_prior(log_prior: object, num: int) -> NDArray[np.float64]:
+    """A log weight per image as a float64 copy.
+
+    Raises:
+        DTypeError: they are not real numbers.
+        InvalidValueError: one is NaN, infinite or beyond 1e6 in magnitude.
+        ShapeError: they are not one per image.
+
+    Example:
+        >>> as_log_prior([0, -1], 2)
+        array([ 0., -1.])
+    """
+    array = _flat_or_array(log_prior, "log_prior")
+    if array.shape != (num,):
+        raise ShapeError(f"log_prior has shape {array.shape}; {num} images need one of shape ({num},)")
+    if array.dtype.kind not in "iuf":
+        raise DTypeError(f"log_prior has dtype {array.dtype}; allowed are real numbers, one per image")
+    held = array.astype(np.float64)
+    bad = ~(np.abs(held) <= MAX_LOG_PRIOR)
+    if bad.any():
+        image = int(bad.argmax())
+        raise InvalidValueError(
+            f"log_prior is {held[image]} for image {image}; allowed are finite numbers of at most {MAX_LOG_PRIOR:g} in "
+            "magnitude (to leave images out, use exclude= or a subset)"
+        )
     held.flags.writeable = False
     return held
 

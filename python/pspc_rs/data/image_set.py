@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pspc_rs.arrays import as_numpy
 from pspc_rs.checks import flag, integer, shown
-from pspc_rs.data.image_arrays import Choice, Pixels, as_choice, as_indices, as_stored, choose, chunks
+from pspc_rs.data.image_arrays import Choice, Pixels, as_choice, as_indices, as_log_prior, as_stored, choose, chunks
 from pspc_rs.data.torch_dataset import read_items
 from pspc_rs.errors import DTypeError, ImageIndexError
 from pspc_rs.progress import Progress
@@ -60,14 +60,17 @@ class ImageSet:
         labels: N integers, or None.
         xflip: count horizontal flips as further data.
         name: what messages and records call the data set.
+        log_prior: N numbers, finite and at most 1e6 in magnitude: log weights pi_n that the posteriors over images have
+            beside the likelihoods, those of an image and its flip alike; None weighs all images the same. They need not
+            be normalised. Denoisers count them; training draws images evenly, whatever their weights.
         channels_last: True for images [N, H, W, C], which are copied; False for [N, C, H, W], whatever they look like;
             None refuses images that look like [N, H, W, C].
 
     Raises:
         DataError: there is no image.
-        DTypeError: pixels, labels or flags of another type.
-        InvalidValueError: a pixel is NaN, infinite or beyond 1e6.
-        ShapeError: wrong number of axes, an empty axis, channels last, or not one label per image.
+        DTypeError: pixels, labels, log weights or flags of another type.
+        InvalidValueError: a pixel or log weight is NaN, infinite or beyond 1e6.
+        ShapeError: wrong number of axes, an empty axis, channels last, or not one label or log weight per image.
 
     Example:
         >>> import numpy as np
@@ -84,12 +87,14 @@ class ImageSet:
         labels: object = None,
         xflip: bool = False,
         *,
+        log_prior: object = None,
         name: str = "array",
         channels_last: bool | None = None,
     ) -> None:
         if not isinstance(name, str):
             raise DTypeError(f"name is {name!r}; allowed is a string")
         self._images, self._labels = as_stored(images, labels, channels_last)
+        self._log_prior = None if log_prior is None else as_log_prior(log_prior, len(self._images))
         self._xflip = flag("xflip", xflip)
         self._name = name
 
@@ -161,6 +166,20 @@ class ImageSet:
         """The labels of the stored images, [N] int64, read-only, or None."""
         return self._labels
 
+    @cached_property
+    def classes(self) -> NDArray[np.int64] | None:
+        """The labels that occur, ascending, int64 [classes], read-only; None without labels."""
+        if self._labels is None:
+            return None
+        classes: NDArray[np.int64] = np.unique(self._labels)
+        classes.flags.writeable = False
+        return classes
+
+    @property
+    def log_prior(self) -> NDArray[np.float64] | None:
+        """The log weights of the stored images, [N] float64, read-only; None where all images weigh the same."""
+        return self._log_prior
+
     @property
     def xflip(self) -> bool:
         """Whether horizontal flips count as further data."""
@@ -203,7 +222,7 @@ class ImageSet:
 
     @cached_property
     def fingerprint(self) -> str:
-        """32 hex digits that identify the data: SHA-256 over shape, dtype, pixels, labels and xflip.
+        """32 hex digits that identify the data: SHA-256 over shape, dtype, pixels, labels, xflip and log weights.
 
         The name does not matter. The pixels are read once, in pieces, when the fingerprint is first needed.
         """
@@ -213,12 +232,17 @@ class ImageSet:
             digest.update(_bytes_of(self._images[part]))
         if self._labels is not None:
             digest.update(_bytes_of(self._labels))
+        if self._log_prior is not None:
+            # Only where there is one, so that data without have the fingerprint that they always had.
+            digest.update(b"log_prior")
+            digest.update(_bytes_of(self._log_prior))
         return digest.hexdigest()[:32]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        vars(self).update(state)
+        # A pickle of an earlier version has no log weights.
+        vars(self).update({"_log_prior": None, **state})
         # A pickle does not keep that an array is read-only.
-        for array in (self._images, self._labels):
+        for array in (self._images, self._labels, self._log_prior, vars(self).get("classes")):
             if array is not None:
                 array.flags.writeable = False
 
@@ -247,9 +271,10 @@ class ImageSet:
     def __repr__(self) -> str:
         num = self.num_stored
         images = f"{num} image{'s' * (num != 1)} of {list(self.shape)} {self.dtype.name}"
-        kinds = 0 if self._labels is None else len(np.unique(self._labels))
+        kinds = 0 if self.classes is None else len(self.classes)
         labels = f"{kinds} class{'es' * (kinds != 1)}" if kinds else "no labels"
-        return f"ImageSet({self._name!r}, {images}, {labels}, xflip={self._xflip})"
+        prior = "" if self._log_prior is None else ", with log_prior"
+        return f"ImageSet({self._name!r}, {images}, {labels}{prior}, xflip={self._xflip})"
 
     def batch(self, indices: object) -> NDArray[np.float32]:
         """The images at `indices`, mirrored where the index is N or more.
@@ -277,7 +302,7 @@ class ImageSet:
         return x
 
     def subset(self, indices: object) -> "ImageSet":
-        """The stored images at `indices`, with the same `xflip`.
+        """The stored images at `indices`, with their labels and log weights, and the same `xflip`.
 
         A slice, or indices that follow each other, give a view of this set; anything else a copy of the chosen images.
 
@@ -322,7 +347,8 @@ class ImageSet:
 
     def _chosen(self, choice: Choice, xflip: bool) -> "ImageSet":
         labels = None if self._labels is None else self._labels[choice]
-        return ImageSet(self._images[choice], labels, xflip, name=self._name, channels_last=False)
+        log_prior = None if self._log_prior is None else self._log_prior[choice]
+        return ImageSet(self._images[choice], labels, xflip, log_prior=log_prior, name=self._name, channels_last=False)
 
 
 def require_images(data: object) -> ImageSet:

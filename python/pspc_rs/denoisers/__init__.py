@@ -2,7 +2,8 @@
 
 from pspc_rs.denoisers.base import Denoiser
 from pspc_rs.denoisers.cfdm import CFDM
-from pspc_rs.denoisers.composite import Empirical, PosteriorComposite
+from pspc_rs.denoisers.composite import PosteriorComposite
+from pspc_rs.denoisers.empirical import Empirical
 from pspc_rs.denoisers.flex import PSPCFlex, masks_from_maps
 from pspc_rs.denoisers.gaussian import Gaussian
 from pspc_rs.denoisers.network import Network

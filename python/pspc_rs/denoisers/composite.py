@@ -1,51 +1,102 @@
 """The engine's denoisers: posterior mean composites, which differ only in the windows they use at a noise level."""
 
 import copy
+import math
 from abc import abstractmethod
 from collections.abc import Hashable
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
 
 from pspc_rs import _core, cuda
-from pspc_rs.arrays import check_dtype, check_image_shape, import_torch, sigma_vector
+from pspc_rs.arrays import (
+    MAX_SIGMA,
+    MIN_SIGMA,
+    Array,
+    check_dtype,
+    check_image_shape,
+    import_torch,
+    sigma_vector,
+)
+from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.data.image_set import require_images
-from pspc_rs.denoisers.base import Denoiser
+from pspc_rs.denoisers.base import Denoiser, Float64, Floats
+from pspc_rs.denoisers.gradients import uncompiled
+from pspc_rs.denoisers.selection import Selection, label_dim, select
+from pspc_rs.errors import InvalidValueError
+from pspc_rs.posterior import MOST_TOP, Posterior, PosteriorPart
 from pspc_rs.progress import Progress, part_of
 from pspc_rs.reprs import build_repr
 
 _OF_THE_ENGINE = frozenset({"_bank", "_windows", "_engines", "_engine"})
 
 
+class Part(NamedTuple):
+    """Queries of a batch that the engine takes in one call: of the same windows, counting the same images.
+
+    Attributes:
+        windows: the windows.
+        queries: indices in the batch.
+        choice: ``images`` and ``left_out`` of the engine's calls; empty where every image counts.
+        progress: of the whole batch.
+        before: number of queries in the parts before this one.
+        total: number of queries in the batch.
+    """
+
+    windows: _core.Components
+    queries: list[int]
+    choice: dict[str, Any]
+    progress: Progress | None
+    before: int
+    total: int
+
+    def share(self, stage: int = 0, stages: int = 1) -> Progress | None:
+        """The progress of one of some stages of the work on this part."""
+        size = len(self.queries)
+        return part_of(self.progress, stages * self.before + stage * size, size, stages * self.total)
+
+
 class PosteriorComposite(Denoiser):
     """D(z)(p) = mean over windows k at p of sum_n w_kn x_n(p), w_kn the posterior of image n given window k of z.
 
-    Niedoba et al., "Towards a Mechanistic Explanation of Diffusion Model Generalization", ICML 2025, eq. 11. The
-    engine scans every image and leaves out only weights that float32 could not show; the bits of the result depend
-    neither on the number of threads nor on the other queries of a batch.
+    w_kn is in proportion to pi_n exp(-|z - x_n|^2 / (2 T sigma^2)) with the distance inside the window, T the
+    temperature (1) and pi_n the prior weight of the image (1, unless the data have a ``log_prior``). Niedoba et al.,
+    "Towards a Mechanistic Explanation of Diffusion Model Generalization", ICML 2025, eq. 11. The engine scans every
+    image and leaves out only weights that float32 could not show; the bits of the result depend neither on the number
+    of threads nor on the other queries of a batch.
 
     With ``device="cuda"`` the same is computed on an NVIDIA GPU (``"cuda:1"``: the second one; ``"auto"``: a GPU if one
     can be used). A torch tensor that lies on a GPU is denoised there whatever the device, on torch's current stream and
     without waiting: its numbers are not checked first, and a query with numbers that are not finite comes back as NaN.
+    Posteriors, derivatives, class labels, left-out images and a ``log_prior`` are computed on the CPU for now, whatever
+    the device; the results of tensors on a GPU lie beside them.
 
     Attributes:
         data: the training images.
         device: where numpy arrays and CPU tensors are denoised.
+        temperature: T.
     """
 
     can_compute_on_gpu = True
+    temperature = 1.0
     _engine_checks_z = True
+    _has_derivatives = True
 
-    def __init__(self, data: ImageSet, device: str = "cpu") -> None:
+    def __init__(
+        self, data: ImageSet, device: str = "cpu", *, temperature: float = 1.0, conditional: bool = False
+    ) -> None:
         super().__init__(require_images(data).shape)
         self.data = data
         self.device = device
+        self.temperature = real_number("temperature", temperature, above=0)
+        self.label_dim = label_dim(conditional, data)
         self._start_engine()
 
     def _start_engine(self) -> None:
-        self._bank = _core.Bank(self.data.images)
+        prior = self.data.log_prior
+        self._bank = _core.Bank(self.data.images) if prior is None else _core.Bank(self.data.images, prior)
         self._windows: dict[Hashable, _core.Components] = {}
         self._engines: dict[int | None, _core.Engine] = {}
         self._engine = self._engine_on(cuda.resolve(self.device))
@@ -75,11 +126,19 @@ class PosteriorComposite(Denoiser):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The class and the fingerprint of the data."""
-        return {**super().settings, "data": self.data.fingerprint}
+        """The class, the fingerprint of the data, and the temperature if it is not 1."""
+        temperature = {} if self.temperature == 1 else {"temperature": self.temperature}
+        return {**super().settings, "data": self.data.fingerprint, **temperature}
 
     def __repr__(self) -> str:
-        return build_repr(self, self.data, device=self.device)
+        return self._repr_with()
+
+    def _repr_with(self, *parts: object) -> str:
+        """The repr with what a denoiser shows of its windows."""
+        further: dict[str, object] = {} if self.temperature == 1 else {"temperature": self.temperature}
+        if self.label_dim:
+            further["conditional"] = True
+        return build_repr(self, self.data, *parts, device=self.device, **further)
 
     @abstractmethod
     def _levels(self, sigmas: npt.NDArray[np.float64]) -> list[Hashable]:
@@ -110,19 +169,128 @@ class PosteriorComposite(Denoiser):
         del level
         return np.ones((1, *self.shape[1:]), np.bool_)
 
+    @uncompiled
+    def posterior(
+        self,
+        z: Array,
+        sigma: Any,
+        top: int = 5,
+        class_labels: Any = None,
+        *,
+        exclude: Any = None,
+        progress: Progress | None = None,
+    ) -> Posterior:
+        """The posteriors over training images that the denoised images are made from, one per query and component.
+
+        Args:
+            z: see ``__call__``.
+            sigma: see ``__call__``; the levels of a batch must have the same number of components (windows, masks).
+            top: how many of the heaviest images to find for each component, 1 to 65536.
+            class_labels: see ``__call__``.
+            exclude: see ``__call__``.
+            progress: see ``__call__``.
+
+        Returns:
+            The posteriors. They keep what the engine found, so that variances, attribution and the denoised images cost
+            no second search; numbers are numpy arrays, or tensors where z is one.
+
+        Raises:
+            InvalidValueError: the levels have different numbers of components, or see ``__call__``.
+            ShapeError, DTypeError: see ``__call__``.
+            GradientError: torch wants derivatives.
+
+        Example:
+            >>> import pspc_rs as pspc
+            >>> data = pspc.ImageSet(np.array([[[[0, 255]]], [[[255, 0]]]], np.uint8))
+            >>> P = pspc.Empirical(data).posterior(np.array([[[[0.0, 0.1]]]]), sigma=1.0, top=1)
+            >>> P
+            Posterior(1 query, 1 component, top 1 of 2 images)
+            >>> P.top_index.item(), P.top_weight.round(3).item(), P.effective_images.round(3).item()
+            (0, 0.55, 1.99)
+        """
+        most = integer("top", top, 1, MOST_TOP)
+        noisy, sigmas, selection = self._checked_queries("posterior", z, sigma, class_labels, exclude)
+        parts = self._posteriors(noisy, sigmas, selection, progress, stages=2)
+        return Posterior(parts, self.data, z, most)
+
+    def _posteriors(
+        self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None, stages: int
+    ) -> list[PosteriorPart]:
+        """What the engine finds in its first pass, which is one of so many stages of the whole work."""
+        z, parts = _copied(z), []
+        for part in self._parts(sigmas, selection, progress):
+            found = self._engine.evidence(*self._arguments(part, z, sigmas), part.share(0, stages), **part.choice)
+            parts.append(PosteriorPart(part.queries, found, part.share(1, stages)))
+        return parts
+
     def _denoise(
-        self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None
+        self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None
     ) -> npt.NDArray[np.float32]:
-        # A copy: a progress callback, or another thread, may change the caller's array while the engine works.
-        z = np.array(z, dtype=np.float64 if z.dtype == np.float64 else np.float32, order="C")
-        xflip, groups = self.data.xflip, self._groups(sigmas, progress)
-        if len(groups) == 1:
-            windows, _, share = groups[0]
-            return self._engine.composite(windows, z, sigmas.tolist(), xflip, share)
+        z, parts = _copied(z), self._parts(sigmas, selection, progress)
         denoised = np.empty(z.shape, np.float32)
-        for windows, queries, share in groups:
-            denoised[queries] = self._engine.composite(windows, z[queries], sigmas[queries].tolist(), xflip, share)
+        for part in parts:
+            found = self._engine.composite(*self._arguments(part, z, sigmas), part.share(), **part.choice)
+            if len(parts) == 1:
+                return found
+            denoised[part.queries] = found
         return denoised
+
+    def _derivative(
+        self,
+        z: Floats,
+        sigmas: Float64,
+        selection: Selection | None,
+        v: Float64,
+        progress: Progress | None,
+        *,
+        transposed: bool,
+    ) -> tuple[Floats, Floats]:
+        z, denoised, products = _copied(z), np.empty(z.shape, np.float32), np.empty(v.shape, np.float32)
+        for part in self._parts(sigmas, selection, progress):
+            denoised[part.queries], products[:, part.queries] = self._engine.jvp(
+                *self._arguments(part, z, sigmas),
+                np.ascontiguousarray(v[:, part.queries]),
+                transposed,
+                part.share(),
+                **part.choice,
+            )
+        return denoised, products
+
+    def _divergence(
+        self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None
+    ) -> tuple[Floats, Float64]:
+        z, denoised, variances = _copied(z), np.empty(z.shape, np.float32), np.empty(len(z))
+        for part in self._parts(sigmas, selection, progress):
+            found = self._engine.evidence(*self._arguments(part, z, sigmas), part.share(0, 3), **part.choice)
+            denoised[part.queries] = found.composite(part.share(1, 3))
+            variances[part.queries] = found.variance(part.share(2, 3))[0].sum(axis=(1, 2, 3))
+        # An output depends on its own input through the windows at the pixel, each by variance / (T sigma^2).
+        return denoised, variances / self._effective(sigmas) ** 2
+
+    def _arguments(self, part: Part, z: Floats, sigmas: Float64) -> tuple[_core.Components, Any, list[float], bool]:
+        """What every call of the engine for a part starts with."""
+        queries = z if len(part.queries) == len(z) else z[part.queries]
+        return part.windows, queries, self._effective(sigmas[part.queries]).tolist(), self.data.xflip
+
+    def _effective(self, sigmas: Float64) -> Float64:
+        """The levels sigma sqrt(T), the noise levels at which the posteriors are those of temperature 1."""
+        if self.temperature == 1:
+            return sigmas
+        levels = sigmas * math.sqrt(self.temperature)
+        for sigma, level in zip(sigmas, levels, strict=True):
+            if not MIN_SIGMA <= level <= MAX_SIGMA:
+                raise InvalidValueError(
+                    f"sigma is {sigma:g} and temperature is {self.temperature:g}, so that sigma * sqrt(temperature) is "
+                    f"{level:g}; allowed are numbers from {MIN_SIGMA:g} to {MAX_SIGMA:g}"
+                )
+        return levels
+
+    @property
+    def _is_plain(self) -> bool:
+        return self.data.log_prior is None
+
+    def _select(self, class_labels: Any, exclude: Any, batch: int) -> Selection | None:
+        return select(type(self).__name__, self.data, class_labels, exclude, batch)
 
     def _denoise_on_gpu(self, z: Any, sigma: Any, progress: Progress | None) -> Any:
         check_image_shape(tuple(z.shape), self.shape)
@@ -136,31 +304,36 @@ class PosteriorComposite(Denoiser):
         engine = self._engine_on(z.device.index)
         with torch.cuda.device(z.device):
             stream = torch.cuda.current_stream().cuda_stream
-            for windows, queries, share in self._groups(sigmas, progress):
-                whole = len(queries) == len(given)
-                part = given if whole else given[queries]
-                out = denoised if whole else torch.empty_like(part)
-                levels = sigmas[queries].tolist()
+            for part in self._parts(sigmas, None, progress):
+                whole = len(part.queries) == len(given)
+                windows, queries, levels, xflip = self._arguments(part, given, sigmas)
+                out = denoised if whole else torch.empty_like(queries)
                 engine.composite_at(
-                    windows, part.data_ptr(), wide, levels, self.data.xflip, out.data_ptr(), wide, stream, share
+                    windows, queries.data_ptr(), wide, levels, xflip, out.data_ptr(), wide, stream, part.share()
                 )
                 if not whole:
-                    denoised[queries] = out
+                    denoised[part.queries] = out
         return denoised.to(z.dtype)
 
-    def _groups(
-        self, sigmas: npt.NDArray[np.float64], progress: Progress | None
-    ) -> list[tuple[_core.Components, list[int], Progress | None]]:
-        """The queries by their windows, with the progress of each group."""
-        groups: dict[_core.Components, list[int]] = {}
-        for query, level in enumerate(self._levels(sigmas)):
-            groups.setdefault(self._windows_of(level), []).append(query)
-        if progress is None:
-            return [(windows, queries, None) for windows, queries in groups.items()]
-        parts: list[tuple[_core.Components, list[int], Progress | None]] = []
+    def _parts(self, sigmas: Float64, selection: Selection | None, progress: Progress | None) -> list[Part]:
+        """The queries by their windows and by the images that count, with the progress of each part."""
+        groups: dict[Hashable, list[int]] = {}
+        levels = self._levels(sigmas)
+        for query, level in enumerate(levels):
+            base = 0 if selection is None else int(selection.base_of[query])
+            groups.setdefault((self._windows_of(level), base), []).append(query)
+        parts: list[Part] = []
         before = 0
-        for windows, queries in groups.items():
-            parts.append((windows, queries, part_of(progress, before, len(queries), len(sigmas))))
+        for queries in groups.values():
+            choice: dict[str, Any] = {}
+            if selection is not None:
+                left_out = [selection.left_out[query] for query in queries]
+                choice = {
+                    "images": selection.bases[selection.base_of[queries[0]]],
+                    "left_out": left_out if any(map(len, left_out)) else None,
+                }
+            windows = self._windows_of(levels[queries[0]])
+            parts.append(Part(windows, queries, choice, progress, before, len(sigmas)))
             before += len(queries)
         return parts
 
@@ -171,27 +344,6 @@ class PosteriorComposite(Denoiser):
         return self._engines[ordinal]
 
 
-class Empirical(PosteriorComposite):
-    """The empirical (optimal) denoiser: the posterior mean over whole training images.
-
-    D(z, sigma) = sum_n w_n x_n, w = softmax_n(-|z - x_n|^2 / (2 sigma^2)); Niedoba et al. 2025, eq. 6-7. It is the
-    minimiser of the denoising loss over the training set, and samples nothing but training images.
-
-    Args:
-        data: the training images.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``; see `PosteriorComposite`.
-
-    Example:
-        >>> import numpy as np, pspc_rs as pspc
-        >>> data = pspc.ImageSet(np.array([[[[0, 255]]], [[[255, 0]]]], np.uint8))
-        >>> D = pspc.Empirical(data)
-        >>> D(np.array([[[[-0.8, 0.9]]]]), sigma=0.1)
-        array([[[[-1.,  1.]]]])
-    """
-
-    def _levels(self, sigmas: npt.NDArray[np.float64]) -> list[Hashable]:
-        return ["full"] * len(sigmas)
-
-    def _build_windows(self, level: Hashable) -> _core.Components:
-        _, height, width = self.shape
-        return _core.Components.full(height, width)
+def _copied(z: Floats) -> Floats:
+    """A copy: a progress callback, or another thread, may change the caller's array while the engine works."""
+    return np.array(z, dtype=np.float64 if z.dtype == np.float64 else np.float32, order="C")

@@ -16,7 +16,6 @@ from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.composite import PosteriorComposite
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingFileError, ScheduleError, ShapeError
 from pspc_rs.outputs import open_array
-from pspc_rs.reprs import build_repr
 from pspc_rs.schedules import ThresholdSchedule, resolve_threshold_schedule
 from pspc_rs.sigmas import Nearest
 
@@ -40,10 +39,14 @@ class PSPCFlex(PosteriorComposite):
         sigmas: noise levels of ``thresholds``, descending; the EDM grid of that length if not given.
         nearest: how a sigma between levels picks one: by ``"linear"`` distance, as published, or by ``"log"``.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``; see `PosteriorComposite`.
+        temperature: see `Empirical`.
+        conditional: see `Empirical`.
 
     Raises:
         ShapeError: heat maps or masks that do not fit the images.
-        InvalidValueError: negative, NaN or all-zero heat maps, an empty mask.
+        InvalidValueError: negative, NaN or all-zero heat maps, an empty mask, a temperature that is not positive and
+            finite.
+        DataError: conditional, but the data have no labels.
         CoverageError: a pixel that no mask covers.
         ScheduleError: no thresholds, thresholds made for another image size, or one level and another number of maps.
 
@@ -69,8 +72,10 @@ class PSPCFlex(PosteriorComposite):
         sigmas: Any = None,
         nearest: Nearest | None = None,
         device: str = "cpu",
+        temperature: float = 1.0,
+        conditional: bool = False,
     ) -> None:
-        super().__init__(data, device)
+        super().__init__(data, device, temperature=temperature, conditional=conditional)
         self.schedule: ThresholdSchedule | None = None
         self.heatmaps: FloatArray | None = None
         self._source: npt.NDArray[Any]
@@ -93,13 +98,13 @@ class PSPCFlex(PosteriorComposite):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The class, the fingerprint of the data, the schedule's numbers, and a checksum of the heat maps or masks."""
+        """The class, fingerprint, temperature (if not 1), schedule, and a checksum of the heat maps or masks."""
         schedule = None if self.schedule is None else self.schedule.numbers
         return {**super().settings, "schedule": schedule, "maps_sha256": self._checksum}
 
     def __repr__(self) -> str:
         maps = f"{len(self._source)} masks" if self.schedule is None else repr(self.schedule)
-        return build_repr(self, self.data, maps, device=self.device)
+        return self._repr_with(maps)
 
     @cached_property
     def _checksum(self) -> str:

@@ -1,22 +1,21 @@
 """The Gaussian denoiser: the exact posterior mean if the data were normal with the training set's covariance."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from pspc_rs.checks import integer
 from pspc_rs.data import ImageSet
 from pspc_rs.data.image_set import require_images
-from pspc_rs.denoisers.base import Denoiser
+from pspc_rs.denoisers.base import Denoiser, Float64, Floats
+from pspc_rs.denoisers.selection import Selection
 from pspc_rs.errors import DataError, OutputError, warn
 from pspc_rs.files import cache_dir, decode_errors, replacing
 from pspc_rs.progress import Progress
 from pspc_rs.reprs import build_repr
-
-Float64 = npt.NDArray[np.float64]
 
 _IMAGES_PER_CHUNK = 1024
 
@@ -66,6 +65,8 @@ class Gaussian(Denoiser):
         0.25
     """
 
+    _has_derivatives = True
+
     def __init__(self, data: ImageSet, rank: int | None = None, *, cache: bool = True) -> None:
         super().__init__(require_images(data).shape)
         self.data = data
@@ -84,18 +85,41 @@ class Gaussian(Denoiser):
     def __repr__(self) -> str:
         return build_repr(self, self.data, rank=self.rank)
 
-    def _denoise(
-        self, z: npt.NDArray[np.floating[Any]], sigmas: npt.NDArray[np.float64], progress: Progress | None
-    ) -> Float64:
-        del progress
+    def _denoise(self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None) -> Float64:
+        del selection, progress
         coordinates = (z.reshape(len(z), len(self.mean)) - self.mean) @ self.axes
-        coordinates *= self.variances / (self.variances + sigmas[:, None] ** 2)
+        coordinates *= self._gains(sigmas)
         denoised: Float64 = coordinates @ self.axes.T + self.mean
         return denoised.reshape(z.shape)
 
+    def _derivative(
+        self,
+        z: Floats,
+        sigmas: Float64,
+        selection: Selection | None,
+        v: Float64,
+        progress: Progress | None,
+        *,
+        transposed: bool,
+    ) -> tuple[Float64, Float64]:
+        del transposed  # the Jacobian is symmetric
+        coordinates = v.reshape(len(v), len(z), len(self.mean)) @ self.axes
+        products = (coordinates * self._gains(sigmas)) @ self.axes.T
+        return self._denoise(z, sigmas, selection, progress), products.reshape(v.shape)
+
+    def _divergence(
+        self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None
+    ) -> tuple[Float64, Float64]:
+        return self._denoise(z, sigmas, selection, progress), self._gains(sigmas).sum(axis=1)
+
+    def _gains(self, sigmas: Float64) -> Float64:
+        """S / (S + sigma^2), [batch, r]."""
+        gains: Float64 = self.variances / (self.variances + sigmas[:, None] ** 2)
+        return gains
+
 
 def principal_axes(data: ImageSet) -> GaussianStatistics:
-    """Mean, principal directions and biased variances of a data set, with its flips if it has them.
+    """Mean, principal directions and biased variances of a data set, with its flips and prior weights if it has them.
 
     Up to D images: singular value decomposition of the centred images. More: eigenvectors of the covariance. Both in
     float64, so that the variances of null directions stay below any useful sigma^2; directions whose variance is at
@@ -115,6 +139,11 @@ def principal_axes(data: ImageSet) -> GaussianStatistics:
     mean = _mean(data)
     if len(data) <= dimension:
         centred = data.batch(range(len(data))).reshape(len(data), -1).astype(np.float64) - mean
+        shares = _shares(data)
+        if shares is not None:
+            views = 1 + data.xflip
+            # As if every image were there in proportion to its weight.
+            centred *= np.sqrt(np.tile(shares, views) * data.num_stored)[:, None]
         _, scales, rows = np.linalg.svd(centred, full_matrices=False)
         variances, axes = scales**2 / len(data), rows.T
     else:
@@ -171,15 +200,29 @@ def _read_statistics(path: Path, dimension: int) -> GaussianStatistics | None:
     return GaussianStatistics(mean, axes, variances) if fit and known else None
 
 
-def _stored_chunks(data: ImageSet) -> Any:
+def _shares(data: ImageSet) -> Float64 | None:
+    """The prior weights of the stored images, with the sum 1; None where all weigh the same."""
+    if data.log_prior is None:
+        return None
+    weights = np.exp(data.log_prior - data.log_prior.max())
+    shares: Float64 = weights / weights.sum()
+    return shares
+
+
+def _stored_chunks(data: ImageSet) -> Iterator[tuple[slice, Float64]]:
     """The stored images, without flips, as float64 rows, in chunks."""
     for start in range(0, data.num_stored, _IMAGES_PER_CHUNK):
-        images = data.batch(range(start, min(start + _IMAGES_PER_CHUNK, data.num_stored)))
-        yield images.reshape(len(images), -1).astype(np.float64)
+        part = slice(start, min(start + _IMAGES_PER_CHUNK, data.num_stored))
+        images = data.batch(range(part.start, part.stop))
+        yield part, images.reshape(len(images), -1).astype(np.float64)
 
 
 def _mean(data: ImageSet) -> Float64:
-    total = sum(chunk.sum(axis=0) for chunk in _stored_chunks(data)) / data.num_stored
+    shares = _shares(data)
+    if shares is None:
+        total = sum(chunk.sum(axis=0) for _, chunk in _stored_chunks(data)) / data.num_stored
+    else:
+        total = sum(shares[part] @ chunk for part, chunk in _stored_chunks(data))
     mean: Float64 = np.asarray(total)
     if data.xflip:
         mean = (mean + mean.reshape(data.shape)[..., ::-1].ravel()) / 2
@@ -187,11 +230,12 @@ def _mean(data: ImageSet) -> Float64:
 
 
 def _covariance(data: ImageSet, mean: Float64) -> Float64:
-    covariance = np.zeros((len(mean), len(mean)))
-    for chunk in _stored_chunks(data):
+    covariance, shares = np.zeros((len(mean), len(mean))), _shares(data)
+    for part, chunk in _stored_chunks(data):
         centred = chunk - mean
-        covariance += centred.T @ centred
-    covariance /= data.num_stored
+        covariance += centred.T @ (centred if shares is None else shares[part, None] * centred)
+    if shares is None:
+        covariance /= data.num_stored
     if data.xflip:
         # The mean is symmetric, so the flipped images have the covariance with both axes flipped.
         six = covariance.reshape(*data.shape, *data.shape)

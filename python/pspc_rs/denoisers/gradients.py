@@ -29,15 +29,15 @@ def wants_gradient(*given: Any) -> bool:
         ...     wants_gradient(z)
         False
     """
-    return any(is_torch(x) and (_is_recorded(x) or _has_tangent(x) or is_transformed(x)) for x in given)
+    return any(is_torch(x) and (is_recorded(x) or has_tangent(x) or is_transformed(x)) for x in given)
 
 
 def is_transformed(x: Any) -> bool:
-    """Whether a tensor is one of torch.func or vmap, whose numbers cannot be looked at."""
+    """Whether a tensor is one of torch.func, vmap or a batch of torch.autograd, whose numbers cannot be looked at."""
     torch = sys.modules.get("torch")
     functorch = getattr(getattr(torch, "_C", None), "_functorch", None)
-    wrapped = getattr(functorch, "is_functorch_wrapped_tensor", None)
-    return wrapped is not None and is_torch(x) and bool(wrapped(x))
+    tests = [getattr(functorch, name, None) for name in ("is_functorch_wrapped_tensor", "is_legacy_batchedtensor")]
+    return is_torch(x) and any(test is not None and bool(test(x)) for test in tests)
 
 
 def refuse_gradient(who: str, **given: Any) -> None:
@@ -48,30 +48,40 @@ def refuse_gradient(who: str, **given: Any) -> None:
         **given: its arguments by name.
 
     Raises:
-        GradientError: one of them is a tensor with respect to which torch records derivatives, or traces.
+        GradientError: one of them is a tensor with respect to which torch records derivatives, or that it traces.
     """
     for name, x in given.items():
         if not is_torch(x):
             continue
         if is_transformed(x):
             raise GradientError(
-                f"{name} is a tensor of torch.func or torch.vmap, and {who} has no derivatives for them yet; call it "
-                "with plain tensors"
+                f"{name} is a tensor of torch.func or torch.vmap, for which {who} has no derivatives; call it with "
+                "plain tensors"
             )
-        if _is_recorded(x) or _has_tangent(x):
+        if is_recorded(x) or has_tangent(x):
             raise GradientError(
-                f"{name} requires gradients, but {who} has no derivatives yet; for its values alone call it under "
-                f"torch.no_grad() or with {name}.detach()"
+                f"{name} requires gradients, but {who} has no derivatives with respect to it; for its values alone "
+                f"call it under torch.no_grad() or with {name}.detach()"
             )
-        if sys.modules["torch"].jit.is_tracing():
-            raise GradientError(f"{who} cannot be traced by torch.jit.trace, which would keep its numbers as constants")
+        refuse_tracing(who, x)
 
 
-def _is_recorded(x: Any) -> bool:
+def refuse_tracing(who: str, x: Any) -> None:
+    """Refuses to answer with numbers where torch.jit.trace would keep them as constants.
+
+    Raises:
+        GradientError: x is a tensor, and a trace is recorded.
+    """
+    if is_torch(x) and sys.modules["torch"].jit.is_tracing():
+        raise GradientError(f"{who} cannot be traced by torch.jit.trace, which would keep its numbers as constants")
+
+
+def is_recorded(x: Any) -> bool:
+    """Whether torch records what is computed from a tensor, for reverse mode."""
     return bool(sys.modules["torch"].is_grad_enabled()) and bool(x.requires_grad)
 
 
-def _has_tangent(x: Any) -> bool:
+def has_tangent(x: Any) -> bool:
     """Whether a tensor carries a derivative of forward mode, which torch.no_grad() does not stop."""
     return sys.modules["torch"].autograd.forward_ad.unpack_dual(x).tangent is not None
 

@@ -26,7 +26,6 @@ from pspc_rs.arrays import (
 )
 from pspc_rs.checks import integer, one_of
 from pspc_rs.contents import code_checksum
-from pspc_rs.denoisers.base import refuse_labels
 from pspc_rs.denoisers.batches import in_parts, out_of_memory_errors
 from pspc_rs.denoisers.gradients import is_transformed, uncompiled, wants_gradient
 from pspc_rs.denoisers.modules import (
@@ -38,6 +37,7 @@ from pspc_rs.denoisers.modules import (
     takes,
     weights_checksum,
 )
+from pspc_rs.denoisers.selection import refuse_labels
 from pspc_rs.errors import DTypeError, InvalidValueError, NetworkError, PspcError, ShapeError
 
 _DTYPES = ("float32", "bfloat16", "float16")

@@ -11,7 +11,6 @@ from pspc_rs import _core
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.composite import PosteriorComposite
 from pspc_rs.errors import ScheduleError
-from pspc_rs.reprs import build_repr
 from pspc_rs.schedules import PatchSchedule, resolve_patch_schedule
 from pspc_rs.sigmas import Nearest
 
@@ -31,10 +30,13 @@ class PSPCSquare(PosteriorComposite):
         scale_to: adapts a schedule made for another image size to images of this side.
         nearest: how a sigma between levels picks one: by ``"linear"`` distance, as published, or by ``"log"``.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``; see `PosteriorComposite`.
+        temperature: see `Empirical`.
+        conditional: see `Empirical`.
 
     Raises:
         ScheduleError: no schedule, or one made for another image size.
-        InvalidValueError: a side that is larger than the image.
+        InvalidValueError: a side that is larger than the image, or a temperature that is not positive and finite.
+        DataError: conditional, but the data have no labels.
 
     Example:
         >>> import numpy as np, pspc_rs as pspc
@@ -56,8 +58,10 @@ class PSPCSquare(PosteriorComposite):
         scale_to: int | None = None,
         nearest: Nearest | None = None,
         device: str = "cpu",
+        temperature: float = 1.0,
+        conditional: bool = False,
     ) -> None:
-        super().__init__(data, device)
+        super().__init__(data, device, temperature=temperature, conditional=conditional)
         if (schedule is None) == (patch_sizes is None):
             raise ScheduleError(
                 "PSPCSquare needs either schedule= (a name, a PatchSchedule or a file) or patch_sizes= "
@@ -75,11 +79,11 @@ class PSPCSquare(PosteriorComposite):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The class, the fingerprint of the data and the numbers of the schedule."""
+        """The class, the fingerprint of the data, a temperature other than 1, and the numbers of the schedule."""
         return {**super().settings, "schedule": self.schedule.numbers}
 
     def __repr__(self) -> str:
-        return build_repr(self, self.data, self.schedule, device=self.device)
+        return self._repr_with(self.schedule)
 
     def _levels(self, sigmas: npt.NDArray[np.float64]) -> list[Hashable]:
         return [self.schedule.patch_sizes[index] for index in self.schedule.indices(sigmas)]

@@ -100,7 +100,8 @@ def composite_maps(denoiser: PosteriorComposite, z: NDArray[np.floating], sigma:
 
         d D_c(p) / d z_c(q) = sum over windows with p and q of Cov_k(x_c(p), x_c(q)) / (sigma^2 cover(p)).
 
-    All of it is computed in float64. Images without weight are left out.
+    All of it is computed in float64. Images without weight are left out. A temperature T of the denoiser stands beside
+    sigma^2, and the prior weights of its data count.
 
     Args:
         denoiser: empirical, PSPC-Square or PSPC-Flex.
@@ -110,18 +111,22 @@ def composite_maps(denoiser: PosteriorComposite, z: NDArray[np.floating], sigma:
     """
     masks = denoiser.masks_at(sigma).reshape(-1, denoiser.shape[1] * denoiser.shape[2])
     masks = masks[masks[:, pixels].any(axis=1)]
-    maps = [_maps_of_one(denoiser.data, masks, one, sigma, pixels) for one in z.astype(np.float64)]
+    level = sigma * math.sqrt(denoiser.temperature)
+    maps = [_maps_of_one(denoiser.data, masks, one, level, pixels) for one in z.astype(np.float64)]
     return np.array(maps).reshape(len(z), len(pixels), *denoiser.shape[1:])
 
 
 def _maps_of_one(data: ImageSet, masks: Masks, z: Float64, sigma: float, pixels: Pixels) -> Float64:
     derivative = np.zeros((data.channels, len(pixels), masks.shape[1]))
+    prior = data.log_prior
+    log_prior = 0.0 if prior is None else np.tile(prior, 1 + data.xflip)
     step = max(1, _NUMBERS_AT_ONCE // len(data))
     for start in range(0, len(masks), step):
         windows = masks[start : start + step]
         energies = _energies(data, windows, z)
         for mask, energy in zip(windows, energies.T, strict=True):
-            logits = (energy.min() - energy) / (2 * sigma**2)
+            logits = log_prior - energy / (2 * sigma**2)
+            logits -= logits.max()
             images = np.flatnonzero(logits > _LEAST_LOG_WEIGHT)
             weights = np.exp(logits[images])
             inside = np.flatnonzero(mask)

@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from pspc_rs.arrays import is_module, real_array
 from pspc_rs.checks import flag, image_shape, one_of, real_number, sigma_range
-from pspc_rs.denoisers.base import refuse_labels
 from pspc_rs.denoisers.modules import input_dtype
+from pspc_rs.denoisers.selection import refuse_labels
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.networks.processes import Edm, NoiseProcess, as_levels, check_entries, named_process
 

@@ -97,14 +97,14 @@ class Integrator:
         """The last state, or all states stacked along a new first axis, in the dtype of the input."""
         x = self.start
         states = [x]
-        with _without_gradients(x), reporting(progress, "step", "sampling", self.steps) as report:
+        with without_gradients(x), reporting(progress, "step", "sampling", self.steps) as report:
             for i, (sigma, sigma_next) in enumerate(pairwise(self.levels)):
-                done = step(self._denoise, x, sigma, sigma_next)
+                done = step(self.denoise, x, sigma, sigma_next)
                 if callback is not None:
                     state = {"x": copy_of(done.x), "i": i, "sigma": sigma, "sigma_hat": done.sigma_hat}
                     callback({**state, "denoised": copy_of(done.denoised)})
                 x = done.x_next
-                self._check_state(x, sigma_next)
+                self.check_state(x, sigma_next)
                 if trajectory:
                     states.append(x)
                 report(i + 1, self.steps)
@@ -128,22 +128,30 @@ class Integrator:
                 "smaller S_churn or a smaller first sigma"
             ) from error
 
-    def _check_state(self, x: Any, sigma: float) -> None:
-        """Refuses a state that is not finite, or that the type of the result cannot hold."""
-        name = f"the state at sigma {sigma:g}"
-        check_finite(name, x)
-        converted(x, self._input_dtype, name)
+    def denoise(self, x: Any, sigma: float) -> Any:
+        """The checked model output at a state and a noise level, in the dtype of the state."""
+        given_x, sigmas, extra_args = self.arguments(x, sigma)
+        return self.checked(self._model(given_x, sigmas, **extra_args), x, sigma)
 
-    def _denoise(self, x: Any, sigma: float) -> Any:
+    def arguments(self, x: Any, sigma: float) -> tuple[Any, Any, dict[str, Any]]:
+        """What the model is called with: copies of the state and of its extra arguments, and sigma per image."""
         levels = np.full(len(x), sigma, self._sigma_dtype)
         sigmas = import_torch("a tensor").from_numpy(levels).to(x.device) if is_torch(x) else levels
         given = {name: copy_of(value) if is_array(value) else value for name, value in self._extra_args.items()}
-        given_x = copy_of(converted(x, self._input_dtype, f"the state at sigma {sigma:g}"))
-        denoised = self._model(given_x, sigmas, **given)
+        return copy_of(converted(x, self._input_dtype, f"the state at sigma {sigma:g}")), sigmas, given
+
+    def checked(self, denoised: Any, x: Any, sigma: float) -> Any:
+        """What the model returned for a state, as a copy in the dtype of the state."""
         check_like("the model", denoised, x)
         name = f"the model's output at sigma {sigma:g}"
         check_finite(name, denoised)
         return copy_of(converted(denoised, x.dtype, name))
+
+    def check_state(self, x: Any, sigma: float) -> None:
+        """Refuses a state that is not finite, or that the type of the result cannot hold."""
+        name = f"the state at sigma {sigma:g}"
+        check_finite(name, x)
+        converted(x, self._input_dtype, name)
 
 
 def _largest_level(model: object) -> float:
@@ -156,5 +164,6 @@ def _stacked(states: list[Any]) -> Any:
     return import_torch("a tensor").stack(states) if is_torch(states[0]) else np.stack(states)
 
 
-def _without_gradients(x: Any) -> AbstractContextManager[object]:
+def without_gradients(x: Any) -> AbstractContextManager[object]:
+    """A context in which torch records no gradients, if x is a tensor."""
     return cast(AbstractContextManager[object], import_torch("a tensor").no_grad()) if is_torch(x) else nullcontext()

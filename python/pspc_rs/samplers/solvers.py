@@ -258,7 +258,7 @@ def sample(
         array([[[[0.5, 0.5]]]], dtype=float32)
     """
     sampler_function = SAMPLERS[one_of("sampler", sampler, SAMPLERS)]
-    low, high = _clipped_range(D, sigma_min, sigma_max)
+    low, high = clipped_range(D, sigma_min, sigma_max)
     sigmas = edm_sigmas(num_steps, low, high, rho)
     size = (integer("n", n), *_image_shape(D, shape, x_init))
     if x_init is None:
@@ -288,7 +288,13 @@ def _heun_step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Ste
     return Step(x + (sigma_next - sigma) * ((slope + slope_next) / 2), x, sigma, denoised)
 
 
-def _clipped_range(D: object, sigma_min: float, sigma_max: float) -> tuple[float, float]:
+def clipped_range(D: object, sigma_min: float, sigma_max: float) -> tuple[float, float]:
+    """The part of a range of noise levels that D takes.
+
+    Raises:
+        DTypeError: a bound is not a number.
+        InvalidValueError: D takes none of the range.
+    """
     lowest, highest = _limit(D, "sigma_min", 0.0), _limit(D, "sigma_max", math.inf)
     low = max(real_number("sigma_min", sigma_min), lowest)
     high = min(real_number("sigma_max", sigma_max), highest)

@@ -21,7 +21,7 @@ use crate::posterior::Posterior;
 use crate::simd::{F32x16, Kernel, LANES, Vector};
 
 /// First moments of a probe that are held at once.
-const MAX_FIRST: usize = 1 << 16;
+pub(crate) const MAX_FIRST: usize = 1 << 16;
 
 /// The moments of a probe on some windows.
 #[derive(Debug)]

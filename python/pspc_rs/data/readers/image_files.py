@@ -17,7 +17,7 @@ from pspc_rs.data.decode import SUFFIXES, ImageFile, decode_images
 from pspc_rs.data.image_arrays import choose
 from pspc_rs.data.image_set import ImageSet
 from pspc_rs.data.labels import class_labels
-from pspc_rs.errors import DataError, DTypeError, ShapeError
+from pspc_rs.errors import DataError, DTypeError, ShapeError, warn
 from pspc_rs.extras import import_pillow
 from pspc_rs.files import as_path, decode_errors, open_zip, read_limited, read_member, replacing, require_path
 from pspc_rs.progress import Progress, reporting
@@ -158,7 +158,7 @@ def save_edm_zip(data: ImageSet, path: str | os.PathLike[str], *, progress: bool
     """The path of a new archive in EDM's layout: ``00000/img00000000.png`` ... and ``dataset.json``.
 
     Members are stored, PNGs are written without compression in mode L, RGB or RGBA. The same images give the same
-    bytes. Flips are not written; they are an option of reading.
+    bytes. Flips are not written; they are an option of reading. Nor is a log prior, which a `PspcWarning` says.
 
     Args:
         data: uint8 images with 1, 3 or 4 channels.
@@ -184,6 +184,8 @@ def save_edm_zip(data: ImageSet, path: str | os.PathLike[str], *, progress: bool
         raise DTypeError(f"data holds {data.dtype} pixels; EDM archives hold uint8 images only")
     if data.channels not in (1, 3, 4):
         raise ShapeError(f"data has {data.channels} channels; EDM archives hold images with 1, 3 or 4")
+    if data.log_prior is not None:
+        warn("the log_prior of the data set is not written: EDM archives hold images and labels only")
     target = as_path(path)
     with (
         replacing(target) as temporary,
