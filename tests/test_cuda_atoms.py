@@ -178,6 +178,23 @@ def test_large_priors_and_z_far_away_take_no_digits(route: str, far: float, sigm
 
 
 @pytest.mark.parametrize("route", ROUTES)
+def test_a_prior_that_cancels_a_large_energy_hides_no_rounding(route: str) -> None:
+    """In the expanded form the energies of all images but a grey one are far below zero, and priors make up for it."""
+    rng = np.random.default_rng(4)
+    z = 0.7 * rng.choice([-1.0, 1.0], (1, 3, 32, 32))
+    x = z + rng.uniform(-0.3, 0.3, (5, 3, 32, 32))
+    x[0] = 0
+    images = np.rint((x + 1) * 127.5).astype(np.uint8)
+    log_prior = ((units(images) - z) ** 2).sum((1, 2, 3)) / (2 * 0.6**2)
+    problem = Problem(images, False, z, np.array([0.6]), log_prior)
+    windows, masks = windows_of(route, 32, 32, side=31)
+    if route == "masks":
+        masks = np.ones((1, 32, 32), bool)
+        windows = _core.Components.masks(masks)
+    np.testing.assert_allclose(problem.on(0, windows), problem.oracle(masks), rtol=0, atol=2e-6)
+
+
+@pytest.mark.parametrize("route", ROUTES)
 def test_bits_do_not_depend_on_queries_that_leave_out_others(route: str) -> None:
     rng = np.random.default_rng(2)
     images = rng.integers(0, 256, (150, 1, 8, 7), dtype=np.uint8)
