@@ -73,6 +73,11 @@ impl DeviceBank {
     /// The chosen `images` of `whole` for one call, whose images on the host are `bank`. Those that lie on the device are
     /// gathered there, others copied; results are those of a data set of these images alone.
     pub(super) fn of_chosen(whole: &Arc<Self>, bank: &Bank<'_>, stream: &Stream, images: &[u32]) -> Result<Self> {
+        // They may have been checked against another data set; the kernels would read whatever lies behind this one.
+        if let Some(&index) = images.iter().find(|&&index| index as usize >= whole.len()) {
+            let expected = format!("0 to {}", whole.len() - 1);
+            return Err(Error::ImageIndex { what: "images", index: index as usize, expected });
+        }
         if whole.is_resident() {
             // The whole data set gets memory first.
             drop(whole.on_device(bank, stream, &(0..1))?);

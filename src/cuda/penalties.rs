@@ -58,7 +58,8 @@ impl LeftOut {
         }
         let mut bits = vec![0_u32; rows.len() * words];
         for (of_query, &row) in bits.chunks_exact_mut(words).zip(rows) {
-            for position in atoms.left_out_of(row).iter().map(|&position| position as usize) {
+            let positions = atoms.left_out_of(row).iter().map(|&position| position as usize);
+            for position in positions.filter(|&position| position < images) {
                 of_query[position / WORD_BITS] |= 1 << (position % WORD_BITS);
             }
         }
