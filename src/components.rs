@@ -157,28 +157,27 @@ impl Components {
         self.runs(k).map(|run| run.len()).sum()
     }
 
-    /// The flat position of the middle pixel of window `k`: of squares and the full image the one up and left of the middle where
-    /// there are several, of a mask the one nearest to its centre of gravity, or the first of those.
+    /// The flat position of the middle pixel of window `k`: that in the middle of its bounding box, the later one of two; or
+    /// the nearest one to it that a mask holds, the first of several.
     #[must_use]
     pub fn middle(&self, k: usize) -> usize {
         let width = self.width();
-        let before = |side: usize| (side - 1) / 2;
         match self.kind() {
-            Kind::Full => before(self.height()) * width + before(width),
+            Kind::Full => self.height() / 2 * width + width / 2,
             Kind::Square { side } => {
                 let (_, columns) = self.grid();
-                (k / columns + before(*side)) * width + k % columns + before(*side)
+                (k / columns + side / 2) * width + k % columns + side / 2
             }
             Kind::Masks(_) => {
-                let place = |p: usize| [(p / width) as f64, (p % width) as f64];
-                let count = self.pixels(k) as f64;
-                let sum = self.runs(k).flatten().map(place).fold([0.0; 2], |sum, at| [sum[0] + at[0], sum[1] + at[1]]);
-                let distance = |p: usize| {
-                    let at = place(p);
-                    (at[0] - sum[0] / count).powi(2) + (at[1] - sum[1] / count).powi(2)
+                let pixels = || self.runs(k).flatten();
+                let middle_of = |axis: fn(usize, usize) -> usize| {
+                    let (low, high) = pixels()
+                        .fold((usize::MAX, 0), |(low, high), p| (low.min(axis(p, width)), high.max(axis(p, width))));
+                    (low + high).div_ceil(2)
                 };
-                let nearer = |best: usize, p: usize| if distance(p) < distance(best) { p } else { best };
-                self.runs(k).flatten().reduce(nearer).unwrap_or(0)
+                let (y, x) = (middle_of(|p, width| p / width), middle_of(|p, width| p % width));
+                let distance = |&p: &usize| (p / width).abs_diff(y).pow(2) + (p % width).abs_diff(x).pow(2);
+                pixels().min_by_key(distance).unwrap_or(0)
             }
         }
     }

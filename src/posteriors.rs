@@ -7,7 +7,7 @@ use crate::bank::Bank;
 use crate::components::Components;
 use crate::cpu::call::{Call, Memory};
 use crate::cpu::composite::{Composite, finish};
-use crate::cpu::derivative::{Directions, parts_of};
+use crate::cpu::derivative::{Directions, part_of_monitor, parts_of};
 use crate::cpu::evidence::{Evidence, FindEvidence, OnEvidence, Pass};
 use crate::cpu::memory::check_available;
 use crate::cpu::statistics::{ProbeStatistics, Statistics as StatisticsPass, Wanted};
@@ -157,8 +157,10 @@ impl Posteriors {
         monitor: &mut Monitor<'_>,
     ) -> Result<Array5<f32>> {
         let mut found = Array5::zeros(directions.raw_dim());
-        for part in parts_of(&directions)? {
-            let part = Slice::from(part);
+        let parts = parts_of(&directions);
+        for (i, part) in (0..).zip(&parts) {
+            let monitor = &mut part_of_monitor(monitor, i, parts.len() as u64);
+            let part = Slice::from(part.clone());
             let values = directions.slice_axis(Axis(0), part);
             let directions = Directions::new(bank, &self.components, &self.sigma, values, transposed)?;
             let pass = directions.pass();
@@ -193,5 +195,156 @@ impl Posteriors {
         let queries = Queries::new(bank, self.z.view(), &self.sigma)?.among(&self.atoms);
         let work = OnEvidence { pass, evidence: &self.evidence, memory };
         Call::new(bank, &self.components, &queries, self.flips).run(&work, monitor, consume)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Engine, Pixels};
+    use ndarray::{Array, Dimension, concatenate};
+
+    /// Images of bytes, of any shape.
+    fn images(count: usize) -> Array4<u8> {
+        Array4::from_shape_fn((count, 2, 5, 6), |(n, c, y, x)| ((n * 97 + c * 41 + y * 29 + x * 13) * 7919 % 256) as u8)
+    }
+
+    /// Some numbers in [-1, 1].
+    fn numbers<D: Dimension>(shape: impl ndarray::ShapeBuilder<Dim = D>, seed: u32) -> Array<f64, D> {
+        let mut state = seed.wrapping_mul(2_654_435_761).wrapping_add(12345);
+        Array::from_shape_simple_fn(shape, || {
+            state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+            f64::from(state >> 8) / f64::from(1 << 23) - 1.0
+        })
+    }
+
+    /// Every kind of windows, and noise levels of every route.
+    fn problems() -> Vec<(Components, f64, bool)> {
+        let masks = ndarray::Array3::from_shape_fn((4, 5, 6), |(k, y, x)| (y * 6 + x) % 4 <= k);
+        let kinds = [
+            Components::full(5, 6).unwrap(),
+            Components::square(5, 6, 3).unwrap(),
+            Components::square(5, 6, 5).unwrap(),
+            Components::masks(masks.view()).unwrap(),
+        ];
+        let levels = [0.05, 0.3, 1.5];
+        let every =
+            |windows: Components| levels.map(|sigma| [false, true].map(|flips| (windows.clone(), sigma, flips)));
+        kinds.into_iter().flat_map(every).flatten().collect()
+    }
+
+    fn quiet(_: u64, _: u64) -> Result<()> {
+        Ok(())
+    }
+
+    /// Noisy versions of the first two images.
+    fn noisy(bank: &Bank<'_>, sigma: f64) -> Array4<f64> {
+        let Pixels::U8(pixels) = bank.pixels() else { unreachable!("bytes") };
+        let clean = |i: usize| f64::from(pixels[i]) / 127.5 - 1.0;
+        let mut z = numbers((2, 2, 5, 6), 3) * sigma;
+        z.iter_mut().enumerate().for_each(|(i, z)| *z += clean(i));
+        z
+    }
+
+    #[test]
+    fn weights_sum_to_one_and_entropies_are_theirs() {
+        let images = images(40);
+        let bank = Bank::from_u8(images.view()).unwrap();
+        for (windows, sigma, flips) in problems() {
+            let (z, levels) = (noisy(&bank, sigma), [sigma; 2]);
+            let queries = Queries::new(&bank, z.view(), &levels).unwrap();
+            let found = Engine::Cpu.evidence(&bank, &windows, &queries, flips, &mut quiet).unwrap();
+            let statistics = found.statistics(&bank, 100, &mut quiet).unwrap();
+            let attribution = found.attribution(&bank, &mut quiet).unwrap();
+            for ((query, k), entropy) in statistics.entropy.indexed_iter() {
+                let weights = statistics.weight.slice(s![query, k, ..]);
+                assert!((weights.sum() - 1.0).abs() < 2e-6, "{} at sigma {sigma}", weights.sum());
+                assert!(weights.windows(2).into_iter().all(|pair| pair[0] >= pair[1]));
+                let exact: f64 = weights.iter().filter(|&&w| w > 0.0).map(|w| -w * w.ln()).sum();
+                assert!((entropy - exact).abs() < 1e-5 * (1.0 + exact), "{entropy} is not {exact}");
+            }
+            for of_query in attribution.outer_iter() {
+                assert!((of_query.sum() / windows.count() as f64 - 1.0).abs() < 2e-6);
+            }
+        }
+    }
+
+    #[test]
+    fn images_that_do_not_count_are_as_if_they_were_not_there() {
+        let all = images(40);
+        let kept = concatenate![Axis(0), all.slice(s![1..7, .., .., ..]), all.slice(s![9.., .., .., ..])];
+        let (bank, rest) = (Bank::from_u8(all.view()).unwrap(), Bank::from_u8(kept.view()).unwrap());
+        let base: Vec<u32> = (1..7).chain(9..40).collect();
+        let chosen = Atoms::new(&bank, 2, Some(base), Vec::new()).unwrap();
+        let left_out = Atoms::new(&bank, 2, None, vec![vec![0, 7, 8]; 2]).unwrap();
+        for (windows, sigma, flips) in problems() {
+            let (z, levels) = (noisy(&bank, sigma), [sigma; 2]);
+            let of_rest = Queries::new(&rest, z.view(), &levels).unwrap();
+            let expected = Engine::Cpu.composite(&rest, &windows, &of_rest, flips, &mut quiet).unwrap();
+            for atoms in [&chosen, &left_out] {
+                let queries = Queries::new(&bank, z.view(), &levels).unwrap().among(atoms);
+                let denoised = Engine::Cpu.composite(&bank, &windows, &queries, flips, &mut quiet).unwrap();
+                let worst = (&denoised - &expected).iter().fold(0.0_f32, |worst, d| worst.max(d.abs()));
+                assert!(worst < 2e-6, "{worst} at sigma {sigma}");
+                let found = Engine::Cpu.evidence(&bank, &windows, &queries, flips, &mut quiet).unwrap();
+                let attribution = found.attribution(&bank, &mut quiet).unwrap();
+                assert!([0, 7, 8].iter().all(|&n| attribution.column(n).iter().all(|&sum| sum == 0.0)));
+            }
+        }
+    }
+
+    #[test]
+    fn equal_priors_change_nothing_but_the_evidence() {
+        let images = images(40);
+        let plain = Bank::from_u8(images.view()).unwrap();
+        let log_prior = [2.5; 40];
+        let bank = plain.with_log_prior(&log_prior).unwrap();
+        for (windows, sigma, flips) in problems() {
+            let (z, levels) = (noisy(&plain, sigma), [sigma; 2]);
+            let evidence = |bank: &Bank<'_>| {
+                let queries = Queries::new(bank, z.view(), &levels).unwrap();
+                Engine::Cpu.evidence(bank, &windows, &queries, flips, &mut quiet).unwrap()
+            };
+            let (of_plain, of_bank) = (evidence(&plain), evidence(&bank));
+            let expected = of_plain.composite(&plain, &mut quiet).unwrap();
+            let denoised = of_bank.composite(&bank, &mut quiet).unwrap();
+            assert!((&denoised - &expected).iter().all(|d| d.abs() < 1e-6), "at sigma {sigma}");
+            let raised = of_bank.log_evidence() - of_plain.log_evidence();
+            let tolerance = 1e-5 * of_plain.log_evidence().iter().fold(1.0_f64, |most, log| most.max(log.abs()));
+            assert!(raised.iter().all(|by| (by - 2.5).abs() < tolerance), "{raised} at sigma {sigma}");
+        }
+    }
+
+    #[test]
+    fn the_transpose_is_that_of_the_jacobian_and_variances_are_its_diagonal() {
+        let images = images(40);
+        let bank = Bank::from_u8(images.view()).unwrap();
+        for (windows, sigma, flips) in problems() {
+            let (z, levels) = (noisy(&bank, sigma), [sigma; 2]);
+            let queries = Queries::new(&bank, z.view(), &levels).unwrap();
+            let found = Engine::Cpu.evidence(&bank, &windows, &queries, flips, &mut quiet).unwrap();
+            let (v, u) = (numbers((1, 2, 2, 5, 6), 5), numbers((1, 2, 2, 5, 6), 6));
+            let jv = found.jvp(&bank, v.view(), false, &mut quiet).unwrap().mapv(f64::from);
+            let ju = found.jvp(&bank, u.view(), true, &mut quiet).unwrap().mapv(f64::from);
+            let (a, b) = ((&u * &jv).sum(), (&ju * &v).sum());
+            assert!((a - b).abs() < 1e-4 * (1.0 + a.abs()), "{a} is not {b} at sigma {sigma}");
+            let (variance, middles) = found.variance(&bank, &mut quiet).unwrap();
+            for p in [0, 8, 29] {
+                let mut unit = Array5::zeros((1, 2, 2, 5, 6));
+                unit.slice_mut(s![0, .., 1, p / 6, p % 6]).fill(1.0);
+                let column = found.jvp(&bank, unit.view(), false, &mut quiet).unwrap();
+                for query in 0..2 {
+                    let of_diagonal = sigma.powi(2) * f64::from(column[[0, query, 1, p / 6, p % 6]]);
+                    let of_pixel = variance[[query, 1, p / 6, p % 6]];
+                    assert!(
+                        (of_pixel - of_diagonal).abs() < 2e-5 * sigma.powi(2).max(0.05),
+                        "{of_pixel}, {of_diagonal}"
+                    );
+                }
+            }
+            if windows.count() == 1 {
+                assert_eq!(middles[[1, 0, 0]], variance[[1, 0, 2, 3]]);
+            }
+        }
     }
 }

@@ -157,12 +157,14 @@ def posterior(
 
 
 def middle_pixels(windows: Tensor) -> list[int]:
-    """The pixel y W + x in the middle of each window's bounding box, the later one of two."""
+    """The pixel y W + x in the middle of each window's bounding box, the later one of two, or the nearest in the window."""
     middles = []
     for window in windows:
         rows, columns = (torch.nonzero(window.any(axis)).flatten() for axis in (1, 0))
         y, x = (int(at[0] + at[-1] + 1) // 2 for at in (rows, columns))
-        middles.append(y * windows.shape[2] + x)
+        pixels = torch.nonzero(window)
+        nearest = pixels[((pixels - torch.tensor([y, x])) ** 2).sum(1).argmin()]
+        middles.append(int(nearest[0] * windows.shape[2] + nearest[1]))
     return middles
 
 

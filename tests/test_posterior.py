@@ -92,10 +92,11 @@ def test_the_density_of_two_pixels_has_the_integral_1(prior: Any) -> None:
 
 
 def test_the_score_is_the_slope_of_the_density() -> None:
-    D, z, step = pspc.Empirical(some_data()), some_z(2), 1e-4
+    D, z, step = pspc.Empirical(some_data()), some_z(2), 1e-2
     v = np.random.default_rng(3).normal(size=z.shape)
     slope = (D.log_prob(z + step * v, 1.0) - D.log_prob(z - step * v, 1.0)) / (2 * step)
-    np.testing.assert_allclose(slope, ((D(z, 1.0) - z) * v).sum((1, 2, 3)), rtol=1e-4, atol=1e-4)
+    # The logarithms are right to a millionth, which the step divides.
+    np.testing.assert_allclose(slope, ((D(z, 1.0) - z) * v).sum((1, 2, 3)), rtol=1e-3, atol=1e-3)
 
 
 def test_a_tempered_density_is_refused() -> None:

@@ -105,7 +105,7 @@ class Posterior:
     def component_variance(self) -> Any:
         """The posterior variance per channel of each component at its middle pixel, [batch, K, channels].
 
-        The middle is that of the component's bounding box, the later one of two.
+        The middle is that of the component's bounding box, the later one of two, or the pixel of the component nearest to it.
         """
         return self._joined([one[1] for one in self._variances], (self.num_components, self._shape[1]))
 

@@ -28,8 +28,8 @@ pub(crate) trait Work {
     /// What it finds for a query.
     type Found;
 
-    /// Passes over all images that it takes.
-    const PASSES: usize;
+    /// Passes over all images that it takes, at most, but for those that are repeated in float64.
+    fn passes(&self, call: &Call<'_, '_>) -> usize;
 
     /// Bytes that it takes besides those of a composite.
     fn memory(&self, _call: &Call<'_, '_>) -> Memory {
@@ -67,6 +67,12 @@ impl<'a, 'q> Call<'a, 'q> {
         Self { bank, mirrors, queries, flips, sources: Sources::new(bank, queries.atoms()) }
     }
 
+    /// Whether a query may take the sparse route.
+    pub(crate) fn may_list(&self) -> bool {
+        let is_sparse = |&sigma: &f64| Regime::at(sigma, self.bank.reach()).sparse;
+        !matches!(self.mirrors[0].kind(), Kind::Full) && self.queries.sigma().iter().any(is_sparse)
+    }
+
     /// Probes per query.
     pub(crate) fn sides(&self) -> usize {
         if self.flips { 2 } else { 1 }
@@ -80,7 +86,7 @@ impl<'a, 'q> Call<'a, 'q> {
         mut consume: impl FnMut(usize, W::Found),
     ) -> Result<()> {
         let (signals, count) = (Signals::new(), self.queries.len());
-        let pairs = W::PASSES * self.sources.len * count * self.sides();
+        let pairs = work.passes(self) * self.sources.len * count * self.sides();
         let more = work.memory(self);
         let at_once = self.queries_at_once(more.per_query);
         let queries = at_once.min(count);
@@ -102,7 +108,7 @@ impl<'a, 'q> Call<'a, 'q> {
             }?;
             batch.zip(found).for_each(|(query, found)| consume(query, found));
         }
-        Ok(())
+        scheduler.finish()
     }
 
     fn job<'j, P: Pixel>(&'j self, pixels: &'j [P], probes: &'j [Probe], signals: &'j Signals) -> Result<Job<'j, P>> {
@@ -125,12 +131,9 @@ impl<'a, 'q> Call<'a, 'q> {
     /// candidates or posteriors.
     fn bytes_per_probe(&self) -> usize {
         let components = &self.mirrors[0];
-        let is_sparse = |&sigma: &f64| Regime::at(sigma, self.bank.reach()).sparse;
         let between = match components.kind() {
             Kind::Full => 4 * self.sources.len,
-            Kind::Square { .. } | Kind::Masks(_) if self.queries.sigma().iter().any(is_sparse) => {
-                sparse::max_list_bytes(components.count())
-            }
+            Kind::Square { .. } | Kind::Masks(_) if self.may_list() => sparse::max_list_bytes(components.count()),
             Kind::Square { .. } | Kind::Masks(_) => 40 * components.count(),
         };
         let left_out = (0..self.queries.len()).map(|q| self.queries.atoms().left_out_of(q).len()).max().unwrap_or(0);

@@ -2,7 +2,7 @@
 
 use ndarray::{Array3, ArrayViewMut3};
 
-use super::call::Work;
+use super::call::{Call, Work};
 use super::dense::{self, arithmetic::Arithmetic};
 use super::evidence::{Evidence, Pass, evidence_of_all_images, run_pass, sparse_queries};
 use super::full::{self, ImagePosterior};
@@ -57,7 +57,9 @@ pub(crate) struct WholeComposite;
 impl Work for WholeComposite {
     type Found = MirrorSums;
 
-    const PASSES: usize = 2;
+    fn passes(&self, _call: &Call<'_, '_>) -> usize {
+        2
+    }
 
     fn run<P: Pixel>(&self, job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<MirrorSums>> {
         let mut sums: Vec<Option<MirrorSums>> = vec![None; job.queries()];

@@ -21,6 +21,7 @@ use super::tile::Pixel;
 use crate::bank::Bank;
 use crate::components::{Components, Kind};
 use crate::error::{Error, Result};
+use crate::monitor::Monitor;
 use crate::posterior::Posterior;
 
 /// What is found for a probe: sums of centred stored pixels `[channel][pixel]`.
@@ -112,6 +113,14 @@ impl Derivative<'_> {
 impl Pass for Derivative<'_> {
     type Found = QueryDerivative;
 
+    fn passes(&self, call: &Call<'_, '_>) -> usize {
+        match call.mirrors[0].kind() {
+            Kind::Full => 1 + 2 * self.count(),
+            Kind::Square { .. } | Kind::Masks(_) if call.may_list() => (1 + self.count()).max(2),
+            Kind::Square { .. } | Kind::Masks(_) => 2,
+        }
+    }
+
     fn dense<P: Pixel, A: Arithmetic>(
         &self,
         job: &Job<'_, P>,
@@ -120,7 +129,6 @@ impl Pass for Derivative<'_> {
     ) -> Result<Vec<QueryDerivative>> {
         // The posterior is found again with the means of the products: that costs less than its energies alone would.
         let _ = posteriors;
-        scheduler.repeat(job, job.queries());
         self.of_all_images(job, scheduler)
     }
 
@@ -135,7 +143,6 @@ impl Pass for Derivative<'_> {
             composites.into_iter().map(|composite| QueryDerivative { composite, directions: Vec::new() }).collect();
         for direction in 0..self.count() {
             let values: Vec<Vec<f64>> = job.probes.iter().map(|probe| self.of(job, probe, direction)).collect();
-            scheduler.repeat(job, 2 * job.queries());
             let (sums, residuals) = full::derivatives(job, scheduler, posteriors, &values)?;
             for ((found, mut sums), residual) in found.iter_mut().zip(pair_up(job, sums)).zip(residuals) {
                 subtract(job, &mut sums, &found.composite, &vec![residual; job.plane()], &vec![1; job.plane()]);
@@ -156,7 +163,6 @@ impl Pass for Derivative<'_> {
             composites.into_iter().map(|composite| QueryDerivative { composite, directions: Vec::new() }).collect();
         for direction in 0..self.count() {
             let values: Vec<Vec<f64>> = job.probes.iter().map(|probe| self.of(job, probe, direction)).collect();
-            scheduler.repeat(job, job.queries());
             for (found, sums) in found.iter_mut().zip(sparse::derivatives(job, scheduler, lists, &values)?) {
                 found.directions.push(sums);
             }
@@ -214,13 +220,19 @@ fn subtract<P: Pixel>(
 /// Most directions for which a pass is made.
 const MAX_DIRECTIONS: usize = 8;
 
-/// Directions in parts of as many as a pass is made for; an error if there are none.
-pub(crate) fn parts_of(directions: &ArrayView5<'_, f64>) -> Result<impl Iterator<Item = Range<usize>> + use<>> {
-    if directions.is_empty() {
-        let expected = "at least one direction for at least one query".to_owned();
-        return Err(Error::Shape { what: "v", found: directions.shape().to_vec(), expected });
-    }
-    Ok(blocks(0..directions.len_of(Axis(0)), MAX_DIRECTIONS))
+/// Directions in parts of as many as a pass is made for; a single empty part if there are none.
+pub(crate) fn parts_of(directions: &ArrayView5<'_, f64>) -> Vec<Range<usize>> {
+    let count = directions.len_of(Axis(0));
+    blocks(0..count, MAX_DIRECTIONS).chain((count == 0).then_some(0..0)).collect()
+}
+
+/// The monitor of part `i` of `parts` of the same work.
+pub(crate) fn part_of_monitor<'m>(
+    monitor: &'m mut Monitor<'_>,
+    i: u64,
+    parts: u64,
+) -> impl FnMut(u64, u64) -> Result<()> + 'm {
+    move |done, total| monitor(done + i * total, parts * total)
 }
 
 /// Directions as the passes take them, and what makes derivatives of what they find.
@@ -298,7 +310,10 @@ pub(crate) struct WholeDerivative<'a> {
 impl Work for WholeDerivative<'_> {
     type Found = QueryDerivative;
 
-    const PASSES: usize = 2;
+    fn passes(&self, call: &Call<'_, '_>) -> usize {
+        let finds_evidence = matches!(call.mirrors[0].kind(), Kind::Full) || call.may_list();
+        self.derivative.passes(call) + usize::from(finds_evidence)
+    }
 
     fn memory(&self, call: &Call<'_, '_>) -> Memory {
         self.derivative.memory(&call.mirrors[0], call.bank.image_len(), call.queries.len())

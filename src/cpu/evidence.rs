@@ -53,7 +53,9 @@ pub(crate) struct FindEvidence;
 impl Work for FindEvidence {
     type Found = (Evidence, Vec<f64>);
 
-    const PASSES: usize = 1;
+    fn passes(&self, _call: &Call<'_, '_>) -> usize {
+        1
+    }
 
     /// The evidence of all queries is kept: at least the weights of all images, or the state of every window.
     fn memory(&self, call: &Call<'_, '_>) -> Memory {
@@ -111,6 +113,11 @@ pub(crate) fn evidence_of_all_images<P: Pixel>(
 pub(crate) trait Pass {
     /// What it finds for a query.
     type Found;
+
+    /// Passes over all images that it takes, at most.
+    fn passes(&self, _call: &Call<'_, '_>) -> usize {
+        1
+    }
 
     /// On the dense route, given the softmax of every window.
     fn dense<P: Pixel, A: Arithmetic>(
@@ -191,7 +198,9 @@ pub(crate) struct OnEvidence<'a, T> {
 impl<T: Pass> Work for OnEvidence<'_, T> {
     type Found = T::Found;
 
-    const PASSES: usize = 1;
+    fn passes(&self, call: &Call<'_, '_>) -> usize {
+        self.pass.passes(call)
+    }
 
     fn memory(&self, _call: &Call<'_, '_>) -> Memory {
         self.memory

@@ -40,7 +40,7 @@ use crate::monitor::Monitor;
 use crate::query::Queries;
 use call::Call;
 use composite::{WholeComposite, finish};
-use derivative::{Directions, WholeDerivative, parts_of};
+use derivative::{Directions, WholeDerivative, part_of_monitor, parts_of};
 
 /// See [`crate::Engine::composite`].
 pub(crate) fn composite(
@@ -70,8 +70,10 @@ pub(crate) fn jvp(
     let (cover, mut denoised) = (components.cover(), Array4::zeros(queries.z().shape()));
     let mut found = Array5::zeros(directions.raw_dim());
     let call = Call::new(bank, components, queries, flips);
-    for part in parts_of(&directions)? {
-        let part = Slice::from(part);
+    let parts = parts_of(&directions);
+    for (i, part) in (0..).zip(&parts) {
+        let monitor = &mut part_of_monitor(monitor, i, parts.len() as u64);
+        let part = Slice::from(part.clone());
         let values = directions.slice_axis(Axis(0), part);
         let directions = Directions::new(bank, components, queries.sigma(), values, transposed)?;
         let mut found = found.slice_axis_mut(Axis(0), part);

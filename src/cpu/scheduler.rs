@@ -216,6 +216,12 @@ impl<'m, 'a> Scheduler<'m, 'a> {
         self.total += (probes * job.len()) as u64;
     }
 
+    /// Counts what is left as done: less work may have been needed than was counted on.
+    pub(crate) fn finish(&mut self) -> Result<()> {
+        let left = self.total.saturating_sub(self.done);
+        if left > 0 { self.skip(left as usize) } else { Ok(()) }
+    }
+
     /// Counts `work` pairs of probe and image as done that turned out not to be needed.
     pub(crate) fn skip(&mut self, work: usize) -> Result<()> {
         self.done += work as u64;

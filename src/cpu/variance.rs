@@ -3,7 +3,7 @@
 
 use ndarray::Array3;
 
-use super::call::Memory;
+use super::call::{Call, Memory};
 use super::composite::{MirrorSums, pair_up};
 use super::dense::moments::{MAX_FIRST, Moments, Places, moments};
 use super::dense::{arithmetic::Arithmetic, composites};
@@ -13,7 +13,7 @@ use super::job::Job;
 use super::scheduler::Scheduler;
 use super::sparse::{self, WeighedLists};
 use super::tile::Pixel;
-use crate::components::Components;
+use crate::components::{Components, Kind};
 use crate::error::Result;
 use crate::posterior::Posterior;
 
@@ -61,6 +61,13 @@ fn means_of_probes<P: Pixel>(job: &Job<'_, P>, composites: &[MirrorSums]) -> Vec
 impl Pass for Variance {
     type Found = QueryVariance;
 
+    fn passes(&self, call: &Call<'_, '_>) -> usize {
+        match call.mirrors[0].kind() {
+            Kind::Full => 2,
+            Kind::Square { .. } | Kind::Masks(_) => 1 + Places::all(&call.mirrors[0], call.bank.image_shape()[0]).len(),
+        }
+    }
+
     fn dense<P: Pixel, A: Arithmetic>(
         &self,
         job: &Job<'_, P>,
@@ -76,7 +83,6 @@ impl Pass for Variance {
             (0..queries).map(|_| (vec![0.0; len], vec![0.0; len], Vec::new())).collect();
         for places in Places::all(&job.mirrors[0], channels) {
             let mirrored = places.mirrored(&job.mirrors[0]);
-            scheduler.repeat(job, queries);
             let found = moments::<P, A>(job, scheduler, posteriors, &means, [&places, &mirrored])?;
             let (forward, flipped) = found.split_at(queries);
             for (query, totals) in totals.iter_mut().enumerate() {
@@ -97,7 +103,6 @@ impl Pass for Variance {
     ) -> Result<Vec<QueryVariance>> {
         let composites = pair_up(job, full::composites(job, scheduler, posteriors)?);
         let means = means_of_probes(job, &composites);
-        scheduler.repeat(job, job.queries());
         let squares = pair_up(job, full::squares(job, scheduler, posteriors, &means)?);
         let (middle, width) = (job.mirrors[0].middle(0), job.mirrors[0].width());
         let (y, x) = (middle / width, middle % width);

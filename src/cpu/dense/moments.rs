@@ -169,12 +169,8 @@ fn moments_of<P: Pixel, A: Arithmetic>(
                     continue;
                 }
                 space.take_differences(job, group.tiles(), &means[probe]);
-                space.add(
-                    job,
-                    job.components_of(&job.probes[probe]),
-                    places[usize::from(job.probes[probe].flipped)],
-                    sums,
-                );
+                let is_flipped = job.probes[probe].flipped;
+                space.add(job, is_flipped, places[usize::from(is_flipped)], sums);
             }
         }
         for (moments, [first, middle, second]) in &mut states {
@@ -203,11 +199,12 @@ impl MomentSpace {
     fn add<P: Pixel>(
         &mut self,
         job: &Job<'_, P>,
-        components: &Components,
+        is_flipped: bool,
         places: &Places,
         [first, middle, second]: &mut [Vec<f32>; 3],
     ) {
         let Self { weights, stage, differences, squares } = self;
+        let components = &job.mirrors[usize::from(is_flipped)];
         let (channels, plane, (_, columns)) = (job.bank.image_shape()[0], job.plane(), components.grid());
         for k in places.windows.clone() {
             let (row, column) = (k / columns, k % columns);
@@ -223,7 +220,7 @@ impl MomentSpace {
                     runs: || components.runs(k),
                     moments,
                 });
-                let at = components.middle(k);
+                let at = middle_of(job, k, is_flipped);
                 for (c, sum) in middle.iter_mut().enumerate() {
                     let square = &squares.pixels[c * plane + at];
                     *sum += (0..LANES).map(|lane| weight.0[lane] * square.0[lane]).sum::<f32>();
@@ -241,6 +238,16 @@ impl MomentSpace {
         }
         stage.finish(job.isa, components, squares, second);
     }
+}
+
+/// The middle pixel of a window as a probe sees it: for flipped ones the mirror image of that of the query's window.
+fn middle_of<P: Pixel>(job: &Job<'_, P>, k: usize, is_flipped: bool) -> usize {
+    let (components, width) = (&job.mirrors[0], job.mirrors[0].width());
+    if !is_flipped {
+        return components.middle(k);
+    }
+    let at = components.middle(components.mirror_index(k));
+    at - at % width + (width - 1 - at % width)
 }
 
 /// Writes the differences of a tile's images from means, and their squares.
