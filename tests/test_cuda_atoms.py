@@ -123,7 +123,8 @@ def problems(draw: st.DrawFn) -> Problem:
 @pytest.mark.parametrize("route", ROUTES)
 @given(problems(), st.integers(1, 6))
 def test_images_that_count_give_the_oracle_and_what_the_cpu_gives(route: str, problem: Problem, side: int) -> None:
-    windows, masks = windows_of(route, *problem.images.shape[2:], side=side)
+    height, width = problem.images.shape[2:]
+    windows, masks = windows_of(route, height, width, side)
     denoised = problem.on(0, windows)
     np.testing.assert_allclose(denoised, problem.oracle(masks), rtol=0, atol=5e-6 * problem.spread())
     np.testing.assert_allclose(denoised, problem.on(None, windows), rtol=0, atol=5e-6 * problem.spread())

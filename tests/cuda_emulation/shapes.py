@@ -42,7 +42,7 @@ def problem(
     # The last queries are so far from all images that they need float64.
     z[2 if few else 5 :] *= 30
     # One class, and each query without the image that it was made from.
-    among = {"class_labels": np.zeros(len(sigma), int), "exclude": index} if chosen else {}
+    among: dict[str, Any] = {"class_labels": np.zeros(len(sigma), int), "exclude": index} if chosen else {}
     if side > 0:
         return pspc.PSPCSquare(data, patch_sizes=side, device=device)(z, sigma, **among)
     masks = rng.random((6, height, width)) < 0.4
