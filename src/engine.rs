@@ -77,12 +77,7 @@ impl Engine {
         let denoised = match self {
             Self::Cpu => cpu::composite(bank, components, queries, flips, monitor),
             #[cfg(feature = "cuda")]
-            Self::Cuda(engine) if queries.atoms().are_all() && bank.log_prior().is_none() => {
-                engine.composite(bank, components, queries, flips, monitor)
-            }
-            // The kernels know neither images that do not count nor priors.
-            #[cfg(feature = "cuda")]
-            Self::Cuda(_) => cpu::composite(bank, components, queries, flips, monitor),
+            Self::Cuda(engine) => engine.composite(bank, components, queries, flips, monitor),
         }?;
         if denoised.iter().all(|value| value.is_finite()) { Ok(denoised) } else { Err(Error::NotFinite) }
     }

@@ -16,7 +16,7 @@
 //! | room | subject |
 //! |---|---|
 //! | [`bank`] | the training images, borrowed in place as bytes or floats |
-//! | [`query`], [`atoms`] | noisy images and noise levels, checked; which images count for them |
+//! | [`query`], [`atoms`], `sources` | noisy images and noise levels, checked; which images count for them; these and their priors, by position |
 //! | [`components`], [`runs`] | squares, masks as plans of runs, the full image; cover counts, mirror images |
 //! | [`regime`] | every switch point, cut-off and bound on candidates, for CPU and GPU |
 //! | [`engine`] | the one entry |
@@ -70,6 +70,7 @@ pub mod regime;
 pub mod reserve;
 pub mod runs;
 mod simd;
+mod sources;
 #[cfg(feature = "stages")]
 #[doc(hidden)]
 pub mod stages;

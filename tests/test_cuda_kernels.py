@@ -10,7 +10,7 @@ from pspc_rs import _core, cuda
 
 ARCHITECTURES = (80, 86, 89, 90, 100, 120)
 # dense_square for narrow and wide images and dense_masks, in both precisions and with a scan; full, posterior, sparse
-KERNELS = (3 + 2) * 2 + (3 + 2) + 6 + 5 + 3
+KERNELS = (3 + 2) * 2 + (3 + 2) + 6 + 6 + 3
 
 
 def compile_with_report(library: ctypes.CDLL, name: str, text: str, options: list[str]) -> str:

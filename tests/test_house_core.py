@@ -11,9 +11,11 @@ SOURCE = Path(__file__).parent.parent / "src"
 LAYERS = (
     {"error", "reserve"},
     {"bank", "monitor", "runs", "simd", "threads"},
-    {"components", "query"},
+    {"atoms", "components"},
+    {"query", "sources"},
     {"posterior", "regime"},
     {"cpu", "cuda"},
+    {"posteriors"},
     {"engine", "info", "stages"},
     {"lib", "python"},
 )

@@ -95,6 +95,8 @@ class Engine:
         out_is_f64: bool,
         stream: int,
         progress: Callable[[int, int], object] | None = None,
+        images: npt.NDArray[np.uint32] | None = None,
+        left_out: Sequence[npt.NDArray[np.uint32]] | None = None,
     ) -> None: ...
 
 @final

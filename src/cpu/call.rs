@@ -7,7 +7,6 @@ use super::job::{Job, Signals};
 use super::memory;
 use super::probe::Probe;
 use super::scheduler::{self, Scheduler};
-use super::sources::Sources;
 use super::sparse;
 use super::tile::Pixel;
 use crate::bank::{Bank, Pixels};
@@ -16,6 +15,7 @@ use crate::error::Result;
 use crate::monitor::Monitor;
 use crate::query::Queries;
 use crate::regime::Regime;
+use crate::sources::Sources;
 
 /// Most queries that are computed together.
 const MAX_QUERIES: usize = 128;

@@ -4,14 +4,15 @@ use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::images::Images;
+use super::penalties::Penalties;
 use super::probe::Probe;
-use super::sources::{Penalties, Sources};
 use super::tile::{AnyBeyond, Pixel};
 use crate::bank::Bank;
 use crate::components::{Components, Kind};
 use crate::error::{Error, Result};
 use crate::regime::{cutoff_bits, dense_cutoff_bits};
 use crate::simd::Isa;
+use crate::sources::Sources;
 
 /// What the threads of a call tell one another.
 #[derive(Debug)]

@@ -8,10 +8,10 @@ use ndarray::ArrayView3;
 use crate::bank::Bank;
 use crate::components::Components;
 use crate::regime::{FAR_FROM, Regime, fixed_point_side};
+use crate::sources::Sources;
 
 use super::dense::residuals::{DIRECT, EXPANDED, Terms};
 use super::precision::{Rounding, heaviest_window};
-use super::sources::Sources;
 
 /// The reach of the data is taken to be at least this, so that values in units of the fixed-point scale stay within `f32`.
 const MIN_REACH: f64 = 1e-18;

@@ -1,21 +1,18 @@
-//! `DeviceBank`: the images of a data set on a device, in groups of four; all of them and for good where they fit, else a
-//! tile at a time.
+//! `DeviceBank`: the images of a data set, or those that count for a call, on a device, in groups of four: all of them where
+//! they fit, else a tile at a time.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::context::Stream;
 use super::device::Device;
-use super::layout::{Images, PixelUnits, kernel_args};
-use super::memory::{Memory, Plain};
-use super::module::{Grid, launch};
-use super::sources::{KernelSource, PixelKind};
+use super::layout::{Images, PixelUnits};
+use super::memory::Memory;
+use super::sources::PixelKind;
+use super::upload::{GROUP_LEN, Upload};
 use crate::bank::{Bank, PixelRange, Pixels};
 use crate::error::{Error, Result};
 use crate::query::MAX_Z;
-
-/// Most bytes copied to the device at once.
-const UPLOAD_BYTES: usize = 64 << 20;
 
 /// Shards of a data set: enough of them to keep a large GPU busy with a few queries.
 const TARGET_SHARDS: usize = 128;
@@ -23,10 +20,7 @@ const TARGET_SHARDS: usize = 128;
 /// Most shards per step: they are the second dimension of a grid.
 const MAX_SHARDS_PER_STEP: usize = 65_535;
 
-/// Images per group: `[group][channel][row][column][image]`. Zeros fill up the last group.
-const GROUP_LEN: usize = 4;
-
-/// The images of a data set on a device.
+/// The images of a data set on a device, or some of them.
 pub(super) struct DeviceBank {
     pub(super) device: Arc<Device>,
     pub(super) pixels: PixelKind,
@@ -38,7 +32,17 @@ pub(super) struct DeviceBank {
     shard_len: usize,
     /// Shards per tile: those that fit on the device at once.
     tile_shards: usize,
+    /// Which images these are, unless they are the whole data set.
+    chosen: Option<Chosen>,
     resident: Mutex<Option<Tile>>,
+}
+
+/// Some images of a data set, for one call.
+struct Chosen {
+    /// The data set.
+    whole: Arc<DeviceBank>,
+    /// The indices of the images in it, in increasing order.
+    images: Vec<u32>,
 }
 
 /// Consecutive shards that lie on the device together.
@@ -59,25 +63,47 @@ impl DeviceBank {
         let [channels, height, width] = bank.image_shape();
         check_size("images of the data set", bank.len())?;
         check_size("values of an image", bank.image_len())?;
-        let shard_len = shard_len(bank.len());
         let pixels = match bank.pixels() {
             Pixels::U8(_) => PixelKind::U8,
             Pixels::F32(_) => PixelKind::F32,
         };
-        let shard_bytes = shard_len * bank.image_len() * pixels.bytes();
+        Self::planned(device, pixels, [bank.len(), channels, height, width], bank.range(), None)
+    }
+
+    /// The chosen `images` of `whole` for one call, whose images on the host are `bank`. Those that lie on the device are
+    /// gathered there, others copied; results are those of a data set of these images alone.
+    pub(super) fn of_chosen(whole: &Arc<Self>, bank: &Bank<'_>, stream: &Stream, images: &[u32]) -> Result<Self> {
+        // They may have been checked against another data set; the kernels would read whatever lies behind this one.
+        if let Some(&index) = images.iter().find(|&&index| index as usize >= whole.len()) {
+            let expected = format!("0 to {}", whole.len() - 1);
+            return Err(Error::ImageIndex { what: "images", index: index as usize, expected });
+        }
+        if whole.is_resident() {
+            // The whole data set gets memory first.
+            drop(whole.on_device(bank, stream, &(0..1))?);
+        }
+        let [_, channels, height, width] = whole.shape;
+        let chosen = Chosen { whole: Arc::clone(whole), images: images.to_vec() };
+        let shape = [images.len(), channels, height, width];
+        Self::planned(Arc::clone(&whole.device), whole.pixels, shape, whole.range, Some(chosen))
+    }
+
+    fn planned(
+        device: Arc<Device>,
+        pixels: PixelKind,
+        shape: [usize; 4],
+        range: PixelRange,
+        chosen: Option<Chosen>,
+    ) -> Result<Self> {
+        let (images, image_len) = (shape[0], shape[1..].iter().product::<usize>());
+        let shard_len = shard_len(images);
+        let shard_bytes = shard_len * image_len * pixels.bytes();
         let free = device.context.free_memory()?;
-        let shards = bank.len().div_ceil(shard_len);
+        let shards = images.div_ceil(shard_len);
         // The rest of the memory is for the passes themselves and for other programs.
         let all_fit = shards * shard_bytes <= free / 10 * 7;
-        Ok(Self {
-            device,
-            pixels,
-            shape: [bank.len(), channels, height, width],
-            range: bank.range(),
-            shard_len,
-            tile_shards: if all_fit { shards } else { (free / 4 / shard_bytes).max(1) },
-            resident: Mutex::new(None),
-        })
+        let tile_shards = if all_fit { shards } else { (free / 4 / shard_bytes).max(1) };
+        Ok(Self { device, pixels, shape, range, shard_len, tile_shards, chosen, resident: Mutex::new(None) })
     }
 
     /// Whether all images stay on the device; otherwise they are copied again for every pass.
@@ -85,7 +111,7 @@ impl DeviceBank {
         self.tile_shards >= self.shards()
     }
 
-    /// Number of images, flips not counted.
+    /// Number of images, flips not counted; those that are not among the chosen ones neither.
     pub(super) fn len(&self) -> usize {
         self.shape[0]
     }
@@ -176,61 +202,23 @@ impl DeviceBank {
     }
 
     fn upload(&self, bank: &Bank<'_>, stream: &Stream, shards: Range<usize>) -> Result<Tile> {
-        let images = shards.start * self.shard_len..self.len().min(shards.end * self.shard_len);
-        let memory = match bank.pixels() {
-            Pixels::U8(pixels) => self.upload_pixels(bank, pixels, stream, images)?,
-            Pixels::F32(pixels) => self.upload_pixels(bank, pixels, stream, images)?,
+        let positions = shards.start * self.shard_len..self.len().min(shards.end * self.shard_len);
+        let upload = Upload {
+            device: &self.device,
+            stream,
+            pixels: self.pixels,
+            image_len: self.image_len(),
+            range: self.range,
+            chosen: self.chosen.as_ref().map(|chosen| chosen.images.as_slice()),
+        };
+        let memory = match &self.chosen {
+            Some(Chosen { whole, .. }) if whole.is_resident() => {
+                let whole = whole.on_device(bank, stream, &(0..whole.shards()))?;
+                upload.gathered(whole.images.pixels, positions)?
+            }
+            Some(_) | None => upload.copied(bank, positions)?,
         };
         Ok(Tile { memory, shards })
-    }
-
-    fn upload_pixels<P: Plain>(
-        &self,
-        bank: &Bank<'_>,
-        pixels: &[P],
-        stream: &Stream,
-        images: Range<usize>,
-    ) -> Result<Memory> {
-        let image_bytes = self.image_len() * size_of::<P>();
-        let padded = images.len().next_multiple_of(GROUP_LEN);
-        let memory = Memory::persistent(stream, padded * image_bytes, "the images")?;
-        let chunk = (UPLOAD_BYTES / image_bytes / GROUP_LEN * GROUP_LEN).clamp(GROUP_LEN, padded);
-        let staging = Memory::new(stream, chunk * image_bytes, "copying the images")?;
-        let changed = Memory::zeros(stream, 4, "a mark of changed images")?;
-        let kernel = self.device.kernel(KernelSource::Posterior, self.pixels, "interleave")?;
-        for first in images.clone().step_by(chunk) {
-            let last = images.end.min(first + chunk);
-            staging.write(&pixels[first * self.image_len()..last * self.image_len()], "the images")?;
-            let to = memory.address() + ((first - images.start) * image_bytes) as u64;
-            let (count, image_len) = ((last - first) as i32, self.image_len() as i32);
-            let (centre, reach) = (self.range.centre as f32, self.range.reach as f32);
-            let grid = Grid::over((last - first).div_ceil(GROUP_LEN) * self.image_len());
-            let (from, changed) = (staging.address_ref(), changed.address_ref());
-            let args: &[_] = kernel_args![from, &to, &count, &image_len, &centre, &reach, changed];
-            // SAFETY: both arrays hold `count` images, padded to whole groups.
-            unsafe { launch(&kernel, grid, stream, args)? };
-        }
-        // Other streams may use the images too.
-        stream.synchronize(&"copying the images to the device")?;
-        let mut mark = [0_u32];
-        changed.read(&mut mark, "a mark of changed images")?;
-        if mark == [0] { Ok(memory) } else { Err(self.changed_image(bank, images)) }
-    }
-
-    /// The error that an image among `images` has changed since the data set was checked: bounds on the sums of its pixels
-    /// would not hold.
-    fn changed_image(&self, bank: &Bank<'_>, images: Range<usize>) -> Error {
-        let PixelRange { centre, reach } = self.range;
-        let is_unchanged = |value: f32| (f64::from(value) - centre).abs() <= reach;
-        let pixels = match bank.pixels() {
-            Pixels::U8(_) => &[],
-            Pixels::F32(pixels) => &pixels[images.start * self.image_len()..images.end * self.image_len()],
-        };
-        // It may have changed back.
-        let at = pixels.iter().position(|&value| !is_unchanged(value)).unwrap_or(0);
-        let value = pixels.get(at).map_or(f64::NAN, |&value| f64::from(value));
-        let index = images.start + at / self.image_len();
-        Error::ImageChanged { index, value, least: centre - reach, most: centre + reach }
     }
 
     /// Refuses another bank than the one this was made from.

@@ -5,7 +5,9 @@ use super::candidates::DeviceCandidates;
 use super::layout::{Address, Probes, kernel_args};
 use super::memory::Memory;
 use super::module::Grid;
+use super::penalties::{LeftOut, Priors};
 use super::queue::LaunchQueue;
+use super::rounding::Rounding;
 use super::sources::{KernelSource, Precision};
 use crate::error::Result;
 use crate::regime::{FAR_FROM, Regime, dense_cutoff_bits};
@@ -29,6 +31,8 @@ pub(super) struct Batch {
     marks: Memory,
     /// Indices of the queries in the call.
     rows: Memory,
+    /// The images that do not count for some query.
+    _left_out: Option<LeftOut>,
     /// The memory that `probes` refers to.
     _probe_memory: Vec<Memory>,
 }
@@ -39,7 +43,7 @@ impl Batch {
         let (len, mirrors) = (call.bank.image_len(), call.mirrors());
         let shard_sums = mirrors * call.bank.shards() * len * 4;
         let sparse = if regime.sparse { DeviceCandidates::bytes_per_query(call) } else { 0 };
-        shard_sums + mirrors * len * 12 + sparse
+        shard_sums + mirrors * len * 12 + LeftOut::bytes_per_query(call.bank.len()) + sparse
     }
 
     /// Prepares the queries in `rows` of the call.
@@ -55,6 +59,7 @@ impl Batch {
         let values_len = probe_count * bank.image_len();
         let logit_scales: Vec<f64> = rows.iter().map(|&row| logit_scale(call, row)).collect();
         let logit_scales = Memory::copy_of(stream, &logit_scales, "the noise levels")?;
+        let left_out = LeftOut::new(call.queries.atoms, bank.len(), stream, rows)?;
         let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
         let rows = Memory::copy_of(stream, &rows, "the order of the queries")?;
         let values = Memory::new(stream, values_len * 4, "the queries")?;
@@ -62,13 +67,16 @@ impl Batch {
         let marks = Memory::zeros(stream, queries * 4, "marks of queries")?;
         let shard_sums = Memory::new(stream, values_len * bank.shards() * 4, "sums of pixels")?;
         let candidates = regime.sparse.then(|| DeviceCandidates::new(call, stream, queries)).transpose()?;
-        let (rounding, far_from) = (call.components.rounding, FAR_FROM * bank.stored_max_abs());
+        let (rounding, far_from) = (rounding(call), FAR_FROM * bank.stored_max_abs());
         let probes = Probes {
             values: values.address(),
             exact: exact.address(),
             logit_scales: logit_scales.address(),
             marks: marks.address(),
             candidate_counts: 0,
+            below: call.priors.as_ref().map_or(0, Priors::address),
+            left_out: left_out.as_ref().map_or(0, LeftOut::address),
+            left_out_words: left_out.as_ref().map_or(0, |left_out| left_out.words) as i32,
             queries: queries as i32,
             mirrors: call.mirrors() as i32,
             expanded: i32::from(regime.is_expanded()),
@@ -88,6 +96,7 @@ impl Batch {
             candidates,
             marks,
             rows,
+            _left_out: left_out,
             _probe_memory: probe_memory,
         };
         batch.prepare_probes(call, queue)?;
@@ -100,6 +109,9 @@ impl Batch {
         let kernel = call.kernel(KernelSource::Posterior, "prepare_probes")?;
         let (len, width, units) = (call.bank.image_len() as i32, call.bank.width() as i32, call.bank.units());
         let (z, z_is_f64) = (call.queries.z, i32::from(call.queries.z_is_f64));
+        let reach = call.bank.stored_max_abs();
+        // In the direct form nothing cancels a prior.
+        let per_reach = if self.regime.is_expanded() { rounding(call).hidden_per_reach(reach) } else { 0.0 };
         let args: &[_] = kernel_args![
             &z,
             &z_is_f64,
@@ -108,6 +120,8 @@ impl Batch {
             &width,
             &units,
             &self.probes,
+            &reach,
+            &per_reach,
             &values,
             &exact,
             &counts,
@@ -162,6 +176,12 @@ impl Batch {
         // SAFETY: out has the rows of all queries, by the promise of the call; the other arrays were allocated for them.
         unsafe { queue.launch(&kernel, Grid::over(self.queries * bank.image_len()), args) }
     }
+}
+
+/// How the energies of a call round.
+fn rounding(call: &Call<'_>) -> Rounding {
+    let rounding = call.components.rounding;
+    call.priors.as_ref().map_or(rounding, |priors| rounding.with_priors(priors.bits))
 }
 
 /// `log2(e) / (2 sigma^2)` in stored units: energies times this are base-2 logits, sign reversed.

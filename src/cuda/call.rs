@@ -6,8 +6,10 @@ use super::bank::DeviceBank;
 use super::components::DeviceComponents;
 use super::layout::Images;
 use super::module::Kernel;
+use super::penalties::Priors;
 use super::queue::LaunchQueue;
 use super::sources::{KernelSource, Precision};
+use crate::atoms::Atoms;
 use crate::bank::Bank;
 use crate::error::Result;
 
@@ -30,15 +32,20 @@ pub struct DeviceQueries<'a> {
     pub out_is_f64: bool,
     /// Noise level per query.
     pub sigma: &'a [f64],
+    /// Which images count.
+    pub atoms: &'a Atoms,
 }
 
 /// A call's arguments on the device.
 pub(super) struct Call<'a> {
     /// The images on the host, for tiles that are not on the device yet.
     pub(super) host_bank: &'a Bank<'a>,
+    /// The images that count.
     pub(super) bank: &'a DeviceBank,
     pub(super) components: &'a DeviceComponents,
     pub(super) queries: DeviceQueries<'a>,
+    /// The priors of the images, if they have any.
+    pub(super) priors: Option<Priors>,
     /// Whether every image also counts flipped left to right.
     pub(super) flips: bool,
 }

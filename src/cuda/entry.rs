@@ -12,17 +12,19 @@ use super::components::ComponentCopies;
 use super::context::Stream;
 use super::device::Device;
 use super::memory::{Memory, Plain};
+use super::penalties::Priors;
 use super::queue::LaunchQueue;
 use crate::bank::Bank;
 use crate::components::Components;
 use crate::error::Result;
 use crate::monitor::Monitor;
 use crate::query::{NoisyImages, Queries};
+use crate::sources::Sources;
 
 /// The images of one bank on a GPU. [`crate::Engine`] checks what the calls are given.
 pub struct CudaEngine {
     device: Arc<Device>,
-    bank: DeviceBank,
+    bank: Arc<DeviceBank>,
     components: ComponentCopies,
 }
 
@@ -37,7 +39,7 @@ impl CudaEngine {
     /// See [`crate::Engine::cuda`].
     pub(crate) fn new(bank: &Bank<'_>, ordinal: usize, cache: Option<PathBuf>) -> Result<Self> {
         let device = Device::open(ordinal, cache)?;
-        let bank = DeviceBank::new(Arc::clone(&device), bank)?;
+        let bank = Arc::new(DeviceBank::new(Arc::clone(&device), bank)?);
         Ok(Self { device, bank, components: ComponentCopies::default() })
     }
 
@@ -70,8 +72,8 @@ impl CudaEngine {
                 NoisyImages::F64(z) => (upload(&stream, z)?, true),
             };
             let out = Memory::new(&stream, size_of_val(values), "the denoised images")?;
-            let (z, sigma) = (z.address(), queries.sigma());
-            let queries = DeviceQueries { z, z_is_f64, out: out.address(), out_is_f64: false, sigma };
+            let (z, sigma, atoms) = (z.address(), queries.sigma(), queries.atoms());
+            let queries = DeviceQueries { z, z_is_f64, out: out.address(), out_is_f64: false, sigma, atoms };
             let mut queue = self.queue_all(bank, components, queries, flips, stream, monitor)?;
             queue.wait()?;
             queue.finish()?;
@@ -113,8 +115,14 @@ impl CudaEngine {
         monitor: &'m mut Monitor<'a>,
     ) -> Result<LaunchQueue<'m, 'a>> {
         let components = self.components.get(&self.device, components, self.bank.channels())?;
-        let call = Call { host_bank: bank, bank: &self.bank, components: &components, queries, flips };
-        // Two passes over every image for every probe.
+        let chosen = match queries.atoms.images() {
+            Some(images) => Some(DeviceBank::of_chosen(&self.bank, bank, &stream, images)?),
+            None => None,
+        };
+        let priors = Priors::new(&Sources::new(bank, queries.atoms), &stream)?;
+        let (host_bank, bank) = (bank, chosen.as_ref().unwrap_or(&self.bank));
+        let call = Call { host_bank, bank, components: &components, queries, priors, flips };
+        // Two passes over every image that counts, for every probe.
         let work = 2 * bank.len() * queries.sigma.len() * call.mirrors();
         let mut queue = LaunchQueue::new(stream, work as u64, monitor);
         batches::run(&call, &mut queue)?;

@@ -6,9 +6,10 @@
 //! | `batches` | the queries of a call in batches of one regime, each on its route |
 //! | `dense`, `sparse`, `full` | the three routes |
 //! | `passes`, `posterior` | a pass over windows; what pass 1 leaves for pass 2 |
-//! | `batch`, `candidates`, `call` | queries on the device; lists of candidates; what a call shares |
+//! | `batch`, `candidates`, `penalties`, `call` | queries on the device; lists of candidates; images left out, and priors; what a call shares |
 //! | `workspace`, `queue` | shared memory and slabs; progress and Ctrl-C |
-//! | `bank`, `components`, `mask_tables` | images and windows on the device |
+//! | `bank`, `upload` | the images on the device, all of a data set or those that count, and their way there |
+//! | `components`, `mask_tables` | windows on the device |
 //! | `rounding` | what float32 does to energies, and where it serves |
 //! | `device`, `sources`, `cache` | a GPU with its kernels, as text, in memory and on disk |
 //! | `module`, `memory`, `context`, `driver`, `nvrtc` | all calls of CUDA, which is found at run time |
@@ -38,12 +39,14 @@ mod memory;
 mod module;
 mod nvrtc;
 mod passes;
+mod penalties;
 mod posterior;
 mod queue;
 mod rounding;
 #[cfg_attr(not(feature = "python"), allow(dead_code, reason = "the Python module shows the sources"))]
 pub(crate) mod sources;
 mod sparse;
+mod upload;
 mod workspace;
 
 pub use call::DeviceQueries;

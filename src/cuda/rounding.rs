@@ -24,6 +24,8 @@ pub(super) struct Rounding {
     chain: usize,
     /// Values of the largest window.
     values: usize,
+    /// The most powers of two by which priors change a logit.
+    prior_bits: f64,
 }
 
 impl Rounding {
@@ -40,7 +42,20 @@ impl Rounding {
                 (channels + runs.levels() + pieces, most(&|k| components.pixels(k)))
             }
         };
-        Self { chain: additions + FEW, values: pixels * channels }
+        Self { chain: additions + FEW, values: pixels * channels, prior_bits: 0.0 }
+    }
+
+    /// The same where a number is added to every energy for the prior of its image, of up to so many powers of two in the
+    /// logit.
+    pub(super) fn with_priors(self, bits: f64) -> Self {
+        Self { chain: self.chain + 1, prior_bits: bits, ..self }
+    }
+
+    /// Energies of the expanded form are at most this times `reach + 2 |z|`, for z of the largest magnitude, where priors may
+    /// cancel more than float32 has digits for: an image that carries weight has no larger prior than that. Zero where they
+    /// cannot.
+    pub(super) fn hidden_per_reach(self, reach: f64) -> f64 {
+        if self.prior_bits > self.float_bits() { self.values as f64 * reach } else { 0.0 }
     }
 
     /// Float32 serves for logits of the best images of up to so many powers of two.
@@ -87,6 +102,15 @@ mod tests {
             Components::masks(Array3::from_shape_fn((2, 1, 16), |(k, _, x)| (k == 0) == inside(x)).view()).unwrap()
         };
         assert!(bits(masks(|x| x < 8), 1) > bits(masks(|x| x % 2 == 0), 1));
+    }
+
+    #[test]
+    fn only_large_priors_may_hide_energies_from_float32() {
+        let rounding = Rounding::new(&Components::square(8, 8, 2).unwrap(), 3);
+        assert_eq!(rounding.hidden_per_reach(128.0), 0.0);
+        assert_eq!(rounding.with_priors(100.0).hidden_per_reach(128.0), 0.0);
+        assert_eq!(rounding.with_priors(1000.0).hidden_per_reach(128.0), 12.0 * 128.0);
+        assert!(rounding.with_priors(1.0).float_bits() < rounding.float_bits());
     }
 
     proptest! {

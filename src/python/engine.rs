@@ -156,9 +156,10 @@ impl Engine {
     }
 
     /// Denoises contiguous queries at address `z` of the GPU into `out`, on the stream of handle `stream`; `z_is_f64` and
-    /// `out_is_f64` say which of the two hold float64 numbers instead of float32 ones.
+    /// `out_is_f64` say which of the two hold float64 numbers instead of float32 ones. Otherwise with the arguments of
+    /// `composite`.
     #[cfg(feature = "cuda")]
-    #[pyo3(signature = (components, z, z_is_f64, sigma, flips, out, out_is_f64, stream, progress=None))]
+    #[pyo3(signature = (components, z, z_is_f64, sigma, flips, out, out_is_f64, stream, progress=None, images=None, left_out=None))]
     #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
     fn composite_at(
         &self,
@@ -172,10 +173,13 @@ impl Engine {
         out_is_f64: bool,
         stream: usize,
         progress: Option<Py<PyAny>>,
+        images: Option<Indices<'_>>,
+        left_out: Option<Vec<Indices<'_>>>,
     ) -> PyResult<()> {
-        let images = self.bank.get().borrow(py)?;
-        let bank = self.bank.get().view(&images)?;
-        let queries = crate::cuda::DeviceQueries { z, z_is_f64, out, out_is_f64, sigma: &sigma };
+        let pixels = self.bank.get().borrow(py)?;
+        let bank = self.bank.get().view(&pixels)?;
+        let atoms = &atoms_of(&bank, sigma.len(), images.as_ref(), left_out.as_deref())?;
+        let queries = crate::cuda::DeviceQueries { z, z_is_f64, out, out_is_f64, sigma: &sigma, atoms };
         monitored(py, progress, |monitor| {
             // SAFETY: the package takes the addresses from torch tensors, which it holds, on this GPU and on torch's
             // current stream.

@@ -63,7 +63,7 @@ Kernel kernel(const char* name, void (*function)(Arguments...)) {
     ENTRY(space, full_energies_##space), ENTRY(space, full_bests_##space), ENTRY(space, full_references_##space),      \
         ENTRY(space, full_refine_##space), ENTRY(space, full_weights_##space), ENTRY(space, full_means_##space),       \
         ENTRY(space, candidate_energies_##space), ENTRY(space, candidate_sums_##space),                                \
-        ENTRY(space, candidate_composites_##space), ENTRY(space, interleave_##space),                                  \
+        ENTRY(space, candidate_composites_##space), ENTRY(space, interleave_##space), ENTRY(space, gather_##space),    \
         ENTRY(space, prepare_probes_##space), ENTRY(space, merge_shards_##space),                                      \
         ENTRY(space, merge_double_shards_##space), ENTRY(space, finish_queries_##space)
 #define KERNELS(pixels)                                                                                                \

@@ -24,32 +24,40 @@ SHAPES = [
 FEW = [(3, 3, 4, 5, 2), (1, 6, 7, 5, 5), (1, 3, 33, 3, 2), (1, 3, 4, 5, 0), (1, 3, 3, 6, 3)]
 
 
-def problem(shape: tuple[int, int, int, int, int], device: str, floats: bool, xflip: bool, few: bool) -> np.ndarray:
-    """The denoised images of one problem."""
+def problem(
+    shape: tuple[int, int, int, int, int], device: str, floats: bool, xflip: bool, chosen: bool, few: bool
+) -> np.ndarray:
+    """The denoised images of one problem, among all images or among some of them."""
     channels, height, width, count, side = shape
     rng = np.random.default_rng(count)
     images = rng.integers(0, 256, (count, channels, height, width), dtype=np.uint8)
     images[count // 2] = images[0]
-    data = pspc.ImageSet(images.astype(np.float32) / 100 - 1 if floats else images, xflip=xflip)
+    labels, log_prior = (np.arange(count) % 2, np.linspace(-3, 3, count)) if chosen else (None, None)
+    pixels = images.astype(np.float32) / 100 - 1 if floats else images
+    data = pspc.ImageSet(pixels, labels, xflip=xflip, log_prior=log_prior)
     sigma = np.array([0.02, 0.3, 0.02, 0.3] if few else [8.0, 0.02, 0.3, 0.8, 0.02, 0.02, 0.3, 0.8])
-    clean = data.batch(rng.integers(0, len(data), len(sigma)))
+    index = rng.integers(0, len(data), len(sigma))
+    clean = data.batch(index)
     z = clean + sigma[:, None, None, None] * rng.standard_normal(clean.shape)
     # The last queries are so far from all images that they need float64.
     z[2 if few else 5 :] *= 30
+    # One class, and each query without the image that it was made from.
+    among: dict[str, Any] = {"class_labels": np.zeros(len(sigma), int), "exclude": index} if chosen else {}
     if side > 0:
-        return pspc.PSPCSquare(data, patch_sizes=side, device=device)(z, sigma)
+        return pspc.PSPCSquare(data, patch_sizes=side, device=device)(z, sigma, **among)
     masks = rng.random((6, height, width)) < 0.4
     masks[0] |= ~masks.any(axis=0)
-    return pspc.PSPCFlex(data, masks=masks, device=device)(z, sigma)
+    return pspc.PSPCFlex(data, masks=masks, device=device)(z, sigma, **among)
 
 
 def denoised(device: str, few: bool) -> dict[str, np.ndarray]:
     """The denoised images of every problem."""
-    kinds = [(False, True)] if few else [(False, False), (False, True), (True, True)]
+    kinds = [(False, True, False), (False, True, True)]
+    kinds += [] if few else [(False, False, False), (True, True, False), (True, True, True)]
     return {
-        f"{shape} {floats} {xflip}": problem(shape, device, floats, xflip, few)
+        f"{shape} {floats} {xflip}{' chosen' if chosen else ''}": problem(shape, device, floats, xflip, chosen, few)
         for shape in (FEW if few else SHAPES)
-        for floats, xflip in kinds
+        for floats, xflip, chosen in kinds
     }
 
 

@@ -3,8 +3,8 @@
 
 use super::group::TILES;
 use crate::cpu::job::Job;
+use crate::cpu::penalties::Penalties;
 use crate::cpu::probe::Probe;
-use crate::cpu::sources::Penalties;
 use crate::cpu::tile::{Pixel, Tile};
 use crate::posterior::{Posterior, ShiftUnit};
 use crate::simd::F32x16;

@@ -7,8 +7,8 @@ use super::online_softmax::{LogWeights, Normalise, OnlineSoftmax, Softmax, Updat
 use crate::components::Kind;
 use crate::cpu::chunks::exact_chunks_mut;
 use crate::cpu::job::Job;
+use crate::cpu::penalties::Penalties;
 use crate::cpu::probe::Probe;
-use crate::cpu::sources::Penalties;
 use crate::cpu::tile::{Pixel, Tile};
 use crate::posterior::{Posterior, ShiftUnit};
 use crate::regime::fixed_point_side;

@@ -16,9 +16,9 @@ use rayon::prelude::*;
 
 use crate::cpu::dense::residuals::PRODUCTS;
 use crate::cpu::job::Job;
+use crate::cpu::penalties::Penalties;
 use crate::cpu::probe::Probe;
 use crate::cpu::scheduler::{Scheduler, WorkItem, blocks};
-use crate::cpu::sources::Penalties;
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
 use crate::simd::{Kernel, LANES, Vector};

@@ -212,7 +212,7 @@ mod tests {
         };
         let probes: Vec<Probe> = z.iter().enumerate().map(probe).collect();
         let (signals, atoms) = (crate::cpu::job::Signals::new(), crate::atoms::Atoms::all());
-        let sources = crate::cpu::sources::Sources::new(&bank, &atoms);
+        let sources = crate::sources::Sources::new(&bank, &atoms);
         let job = Job::new(&bank, pixels, &mirrors, &probes, &sources, &signals).unwrap();
         let monitor: &mut crate::monitor::Monitor<'_> = &mut |_, _| Ok(());
         let mut scheduler = Scheduler::new(1, &mirrors[0], 108, 1, &signals, monitor).unwrap();

@@ -80,6 +80,9 @@ struct Probes {
     const double* logit_scales;        // [query]: energies times this are base-2 logits, sign reversed
     unsigned* marks;                   // [query]: INVALID, IN_DOUBLE
     const unsigned* candidate_counts;  // [query]: candidates found; null where none are looked for
+    const double* below;               // [image]: powers of two by which its prior is below the largest; null for none
+    const unsigned* left_out;          // [query][word]: a bit per image that does not count; null for none
+    int left_out_words;                // per query
     int queries;
     int mirrors;         // probes per query: 2 where flips count
     int expanded;        // whether energies are a^2 - 2 z a instead of (a - z)^2
@@ -241,15 +244,48 @@ __device__ inline X4<Real> squared_residuals(const Pixels* pixels, ProbeZ<Real> 
     return EXPANDED ? own + cross : cross;
 }
 
-// Energies of images past the end of the data set become the largest float.
+// By how much the energy of an image is the larger for its prior; only where there are priors.
 template <typename Real>
-__device__ inline X4<Real> mask_missing(X4<Real> energies, int present) {
-#pragma unroll
-    for (int i = 0; i < 4; i++) {
-        energies.of[i] = i < present ? energies.of[i] : (Real)MAX_FLOAT;
-    }
-    return energies;
+__device__ inline Real bias_of(const Probes& probes, int query, int image) {
+    return (Real)probes.below[image] / (Real)probes.logit_scales[query];
 }
+
+// What is added to the energies of the four images of a group for a query.
+template <typename Real>
+struct Penalties {
+    unsigned counted;  // a bit per image: whether there is one and it counts
+    bool has_prior;
+    X4<Real> bias;  // for the priors; none is negative
+
+    __device__ Penalties() : counted(0), has_prior(false), bias(splat((Real)0)) {}
+
+    // `first` is the first image of the group, within the step.
+    __device__ Penalties(const Images& images, const Probes& probes, int query, int first)
+        : counted((1u << min(4, images.count - first)) - 1), has_prior(probes.below != nullptr), bias(splat((Real)0)) {
+        int image = images.first + first;
+        if (probes.left_out != nullptr) {
+            counted &= ~(probes.left_out[(size_t)query * probes.left_out_words + image / 32] >> image % 32);
+        }
+        if (has_prior) {
+#pragma unroll
+            for (int i = 0; i < 4; i++) {
+                bias.of[i] = bias_of<Real>(probes, query, image + i);
+            }
+        }
+    }
+
+    // Energies with what is added to them; those of images that do not count become the largest float.
+    __device__ X4<Real> on(X4<Real> energies) const {
+        if (has_prior) {
+            energies = energies + bias;
+        }
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
+            energies.of[i] = counted & 1u << i ? energies.of[i] : (Real)MAX_FLOAT;
+        }
+        return energies;
+    }
+};
 
 template <typename Real>
 __device__ inline Real least_of(X4<Real> energies) {
@@ -381,14 +417,15 @@ __device__ inline float candidate_bound(float least, float margin, ErrorBound er
     return most + error.offset + error.root * sqrtf(most) + error.slack * most;
 }
 
-// Lists the images of a group that are near the least energy of a window.
+// Lists the images of a group that count and are near the least energy of a window.
 __device__ inline void list_candidates(CandidateLists lists, Probes probes, int probe, int window, int first,
                                        F32x4 energies, float bound) {
     int query = probe % probes.queries;
 #pragma unroll
     for (int i = 0; i < 4; i++) {
         // A list that is too long already is not counted further: the count could wrap.
-        if (energies.of[i] < bound && __ldcg(&lists.counts[query]) <= (unsigned)probes.max_candidates) {
+        bool near = energies.of[i] < bound && energies.of[i] < MAX_FLOAT;
+        if (near && __ldcg(&lists.counts[query]) <= (unsigned)probes.max_candidates) {
             unsigned slot = atomicAdd(&lists.counts[query], 1u);
             if (slot < (unsigned)probes.max_candidates) {
                 size_t at = (size_t)query * probes.max_candidates + slot;

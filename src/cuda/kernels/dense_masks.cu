@@ -67,7 +67,7 @@ struct Block {
 // The energies of a group on every mask, to `out`; a thread writes and reads only its own masks there.
 template <bool EXPANDED>
 __device__ void mask_energies(const PixelX4* pixels, ProbeZ<REAL> z, int channels, int plane, const Masks& masks,
-                              RealX4* tables, RealX4* out, int present) {
+                              RealX4* tables, RealX4* out, const Penalties<REAL>& penalties) {
     RealX4* table = tables;
     RealX4* next = tables + plane;
 #pragma unroll 1
@@ -83,7 +83,7 @@ __device__ void mask_energies(const PixelX4* pixels, ProbeZ<REAL> z, int channel
             for (int piece = starts[k]; piece < starts[k + 1]; piece++) {
                 sum = sum + table[masks.pieces[piece]];
             }
-            out[k] = level + 1 < masks.levels ? sum : mask_missing(sum, present);
+            out[k] = level + 1 < masks.levels ? sum : penalties.on(sum);
         }
         if (level + 1 < masks.levels) {
             int half = 1 << level;
@@ -106,11 +106,11 @@ __device__ inline void mask_energies_in_form(const Images& images, const Probes&
     size_t image_len = (size_t)images.channels * plane;
     const PixelX4* pixels = (const PixelX4*)images.pixels + first / 4 * image_len;
     ProbeZ<REAL> z(probes, block.probe * image_len);
-    int present = min(4, images.count - first);
+    Penalties<REAL> penalties(images, probes, block.query, first);
     if (probes.expanded && !IS_DOUBLE) {
-        mask_energies<true>(pixels, z, images.channels, plane, masks, tables, out, present);
+        mask_energies<true>(pixels, z, images.channels, plane, masks, tables, out, penalties);
     } else {
-        mask_energies<false>(pixels, z, images.channels, plane, masks, tables, out, present);
+        mask_energies<false>(pixels, z, images.channels, plane, masks, tables, out, penalties);
     }
 }
 

@@ -106,15 +106,16 @@ __device__ void for_each_row_in_form(const Images& images, const Probes& probes,
 // Pass 1: the posterior of every window over the shard.
 struct PosteriorSink {
     const Warp& warp;
+    const Images& images;
+    const Probes& probes;
     OnlineSoftmax<REAL> softmax;
     int columns;
-    int image_count;
     REAL logit_scale;
     REAL margin;
-    int present;
+    Penalties<REAL> penalties;
 
     __device__ void begin(int first, const PixelX4*) {
-        present = min(4, image_count - first);
+        penalties = Penalties<REAL>(images, probes, warp.query, first);
     }
 
     template <typename Row>
@@ -122,14 +123,14 @@ struct PosteriorSink {
         bool near = false;
 #pragma unroll 1
         for (int x = warp.lane; x < columns; x += LANES) {
-            near |= is_near(mask_missing(energies.get(x), present), softmax.least[y * columns + x], margin);
+            near |= is_near(penalties.on(energies.get(x)), softmax.least[y * columns + x], margin);
         }
         if (!__any_sync(FULL_WARP, near)) {
             return;
         }
 #pragma unroll 1
         for (int x = warp.lane; x < columns; x += LANES) {
-            softmax.update(y * columns + x, mask_missing(energies.get(x), present), logit_scale);
+            softmax.update(y * columns + x, penalties.on(energies.get(x)), logit_scale);
         }
     }
 
@@ -139,7 +140,8 @@ struct PosteriorSink {
 // Pass 2: normalised weights, their adjoint box sums, and with these the weighted sum of the shard's images.
 struct CompositeSink {
     const Warp& warp;
-    Images images;
+    const Images& images;
+    const Probes& probes;
     SquareWindows square;
     ColumnSums<float> column_sums;
     RowSums<float, -1> row_sums;
@@ -150,13 +152,13 @@ struct CompositeSink {
     REAL logit_scale;
     REAL margin;
     const PixelX4* pixels;
-    int present;
+    Penalties<REAL> penalties;
     int inactive_rows;
     int groups;  // summed since the sums were last added to the total
 
     __device__ void begin(int first, const PixelX4* group) {
         pixels = group;
-        present = min(4, images.count - first);
+        penalties = Penalties<REAL>(images, probes, warp.query, first);
         inactive_rows = square.side;
         column_sums.restart();
     }
@@ -166,7 +168,7 @@ struct CompositeSink {
         bool near = false;
 #pragma unroll 1
         for (int x = warp.lane; x < square.columns; x += LANES) {
-            near |= is_near(mask_missing(energies.get(x), present), least[y * square.columns + x], margin);
+            near |= is_near(penalties.on(energies.get(x)), least[y * square.columns + x], margin);
         }
         if (!__any_sync(FULL_WARP, near)) {
             box_adjoint(y, false);
@@ -179,7 +181,7 @@ struct CompositeSink {
             F32x4 weight = splat(0.0f);
             if (x < square.columns) {
                 int k = y * square.columns + x;
-                weight = weights(mask_missing(energies.get(x), present), least[k], scale[k], logit_scale);
+                weight = weights(penalties.on(energies.get(x)), least[k], scale[k], logit_scale);
             }
             row_sums.put(x, weight);
         }
@@ -250,7 +252,8 @@ extern "C" __global__ void NAMED(square_posteriors)(Images images, Probes probes
         softmax.start(k);
     }
     __syncwarp();
-    PosteriorSink sink{warp, softmax, square.columns, images.count, logit_scale, negligible_bits(images) / logit_scale, 0};
+    REAL margin = negligible_bits(images) / logit_scale;
+    PosteriorSink sink{warp, images, probes, softmax, square.columns, logit_scale, margin, Penalties<REAL>()};
     for_each_row_in_form(images, probes, square, warp, workspace, sink);
     __syncwarp();
     size_t out = warp.result_row(images) * count;
@@ -284,6 +287,7 @@ extern "C" __global__ void NAMED(square_composites)(Images images, Probes probes
     CompositeSink sink{
         warp,
         images,
+        probes,
         square,
         ColumnSums<float>(warp.at(workspace.weight_ring), square.side, images.width),
         RowSums<float, -1>(warp.at(workspace.row_buffers), square.side, images.width),
@@ -294,7 +298,7 @@ extern "C" __global__ void NAMED(square_composites)(Images images, Probes probes
         logit_scale,
         probes.cutoff_bits / logit_scale,
         nullptr,
-        0,
+        Penalties<REAL>(),
         0,
         0,
     };

@@ -68,8 +68,13 @@ __device__ void energies_of_group(const Images& images, const Probes& probes, in
             for (int step = LANES / 2; step > 0; step /= 2) {
                 energy.of[i] += __shfl_xor_sync(FULL_WARP, energy.of[i], step);
             }
+        }
+        int probe = min(first_probe + q, last_probe);
+        energy = Penalties<float>(images, probes, probe % probes.queries, 4 * group).on(energy);
+#pragma unroll
+        for (int i = 0; i < 4; i++) {
             if (lane == i && first_probe + q <= last_probe && 4 * group + i < images.count) {
-                energies[(size_t)(first_probe + q) * all_images + images.first + 4 * group + i] = energy.of[i];
+                energies[(size_t)probe * all_images + images.first + 4 * group + i] = energy.of[i];
             }
         }
     }
@@ -216,8 +221,14 @@ __device__ inline F64x4 energies_above(const PixelX4* pixels, const float* refer
     return sum;
 }
 
+// How much larger the energy of an image is than that of the best for their priors.
+__device__ inline double bias_above(const Probes& probes, int query, int image, int best) {
+    return probes.below == nullptr ? 0.0 : bias_of<double>(probes, query, image) - bias_of<double>(probes, query, best);
+}
+
 // Where float32 does not serve, replaces the energies [probe][image] of images that may carry weight by what they are
-// above that of the reference, and the others by the largest float. A warp takes a group of images at a time.
+// above that of the reference, and the others by the largest float, which those that do not count have already. A warp
+// takes a group of images at a time.
 extern "C" __global__ void NAMED(full_refine)(Images images, Probes probes, const BestImage* bests,
                                               const float* references, float* energies, int all_images) {
     int warps = blockDim.x / LANES, lane = threadIdx.x % LANES;
@@ -226,10 +237,11 @@ extern "C" __global__ void NAMED(full_refine)(Images images, Probes probes, cons
         return;
     }
     size_t image_len = (size_t)images.channels * images.height * images.width, start = probe * image_len;
+    int best = (int)(bests[query].at % (unsigned)all_images);
     for (int first = 4 * (blockIdx.x * warps + threadIdx.x / LANES); first < images.count; first += 4 * gridDim.x * warps) {
         float* row = energies + (size_t)probe * all_images + images.first + first;
         bool present = lane < 4 && first + lane < images.count;
-        bool near = present && row[lane] <= bests[query].bound;
+        bool near = present && row[lane] <= bests[query].bound && row[lane] < MAX_FLOAT;
         F64x4 above = splat((double)MAX_FLOAT);
         if (__any_sync(FULL_WARP, near)) {
             const PixelX4* pixels = (const PixelX4*)images.pixels + first / 4 * image_len;
@@ -238,7 +250,7 @@ extern "C" __global__ void NAMED(full_refine)(Images images, Probes probes, cons
 #pragma unroll
         for (int i = 0; i < 4; i++) {
             if (present && lane == i) {
-                row[i] = near ? (float)above.of[i] : MAX_FLOAT;
+                row[i] = near ? (float)(above.of[i] + bias_above(probes, query, images.first + first + i, best)) : MAX_FLOAT;
             }
         }
     }

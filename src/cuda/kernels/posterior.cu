@@ -40,6 +40,25 @@ extern "C" __global__ void NAMED(interleave)(const PIXEL* images, PIXEL* groups,
     }
 }
 
+// The images of a data set on the device with the given indices, in groups of their own; images past the last are zero.
+extern "C" __global__ void NAMED(gather)(const PIXEL* data_set, const unsigned* indices, PIXEL* groups, int count,
+                                         int image_len) {
+    size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
+    size_t group_count = (count + 3) / 4;
+    if (i >= group_count * image_len) {
+        return;
+    }
+    size_t group = i / image_len, p = i % image_len;
+    for (int image = 0; image < 4; image++) {
+        PIXEL pixel = 0;
+        if ((int)(4 * group) + image < count) {
+            size_t index = indices[4 * group + image];
+            pixel = data_set[4 * (index / 4 * image_len + p) + index % 4];
+        }
+        groups[4 * i + image] = pixel;
+    }
+}
+
 // A pixel x in the units of the images is x * unit + shift in centred stored units.
 struct PixelUnits {
     double unit;
@@ -52,11 +71,12 @@ struct PixelUnits {
 #define TOO_MANY 0x80000000u
 
 // Makes the probes of a batch from the given rows of z [row][pixel], float64 or float32. Marks queries that hold numbers
-// that are not finite or beyond max_z; and, where candidates are counted, those that are far from the data: their logits
-// are too large for float32.
+// that are not finite or beyond max_z; where candidates are counted, those that are far from the data: their logits are
+// too large for float32; and those of which an energy of up to `per_reach` (reach + 2 |z|) may be too large for float32
+// beside a prior that cancels it.
 extern "C" __global__ void NAMED(prepare_probes)(const void* z, int z_is_f64, const int* rows, int image_len, int width,
-                                                 PixelUnits units, Probes probes, float* values, double* exact,
-                                                 unsigned* counts) {
+                                                 PixelUnits units, Probes probes, double reach, double per_reach,
+                                                 float* values, double* exact, unsigned* counts) {
     size_t i = (size_t)blockIdx.x * blockDim.x + threadIdx.x;
     int queries = probes.queries;
     if (i >= (size_t)queries * image_len) {
@@ -72,6 +92,9 @@ extern "C" __global__ void NAMED(prepare_probes)(const void* z, int z_is_f64, co
     double centred = given * units.unit + units.shift;
     if (counts != nullptr && fabs(centred) > probes.far_from) {
         atomicOr(&counts[query], TOO_MANY);
+        atomicOr(&probes.marks[query], IN_DOUBLE);
+    }
+    if (per_reach * (reach + 2.0 * fabs(centred)) * probes.logit_scales[query] > probes.float_bits) {
         atomicOr(&probes.marks[query], IN_DOUBLE);
     }
     for (int mirror = 0; mirror < probes.mirrors; mirror++) {

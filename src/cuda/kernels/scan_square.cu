@@ -5,20 +5,19 @@
 // Small sigma: the least energy of every window, and the images near it.
 struct ScanSink {
     const Warp& warp;
+    const Images& images;
+    const Probes& probes;
     float* least;
     float* bounds;
     CandidateLists lists;
-    Probes probes;
     int columns;
-    int image_count;
     float margin;
-    int step_first;
-    int present;
+    Penalties<float> penalties;
     int group_first;
 
     __device__ void begin(int first, const PixelX4*) {
-        group_first = step_first + first;
-        present = min(4, image_count - first);
+        penalties = Penalties<float>(images, probes, warp.query, first);
+        group_first = images.first + first;
     }
 
     template <typename Row>
@@ -26,7 +25,7 @@ struct ScanSink {
 #pragma unroll 1
         for (int x = warp.lane; x < columns; x += LANES) {
             int k = y * columns + x;
-            F32x4 energies = mask_missing(sums.get(x), present);
+            F32x4 energies = penalties.on(sums.get(x));
             float best = least_of(energies);
             if (best < least[k]) {
                 least[k] = best;
@@ -61,7 +60,7 @@ extern "C" __global__ void NAMED(square_scan)(Images images, Probes probes, Squa
         bounds[k] = candidate_bound(best[k], margin, probes.error_bound);
     }
     __syncwarp();
-    ScanSink sink{warp, best, bounds, lists, probes, square.columns, images.count, margin, images.first, 0, 0};
+    ScanSink sink{warp, images, probes, best, bounds, lists, square.columns, margin, Penalties<float>(), 0};
     for_each_row_in_form(images, probes, square, warp, workspace, sink);
     __syncwarp();
     size_t out = warp.result_row(images) * count;

@@ -85,6 +85,9 @@ extern "C" __global__ void NAMED(candidate_energies)(Images images, Probes probe
         for (int step = LANES / 2; step > 0; step /= 2) {
             energy += __shfl_xor_sync(FULL_WARP, energy, step);
         }
+        if (probes.below != nullptr) {
+            energy += bias_of<double>(probes, query, images.first + candidate.image);
+        }
         if (lane == 0) {
             lists.energies[candidate.at] = energy;
             u64 bits = (u64)__double_as_longlong(energy);
