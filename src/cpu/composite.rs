@@ -1,21 +1,16 @@
 //! The composite: the second pass after the evidence, or, on the sparse route, both in one.
 
-use ndarray::{Array3, ArrayViewMut3};
-
 use super::call::{Call, Work};
 use super::dense::{self, arithmetic::Arithmetic};
 use super::evidence::{Evidence, Pass, evidence_of_all_images, run_pass, sparse_queries};
 use super::full::{self, ImagePosterior};
 use super::job::Job;
+use super::mirror_sums::{MirrorSums, pair_up};
 use super::scheduler::Scheduler;
 use super::sparse::{self, WeighedLists};
 use super::tile::Pixel;
-use crate::bank::Bank;
 use crate::error::Result;
 use crate::posterior::Posterior;
-
-/// The weighted sums of centred stored pixels, `[channel, row, column]`, of a query and of its mirror image.
-pub(crate) type MirrorSums = [Array3<f64>; 2];
 
 /// The sums of a composite, given the evidence.
 pub(crate) struct Composite;
@@ -79,21 +74,5 @@ impl Work for WholeComposite {
             rest.iter().zip(found).for_each(|(&query, found)| sums[query] = Some(found));
         }
         Ok(sums.into_iter().flatten().collect())
-    }
-}
-
-/// The sums of queries' probes, followed by those of their flipped probes if there are any, as pairs.
-pub(crate) fn pair_up<P: Pixel>(job: &Job<'_, P>, mut sums: Vec<Array3<f64>>) -> Vec<MirrorSums> {
-    let mut flipped = sums.split_off(job.queries()).into_iter();
-    let zero = || Array3::zeros(job.bank.image_shape());
-    sums.into_iter().map(|sums| [sums, flipped.next().unwrap_or_else(zero)]).collect()
-}
-
-/// Adds the mirrored half, divides by the cover and returns to the units of the images.
-pub(crate) fn finish(bank: &Bank<'_>, cover: &[u32], [sums, flipped]: &MirrorSums, mut out: ArrayViewMut3<'_, f32>) {
-    let (unit, centre, width) = (bank.unit(), bank.range().centre, sums.dim().2);
-    for ((c, y, x), value) in out.indexed_iter_mut() {
-        let sum = sums[[c, y, x]] + flipped[[c, y, width - 1 - x]];
-        *value = (sum / (f64::from(cover[y * width + x]) * unit) + centre) as f32;
     }
 }

@@ -9,11 +9,12 @@ use std::ops::Range;
 use ndarray::{Array2, Array3, Array4, ArrayView4, ArrayView5, ArrayViewMut4, Axis, s};
 
 use super::call::{Call, Memory, Work};
-use super::composite::{MirrorSums, pair_up};
+use super::dense::derivative::ProbeDerivative;
 use super::dense::{self, arithmetic::Arithmetic};
 use super::evidence::{Pass, sparse_queries};
 use super::full::{self, ImagePosterior};
 use super::job::Job;
+use super::mirror_sums::{MirrorSums, pair_up};
 use super::probe::Probe;
 use super::scheduler::{Scheduler, blocks};
 use super::sparse::{self, WeighedLists};
@@ -23,29 +24,6 @@ use crate::components::{Components, Kind};
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::posterior::Posterior;
-
-/// What is found for a probe: sums of centred stored pixels `[channel][pixel]`.
-#[derive(Debug)]
-pub(crate) struct ProbeDerivative {
-    /// Of the composite, then of every direction.
-    pub(crate) sums: Vec<Vec<f64>>,
-    /// Per direction and window the sum of the weights of the derivative, which would be zero but for rounding.
-    pub(crate) residuals: Vec<Vec<f64>>,
-}
-
-impl ProbeDerivative {
-    pub(crate) fn new(directions: usize, count: usize, len: usize) -> Self {
-        Self { sums: vec![vec![0.0; len]; directions + 1], residuals: vec![vec![0.0; count]; directions] }
-    }
-
-    /// Adds those of other images.
-    pub(crate) fn add(&mut self, other: &Self) {
-        let pairs = self.sums.iter_mut().zip(&other.sums).chain(self.residuals.iter_mut().zip(&other.residuals));
-        for (sums, others) in pairs {
-            sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += other);
-        }
-    }
-}
 
 /// What is found for a query: the sums of the composite, and those of every direction.
 pub(crate) struct QueryDerivative {

@@ -7,7 +7,7 @@ use crate::error::{Error, Result};
 use crate::reserve::{is_short, refill};
 use crate::simd::LANES;
 
-use super::dense::group::TILES;
+use super::dense::arithmetic::TILES;
 
 /// Most bytes of working space of all threads together; one thread may have what it needs in any case.
 const MAX_WORKSPACE: usize = 4 << 30;

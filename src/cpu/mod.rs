@@ -18,9 +18,11 @@ pub(crate) mod dense;
 pub(crate) mod derivative;
 pub(crate) mod evidence;
 pub(crate) mod full;
+pub(crate) mod heaviest;
 pub(crate) mod images;
 mod job;
 pub(crate) mod memory;
+pub(crate) mod mirror_sums;
 pub(crate) mod peak;
 mod penalties;
 mod precision;
@@ -39,8 +41,9 @@ use crate::error::Result;
 use crate::monitor::Monitor;
 use crate::query::Queries;
 use call::Call;
-use composite::{WholeComposite, finish};
+use composite::WholeComposite;
 use derivative::{Directions, WholeDerivative, part_of_monitor, parts_of};
+use mirror_sums::finish;
 
 /// See [`crate::Engine::composite`].
 pub(crate) fn composite(

@@ -4,12 +4,12 @@
 use ndarray::Array3;
 
 use super::call::{Call, Memory};
-use super::composite::{MirrorSums, pair_up};
 use super::dense::moments::{MAX_FIRST, Moments, Places, moments};
 use super::dense::{arithmetic::Arithmetic, composites};
 use super::evidence::Pass;
 use super::full::{self, ImagePosterior};
 use super::job::Job;
+use super::mirror_sums::{MirrorSums, pair_up};
 use super::scheduler::Scheduler;
 use super::sparse::{self, WeighedLists};
 use super::tile::Pixel;

@@ -6,12 +6,11 @@ use numpy::{IntoPyArray, PyArray4, PyArray5, PyReadonlyArray1, PyReadonlyArray4,
 use pyo3::prelude::*;
 
 use super::bank::{Bank, check_aligned};
+use super::calls::monitored;
 use super::components::Components;
 use super::posteriors::Posteriors;
-use crate::Error;
 use crate::atoms::Atoms;
 use crate::engine::Engine as CoreEngine;
-use crate::monitor::Monitor;
 use crate::query::{NoisyImages, Queries};
 
 /// Noisy images in either precision; float64 is rounded only once, after conversion to the units of stored pixels.
@@ -203,32 +202,4 @@ fn atoms_of(
 ) -> crate::Result<Atoms> {
     let copy = |indices: &Indices<'_>| indices.as_array().to_vec();
     Atoms::new(bank, queries, images.map(copy), left_out.unwrap_or_default().iter().map(copy).collect())
-}
-
-/// Runs `work` without the GIL, with a monitor that takes it to check for signals and to call `progress`.
-pub(super) fn monitored<R: Send>(
-    py: Python<'_>,
-    progress: Option<Py<PyAny>>,
-    work: impl FnOnce(&mut Monitor<'_>) -> crate::Result<R> + Send,
-) -> PyResult<R> {
-    let mut raised = None;
-    let mut monitor = |done: u64, total: u64| {
-        let asked = Python::attach(|py| -> PyResult<()> {
-            py.check_signals()?;
-            if let Some(progress) = &progress {
-                progress.call1(py, (done, total))?;
-            }
-            Ok(())
-        });
-        asked.map_err(|error| {
-            raised = Some(error);
-            Error::Stopped
-        })
-    };
-    let done = py.detach(|| work(&mut monitor));
-    match (done, raised) {
-        (Ok(done), _) => Ok(done),
-        (Err(_), Some(raised)) => Err(raised),
-        (Err(error), None) => Err(error.into()),
-    }
 }

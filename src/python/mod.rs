@@ -1,6 +1,7 @@
 //! The Python module `pspc_rs._core`: thin wrappers, no logic. Signatures are mirrored in `_core.pyi`.
 
 mod bank;
+mod calls;
 mod components;
 #[cfg(feature = "cuda")]
 mod cuda;

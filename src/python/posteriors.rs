@@ -4,7 +4,7 @@ use numpy::{IntoPyArray, PyArray2, PyArray3, PyArray4, PyArray5, PyReadonlyArray
 use pyo3::prelude::*;
 
 use super::bank::{Bank, check_aligned};
-use super::engine::monitored;
+use super::calls::monitored;
 use crate::monitor::Monitor;
 use crate::posteriors::Posteriors as CorePosteriors;
 

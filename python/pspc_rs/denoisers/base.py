@@ -272,8 +272,8 @@ class Denoiser(ABC):
 
     def _evaluate(self, z: Any, sigma: Any, selection: Selection | None, progress: Progress | None) -> Any:
         """D(z, sigma) like z, without derivatives; for ``denoisers.autograd``."""
-        if selection is None and self._is_plain and on_gpu(z):
-            return self._denoise_on_gpu(z, sigma, progress)
+        if self.can_compute_on_gpu and on_gpu(z):
+            return self._denoise_on_gpu(z, sigma, selection, progress)
         noisy, sigmas = noisy_images(z, sigma, self.shape, check_values=not self._engine_checks_z)
         return like(self._denoise(noisy, sigmas, selection, progress), z)
 
@@ -284,11 +284,6 @@ class Denoiser(ABC):
         check_finite("the gradient", directions)
         _, products = self._products(noisy, sigmas, selection, directions, None, transposed=transposed)
         return like(products, z)
-
-    @property
-    def _is_plain(self) -> bool:
-        """Whether calls without a selection can be computed where z lies."""
-        return self.can_compute_on_gpu
 
     def _check_images(self, z: Any) -> None:
         check_dtype(z)
@@ -338,7 +333,7 @@ class Denoiser(ABC):
         refuse_exclude(type(self).__name__, exclude)
         return None
 
-    def _denoise_on_gpu(self, z: Any, sigma: Any, progress: Progress | None) -> Any:
+    def _denoise_on_gpu(self, z: Any, sigma: Any, selection: Selection | None, progress: Progress | None) -> Any:
         """Denoises a tensor where it is; denoisers that can say so by `can_compute_on_gpu`."""
         raise NotImplementedError
 

@@ -70,8 +70,8 @@ class PosteriorComposite(Denoiser):
     With ``device="cuda"`` the same is computed on an NVIDIA GPU (``"cuda:1"``: the second one; ``"auto"``: a GPU if one
     can be used). A torch tensor that lies on a GPU is denoised there whatever the device, on torch's current stream and
     without waiting: its numbers are not checked first, and a query with numbers that are not finite comes back as NaN.
-    Posteriors, derivatives, class labels, left-out images and a ``log_prior`` are computed on the CPU for now, whatever
-    the device; the results of tensors on a GPU lie beside them.
+    Posteriors and derivatives are computed on the CPU for now, whatever the device; the results of tensors on a GPU lie
+    beside them.
 
     Attributes:
         data: the training images.
@@ -285,14 +285,10 @@ class PosteriorComposite(Denoiser):
                 )
         return levels
 
-    @property
-    def _is_plain(self) -> bool:
-        return self.data.log_prior is None
-
     def _select(self, class_labels: Any, exclude: Any, batch: int) -> Selection | None:
         return select(type(self).__name__, self.data, class_labels, exclude, batch)
 
-    def _denoise_on_gpu(self, z: Any, sigma: Any, progress: Progress | None) -> Any:
+    def _denoise_on_gpu(self, z: Any, sigma: Any, selection: Selection | None, progress: Progress | None) -> Any:
         check_image_shape(tuple(z.shape), self.shape)
         sigmas = sigma_vector(sigma, z.shape[0])
         torch = import_torch("a tensor")
@@ -304,13 +300,12 @@ class PosteriorComposite(Denoiser):
         engine = self._engine_on(z.device.index)
         with torch.cuda.device(z.device):
             stream = torch.cuda.current_stream().cuda_stream
-            for part in self._parts(sigmas, None, progress):
+            for part in self._parts(sigmas, selection, progress):
                 whole = len(part.queries) == len(given)
                 windows, queries, levels, xflip = self._arguments(part, given, sigmas)
                 out = denoised if whole else torch.empty_like(queries)
-                engine.composite_at(
-                    windows, queries.data_ptr(), wide, levels, xflip, out.data_ptr(), wide, stream, part.share()
-                )
+                places = (queries.data_ptr(), wide, levels, xflip, out.data_ptr(), wide, stream)
+                engine.composite_at(windows, *places, part.share(), **part.choice)
                 if not whole:
                     denoised[part.queries] = out
         return denoised.to(z.dtype)

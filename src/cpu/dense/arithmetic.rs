@@ -1,13 +1,16 @@
 //! `Arithmetic`: in which numbers the dense passes compute energies and logits. [`Single`](super::single::Single) is the
 //! fast one; [`Double`](super::double::Double) serves where float32 has too few digits ([`crate::cpu::precision`]).
 
-use super::group::TILES;
 use crate::cpu::job::Job;
 use crate::cpu::penalties::Penalties;
 use crate::cpu::probe::Probe;
 use crate::cpu::tile::{Pixel, Tile};
 use crate::posterior::{Posterior, ShiftUnit};
 use crate::simd::F32x16;
+
+/// Tiles per group. More tiles share each costly sum across lanes, but the rows in use of all of them have to stay in the
+/// first-level cache.
+pub(crate) const TILES: usize = 2;
 
 /// The penalties of the images of every tile of a group.
 pub(crate) type TilePenalties = [Option<Penalties>; TILES];

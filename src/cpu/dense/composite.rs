@@ -3,9 +3,8 @@
 //! cache.
 
 use super::accumulate::{Accumulate, Term};
-use super::arithmetic::{Arithmetic, EnergyBlock};
+use super::arithmetic::{Arithmetic, EnergyBlock, TILES};
 use super::box_adjoint::{BoxAdjoint, MaskAdjoint};
-use super::group::TILES;
 use crate::components::{Components, Kind};
 use crate::cpu::chunks::exact_chunks_mut;
 use crate::cpu::job::Job;

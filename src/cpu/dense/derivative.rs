@@ -9,7 +9,6 @@ use super::group::Group;
 use super::weights::GroupWeights;
 use super::{COMPOSITE_IMAGES, Double, POSTERIOR_IMAGES, Single, normalisers};
 use crate::cpu::chunks::exact_chunks;
-use crate::cpu::derivative::ProbeDerivative;
 use crate::cpu::job::Job;
 use crate::cpu::probe::Probe;
 use crate::cpu::scheduler::{Scheduler, WorkItem, blocks};
@@ -23,6 +22,29 @@ use super::accumulate::Flush;
 
 /// The directions of a probe as the kernels read them, `[direction]`: values of z and of the direction.
 pub(crate) type Directions = Vec<Vec<f32>>;
+
+/// What is found for a probe: sums of centred stored pixels `[channel][pixel]`.
+#[derive(Debug)]
+pub(crate) struct ProbeDerivative {
+    /// Of the composite, then of every direction.
+    pub(crate) sums: Vec<Vec<f64>>,
+    /// Per direction and window the sum of the weights of the derivative, which would be zero but for rounding.
+    pub(crate) residuals: Vec<Vec<f64>>,
+}
+
+impl ProbeDerivative {
+    pub(crate) fn new(directions: usize, count: usize, len: usize) -> Self {
+        Self { sums: vec![vec![0.0; len]; directions + 1], residuals: vec![vec![0.0; count]; directions] }
+    }
+
+    /// Adds those of other images.
+    pub(crate) fn add(&mut self, other: &Self) {
+        let pairs = self.sums.iter_mut().zip(&other.sums).chain(self.residuals.iter_mut().zip(&other.residuals));
+        for (sums, others) in pairs {
+            sums.iter_mut().zip(others).for_each(|(sum, other)| *sum += other);
+        }
+    }
+}
 
 /// Per probe and direction the mean of the sums of products under the posterior of every window.
 type Means = Vec<Vec<Vec<f32>>>;

@@ -2,15 +2,11 @@
 
 use std::ops::Range;
 
-use super::arithmetic::{Arithmetic, EnergyBlock};
+use super::arithmetic::{Arithmetic, EnergyBlock, TILES};
 use crate::cpu::job::Job;
 use crate::cpu::scheduler::blocks;
 use crate::cpu::tile::{Pixel, Tile};
 use crate::simd::LANES;
-
-/// Tiles per group. More tiles share each costly sum across lanes, but the rows in use of all of them have to stay in the
-/// first-level cache.
-pub(crate) const TILES: usize = 2;
 
 /// A group of tiles and the energies on it; working space of one thread.
 pub(crate) struct Group<P: Pixel, A: Arithmetic> {

@@ -7,9 +7,9 @@
 use std::ops::Range;
 
 use super::accumulate::Flush;
-use super::arithmetic::Arithmetic;
+use super::arithmetic::{Arithmetic, TILES};
 use super::composite::CompositeStage;
-use super::group::{Group, TILES};
+use super::group::Group;
 use super::weights::GroupWeights;
 use super::{COMPOSITE_IMAGES, normalisers};
 use crate::components::Components;

@@ -1,8 +1,7 @@
 //! `Single`: the dense passes in float32, the fast ones.
 
-use super::arithmetic::{Arithmetic, EnergyBlock, ShardPosterior, TilePenalties};
+use super::arithmetic::{Arithmetic, EnergyBlock, ShardPosterior, TILES, TilePenalties};
 use super::energies::{SquareEnergies, mask_energies};
-use super::group::TILES;
 use super::online_softmax::{LogWeights, Normalise, OnlineSoftmax, Softmax, Update, UpdateAndWeigh};
 use crate::components::Kind;
 use crate::cpu::chunks::exact_chunks_mut;

@@ -1,7 +1,7 @@
 //! `GroupWeights`: the posterior weights of a group of tiles on all windows, for passes that read them more than once.
 
-use super::arithmetic::Arithmetic;
-use super::group::{Group, TILES};
+use super::arithmetic::{Arithmetic, TILES};
+use super::group::Group;
 use crate::cpu::chunks::exact_chunks;
 use crate::cpu::job::Job;
 use crate::cpu::tile::Pixel;

@@ -16,8 +16,8 @@ use std::ops::Range;
 use ndarray::Array3;
 use rayon::prelude::*;
 
-use crate::cpu::composite::MirrorSums;
 use crate::cpu::job::Job;
+use crate::cpu::mirror_sums::MirrorSums;
 use crate::cpu::scheduler::Scheduler;
 use crate::cpu::tile::Pixel;
 use crate::error::Result;

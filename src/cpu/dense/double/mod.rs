@@ -4,8 +4,7 @@
 mod energies;
 mod softmax;
 
-use super::arithmetic::{Arithmetic, EnergyBlock, ShardPosterior, TilePenalties};
-use super::group::TILES;
+use super::arithmetic::{Arithmetic, EnergyBlock, ShardPosterior, TILES, TilePenalties};
 use crate::components::Kind;
 use crate::cpu::chunks::exact_chunks_mut;
 use crate::cpu::job::Job;
