@@ -31,6 +31,11 @@ impl<'a> Sources<'a> {
         Self { images, len, below, log_prior, prior_span }
     }
 
+    /// Whether all images count, so that positions are those in the bank.
+    pub(crate) fn are_all(&self) -> bool {
+        self.images.is_none()
+    }
+
     /// The image at a position.
     pub(crate) fn image(&self, position: usize) -> usize {
         self.images.map_or(position, |images| images[position] as usize)

@@ -60,7 +60,7 @@ impl Derivative<'_> {
         (0..self.count()).map(values).collect()
     }
 
-    /// The derivatives of every query on the dense route, and their evidence.
+    /// The derivatives of every query on the dense route, with its evidence found along the way.
     fn of_all_images<P: Pixel>(
         &self,
         job: &Job<'_, P>,
@@ -103,10 +103,9 @@ impl Pass for Derivative<'_> {
         &self,
         job: &Job<'_, P>,
         scheduler: &mut Scheduler<'_, '_>,
-        posteriors: &[&Posterior],
+        _posteriors: &[&Posterior],
     ) -> Result<Vec<QueryDerivative>> {
-        // The posterior is found again with the means of the products: that costs less than its energies alone would.
-        let _ = posteriors;
+        // The means of the products take a pass over all energies anyway, which finds the posterior along the way.
         self.of_all_images(job, scheduler)
     }
 

@@ -12,7 +12,6 @@ pub(crate) struct Images<'a, P> {
     count: usize,
 }
 
-#[cfg(any(test, feature = "stages"))]
 impl<'a, P> Images<'a, P> {
     /// Those that lie one after the other, `len` values each.
     pub(crate) fn side_by_side(pixels: &'a [P], len: usize) -> Self {
@@ -23,8 +22,8 @@ impl<'a, P> Images<'a, P> {
 impl<'a, P> FromIterator<&'a [P]> for Images<'a, P> {
     fn from_iter<I: IntoIterator<Item = &'a [P]>>(images: I) -> Self {
         let (mut rows, mut count): ([&'a [P]; MOST], usize) = ([&[]; MOST], 0);
-        for image in images {
-            rows[count] = image;
+        for (row, image) in rows.iter_mut().zip(images) {
+            *row = image;
             count += 1;
         }
         Self { rows, count }

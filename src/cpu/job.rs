@@ -3,7 +3,7 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::images::Images;
+use super::images::{Images, MOST};
 use super::penalties::Penalties;
 use super::probe::Probe;
 use super::tile::{AnyBeyond, Pixel};
@@ -155,6 +155,11 @@ impl<'a, P: Pixel> Job<'a, P> {
 
     /// The stored pixels of the images at `positions`.
     pub(crate) fn images(&self, positions: Range<usize>) -> Images<'a, P> {
+        debug_assert!(positions.len() <= MOST, "no more are read together");
+        if self.sources.are_all() {
+            let len = self.bank.image_len();
+            return Images::side_by_side(&self.pixels[positions.start * len..positions.end * len], len);
+        }
         positions.map(|position| self.image(position)).collect()
     }
 
