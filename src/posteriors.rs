@@ -11,7 +11,7 @@ use crate::cpu::derivative::{Directions, part_of_monitor, parts_of};
 use crate::cpu::evidence::{Evidence, FindEvidence, OnEvidence, Pass};
 use crate::cpu::heaviest::{ProbeStatistics, Wanted};
 use crate::cpu::memory::check_available;
-use crate::cpu::mirror_sums::finish;
+use crate::cpu::mirror_sums::{finish, merged};
 use crate::cpu::statistics::Statistics as StatisticsPass;
 use crate::cpu::variance::{QueryVariance, Variance};
 use crate::error::Result;
@@ -132,14 +132,15 @@ impl Posteriors {
     /// The posterior variances: per pixel `[query, channel, row, column]` the mean over the windows at it, and per window that of
     /// its middle pixel ([`Components::middle`]), `[query, window, channel]`; in squares of the units of the images.
     pub fn variance(&self, bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<(Array4<f64>, Array3<f64>)> {
-        let (cover, unit, width) = (self.components.cover(), bank.unit().powi(2), self.components.width());
+        let (unit, width) = (bank.unit().powi(2), self.components.width());
+        let cover = self.components.cover();
         let (queries, count) = self.log_evidence.dim();
         let mut pixels = Array4::zeros(self.z.raw_dim());
         let mut middles = Array3::zeros((queries, count, bank.image_shape()[0]));
         let memory = Variance::memory(&self.components, bank.image_shape()[0], bank.image_len(), queries);
-        self.run(bank, Variance, memory, monitor, |query, QueryVariance { sums: [sums, flipped], middle }| {
-            for ((c, y, x), out) in pixels.slice_mut(s![query, .., .., ..]).indexed_iter_mut() {
-                let sum: f64 = sums[[c, y, x]] + flipped[[c, y, width - 1 - x]];
+        self.run(bank, Variance, memory, monitor, |query, QueryVariance { sums, middle }| {
+            let mut of_query = pixels.index_axis_mut(Axis(0), query);
+            for (((_, y, x), sum), out) in merged(&sums).indexed_iter().zip(&mut of_query) {
                 *out = (sum / f64::from(cover[y * width + x]) / unit).max(0.0);
             }
             middles.slice_mut(s![query, .., ..]).iter_mut().zip(middle).for_each(|(out, value)| *out = value / unit);

@@ -14,7 +14,7 @@ use super::dense::{self, arithmetic::Arithmetic};
 use super::evidence::{Pass, sparse_queries};
 use super::full::{self, ImagePosterior};
 use super::job::Job;
-use super::mirror_sums::{MirrorSums, pair_up};
+use super::mirror_sums::{MirrorSums, merged, pair_up};
 use super::probe::Probe;
 use super::scheduler::{Scheduler, blocks};
 use super::sparse::{self, WeighedLists};
@@ -150,24 +150,19 @@ impl Pass for Derivative<'_> {
 
 /// The sums of a probe and of its flipped probe, less what rounding left over.
 fn joined<P: Pixel>(job: &Job<'_, P>, found: ProbeDerivative, flipped: Option<ProbeDerivative>) -> QueryDerivative {
-    let (shape, components, directions) = (job.bank.image_shape(), &job.mirrors[0], found.residuals.len());
-    let in_shape = |sums: Vec<f64>| Array3::from_shape_vec(shape, sums).expect("as long as an image");
-    let (mut residuals, flipped) = (found.residuals, flipped.map(|flipped| (flipped.sums, flipped.residuals)));
-    let mut flipped_sums = Vec::new();
-    if let Some((sums, of_flipped)) = flipped {
-        for (residuals, of_flipped) in residuals.iter_mut().zip(of_flipped) {
-            residuals.iter_mut().enumerate().for_each(|(k, sum)| *sum += of_flipped[components.mirror_index(k)]);
-        }
-        flipped_sums = sums;
+    let (components, zero) = (&job.mirrors[0], || Array3::zeros(job.bank.image_shape()));
+    let mut residuals = found.residuals;
+    let (flipped_sums, of_flipped) = flipped.map_or_else(Default::default, |flipped| (flipped.sums, flipped.residuals));
+    for (residuals, of_flipped) in residuals.iter_mut().zip(of_flipped) {
+        residuals.iter_mut().enumerate().for_each(|(k, sum)| *sum += of_flipped[components.mirror_index(k)]);
     }
     let mut flipped_sums = flipped_sums.into_iter();
     let mut pairs = found
         .sums
         .into_iter()
-        .map(|sums| [in_shape(sums), flipped_sums.next().map_or_else(|| Array3::zeros(shape), in_shape)]);
-    let composite = pairs.next().unwrap_or_else(|| [0, 1].map(|_| Array3::zeros(shape)));
+        .map(|sums| [job.in_shape(sums), flipped_sums.next().map_or_else(zero, |sums| job.in_shape(sums))]);
+    let composite = pairs.next().unwrap_or_else(|| [zero(), zero()]);
     let mut along: Vec<MirrorSums> = pairs.collect();
-    debug_assert_eq!(along.len(), directions, "one for each direction");
     let cover = components.cover();
     for (sums, residuals) in along.iter_mut().zip(&residuals) {
         let mut of_pixels = vec![0.0; job.plane()];
@@ -183,14 +178,14 @@ fn joined<P: Pixel>(job: &Job<'_, P>, found: ProbeDerivative, flipped: Option<Pr
 fn subtract<P: Pixel>(
     job: &Job<'_, P>,
     sums: &mut MirrorSums,
-    [composite, flipped]: &MirrorSums,
+    composite: &MirrorSums,
     residuals: &[f64],
     cover: &[u32],
 ) {
     let width = job.mirrors[0].width();
-    for ((c, y, x), sum) in sums[0].indexed_iter_mut() {
-        let mean = (composite[[c, y, x]] + flipped[[c, y, width - 1 - x]]) / f64::from(cover[y * width + x]);
-        *sum -= residuals[y * width + x] * mean;
+    for (((_, y, x), total), sum) in merged(composite).indexed_iter().zip(&mut sums[0]) {
+        let p = y * width + x;
+        *sum -= residuals[p] * total / f64::from(cover[p]);
     }
 }
 
@@ -268,10 +263,10 @@ impl Directions {
 
     /// Writes the derivatives of a query `[direction, channel, row, column]`.
     pub(crate) fn finish(&self, query: usize, found: &QueryDerivative, mut out: ArrayViewMut4<'_, f32>) {
-        for (i, [sums, flipped]) in found.directions.iter().enumerate() {
+        for (i, sums) in found.directions.iter().enumerate() {
             let factor = self.scales[[i, query]] / self.divisors[query];
-            for ((c, y, x), value) in out.index_axis_mut(Axis(0), i).indexed_iter_mut() {
-                let sum = sums[[c, y, x]] + flipped[[c, y, self.width - 1 - x]];
+            let mut out = out.index_axis_mut(Axis(0), i);
+            for (((_, y, x), sum), value) in merged(sums).indexed_iter().zip(&mut out) {
                 let share = if self.transposed { 1.0 } else { f64::from(self.cover[y * self.width + x]) };
                 *value = (sum * factor / share) as f32;
             }

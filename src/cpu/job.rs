@@ -3,6 +3,8 @@
 use std::ops::Range;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
+use ndarray::Array3;
+
 use super::images::{Images, MOST};
 use super::penalties::Penalties;
 use super::probe::Probe;
@@ -135,6 +137,11 @@ impl<'a, P: Pixel> Job<'a, P> {
     /// How far above the least energy of a window an image may lie and still carry weight.
     pub(crate) fn margin(&self, probe: &Probe) -> f32 {
         (self.cutoff / probe.logit_scale) as f32
+    }
+
+    /// Sums `[channel][pixel]` in the shape of an image. As long as one, they always fit.
+    pub(crate) fn in_shape(&self, sums: Vec<f64>) -> Array3<f64> {
+        Array3::from_shape_vec(self.bank.image_shape(), sums).expect("as long as an image")
     }
 
     /// Pixels of a channel.

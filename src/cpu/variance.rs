@@ -1,7 +1,7 @@
 //! Variances of pixels under the posteriors, on every route: per pixel the mean over the windows at it, and per window that
 //! of its middle pixel.
 
-use ndarray::Array3;
+use ndarray::{Array3, s};
 
 use super::call::{Call, Memory};
 use super::dense::moments::{MAX_FIRST, Moments, Places, moments};
@@ -9,7 +9,7 @@ use super::dense::{arithmetic::Arithmetic, composites};
 use super::evidence::Pass;
 use super::full::{self, ImagePosterior};
 use super::job::Job;
-use super::mirror_sums::{MirrorSums, pair_up};
+use super::mirror_sums::{MirrorSums, merged, pair_up};
 use super::scheduler::Scheduler;
 use super::sparse::{self, WeighedLists};
 use super::tile::Pixel;
@@ -46,14 +46,15 @@ impl Variance {
 fn means_of_probes<P: Pixel>(job: &Job<'_, P>, composites: &[MirrorSums]) -> Vec<Vec<f64>> {
     let (cover, width) = (job.mirrors[0].cover(), job.mirrors[0].width());
     let queries = job.queries();
-    let of_probe = |probe: usize| {
-        let [sums, flipped] = &composites[probe % queries];
-        let mut mean = Array3::zeros(sums.raw_dim());
-        for ((c, y, x), value) in mean.indexed_iter_mut() {
-            let x = if probe < queries { x } else { width - 1 - x };
-            *value = (sums[[c, y, x]] + flipped[[c, y, width - 1 - x]]) / f64::from(cover[y * width + x]);
-        }
-        mean.into_raw_vec_and_offset().0
+    let of_query = |sums: &MirrorSums| {
+        let mut mean = merged(sums);
+        mean.indexed_iter_mut().for_each(|((_, y, x), value)| *value /= f64::from(cover[y * width + x]));
+        mean
+    };
+    let of_queries: Vec<Array3<f64>> = composites.iter().map(of_query).collect();
+    let of_probe = |probe: usize| -> Vec<f64> {
+        let mean = &of_queries[probe % queries];
+        mean.slice(s![.., .., ..;if probe < queries { 1 } else { -1 }]).iter().copied().collect()
     };
     (0..job.probes.len()).map(of_probe).collect()
 }
@@ -89,9 +90,8 @@ impl Pass for Variance {
                 add_moments(job, [Some(&forward[query]), flipped.get(query)], [&places, &mirrored], totals);
             }
         }
-        let shape = job.bank.image_shape();
-        let in_shape = |sums: Vec<f64>| Array3::from_shape_vec(shape, sums).expect("as long as an image");
-        let of_query = |(sums, flipped, middle)| QueryVariance { sums: [in_shape(sums), in_shape(flipped)], middle };
+        let of_query =
+            |(sums, flipped, middle)| QueryVariance { sums: [job.in_shape(sums), job.in_shape(flipped)], middle };
         Ok(totals.into_iter().map(of_query).collect())
     }
 
@@ -106,10 +106,7 @@ impl Pass for Variance {
         let squares = pair_up(job, full::squares(job, scheduler, posteriors, &means)?);
         let (middle, width) = (job.mirrors[0].middle(0), job.mirrors[0].width());
         let (y, x) = (middle / width, middle % width);
-        let of_query = |sums: MirrorSums| {
-            let of_channel = |c: usize| sums[0][[c, y, x]] + sums[1][[c, y, width - 1 - x]];
-            QueryVariance { middle: (0..job.bank.image_shape()[0]).map(of_channel).collect(), sums }
-        };
+        let of_query = |sums: MirrorSums| QueryVariance { middle: merged(&sums).slice(s![.., y, x]).to_vec(), sums };
         Ok(squares.into_iter().map(of_query).collect())
     }
 

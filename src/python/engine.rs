@@ -11,6 +11,7 @@ use super::components::Components;
 use super::posteriors::Posteriors;
 use crate::atoms::Atoms;
 use crate::engine::Engine as CoreEngine;
+use crate::monitor::Monitor;
 use crate::query::{NoisyImages, Queries};
 
 /// Noisy images in either precision; float64 is rounded only once, after conversion to the units of stored pixels.
@@ -86,14 +87,8 @@ impl Engine {
         images: Option<Indices<'_>>,
         left_out: Option<Vec<Indices<'_>>>,
     ) -> PyResult<Bound<'py, PyArray4<f32>>> {
-        let pixels = self.bank.get().borrow(py)?;
-        let bank = self.bank.get().view(&pixels)?;
-        let atoms = atoms_of(&bank, sigma.len(), images.as_ref(), left_out.as_deref())?;
-        z.check_aligned()?;
-        let z = z.view();
-        let denoised = monitored(py, progress, |monitor| {
-            let queries = Queries::new(&bank, z, &sigma)?.among(&atoms);
-            self.core.composite(&bank, &components.engine, &queries, flips, monitor)
+        let denoised = self.ask(py, &z, &sigma, (images, left_out), progress, |bank, queries, monitor| {
+            self.core.composite(bank, &components.engine, queries, flips, monitor)
         })?;
         Ok(denoised.into_pyarray(py))
     }
@@ -112,14 +107,8 @@ impl Engine {
         images: Option<Indices<'_>>,
         left_out: Option<Vec<Indices<'_>>>,
     ) -> PyResult<Posteriors> {
-        let pixels = self.bank.get().borrow(py)?;
-        let bank = self.bank.get().view(&pixels)?;
-        let atoms = atoms_of(&bank, sigma.len(), images.as_ref(), left_out.as_deref())?;
-        z.check_aligned()?;
-        let z = z.view();
-        let found = monitored(py, progress, |monitor| {
-            let queries = Queries::new(&bank, z, &sigma)?.among(&atoms);
-            self.core.evidence(&bank, &components.engine, &queries, flips, monitor)
+        let found = self.ask(py, &z, &sigma, (images, left_out), progress, |bank, queries, monitor| {
+            self.core.evidence(bank, &components.engine, queries, flips, monitor)
         })?;
         Ok(Posteriors::new(self.bank.clone_ref(py), found))
     }
@@ -141,16 +130,12 @@ impl Engine {
         images: Option<Indices<'_>>,
         left_out: Option<Vec<Indices<'_>>>,
     ) -> PyResult<Derivatives<'py>> {
-        let pixels = self.bank.get().borrow(py)?;
-        let bank = self.bank.get().view(&pixels)?;
-        let atoms = atoms_of(&bank, sigma.len(), images.as_ref(), left_out.as_deref())?;
-        z.check_aligned()?;
         check_aligned(v.as_any())?;
-        let (z, v) = (z.view(), v.as_array());
-        let (denoised, derivatives) = monitored(py, progress, |monitor| {
-            let queries = Queries::new(&bank, z, &sigma)?.among(&atoms);
-            self.core.jvp(&bank, &components.engine, &queries, flips, v, transposed, monitor)
-        })?;
+        let v = v.as_array();
+        let (denoised, derivatives) =
+            self.ask(py, &z, &sigma, (images, left_out), progress, |bank, queries, monitor| {
+                self.core.jvp(bank, &components.engine, queries, flips, v, transposed, monitor)
+            })?;
         Ok((denoised.into_pyarray(py), derivatives.into_pyarray(py)))
     }
 
@@ -177,7 +162,7 @@ impl Engine {
     ) -> PyResult<()> {
         let pixels = self.bank.get().borrow(py)?;
         let bank = self.bank.get().view(&pixels)?;
-        let atoms = &atoms_of(&bank, sigma.len(), images.as_ref(), left_out.as_deref())?;
+        let atoms = &atoms_of(&bank, sigma.len(), &(images, left_out))?;
         let queries = crate::cuda::DeviceQueries { z, z_is_f64, out, out_is_f64, sigma: &sigma, atoms };
         monitored(py, progress, |monitor| {
             // SAFETY: the package takes the addresses from torch tensors, which it holds, on this GPU and on torch's
@@ -185,21 +170,40 @@ impl Engine {
             unsafe { self.core.composite_on_device(&bank, &components.engine, queries, flips, stream, monitor) }
         })
     }
+
     fn __repr__(&self) -> String {
         format!("<Engine on {}>", self.core.device_name())
+    }
+}
+
+impl Engine {
+    /// Runs `work` on the bank and the queries without the GIL.
+    fn ask<R: Send>(
+        &self,
+        py: Python<'_>,
+        z: &NoisyArray<'_>,
+        sigma: &[f64],
+        choice: Choice<'_>,
+        progress: Option<Py<PyAny>>,
+        work: impl FnOnce(&crate::Bank<'_>, &Queries<'_>, &mut Monitor<'_>) -> crate::Result<R> + Send,
+    ) -> PyResult<R> {
+        let pixels = self.bank.get().borrow(py)?;
+        let bank = self.bank.get().view(&pixels)?;
+        let atoms = atoms_of(&bank, sigma.len(), &choice)?;
+        z.check_aligned()?;
+        let z = z.view();
+        monitored(py, progress, |monitor| work(&bank, &Queries::new(&bank, z, sigma)?.among(&atoms), monitor))
     }
 }
 
 /// Indices of images, in increasing order.
 type Indices<'py> = PyReadonlyArray1<'py, u32>;
 
+/// The images that count for all queries, and those left out for each.
+type Choice<'py> = (Option<Indices<'py>>, Option<Vec<Indices<'py>>>);
+
 /// The images that count for `queries` queries, see [`Atoms`].
-fn atoms_of(
-    bank: &crate::Bank<'_>,
-    queries: usize,
-    images: Option<&Indices<'_>>,
-    left_out: Option<&[Indices<'_>]>,
-) -> crate::Result<Atoms> {
+fn atoms_of(bank: &crate::Bank<'_>, queries: usize, (images, left_out): &Choice<'_>) -> crate::Result<Atoms> {
     let copy = |indices: &Indices<'_>| indices.as_array().to_vec();
-    Atoms::new(bank, queries, images.map(copy), left_out.unwrap_or_default().iter().map(copy).collect())
+    Atoms::new(bank, queries, images.as_ref().map(copy), left_out.iter().flatten().map(copy).collect())
 }

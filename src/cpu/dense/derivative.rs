@@ -7,7 +7,7 @@ use super::composite::CompositeStage;
 use super::energies::Tangents;
 use super::group::Group;
 use super::weights::GroupWeights;
-use super::{COMPOSITE_IMAGES, Double, POSTERIOR_IMAGES, Single, normalisers};
+use super::{COMPOSITE_IMAGES, Double, POSTERIOR_IMAGES, Single, does_single_serve, in_double_or_single, normalisers};
 use crate::cpu::chunks::exact_chunks;
 use crate::cpu::job::Job;
 use crate::cpu::probe::Probe;
@@ -56,8 +56,7 @@ pub(crate) fn derivatives<P: Pixel>(
     scheduler: &mut Scheduler<'_, '_>,
     directions_of: impl Fn(&Probe) -> Directions,
 ) -> Result<Vec<ProbeDerivative>> {
-    let is_hopeless = |&query: &usize| job.sides(query).any(|probe| probe.needs_double);
-    let (mut double, single): (Vec<usize>, Vec<usize>) = (0..job.queries()).partition(is_hopeless);
+    let (mut double, single) = in_double_or_single(job);
     let mut found: Vec<Option<ProbeDerivative>> = job.probes.iter().map(|_| None).collect();
     let mut place = |queries: &[usize], of_queries: Vec<ProbeDerivative>| {
         job.places_of(queries).zip(of_queries).for_each(|(place, of_probe)| found[place] = Some(of_probe));
@@ -67,10 +66,7 @@ pub(crate) fn derivatives<P: Pixel>(
         let job = job.with(&probes);
         let directions: Vec<Directions> = probes.iter().map(&directions_of).collect();
         let (posteriors, means) = evidence_and_means::<P, Single>(&job, scheduler, &directions)?;
-        let serves = |&i: &usize| {
-            let bits = posteriors[i].largest_bits();
-            job.sides(i).all(|probe| probe.rounding.allows(bits, probe.logit_scale))
-        };
+        let serves = |&i: &usize| does_single_serve(&job, i, &posteriors[i]);
         let (good, bad): (Vec<usize>, Vec<usize>) = (0..single.len()).partition(serves);
         scheduler.repeat(&job, bad.len());
         double.extend(bad.iter().map(|&i| single[i]));

@@ -52,14 +52,12 @@ pub(crate) fn evidence<P: Pixel>(
     job: &Job<'_, P>,
     scheduler: &mut Scheduler<'_, '_>,
 ) -> Result<Vec<(Posterior, bool)>> {
-    let is_hopeless = |&query: &usize| job.sides(query).any(|probe| probe.needs_double);
-    let (mut double, single): (Vec<usize>, Vec<usize>) = (0..job.queries()).partition(is_hopeless);
+    let (mut double, single) = in_double_or_single(job);
     let mut found: Vec<Option<(Posterior, bool)>> = vec![None; job.queries()];
     if !single.is_empty() {
         let probes = job.probes_of(&single);
         for (&query, posterior) in single.iter().zip(evidence_in::<P, Single>(&job.with(&probes), scheduler)?) {
-            let bits = posterior.largest_bits();
-            if job.sides(query).all(|probe| probe.rounding.allows(bits, probe.logit_scale)) {
+            if does_single_serve(job, query, &posterior) {
                 found[query] = Some((posterior, false));
             } else {
                 double.push(query);
@@ -74,6 +72,17 @@ pub(crate) fn evidence<P: Pixel>(
         }
     }
     Ok(found.into_iter().flatten().collect())
+}
+
+/// The queries for which float32 is hopeless from the start, and the others.
+fn in_double_or_single<P: Pixel>(job: &Job<'_, P>) -> (Vec<usize>, Vec<usize>) {
+    (0..job.queries()).partition(|&query| job.sides(query).any(|probe| probe.needs_double))
+}
+
+/// Whether the posterior of a query, found in float32, shows that float32 serves.
+fn does_single_serve<P: Pixel>(job: &Job<'_, P>, query: usize, posterior: &Posterior) -> bool {
+    let bits = posterior.largest_bits();
+    job.sides(query).all(|probe| probe.rounding.allows(bits, probe.logit_scale))
 }
 
 /// The same in the given numbers.

@@ -58,9 +58,8 @@ pub(crate) fn composites<P: Pixel>(
     scheduler: &mut Scheduler<'_, '_>,
     posteriors: &[&ImagePosterior],
 ) -> Result<Vec<Array3<f64>>> {
-    let shape = job.bank.image_shape();
     let sums = means::weighted_sums(job, scheduler, &weights_of_probes(job, posteriors))?;
-    Ok(sums.into_iter().map(|sums| Array3::from_shape_vec(shape, sums).expect("as long as an image")).collect())
+    Ok(sums.into_iter().map(|sums| job.in_shape(sums)).collect())
 }
 
 /// The weights of every probe of a job.
@@ -100,7 +99,7 @@ fn normalised<P: Pixel>(
     let logit_scale = probe.logit_scale;
     let least = f64::from(sides.iter().flatten().copied().fold(f32::MAX, f32::min));
     let (mut total, mut mean_logit) = (0.0, 0.0);
-    for energy in sides.iter_mut().flatten() {
+    for energy in sides.iter_mut().flat_map(|energies| energies.iter_mut()) {
         let logit = logit_scale * (least - f64::from(*energy));
         // Far below the cutoff a weight is zero, so that no product with it is subnormal.
         let share = if logit < -job.cutoff - 40.0 { 0.0 } else { logit.exp2() };
@@ -159,10 +158,8 @@ pub(crate) fn derivatives<P: Pixel>(
         }
     }
     let tilted: Vec<Vec<f32>> = tilted.iter().map(in_float).collect();
-    let shape = job.bank.image_shape();
     let sums = means::weighted_sums(job, scheduler, &tilted.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-    let in_shape = |sums: Vec<f64>| Array3::from_shape_vec(shape, sums).expect("as long as an image");
-    Ok((sums.into_iter().map(in_shape).collect(), residuals))
+    Ok((sums.into_iter().map(|sums| job.in_shape(sums)).collect(), residuals))
 }
 
 /// The inner products of all images and a direction; in float64 where few images carry weight, which then differ by little.
@@ -220,8 +217,7 @@ pub(crate) fn squares<P: Pixel>(
         },
         |sums, of_shard| sums.iter_mut().zip(of_shard).for_each(|(sum, value)| *sum += value),
     )?;
-    let in_shape = |sums: Vec<f64>| Array3::from_shape_vec(job.bank.image_shape(), sums).expect("as long as an image");
-    Ok(sums.into_iter().map(in_shape).collect())
+    Ok(sums.into_iter().map(|sums| job.in_shape(sums)).collect())
 }
 
 /// Images whose squares are summed in float32 before they are added to others in float64.
