@@ -2,26 +2,30 @@
 //! keep, and pass 2 is a weighted mean. Where energies of float32 round too much, those of the images that may carry
 //! weight are computed again in float64 ([`refine`]).
 
+mod derivative;
 pub(crate) mod image_panel;
 mod means;
 pub(crate) mod pixel_panel;
 mod products;
 mod refine;
 mod single_query;
+mod squares;
 
 use std::ops::Range;
 
 use ndarray::Array3;
 use rayon::prelude::*;
 
-use crate::cpu::dense::residuals::PRODUCTS;
 use crate::cpu::job::Job;
 use crate::cpu::penalties::Penalties;
 use crate::cpu::probe::Probe;
 use crate::cpu::scheduler::{Scheduler, WorkItem, blocks};
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
-use crate::simd::{Kernel, LANES, Vector};
+use crate::simd::LANES;
+
+pub(crate) use derivative::derivatives;
+pub(crate) use squares::squares;
 
 /// The fewest probes for which it pays to lay out images in panels.
 const PANEL_FROM: usize = 3;
@@ -116,131 +120,5 @@ fn normalised<P: Pixel>(
         sides,
         log_evidence: bits * std::f64::consts::LN_2 + job.sources.log_prior,
         entropy: (total.log2() - mean_logit / total).max(0.0) * std::f64::consts::LN_2,
-    }
-}
-
-/// Per probe the sum of centred stored pixels, `[channel, row, column]`, under the weights `w_n (b_n - mean of b)`, with `b_n`
-/// the inner product of image n and the probe's `direction` `[channel][pixel]`; and per query what those weights sum to, which
-/// would be zero but for rounding.
-pub(crate) fn derivatives<P: Pixel>(
-    job: &Job<'_, P>,
-    scheduler: &mut Scheduler<'_, '_>,
-    posteriors: &[&ImagePosterior],
-    directions: &[Vec<f64>],
-) -> Result<(Vec<Array3<f64>>, Vec<f64>)> {
-    let in_float = |values: &Vec<f64>| values.iter().map(|&value| value as f32).collect::<Vec<f32>>();
-    let values: Vec<_> =
-        directions.iter().map(|direction| (products::in_vectors(&in_float(direction)), PRODUCTS)).collect();
-    let rough = products::sums_of_images(job, scheduler, &values)?;
-    let weights = weights_of_probes(job, posteriors);
-    let mut tilted: Vec<Vec<f64>> = scheduler.install(|| {
-        let products =
-            |(probe, rough): (usize, Vec<f32>)| exact_products(job, weights[probe], &directions[probe], &rough);
-        rough.into_par_iter().enumerate().map(products).collect()
-    });
-    let queries = job.queries();
-    let mut residuals = vec![0.0; queries];
-    for (query, residual) in residuals.iter_mut().enumerate() {
-        let sides: Vec<usize> = (query..tilted.len()).step_by(queries).collect();
-        let (mut mean, mut total) = (0.0, 0.0);
-        for &side in &sides {
-            for (&weight, product) in weights[side].iter().zip(&tilted[side]) {
-                mean += f64::from(weight) * product;
-                total += f64::from(weight);
-            }
-        }
-        mean /= total;
-        for side in sides {
-            for (&weight, value) in weights[side].iter().zip(&mut tilted[side]) {
-                *value = f64::from((f64::from(weight) * (*value - mean)) as f32);
-                *residual += *value;
-            }
-        }
-    }
-    let tilted: Vec<Vec<f32>> = tilted.iter().map(in_float).collect();
-    let sums = means::weighted_sums(job, scheduler, &tilted.iter().map(Vec::as_slice).collect::<Vec<_>>())?;
-    Ok((sums.into_iter().map(|sums| job.in_shape(sums)).collect(), residuals))
-}
-
-/// The inner products of all images and a direction; in float64 where few images carry weight, which then differ by little.
-fn exact_products<P: Pixel>(job: &Job<'_, P>, weights: &[f32], direction: &[f64], rough: &[f32]) -> Vec<f64> {
-    /// Where one image in so many carries weight, or fewer, float64 costs no more than the pass before it.
-    const FEW: usize = 16;
-    let is_heavy = |weight: f32| weight > f32::EPSILON * f32::EPSILON;
-    if weights.iter().filter(|&&weight| is_heavy(weight)).count() > weights.len().div_ceil(FEW) {
-        return rough.iter().map(|&product| f64::from(product)).collect();
-    }
-    let product = |position: usize| {
-        job.image(position).iter().zip(direction).map(|(pixel, value)| pixel.number(job.centre) * value).sum()
-    };
-    let of_image = |(position, (&weight, &rough)): (usize, (&f32, &f32))| {
-        if is_heavy(weight) { product(position) } else { f64::from(rough) }
-    };
-    weights.iter().zip(rough).enumerate().map(of_image).collect()
-}
-
-/// Per probe the sums of squared differences between the images and `means`, `[channel][pixel]`, under the weights.
-pub(crate) fn squares<P: Pixel>(
-    job: &Job<'_, P>,
-    scheduler: &mut Scheduler<'_, '_>,
-    posteriors: &[&ImagePosterior],
-    means: &[Vec<f64>],
-) -> Result<Vec<Array3<f64>>> {
-    let weights = weights_of_probes(job, posteriors);
-    let len = job.bank.image_len();
-    let mut sums: Vec<Vec<f64>> = job.probes.iter().map(|_| vec![0.0; len]).collect();
-    let in_float: Vec<Vec<f32>> = means.iter().map(|means| means.iter().map(|&mean| mean as f32).collect()).collect();
-    scheduler.run(
-        job,
-        &mut sums,
-        || (),
-        |item, ()| {
-            let of_probe = |probe: usize| {
-                let mut totals = vec![0.0; len];
-                for images in images_at_once(item, SQUARED_IMAGES) {
-                    let mut sums = vec![0.0_f32; len];
-                    for position in images.filter(|&position| weights[probe][position] > 0.0 && !job.is_stopped()) {
-                        let (image, weight) = (job.image(position), weights[probe][position]);
-                        job.isa.run(AddSquares {
-                            image,
-                            centre: job.centre,
-                            means: &in_float[probe],
-                            weight,
-                            sums: &mut sums,
-                        });
-                    }
-                    totals.iter_mut().zip(sums).for_each(|(total, sum)| *total += f64::from(sum));
-                }
-                totals
-            };
-            item.probes.clone().map(of_probe).collect()
-        },
-        |sums, of_shard| sums.iter_mut().zip(of_shard).for_each(|(sum, value)| *sum += value),
-    )?;
-    Ok(sums.into_iter().map(|sums| job.in_shape(sums)).collect())
-}
-
-/// Images whose squares are summed in float32 before they are added to others in float64.
-const SQUARED_IMAGES: usize = 256;
-
-/// Adds the squared differences between an image and means, times a weight.
-struct AddSquares<'a, P: Pixel> {
-    image: &'a [P],
-    centre: f32,
-    means: &'a [f32],
-    weight: f32,
-    sums: &'a mut [f32],
-}
-
-impl<P: Pixel> Kernel for AddSquares<'_, P> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<V: Vector>(self) {
-        let Self { image, centre, means, weight, sums } = self;
-        for ((pixel, mean), sum) in image.iter().zip(means).zip(sums) {
-            let difference = pixel.number(centre) as f32 - mean;
-            *sum += weight * difference * difference;
-        }
     }
 }
