@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import click
 import numpy as np
@@ -116,8 +116,8 @@ def explain(context: click.Context, /, **given: Any) -> None:
     page = options.outdir / f"{STEM}.html"
     with output_lock(page):
         data = load_data(options.data, xflip=options.xflip)
-        model = build_model(options, data)
-        assert isinstance(model, PosteriorComposite)
+        # --denoiser offers no other.
+        model = cast(PosteriorComposite, build_model(options, data))
         shown = {"at": own["at"], "top": own["top"]}
         with interruptible_bar("step", "explaining", "nothing is kept") as progress:
             if own["trajectory"]:
