@@ -27,24 +27,12 @@ from typing import Any
 import numpy as np
 import torch
 from contestants import Contestant, box_sums, gemm, masks_style, windows_style
-from measure import best_time, operations, peak_memory, resident
+from measure import SQUARES, best_time, operations, peak_memory, resident
 
 import pspc_rs as pspc
 from pspc_rs import _core
 from pspc_rs.denoisers.flex import masks_from_maps
 
-SQUARES = [
-    (32, 20.0),
-    (23, 5.315),
-    (15, 3.257),
-    (11, 1.923),
-    (7, 1.088),
-    (5, 0.5853),
-    (3, 0.2964),
-    (3, 0.1395),
-    (3, 0.05995),
-    (3, 0.002),
-]
 # Level of the published schedule: sigma, threshold, and the decay length at which exp(-r / length) has masks as large
 # as the published heat maps have (175, 59, 33, 19 and 9 pixels on average); and one of much larger masks.
 MASKS = [

@@ -8,6 +8,19 @@ from typing import Any
 
 HEIGHT = WIDTH = 32
 CHANNELS = 3
+# Sides of square windows, the first the full image, and noise levels at which a schedule uses them.
+SQUARES = [
+    (32, 20.0),
+    (23, 5.315),
+    (15, 3.257),
+    (11, 1.923),
+    (7, 1.088),
+    (5, 0.5853),
+    (3, 0.2964),
+    (3, 0.1395),
+    (3, 0.05995),
+    (3, 0.002),
+]
 # Operations of one 2^x with its argument and the sum it enters.
 POWER = 10
 

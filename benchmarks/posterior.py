@@ -25,24 +25,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from measure import HEIGHT, SQUARES
 
 import pspc_rs as pspc
 from pspc_rs import _core
 
-# Window side (0: the full image) and noise level.
-LEVELS = [
-    (0, 20.0),
-    (0, 0.05),
-    (23, 5.315),
-    (15, 3.257),
-    (11, 1.923),
-    (7, 1.088),
-    (5, 0.5853),
-    (3, 0.2964),
-    (3, 0.1395),
-    (3, 0.05995),
-    (3, 0.002),
-]
+# The full window also at small sigma, where few images carry weight.
+LEVELS = [SQUARES[0], (HEIGHT, 0.05), *SQUARES[1:]]
 CLASSES = 10
 
 
@@ -58,7 +47,7 @@ def contestants(
     side, sigma = level
 
     def denoiser(images: pspc.ImageSet) -> Any:
-        return pspc.PSPCSquare(images, patch_sizes=side) if side else pspc.Empirical(images)
+        return pspc.Empirical(images) if side == HEIGHT else pspc.PSPCSquare(images, patch_sizes=side)
 
     rng = np.random.default_rng(side)
     source = rng.integers(0, data.num_stored, queries)
@@ -124,7 +113,7 @@ def main() -> None:
         ratios = {name: value / row["plain"] for name, value in row.items() if name != "plain"}
         rows.append({"side": side, "sigma": sigma, "plain_ms": row["plain"], **ratios})
         shown = "  ".join(f"{name} {value:.2f}" for name, value in ratios.items())
-        print(f"side {side or 'full'}, sigma {sigma:g}: plain {row['plain']:.1f} ms  {shown}", flush=True)
+        print(f"side {side}, sigma {sigma:g}: plain {row['plain']:.1f} ms  {shown}", flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
     report = {"processor": platform.processor() or platform.machine(), "threads": pspc.num_threads(), "rows": rows}
     (args.out / "posterior.json").write_text(json.dumps(report, indent=1) + "\n")
