@@ -195,6 +195,21 @@ impl Components {
         }
     }
 
+    /// The sum of `values` `[pixel]` on every window.
+    #[must_use]
+    pub fn sums(&self, values: &[f64]) -> Vec<f64> {
+        let Kind::Square { side } = self.kind() else {
+            return (0..self.count()).map(|k| self.runs(k).flat_map(|run| &values[run]).sum()).collect();
+        };
+        let ((rows, columns), width) = (self.grid(), self.width());
+        let across: Vec<f64> = values
+            .chunks_exact(width)
+            .flat_map(|row| row.windows(*side).map(|window| window.iter().sum::<f64>()))
+            .collect();
+        let down = |k: usize| (0..*side).map(|y| across[(k / columns + y) * columns + k % columns]).sum();
+        (0..rows * columns).map(down).collect()
+    }
+
     /// The windows of the image flipped left to right. Window `k` flipped is window [`Components::mirror_index`] of the
     /// result.
     #[must_use]

@@ -1,12 +1,18 @@
 //! `Engine`: the one entry, whatever device runs the passes.
 
 use std::path::PathBuf;
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
 
 use ndarray::{Array4, Array5, ArrayView5};
 
 use crate::bank::Bank;
 use crate::components::Components;
 use crate::cpu;
+#[cfg(feature = "cuda")]
+use crate::cuda::{CudaEngine, Question};
+#[cfg(feature = "cuda")]
+use crate::directions::part_of_monitor;
 use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::posteriors::Posteriors;
@@ -21,7 +27,7 @@ pub enum Engine {
     Cpu,
     /// An NVIDIA GPU that holds the images of one bank.
     #[cfg(feature = "cuda")]
-    Cuda(crate::cuda::CudaEngine),
+    Cuda(Arc<CudaEngine>),
 }
 
 impl Engine {
@@ -29,7 +35,7 @@ impl Engine {
     /// are kept in the folder `cache` if one is given. An error says why the GPU cannot be used.
     pub fn cuda(bank: &Bank<'_>, ordinal: usize, cache: Option<PathBuf>) -> Result<Self> {
         #[cfg(feature = "cuda")]
-        return crate::cuda::CudaEngine::new(bank, ordinal, cache).map(Self::Cuda);
+        return CudaEngine::new(bank, ordinal, cache).map(|engine| Self::Cuda(Arc::new(engine)));
         #[cfg(not(feature = "cuda"))]
         {
             let _ = (bank, ordinal, cache);
@@ -82,8 +88,7 @@ impl Engine {
         if denoised.iter().all(|value| value.is_finite()) { Ok(denoised) } else { Err(Error::NotFinite) }
     }
 
-    /// Pass 1 alone: the posteriors over images on every window, of which anything else can be asked. They are computed on
-    /// the CPU, whatever the device.
+    /// Pass 1 alone: the posteriors over images on every window, of which anything else can be asked.
     ///
     /// Errors: those of [`Engine::composite`].
     pub fn evidence(
@@ -95,12 +100,15 @@ impl Engine {
         monitor: &mut Monitor<'_>,
     ) -> Result<Posteriors> {
         components.check_image(bank)?;
-        Posteriors::new(bank, components, queries, flips, monitor)
+        match self {
+            Self::Cpu => Posteriors::on_cpu(bank, components, queries, flips, monitor),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(engine) => Posteriors::on_gpu(engine, &Question { bank, components, queries, flips }, monitor),
+        }
     }
 
     /// The composite, and the derivatives of it along `directions` `[direction, query, channel, row, column]` or those of the
-    /// transposed Jacobian, see [`Posteriors::jvp`]. Queries are computed a few at a time, and nothing is kept. They are
-    /// computed on the CPU, whatever the device.
+    /// transposed Jacobian, see [`Posteriors::jvp`]. Queries are computed a few at a time, and nothing is kept.
     ///
     /// Errors: those of [`Engine::composite`] and of [`Posteriors::jvp`].
     #[allow(clippy::too_many_arguments, reason = "those of a composite, and the directions")]
@@ -115,7 +123,15 @@ impl Engine {
         monitor: &mut Monitor<'_>,
     ) -> Result<(Array4<f32>, Array5<f32>)> {
         components.check_image(bank)?;
-        cpu::jvp(bank, components, queries, flips, directions, transposed, monitor)
+        match self {
+            Self::Cpu => cpu::jvp(bank, components, queries, flips, directions, transposed, monitor),
+            #[cfg(feature = "cuda")]
+            Self::Cuda(engine) => {
+                let question = Question { bank, components, queries, flips };
+                let posteriors = Posteriors::on_gpu(engine, &question, &mut part_of_monitor(monitor, 0, 2))?;
+                posteriors.composite_and_jvp(bank, directions, transposed, &mut part_of_monitor(monitor, 1, 2))
+            }
+        }
     }
 
     /// Denoises queries that lie on the GPU of this engine, see [`Engine::composite`], and leaves the results there.

@@ -57,8 +57,11 @@ pub mod components;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;
+mod directions;
 pub mod engine;
 pub mod error;
+mod found;
+mod heaviest;
 pub mod info;
 pub mod monitor;
 pub mod posterior;

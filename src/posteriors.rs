@@ -1,20 +1,26 @@
 //! `Posteriors`: what pass 1 found for the queries of a call, and what can be asked of it.
 
-use ndarray::{Array2, Array3, Array4, Array5, ArrayView5, Axis, Slice, s};
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
+
+use ndarray::{Array2, Array3, Array4, Array5, ArrayView4, ArrayView5, Axis, Slice, s};
 
 use crate::atoms::Atoms;
 use crate::bank::Bank;
 use crate::components::Components;
 use crate::cpu::call::{Call, Memory};
 use crate::cpu::composite::Composite;
-use crate::cpu::derivative::{Directions, part_of_monitor, parts_of};
+use crate::cpu::derivative::Derivative;
 use crate::cpu::evidence::{Evidence, FindEvidence, OnEvidence, Pass};
-use crate::cpu::heaviest::{ProbeStatistics, Wanted};
 use crate::cpu::memory::check_available;
-use crate::cpu::mirror_sums::{finish, merged};
 use crate::cpu::statistics::Statistics as StatisticsPass;
-use crate::cpu::variance::{QueryVariance, Variance};
+use crate::cpu::variance::Variance;
+#[cfg(feature = "cuda")]
+use crate::cuda::{CudaEngine, DeviceEvidence, Question};
+use crate::directions::{Directions, part_of_monitor, parts_of};
 use crate::error::Result;
+use crate::found::{MirrorSums, QueryDerivative, QueryVariance, finish, merged};
+use crate::heaviest::{ProbeStatistics, Wanted};
 use crate::monitor::Monitor;
 use crate::query::Queries;
 
@@ -26,8 +32,16 @@ pub struct Posteriors {
     sigma: Vec<f64>,
     atoms: Atoms,
     flips: bool,
-    evidence: Vec<Evidence>,
+    found: Found,
     log_evidence: Array2<f64>,
+}
+
+/// What pass 1 found, on the device that further passes run on.
+#[derive(Debug)]
+enum Found {
+    Cpu(Vec<Evidence>),
+    #[cfg(feature = "cuda")]
+    Cuda(Arc<CudaEngine>, Vec<DeviceEvidence>),
 }
 
 /// What a posterior says about images.
@@ -44,24 +58,47 @@ pub struct Statistics {
 }
 
 impl Posteriors {
-    /// Pass 1, see [`crate::Engine::evidence`].
-    pub(crate) fn new(
+    /// Pass 1 on the CPU, see [`crate::Engine::evidence`].
+    pub(crate) fn on_cpu(
         bank: &Bank<'_>,
         components: &Components,
         queries: &Queries<'_>,
         flips: bool,
         monitor: &mut Monitor<'_>,
     ) -> Result<Self> {
+        let (mut evidence, mut log_evidence) = (Vec::with_capacity(queries.len()), Vec::with_capacity(queries.len()));
+        Call::new(bank, components, queries, flips).run(&FindEvidence, monitor, |_, (found, logs)| {
+            evidence.push(found);
+            log_evidence.push(logs);
+        })?;
+        Ok(Self::new(components, queries, flips, Found::Cpu(evidence), &log_evidence))
+    }
+
+    /// Pass 1 on a GPU, where all that is asked later is computed too.
+    #[cfg(feature = "cuda")]
+    pub(crate) fn on_gpu(
+        engine: &Arc<CudaEngine>,
+        question: &Question<'_, '_>,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Self> {
+        let (evidence, log_evidence): (_, Vec<_>) = engine.evidence(question, monitor)?.into_iter().unzip();
+        let found = Found::Cuda(Arc::clone(engine), evidence);
+        Ok(Self::new(question.components, question.queries, question.flips, found, &log_evidence))
+    }
+
+    fn new(
+        components: &Components,
+        queries: &Queries<'_>,
+        flips: bool,
+        found: Found,
+        log_evidence: &[Vec<f64>],
+    ) -> Self {
         let mut z = Array4::zeros(queries.z().shape());
         z.axis_iter_mut(Axis(0)).enumerate().for_each(|(query, mut z)| z.assign(&queries.image(query)));
-        let mut log_evidence = Array2::zeros((queries.len(), components.count()));
-        let mut evidence = Vec::with_capacity(queries.len());
-        Call::new(bank, components, queries, flips).run(&FindEvidence, monitor, |query, (found, logs)| {
-            evidence.push(found);
-            log_evidence.row_mut(query).iter_mut().zip(logs).for_each(|(out, log)| *out = log);
-        })?;
+        let log_evidence =
+            Array2::from_shape_fn((queries.len(), components.count()), |(query, k)| log_evidence[query][k]);
         let (components, sigma, atoms) = (components.clone(), queries.sigma().to_vec(), queries.atoms().clone());
-        Ok(Self { components, z, sigma, atoms, flips, evidence, log_evidence })
+        Self { components, z, sigma, atoms, flips, found, log_evidence }
     }
 
     /// The logarithm of the sum over images of `exp(log prior - |z - x_n|^2 / (2 sigma^2))` on every window, in nats,
@@ -76,9 +113,23 @@ impl Posteriors {
     /// Errors: those of that function. `bank` is the one these posteriors were found in, here and below.
     pub fn composite(&self, bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<Array4<f32>> {
         let (cover, mut denoised) = (self.components.cover(), Array4::zeros(self.z.raw_dim()));
-        self.run(bank, Composite, Memory::default(), monitor, |query, sums| {
-            finish(bank, &cover, &sums, denoised.slice_mut(s![query, .., .., ..]));
-        })?;
+        let mut write = |query: usize, sums: &MirrorSums| {
+            finish(bank, &cover, sums, denoised.slice_mut(s![query, .., .., ..]));
+        };
+        match &self.found {
+            Found::Cpu(evidence) => {
+                self.run(bank, evidence, Composite, Memory::default(), monitor, |query, sums| write(query, &sums))?;
+            }
+            #[cfg(feature = "cuda")]
+            Found::Cuda(engine, evidence) => {
+                let none = Array4::zeros((0, self.sigma.len(), 1, 1));
+                self.ask(bank, |question| {
+                    engine.derivatives(question, evidence, none.view(), monitor, |query, found| {
+                        write(query, &found.composite);
+                    })
+                })?;
+            }
+        }
         Ok(denoised)
     }
 
@@ -93,11 +144,29 @@ impl Posteriors {
             flipped: Array3::from_elem((queries, count, top), false),
             weight: Array3::zeros((queries, count, top)),
         };
-        let pass = StatisticsPass { wanted: Wanted { top: top_at_most, attribution: false } };
+        let wanted = Wanted { top: top_at_most, attribution: false };
         let of_query = count * (8 + 32 * top_at_most);
         let memory = Memory { per_query: 2 * of_query, per_probe: 2 * of_query, results: of_query * queries };
-        self.run(bank, pass, memory, monitor, |query, found| self.fill(&mut all, query, &found))?;
+        self.all_statistics(bank, wanted, memory, monitor, |query, found| self.fill(&mut all, query, &found))?;
         Ok(all)
+    }
+
+    /// The statistics of every query, on either device.
+    fn all_statistics(
+        &self,
+        bank: &Bank<'_>,
+        wanted: Wanted,
+        memory: Memory,
+        monitor: &mut Monitor<'_>,
+        consume: impl FnMut(usize, ProbeStatistics),
+    ) -> Result<()> {
+        match &self.found {
+            Found::Cpu(evidence) => self.run(bank, evidence, StatisticsPass { wanted }, memory, monitor, consume),
+            #[cfg(feature = "cuda")]
+            Found::Cuda(engine, evidence) => {
+                self.ask(bank, |question| engine.statistics(question, evidence, wanted, monitor, consume))
+            }
+        }
     }
 
     fn fill(&self, all: &mut Statistics, query: usize, found: &ProbeStatistics) {
@@ -116,9 +185,9 @@ impl Posteriors {
         let of_query = size_of::<f64>() * bank.len();
         check_available(of_query.saturating_mul(self.sigma.len()))?;
         let mut all = Array2::zeros((self.sigma.len(), bank.len()));
-        let pass = StatisticsPass { wanted: Wanted { top: 0, attribution: true } };
+        let wanted = Wanted { top: 0, attribution: true };
         let memory = Memory { per_query: 2 * of_query, ..Memory::default() };
-        self.run(bank, pass, memory, monitor, |query, found| {
+        self.all_statistics(bank, wanted, memory, monitor, |query, found| {
             for (position, sum) in found.attribution.iter().enumerate() {
                 all[[query, self.image_at(position)]] = *sum;
             }
@@ -137,14 +206,23 @@ impl Posteriors {
         let (queries, count) = self.log_evidence.dim();
         let mut pixels = Array4::zeros(self.z.raw_dim());
         let mut middles = Array3::zeros((queries, count, bank.image_shape()[0]));
-        let memory = Variance::memory(&self.components, bank.image_shape()[0], bank.image_len(), queries);
-        self.run(bank, Variance, memory, monitor, |query, QueryVariance { sums, middle }| {
+        let write = |query: usize, QueryVariance { sums, middle }: QueryVariance| {
             let mut of_query = pixels.index_axis_mut(Axis(0), query);
             for (((_, y, x), sum), out) in merged(&sums).indexed_iter().zip(&mut of_query) {
                 *out = (sum / f64::from(cover[y * width + x]) / unit).max(0.0);
             }
             middles.slice_mut(s![query, .., ..]).iter_mut().zip(middle).for_each(|(out, value)| *out = value / unit);
-        })?;
+        };
+        match &self.found {
+            Found::Cpu(evidence) => {
+                let memory = Variance::memory(&self.components, bank.image_shape()[0], bank.image_len(), queries);
+                self.run(bank, evidence, Variance, memory, monitor, write)?;
+            }
+            #[cfg(feature = "cuda")]
+            Found::Cuda(engine, evidence) => {
+                self.ask(bank, |question| engine.variances(question, evidence, monitor, write))?;
+            }
+        }
         Ok((pixels, middles))
     }
 
@@ -159,6 +237,18 @@ impl Posteriors {
         transposed: bool,
         monitor: &mut Monitor<'_>,
     ) -> Result<Array5<f32>> {
+        Ok(self.composite_and_jvp(bank, directions, transposed, monitor)?.1)
+    }
+
+    /// The composite and its derivatives.
+    pub(crate) fn composite_and_jvp(
+        &self,
+        bank: &Bank<'_>,
+        directions: ArrayView5<'_, f64>,
+        transposed: bool,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<(Array4<f32>, Array5<f32>)> {
+        let (cover, mut denoised) = (self.components.cover(), Array4::zeros(self.z.raw_dim()));
         let mut found = Array5::zeros(directions.raw_dim());
         let parts = parts_of(&directions);
         for (i, part) in (0..).zip(&parts) {
@@ -166,14 +256,34 @@ impl Posteriors {
             let part = Slice::from(part.clone());
             let values = directions.slice_axis(Axis(0), part);
             let directions = Directions::new(bank, &self.components, &self.sigma, values, transposed)?;
-            let pass = directions.pass();
-            let memory = pass.memory(&self.components, bank.image_len(), self.sigma.len());
             let mut found = found.slice_axis_mut(Axis(0), part);
-            self.run(bank, pass, memory, monitor, |query, of_query| {
+            self.derivatives(bank, directions.values(), monitor, |query, of_query| {
+                finish(bank, &cover, &of_query.composite, denoised.slice_mut(s![query, .., .., ..]));
                 directions.finish(query, &of_query, found.index_axis_mut(Axis(1), query));
             })?;
         }
-        Ok(found)
+        Ok((denoised, found))
+    }
+
+    /// The sums of composites and of their derivatives along `directions` `[direction, query, channel, pixel]`.
+    fn derivatives(
+        &self,
+        bank: &Bank<'_>,
+        directions: ArrayView4<'_, f64>,
+        monitor: &mut Monitor<'_>,
+        consume: impl FnMut(usize, QueryDerivative),
+    ) -> Result<()> {
+        match &self.found {
+            Found::Cpu(evidence) => {
+                let pass = Derivative { directions };
+                let memory = pass.memory(&self.components, bank.image_len(), self.sigma.len());
+                self.run(bank, evidence, pass, memory, monitor, consume)
+            }
+            #[cfg(feature = "cuda")]
+            Found::Cuda(engine, evidence) => {
+                self.ask(bank, |question| engine.derivatives(question, evidence, directions, monitor, consume))
+            }
+        }
     }
 
     /// The image at a position among those that count.
@@ -186,17 +296,25 @@ impl Posteriors {
         self.atoms.images().map_or(bank.len(), <[u32]>::len) * if self.flips { 2 } else { 1 }
     }
 
-    /// Runs a pass over all queries.
+    /// Asks a GPU about all queries.
+    #[cfg(feature = "cuda")]
+    fn ask(&self, bank: &Bank<'_>, asks: impl FnOnce(&Question<'_, '_>) -> Result<()>) -> Result<()> {
+        let queries = &Queries::new(bank, self.z.view(), &self.sigma)?.among(&self.atoms);
+        asks(&Question { bank, components: &self.components, queries, flips: self.flips })
+    }
+
+    /// Runs a pass over all queries on the CPU.
     fn run<T: Pass>(
         &self,
         bank: &Bank<'_>,
+        evidence: &[Evidence],
         pass: T,
         memory: Memory,
         monitor: &mut Monitor<'_>,
         consume: impl FnMut(usize, T::Found),
     ) -> Result<()> {
         let queries = Queries::new(bank, self.z.view(), &self.sigma)?.among(&self.atoms);
-        let work = OnEvidence { pass, evidence: &self.evidence, memory };
+        let work = OnEvidence { pass, evidence, memory };
         Call::new(bank, &self.components, &queries, self.flips).run(&work, monitor, consume)
     }
 }

@@ -1,5 +1,6 @@
 """Small problems for tests of posteriors: data with every option, a denoiser, queries, and what the oracle says."""
 
+import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,6 +17,9 @@ from pspc_rs.denoisers import PosteriorComposite
 Array = npt.NDArray[Any]
 
 KINDS = ("empirical", "square", "masks")
+
+DEVICE = os.environ.get("PSPC_TEST_DEVICE", "cpu")
+"""Where the denoisers of these problems compute; tests of the GPU run those of posteriors again on it."""
 
 
 @dataclass
@@ -42,7 +46,7 @@ class Problem:
 
     def denoiser(self, data: pspc.ImageSet | None = None, **options: Any) -> PosteriorComposite:
         chosen = self.data if data is None else data
-        options = {"temperature": self.temperature, **options}
+        options = {"temperature": self.temperature, "device": DEVICE, **options}
         if self.kind == "empirical":
             return pspc.Empirical(chosen, **options)
         if self.kind == "square":

@@ -14,7 +14,7 @@ from torch import Tensor
 
 import pspc_rs as pspc
 import reference
-from posterior_problems import Array, Problem, problems
+from posterior_problems import DEVICE, Array, Problem, problems
 from pspc_rs import errors
 
 IMAGES = np.random.default_rng(0).integers(0, 256, (20, 1, 4, 4), dtype=np.uint8)
@@ -39,9 +39,9 @@ def cfdm(z: Tensor, sigma: float = SIGMA) -> Tensor:
 
 
 CASES: dict[str, tuple[Any, Callable[..., Tensor]]] = {
-    "Empirical": (pspc.Empirical(DATA), composite(reference.full_window(4, 4))),
-    "PSPCSquare": (pspc.PSPCSquare(DATA, patch_sizes=3), composite(reference.square_windows(4, 4, 3))),
-    "PSPCFlex": (pspc.PSPCFlex(DATA, masks=HALVES.numpy()), composite(HALVES)),
+    "Empirical": (pspc.Empirical(DATA, device=DEVICE), composite(reference.full_window(4, 4))),
+    "PSPCSquare": (pspc.PSPCSquare(DATA, patch_sizes=3, device=DEVICE), composite(reference.square_windows(4, 4, 3))),
+    "PSPCFlex": (pspc.PSPCFlex(DATA, masks=HALVES.numpy(), device=DEVICE), composite(HALVES)),
     "Gaussian": (pspc.Gaussian(DATA, cache=False), lambda z, sigma=SIGMA: reference.gaussian(ATOMS, z, sigma)),
     "CFDM": (CFDM, cfdm),
 }

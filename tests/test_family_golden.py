@@ -22,6 +22,7 @@ from torch import Tensor
 
 import pspc_rs as pspc
 import reference
+from posterior_problems import DEVICE
 
 Array = npt.NDArray[Any]
 Golden = dict[str, Array]
@@ -96,12 +97,12 @@ class Member:
     def denoiser(self, option: str = "") -> pspc.denoisers.PosteriorComposite:
         log_prior = self["log_prior"].astype(np.float64) if option == "prior" else None
         data = pspc.ImageSet(self["images_u8"], self["labels"], log_prior=log_prior, channels_last=False)
-        temperature = TEMPERATURE if option == "T" else 1.0
+        options: dict[str, Any] = {"temperature": TEMPERATURE if option == "T" else 1.0, "device": DEVICE}
         if self.member == "empirical":
-            return pspc.Empirical(data, temperature=temperature)
+            return pspc.Empirical(data, **options)
         if self.member == "pspc3":
-            return pspc.PSPCSquare(data, patch_sizes=3, temperature=temperature)
-        return pspc.PSPCFlex(data, masks=self.windows.numpy(), temperature=temperature)
+            return pspc.PSPCSquare(data, patch_sizes=3, **options)
+        return pspc.PSPCFlex(data, masks=self.windows.numpy(), **options)
 
     def call(self, level: int, option: str) -> dict[str, Any]:
         """The arguments of a call that make the atoms of an option count."""

@@ -5,11 +5,11 @@ use super::dense::{self, arithmetic::Arithmetic};
 use super::evidence::{Evidence, Pass, evidence_of_all_images, run_pass, sparse_queries};
 use super::full::{self, ImagePosterior};
 use super::job::Job;
-use super::mirror_sums::{MirrorSums, pair_up};
 use super::scheduler::Scheduler;
 use super::sparse::{self, WeighedLists};
 use super::tile::Pixel;
 use crate::error::Result;
+use crate::found::MirrorSums;
 use crate::posterior::Posterior;
 
 /// The sums of a composite, given the evidence.
@@ -24,7 +24,7 @@ impl Pass for Composite {
         scheduler: &mut Scheduler<'_, '_>,
         posteriors: &[&Posterior],
     ) -> Result<Vec<MirrorSums>> {
-        Ok(pair_up(job, dense::composites::<P, A>(job, scheduler, posteriors)?))
+        Ok(job.pair_up(dense::composites::<P, A>(job, scheduler, posteriors)?))
     }
 
     fn full<P: Pixel>(
@@ -33,7 +33,7 @@ impl Pass for Composite {
         scheduler: &mut Scheduler<'_, '_>,
         posteriors: &[&ImagePosterior],
     ) -> Result<Vec<MirrorSums>> {
-        Ok(pair_up(job, full::composites(job, scheduler, posteriors)?))
+        Ok(job.pair_up(full::composites(job, scheduler, posteriors)?))
     }
 
     fn sparse<P: Pixel>(

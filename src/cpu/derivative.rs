@@ -4,9 +4,7 @@
 //! pixel d is `1 / sigma^2` times the mean over the windows at d of the covariance under `w_k` of `b_k` and `x(d)`. Its
 //! transpose is the same map between directions divided by the number of windows that hold a pixel.
 
-use std::ops::Range;
-
-use ndarray::{Array2, Array3, Array4, ArrayView4, ArrayView5, ArrayViewMut4, Axis, s};
+use ndarray::{Array3, ArrayView4, Axis, s};
 
 use super::call::{Call, Memory, Work};
 use super::dense::derivative::ProbeDerivative;
@@ -14,22 +12,14 @@ use super::dense::{self, arithmetic::Arithmetic};
 use super::evidence::{Pass, sparse_queries};
 use super::full::{self, ImagePosterior};
 use super::job::Job;
-use super::mirror_sums::{MirrorSums, merged, pair_up};
 use super::probe::Probe;
-use super::scheduler::{Scheduler, blocks};
+use super::scheduler::Scheduler;
 use super::sparse::{self, WeighedLists};
 use super::tile::Pixel;
-use crate::bank::Bank;
 use crate::components::{Components, Kind};
-use crate::error::{Error, Result};
-use crate::monitor::Monitor;
+use crate::error::Result;
+use crate::found::{MirrorSums, QueryDerivative, merged};
 use crate::posterior::Posterior;
-
-/// What is found for a query: the sums of the composite, and those of every direction.
-pub(crate) struct QueryDerivative {
-    pub(crate) composite: MirrorSums,
-    pub(crate) directions: Vec<MirrorSums>,
-}
 
 /// Derivatives along `directions` `[direction, query, channel, pixel]`, in stored units or any other.
 pub(crate) struct Derivative<'a> {
@@ -115,13 +105,13 @@ impl Pass for Derivative<'_> {
         scheduler: &mut Scheduler<'_, '_>,
         posteriors: &[&ImagePosterior],
     ) -> Result<Vec<QueryDerivative>> {
-        let composites = pair_up(job, full::composites(job, scheduler, posteriors)?);
+        let composites = job.pair_up(full::composites(job, scheduler, posteriors)?);
         let mut found: Vec<_> =
             composites.into_iter().map(|composite| QueryDerivative { composite, directions: Vec::new() }).collect();
         for direction in 0..self.count() {
             let values: Vec<Vec<f64>> = job.probes.iter().map(|probe| self.of(job, probe, direction)).collect();
             let (sums, residuals) = full::derivatives(job, scheduler, posteriors, &values)?;
-            for ((found, mut sums), residual) in found.iter_mut().zip(pair_up(job, sums)).zip(residuals) {
+            for ((found, mut sums), residual) in found.iter_mut().zip(job.pair_up(sums)).zip(residuals) {
                 subtract(job, &mut sums, &found.composite, &vec![residual; job.plane()], &vec![1; job.plane()]);
                 found.directions.push(sums);
             }
@@ -186,91 +176,6 @@ fn subtract<P: Pixel>(
     for (((_, y, x), total), sum) in merged(composite).indexed_iter().zip(&mut sums[0]) {
         let p = y * width + x;
         *sum -= residuals[p] * total / f64::from(cover[p]);
-    }
-}
-
-/// Most directions for which a pass is made.
-const MAX_DIRECTIONS: usize = 8;
-
-/// Directions in parts of as many as a pass is made for; a single empty part if there are none.
-pub(crate) fn parts_of(directions: &ArrayView5<'_, f64>) -> Vec<Range<usize>> {
-    let count = directions.len_of(Axis(0));
-    blocks(0..count, MAX_DIRECTIONS).chain((count == 0).then_some(0..0)).collect()
-}
-
-/// The monitor of part `i` of `parts` of the same work.
-pub(crate) fn part_of_monitor<'m>(
-    monitor: &'m mut Monitor<'_>,
-    i: u64,
-    parts: u64,
-) -> impl FnMut(u64, u64) -> Result<()> + 'm {
-    move |done, total| monitor(done + i * total, parts * total)
-}
-
-/// Directions as the passes take them, and what makes derivatives of what they find.
-pub(crate) struct Directions {
-    /// `[direction, query, channel, pixel]`, of magnitude up to one.
-    values: Array4<f64>,
-    /// Per direction and query what they were divided by.
-    scales: Array2<f64>,
-    /// Per query what sums are divided by besides the number of windows at a pixel.
-    divisors: Vec<f64>,
-    cover: Vec<u32>,
-    width: usize,
-    transposed: bool,
-}
-
-impl Directions {
-    /// Of queries at noise levels `sigma`; checks that they have the right shape and are finite.
-    pub(crate) fn new(
-        bank: &Bank<'_>,
-        components: &Components,
-        sigma: &[f64],
-        directions: ArrayView5<'_, f64>,
-        transposed: bool,
-    ) -> Result<Self> {
-        let [channels, height, width] = bank.image_shape();
-        let (count, queries, ..) = directions.dim();
-        if directions.shape()[1..] != [sigma.len(), channels, height, width] {
-            let expected = format!("[directions, {}, {channels}, {height}, {width}]", sigma.len());
-            return Err(Error::Shape { what: "v", found: directions.shape().to_vec(), expected });
-        }
-        let cover = components.cover();
-        let mut values = Array4::zeros((count, queries, channels, height * width));
-        let mut scales = Array2::zeros((count, queries));
-        for ((i, query), scale) in scales.indexed_iter_mut() {
-            let direction = directions.slice(s![i, query, .., .., ..]);
-            if let Some(((c, y, x), &value)) = direction.indexed_iter().find(|(_, value)| !value.is_finite()) {
-                let index = vec![i, query, c, y, x];
-                return Err(Error::Pixel { what: "v", value, index, limit: f64::MAX });
-            }
-            let largest = direction.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
-            *scale = if largest > 0.0 { largest } else { 1.0 };
-            for ((c, y, x), value) in direction.indexed_iter() {
-                let p = y * width + x;
-                let share = if transposed { f64::from(cover[p]) } else { 1.0 };
-                values[[i, query, c, p]] = value / *scale / share;
-            }
-        }
-        let divisors = sigma.iter().map(|sigma| (sigma * bank.unit()).powi(2)).collect();
-        Ok(Self { values, scales, divisors, cover, width, transposed })
-    }
-
-    /// The pass that finds the derivatives.
-    pub(crate) fn pass(&self) -> Derivative<'_> {
-        Derivative { directions: self.values.view() }
-    }
-
-    /// Writes the derivatives of a query `[direction, channel, row, column]`.
-    pub(crate) fn finish(&self, query: usize, found: &QueryDerivative, mut out: ArrayViewMut4<'_, f32>) {
-        for (i, sums) in found.directions.iter().enumerate() {
-            let factor = self.scales[[i, query]] / self.divisors[query];
-            let mut out = out.index_axis_mut(Axis(0), i);
-            for (((_, y, x), sum), value) in merged(sums).indexed_iter().zip(&mut out) {
-                let share = if self.transposed { 1.0 } else { f64::from(self.cover[y * self.width + x]) };
-                *value = (sum * factor / share) as f32;
-            }
-        }
     }
 }
 

@@ -4,7 +4,6 @@ use super::call::{Call, Memory, Work};
 use super::dense::{self, Double, Single, arithmetic::Arithmetic};
 use super::full::{self, ImagePosterior};
 use super::job::Job;
-use super::precision::window_sums;
 use super::probe::Probe;
 use super::scheduler::Scheduler;
 use super::sparse::{self, WeighedLists};
@@ -37,7 +36,7 @@ impl Evidence {
                 let plane = job.plane();
                 let left_out: Vec<f64> = probe.energy_left_out(*in_double).collect();
                 let of_pixel = |p: usize| left_out[p..].iter().step_by(plane).sum();
-                let constants = window_sums(&job.mirrors[0], &(0..plane).map(of_pixel).collect::<Vec<f64>>());
+                let constants = job.mirrors[0].sums(&(0..plane).map(of_pixel).collect::<Vec<f64>>());
                 let nats = |(bits, constant): (f64, f64)| {
                     (bits - probe.logit_scale * constant) * std::f64::consts::LN_2 + job.sources.log_prior
                 };

@@ -12,6 +12,7 @@ use super::tile::{AnyBeyond, Pixel};
 use crate::bank::Bank;
 use crate::components::{Components, Kind};
 use crate::error::{Error, Result};
+use crate::found::MirrorSums;
 use crate::regime::{cutoff_bits, dense_cutoff_bits};
 use crate::simd::Isa;
 use crate::sources::Sources;
@@ -142,6 +143,13 @@ impl<'a, P: Pixel> Job<'a, P> {
     /// Sums `[channel][pixel]` in the shape of an image. As long as one, they always fit.
     pub(crate) fn in_shape(&self, sums: Vec<f64>) -> Array3<f64> {
         Array3::from_shape_vec(self.bank.image_shape(), sums).expect("as long as an image")
+    }
+
+    /// The sums of queries' probes, followed by those of their flipped probes if there are any, as pairs.
+    pub(crate) fn pair_up(&self, mut sums: Vec<Array3<f64>>) -> Vec<MirrorSums> {
+        let mut flipped = sums.split_off(self.queries()).into_iter();
+        let zero = || Array3::zeros(self.bank.image_shape());
+        sums.into_iter().map(|sums| [sums, flipped.next().unwrap_or_else(zero)]).collect()
     }
 
     /// Pixels of a channel.

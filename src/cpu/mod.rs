@@ -18,11 +18,9 @@ pub(crate) mod dense;
 pub(crate) mod derivative;
 pub(crate) mod evidence;
 pub(crate) mod full;
-pub(crate) mod heaviest;
 pub(crate) mod images;
 mod job;
 pub(crate) mod memory;
-pub(crate) mod mirror_sums;
 pub(crate) mod peak;
 mod penalties;
 mod precision;
@@ -37,13 +35,14 @@ use ndarray::{Array4, Array5, ArrayView5, Axis, Slice, s};
 
 use crate::bank::Bank;
 use crate::components::Components;
+use crate::directions::{Directions, part_of_monitor, parts_of};
 use crate::error::Result;
+use crate::found::finish;
 use crate::monitor::Monitor;
 use crate::query::Queries;
 use call::Call;
 use composite::WholeComposite;
-use derivative::{Directions, WholeDerivative, part_of_monitor, parts_of};
-use mirror_sums::finish;
+use derivative::{Derivative, WholeDerivative};
 
 /// See [`crate::Engine::composite`].
 pub(crate) fn composite(
@@ -80,10 +79,14 @@ pub(crate) fn jvp(
         let values = directions.slice_axis(Axis(0), part);
         let directions = Directions::new(bank, components, queries.sigma(), values, transposed)?;
         let mut found = found.slice_axis_mut(Axis(0), part);
-        call.run(&WholeDerivative { derivative: directions.pass() }, monitor, |query, of_query| {
-            finish(bank, &cover, &of_query.composite, denoised.slice_mut(s![query, .., .., ..]));
-            directions.finish(query, &of_query, found.index_axis_mut(Axis(1), query));
-        })?;
+        call.run(
+            &WholeDerivative { derivative: Derivative { directions: directions.values() } },
+            monitor,
+            |query, of_query| {
+                finish(bank, &cover, &of_query.composite, denoised.slice_mut(s![query, .., .., ..]));
+                directions.finish(query, &of_query, found.index_axis_mut(Axis(1), query));
+            },
+        )?;
     }
     Ok((denoised, found))
 }

@@ -107,20 +107,6 @@ impl Rounding {
     }
 }
 
-/// The sum of `values` `[pixel]` on every window.
-pub(crate) fn window_sums(components: &Components, values: &[f64]) -> Vec<f64> {
-    let Kind::Square { side } = components.kind() else {
-        return (0..components.count()).map(|k| components.runs(k).flat_map(|run| &values[run]).sum()).collect();
-    };
-    let ((rows, columns), width) = (components.grid(), components.width());
-    let across: Vec<f64> = values
-        .chunks_exact(width)
-        .flat_map(|row| row.windows(*side).map(|window| window.iter().sum::<f64>()))
-        .collect();
-    let down = |k: usize| (0..*side).map(|y| across[(k / columns + y) * columns + k % columns]).sum();
-    (0..rows * columns).map(down).collect()
-}
-
 /// The largest sum of `values` `[pixel]`, none of them negative, on a window.
 pub(crate) fn heaviest_window(components: &Components, values: &[f64]) -> f64 {
     match components.kind() {

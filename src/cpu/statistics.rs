@@ -3,12 +3,12 @@
 use super::dense::{self, arithmetic::Arithmetic};
 use super::evidence::Pass;
 use super::full::ImagePosterior;
-use super::heaviest::{ProbeStatistics, Wanted};
 use super::job::Job;
 use super::scheduler::Scheduler;
 use super::sparse::{self, WeighedLists};
 use super::tile::Pixel;
 use crate::error::Result;
+use crate::heaviest::{ProbeStatistics, Wanted};
 use crate::posterior::Posterior;
 
 /// The statistics of every query.

@@ -9,21 +9,13 @@ use super::dense::{arithmetic::Arithmetic, composites};
 use super::evidence::Pass;
 use super::full::{self, ImagePosterior};
 use super::job::Job;
-use super::mirror_sums::{MirrorSums, merged, pair_up};
 use super::scheduler::Scheduler;
 use super::sparse::{self, WeighedLists};
 use super::tile::Pixel;
 use crate::components::{Components, Kind};
 use crate::error::Result;
+use crate::found::{MirrorSums, QueryVariance, merged};
 use crate::posterior::Posterior;
-
-/// The variances of a query, in squares of stored units.
-pub(crate) struct QueryVariance {
-    /// Per pixel the sum over the windows at it, of the query and of its mirror image.
-    pub(crate) sums: MirrorSums,
-    /// `[window][channel]`, of the middle pixels.
-    pub(crate) middle: Vec<f64>,
-}
 
 /// The variances of every query.
 pub(crate) struct Variance;
@@ -76,7 +68,7 @@ impl Pass for Variance {
         posteriors: &[&Posterior],
     ) -> Result<Vec<QueryVariance>> {
         let (channels, len, queries) = (job.bank.image_shape()[0], job.bank.image_len(), job.queries());
-        let sums = pair_up(job, composites::<P, A>(job, scheduler, posteriors)?);
+        let sums = job.pair_up(composites::<P, A>(job, scheduler, posteriors)?);
         let means = means_of_probes(job, &sums);
         let means: Vec<Vec<f32>> =
             means.into_iter().map(|means| means.into_iter().map(|mean| mean as f32).collect()).collect();
@@ -101,9 +93,9 @@ impl Pass for Variance {
         scheduler: &mut Scheduler<'_, '_>,
         posteriors: &[&ImagePosterior],
     ) -> Result<Vec<QueryVariance>> {
-        let composites = pair_up(job, full::composites(job, scheduler, posteriors)?);
+        let composites = job.pair_up(full::composites(job, scheduler, posteriors)?);
         let means = means_of_probes(job, &composites);
-        let squares = pair_up(job, full::squares(job, scheduler, posteriors, &means)?);
+        let squares = job.pair_up(full::squares(job, scheduler, posteriors, &means)?);
         let (middle, width) = (job.mirrors[0].middle(0), job.mirrors[0].width());
         let (y, x) = (middle / width, middle % width);
         let of_query = |sums: MirrorSums| QueryVariance { middle: merged(&sums).slice(s![.., y, x]).to_vec(), sums };

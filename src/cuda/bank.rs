@@ -146,6 +146,14 @@ impl DeviceBank {
         }
     }
 
+    /// How far the centre of pixels on the device lies above that of pixels on the host.
+    pub(super) fn shift_of_centre(&self) -> f64 {
+        match self.pixels {
+            PixelKind::U8 => 128.0 - 127.5,
+            PixelKind::F32 => 0.0,
+        }
+    }
+
     /// Largest magnitude of a centred stored pixel.
     pub(super) fn stored_max_abs(&self) -> f64 {
         match self.pixels {

@@ -1,4 +1,4 @@
-//! `Batch`: some queries of a call in one regime, prepared on the device, and their results.
+//! `Batch`: some queries of a call in one regime, prepared on the device, and how their results are written.
 
 use super::call::Call;
 use super::candidates::DeviceCandidates;
@@ -15,7 +15,7 @@ use crate::regime::{FAR_FROM, Regime, dense_cutoff_bits};
 /// The mark of a query whose energies have to be float64; as in `kernels/common.cu`.
 const IN_DOUBLE: u32 = 2;
 
-/// Queries on the device, and what the passes leave for them.
+/// Queries on the device, and what is known of them.
 pub(super) struct Batch {
     pub(super) regime: Regime,
     pub(super) queries: usize,
@@ -23,8 +23,6 @@ pub(super) struct Batch {
     pub(super) probe_count: usize,
     /// The probes as kernels see them.
     pub(super) probes: Probes,
-    /// Weighted sums of the shards' pixels, `[probe][shard][channel][pixel]`.
-    pub(super) shard_sums: Memory,
     /// Lists to fill, in the sparse regime.
     pub(super) candidates: Option<DeviceCandidates>,
     /// What is known of each query: whether z holds numbers that are not allowed, and whether float32 serves.
@@ -40,10 +38,8 @@ pub(super) struct Batch {
 impl Batch {
     /// Bytes of device memory per query, whatever its windows are.
     pub(super) fn bytes_per_query(call: &Call<'_>, regime: Regime) -> usize {
-        let (len, mirrors) = (call.bank.image_len(), call.mirrors());
-        let shard_sums = mirrors * call.bank.shards() * len * 4;
         let sparse = if regime.sparse { DeviceCandidates::bytes_per_query(call) } else { 0 };
-        shard_sums + mirrors * len * 12 + LeftOut::bytes_per_query(call.bank.len()) + sparse
+        call.mirrors() * call.bank.image_len() * 12 + LeftOut::bytes_per_query(call.bank.len()) + sparse
     }
 
     /// Prepares the queries in `rows` of the call.
@@ -57,7 +53,8 @@ impl Batch {
         let bank = call.bank;
         let (queries, probe_count) = (rows.len(), rows.len() * call.mirrors());
         let values_len = probe_count * bank.image_len();
-        let logit_scales: Vec<f64> = rows.iter().map(|&row| logit_scale(call, row)).collect();
+        let logit_scales: Vec<f64> =
+            rows.iter().map(|&row| logit_scale(call.queries.sigma[row], bank.units().unit)).collect();
         let logit_scales = Memory::copy_of(stream, &logit_scales, "the noise levels")?;
         let left_out = LeftOut::new(call.queries.atoms, bank.len(), stream, rows)?;
         let rows: Vec<i32> = rows.iter().map(|&row| row as i32).collect();
@@ -65,7 +62,6 @@ impl Batch {
         let values = Memory::new(stream, values_len * 4, "the queries")?;
         let exact = Memory::new(stream, values_len * 8, "the queries")?;
         let marks = Memory::zeros(stream, queries * 4, "marks of queries")?;
-        let shard_sums = Memory::new(stream, values_len * bank.shards() * 4, "sums of pixels")?;
         let candidates = regime.sparse.then(|| DeviceCandidates::new(call, stream, queries)).transpose()?;
         let (rounding, far_from) = (rounding(call), FAR_FROM * bank.stored_max_abs());
         let probes = Probes {
@@ -92,7 +88,6 @@ impl Batch {
             queries,
             probe_count,
             probes,
-            shard_sums,
             candidates,
             marks,
             rows,
@@ -149,8 +144,8 @@ impl Batch {
         Probes { candidate_counts, ..self.probes }
     }
 
-    /// Writes the denoised images.
-    pub(super) fn finish(&self, call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>) -> Result<()> {
+    /// Writes the denoised images, from the weighted sums of the shards' pixels, `[probe][shard][channel][pixel]`.
+    pub(super) fn finish(&self, call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, shard_sums: &Memory) -> Result<()> {
         let bank = call.bank;
         let kernel = call.kernel(KernelSource::Posterior, "finish_queries")?;
         let probes = self.dense_probes();
@@ -160,7 +155,7 @@ impl Batch {
         let (out, out_is_f64) = (call.queries.out, i32::from(call.queries.out_is_f64));
         let args: &[_] = kernel_args![
             &probes,
-            self.shard_sums.address_ref(),
+            shard_sums.address_ref(),
             &candidate_sums,
             &max_abs,
             call.components.cover.address_ref(),
@@ -185,8 +180,8 @@ fn rounding(call: &Call<'_>) -> Rounding {
 }
 
 /// `log2(e) / (2 sigma^2)` in stored units: energies times this are base-2 logits, sign reversed.
-fn logit_scale(call: &Call<'_>, row: usize) -> f64 {
-    std::f64::consts::LOG2_E / (2.0 * (call.queries.sigma[row] * call.bank.units().unit).powi(2))
+pub(super) fn logit_scale(sigma: f64, unit: f64) -> f64 {
+    std::f64::consts::LOG2_E / (2.0 * (sigma * unit).powi(2))
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use super::batch::Batch;
 use super::call::Call;
 use super::components::DeviceKind;
+use super::memory::Memory;
 use super::posterior::WindowPosteriors;
 use super::queue::LaunchQueue;
 use super::{dense, full, passes, sparse};
@@ -23,24 +24,30 @@ pub(super) fn run(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>) -> Result<()
             (0..sigma.len()).filter(|&row| Regime::at(sigma[row], call.bank.range.reach) == regime).collect();
         for rows in rows.chunks(queries_per_batch(call, regime, free)) {
             let batch = Batch::new(call, queue, regime, rows)?;
-            sum(call, queue, &batch)?;
-            batch.finish(call, queue)?;
+            let shard_sums = Memory::new(&queue.stream, batch.probe_count * sums_per_probe(call), "sums of pixels")?;
+            sum(call, queue, &batch, &shard_sums)?;
+            batch.finish(call, queue, &shard_sums)?;
             queue.end_step(0)?;
         }
     }
     Ok(())
 }
 
-/// Forms the weighted sums of a batch.
-fn sum(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batch) -> Result<()> {
+/// Bytes of the weighted sums of the shards' pixels, for a probe.
+fn sums_per_probe(call: &Call<'_>) -> usize {
+    call.bank.shards() * call.bank.image_len() * 4
+}
+
+/// Forms the weighted sums of a batch, `[probe][shard][channel][pixel]`.
+fn sum(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batch, shard_sums: &Memory) -> Result<()> {
     match call.components.kind {
-        DeviceKind::Full => full::run(call, queue, batch),
+        DeviceKind::Full => full::run(call, queue, batch, shard_sums),
         DeviceKind::Square(_) | DeviceKind::Masks(_) => {
             let posteriors = WindowPosteriors::new(call, &queue.stream, batch)?;
             if let Some(candidates) = &batch.candidates {
                 sparse::run(call, queue, batch, candidates, &posteriors)?;
             }
-            dense::run(call, queue, batch, &posteriors)
+            dense::run(call, queue, batch, &posteriors, shard_sums)
         }
     }
 }
@@ -53,5 +60,6 @@ fn queries_per_batch(call: &Call<'_>, regime: Regime, free: usize) -> usize {
             WindowPosteriors::bytes_per_query(call) + passes::slab_bytes_per_query(call)
         }
     };
-    (free / 4 * 3 / (route + Batch::bytes_per_query(call, regime))).clamp(1, MAX_QUERIES)
+    let sums = call.mirrors() * sums_per_probe(call);
+    (free / 4 * 3 / (route + sums + Batch::bytes_per_query(call, regime))).clamp(1, MAX_QUERIES)
 }

@@ -2,6 +2,7 @@
 
 use super::batch::Batch;
 use super::call::Call;
+use super::memory::Memory;
 use super::passes::{self, PassOutput};
 use super::posterior::WindowPosteriors;
 use super::queue::LaunchQueue;
@@ -15,10 +16,11 @@ pub(super) fn run(
     queue: &mut LaunchQueue<'_, '_>,
     batch: &Batch,
     posteriors: &WindowPosteriors,
+    shard_sums: &Memory,
 ) -> Result<()> {
-    both_passes(call, queue, batch, posteriors, Precision::Single)?;
+    both_passes(call, queue, batch, posteriors, shard_sums, Precision::Single)?;
     if batch.may_need_double(call, queue)? {
-        both_passes(call, queue, batch, posteriors, Precision::Double)?;
+        both_passes(call, queue, batch, posteriors, shard_sums, Precision::Double)?;
     }
     Ok(())
 }
@@ -29,6 +31,7 @@ fn both_passes(
     queue: &mut LaunchQueue<'_, '_>,
     batch: &Batch,
     posteriors: &WindowPosteriors,
+    shard_sums: &Memory,
     precision: Precision,
 ) -> Result<()> {
     let shards = 0..call.bank.shards();
@@ -37,6 +40,6 @@ fn both_passes(
     let (least, sum) = (posteriors.shard_least.address(), posteriors.shard_sum.address());
     passes::run(call, queue, batch, &PassOutput::Posteriors { precision, least, sum }, shards.clone(), counts)?;
     posteriors.merge(call, queue, batch, precision)?;
-    let (normaliser, shard_sums) = (posteriors.normaliser(), batch.shard_sums.address());
+    let (normaliser, shard_sums) = (posteriors.normaliser(), shard_sums.address());
     passes::run(call, queue, batch, &PassOutput::Composites { precision, normaliser, shard_sums }, shards, counts)
 }

@@ -1,25 +1,40 @@
-//! `CudaEngine`: a data set on a GPU, and the denoising of queries on the host or on that GPU.
+//! `CudaEngine`: a data set on a GPU, the denoising of queries on the host or on that GPU, and their posteriors.
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ndarray::{Array4, ArrayView4};
+use ndarray::{Array4, ArrayView4, Axis};
 
 use super::bank::DeviceBank;
-use super::batches;
+use super::batch::{Batch, logit_scale};
 use super::call::{Call, DeviceQueries};
 use super::components::ComponentCopies;
 use super::context::Stream;
 use super::device::Device;
+use super::evidence::{DeviceEvidence, Known};
 use super::memory::{Memory, Plain};
 use super::penalties::Priors;
 use super::queue::LaunchQueue;
+use super::{batches, derivative, evidence, planes, statistics, variance};
 use crate::bank::Bank;
 use crate::components::Components;
 use crate::error::Result;
+use crate::found::{QueryDerivative, QueryVariance};
+use crate::heaviest::{ProbeStatistics, Wanted};
 use crate::monitor::Monitor;
 use crate::query::{NoisyImages, Queries};
+use crate::regime::FAR_FROM;
 use crate::sources::Sources;
+
+/// Of which queries something is asked, on which windows.
+#[derive(Clone, Copy)]
+pub(crate) struct Question<'a, 'q> {
+    pub(crate) bank: &'a Bank<'a>,
+    pub(crate) components: &'a Components,
+    pub(crate) queries: &'a Queries<'q>,
+    /// Whether every image also counts flipped left to right.
+    pub(crate) flips: bool,
+}
 
 /// The images of one bank on a GPU. [`crate::Engine`] checks what the calls are given.
 pub struct CudaEngine {
@@ -67,10 +82,7 @@ impl CudaEngine {
         let mut denoised = Array4::<f32>::zeros(queries.z().shape());
         if let Some(values) = denoised.as_slice_mut().filter(|values| !values.is_empty()) {
             let stream = Stream::default_of(&self.device.context);
-            let (z, z_is_f64) = match queries.z() {
-                NoisyImages::F32(z) => (upload(&stream, z)?, false),
-                NoisyImages::F64(z) => (upload(&stream, z)?, true),
-            };
+            let (z, z_is_f64) = upload(&stream, queries.z())?;
             let out = Memory::new(&stream, size_of_val(values), "the denoised images")?;
             let (z, sigma, atoms) = (z.address(), queries.sigma(), queries.atoms());
             let queries = DeviceQueries { z, z_is_f64, out: out.address(), out_is_f64: false, sigma, atoms };
@@ -104,6 +116,134 @@ impl CudaEngine {
         self.queue_all(bank, components, queries, flips, stream, monitor)?.finish()
     }
 
+    /// See [`crate::Engine::evidence`]. The evidence of every query, and the logarithms of the sums of weights of its
+    /// windows, in nats.
+    pub(crate) fn evidence(
+        &self,
+        question: &Question<'_, '_>,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Vec<(DeviceEvidence, Vec<f64>)>> {
+        let of_query = |call: &Call<'_>| evidence::bytes_per_query(call);
+        let mut found: Vec<Option<DeviceEvidence>> = vec![None; question.queries.len()];
+        self.on_planes(question, 1, false, of_query, monitor, |call, queue, batch, rows| {
+            let of_batch = evidence::find(call, queue, batch)?;
+            rows.iter().zip(of_batch).for_each(|(&row, evidence)| found[row] = Some(evidence));
+            Ok(())
+        })?;
+        let with_logs = |(query, evidence): (usize, DeviceEvidence)| {
+            let logs = self.log_evidence(question, query, &evidence);
+            (evidence, logs)
+        };
+        Ok(found.into_iter().flatten().enumerate().map(with_logs).collect())
+    }
+
+    /// The statistics of every query, given its evidence.
+    pub(crate) fn statistics(
+        &self,
+        question: &Question<'_, '_>,
+        evidence: &[DeviceEvidence],
+        wanted: Wanted,
+        monitor: &mut Monitor<'_>,
+        mut consume: impl FnMut(usize, ProbeStatistics),
+    ) -> Result<()> {
+        let of_query = |call: &Call<'_>| statistics::bytes_per_query(call, wanted);
+        self.on_planes(question, 1, false, of_query, monitor, |call, queue, batch, rows| {
+            let known = Known::new(call, &queue.stream, batch, question.components, rows, evidence)?;
+            let found = statistics::run(&known, queue, wanted)?;
+            rows.iter().zip(found).for_each(|(&row, found)| consume(row, found));
+            Ok(())
+        })
+    }
+
+    /// The variances of every query, given its evidence.
+    pub(crate) fn variances(
+        &self,
+        question: &Question<'_, '_>,
+        evidence: &[DeviceEvidence],
+        monitor: &mut Monitor<'_>,
+        mut consume: impl FnMut(usize, QueryVariance),
+    ) -> Result<()> {
+        let passes = variance::parts_of(question.components).len();
+        self.on_planes(question, passes, false, variance::bytes_per_query, monitor, |call, queue, batch, rows| {
+            let known = Known::new(call, &queue.stream, batch, question.components, rows, evidence)?;
+            let found = variance::run(&known, queue)?;
+            rows.iter().zip(found).for_each(|(&row, found)| consume(row, found));
+            Ok(())
+        })
+    }
+
+    /// The composite of every query, given its evidence, and derivatives along `directions` `[direction, query, channel,
+    /// pixel]`.
+    pub(crate) fn derivatives(
+        &self,
+        question: &Question<'_, '_>,
+        evidence: &[DeviceEvidence],
+        directions: ArrayView4<'_, f64>,
+        monitor: &mut Monitor<'_>,
+        mut consume: impl FnMut(usize, QueryDerivative),
+    ) -> Result<()> {
+        let count = directions.len_of(Axis(0));
+        let of_query = |call: &Call<'_>| derivative::bytes_per_query(call, count);
+        let passes = derivative::passes(count);
+        self.on_planes(question, passes, count > 0, of_query, monitor, |call, queue, batch, rows| {
+            let known = Known::new(call, &queue.stream, batch, question.components, rows, evidence)?;
+            let found = derivative::run(&known, queue, directions)?;
+            rows.iter().zip(found).for_each(|(&row, found)| consume(row, found));
+            Ok(())
+        })
+    }
+
+    /// Runs `work` for all queries, in batches whose planes fit into memory, of which each query takes `of_query` bytes
+    /// besides. It takes so many passes over all images.
+    fn on_planes(
+        &self,
+        question: &Question<'_, '_>,
+        passes: usize,
+        has_products: bool,
+        of_query: impl Fn(&Call<'_>) -> usize,
+        monitor: &mut Monitor<'_>,
+        mut work: impl FnMut(&Call<'_>, &mut LaunchQueue<'_, '_>, &Batch, &[usize]) -> Result<()>,
+    ) -> Result<()> {
+        let Question { bank, components, queries, flips } = *question;
+        self.bank.check_same(bank)?;
+        if queries.is_empty() {
+            return Ok(());
+        }
+        let stream = Stream::default_of(&self.device.context);
+        let (z, z_is_f64) = upload(&stream, queries.z())?;
+        let (z, sigma, atoms) = (z.address(), queries.sigma(), queries.atoms());
+        let queries = DeviceQueries { z, z_is_f64, out: 0, out_is_f64: false, sigma, atoms };
+        self.with_call(bank, components, queries, flips, &stream, |call| {
+            // The images get memory first; what is left decides how many queries make a batch.
+            drop(call.bank.on_device(bank, &stream, &(0..1))?);
+            let total = passes * call.bank.len() * sigma.len() * call.mirrors();
+            let mut queue = LaunchQueue::new(stream.clone(), total as u64, monitor);
+            let rows: Vec<usize> = (0..sigma.len()).collect();
+            let free = call.bank.device.context.free_memory()?;
+            for rows in rows.chunks(planes::queries_per_batch(call, free, of_query(call), has_products)) {
+                let batch = Batch::new(call, &mut queue, planes::REGIME, rows)?;
+                work(call, &mut queue, &batch, rows)?;
+            }
+            queue.wait()?;
+            queue.finish()
+        })
+    }
+
+    /// The logarithms of the sums of weights of the windows of a query, in nats. Energies of the kernels lack the squares of
+    /// values of z that are far from the data.
+    fn log_evidence(&self, question: &Question<'_, '_>, query: usize, evidence: &DeviceEvidence) -> Vec<f64> {
+        let Question { bank, components, queries, .. } = *question;
+        let (units, far_from) = (self.bank.units(), FAR_FROM * self.bank.stored_max_abs());
+        let z = queries.image(query);
+        let left_out = |z: f64| if z.abs() > far_from { z * z } else { 0.0 };
+        let of_pixels = z.mapv(|z| left_out(z * units.unit + units.shift)).sum_axis(Axis(0));
+        let constants = components.sums(&of_pixels.iter().copied().collect::<Vec<f64>>());
+        let logit_scale = logit_scale(queries.sigma()[query], units.unit);
+        let log_prior = Sources::new(bank, queries.atoms()).log_prior;
+        let nats = |(bits, constant): (&f64, f64)| (bits - logit_scale * constant) * std::f64::consts::LN_2 + log_prior;
+        evidence.log2_sums.iter().zip(constants).map(nats).collect()
+    }
+
     /// Queues all work of a call.
     fn queue_all<'m, 'a>(
         &self,
@@ -114,23 +254,44 @@ impl CudaEngine {
         stream: Stream,
         monitor: &'m mut Monitor<'a>,
     ) -> Result<LaunchQueue<'m, 'a>> {
+        self.with_call(bank, components, queries, flips, &stream.clone(), |call| {
+            // Two passes over every image that counts, for every probe.
+            let work = 2 * call.bank.len() * queries.sigma.len() * call.mirrors();
+            let mut queue = LaunchQueue::new(stream, work as u64, monitor);
+            batches::run(call, &mut queue)?;
+            Ok(queue)
+        })
+    }
+
+    /// Runs `work` with what a call needs on the device.
+    fn with_call<R>(
+        &self,
+        bank: &Bank<'_>,
+        components: &Components,
+        queries: DeviceQueries<'_>,
+        flips: bool,
+        stream: &Stream,
+        work: impl FnOnce(&Call<'_>) -> Result<R>,
+    ) -> Result<R> {
         let components = self.components.get(&self.device, components, self.bank.channels())?;
         let chosen = match queries.atoms.images() {
-            Some(images) => Some(DeviceBank::of_chosen(&self.bank, bank, &stream, images)?),
+            Some(images) => Some(DeviceBank::of_chosen(&self.bank, bank, stream, images)?),
             None => None,
         };
-        let priors = Priors::new(&Sources::new(bank, queries.atoms), &stream)?;
+        let priors = Priors::new(&Sources::new(bank, queries.atoms), stream)?;
         let (host_bank, bank) = (bank, chosen.as_ref().unwrap_or(&self.bank));
-        let call = Call { host_bank, bank, components: &components, queries, priors, flips };
-        // Two passes over every image that counts, for every probe.
-        let work = 2 * bank.len() * queries.sigma.len() * call.mirrors();
-        let mut queue = LaunchQueue::new(stream, work as u64, monitor);
-        batches::run(&call, &mut queue)?;
-        Ok(queue)
+        work(&Call { host_bank, bank, components: &components, queries, priors, flips })
     }
 }
 
-/// A contiguous copy of z on the device.
-fn upload<T: Plain>(stream: &Stream, z: ArrayView4<'_, T>) -> Result<Memory> {
+/// A contiguous copy of z on the device, and whether it is float64.
+fn upload(stream: &Stream, z: NoisyImages<'_>) -> Result<(Memory, bool)> {
+    match z {
+        NoisyImages::F32(z) => Ok((upload_values(stream, z)?, false)),
+        NoisyImages::F64(z) => Ok((upload_values(stream, z)?, true)),
+    }
+}
+
+fn upload_values<T: Plain>(stream: &Stream, z: ArrayView4<'_, T>) -> Result<Memory> {
     Memory::copy_of(stream, z.as_standard_layout().as_slice().unwrap_or(&[]), "the queries")
 }

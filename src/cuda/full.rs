@@ -31,7 +31,7 @@ pub(super) fn bytes_per_query(call: &Call<'_>) -> usize {
 }
 
 /// Both passes; in the sparse regime the listed candidates are weighed between them.
-pub(super) fn run(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batch) -> Result<()> {
+pub(super) fn run(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batch, shard_sums: &Memory) -> Result<()> {
     // Energies, `[probe][image]`, then weights.
     let weights = Memory::new(&queue.stream, batch.probe_count * call.bank.len() * 4, "energies")?;
     energies(call, queue, batch, &weights)?;
@@ -43,7 +43,7 @@ pub(super) fn run(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batc
     if let Some(candidates) = &batch.candidates {
         sparse::weigh(call, queue, batch, candidates)?;
     }
-    means(call, queue, batch, &weights)
+    means(call, queue, batch, &weights, shard_sums)
 }
 
 fn panels(batch: &Batch) -> u32 {
@@ -134,7 +134,13 @@ fn block_per_query(batch: &Batch) -> Grid {
 }
 
 /// Pass 2: the weighted sums of the images of every shard.
-fn means(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batch, weights: &Memory) -> Result<()> {
+fn means(
+    call: &Call<'_>,
+    queue: &mut LaunchQueue<'_, '_>,
+    batch: &Batch,
+    weights: &Memory,
+    shard_sums: &Memory,
+) -> Result<()> {
     let kernel = call.kernel(KernelSource::Full, "full_means")?;
     let (all_images, image_len) = (call.bank.len() as i32, call.bank.image_len());
     let (probes, threads) = (batch.dense_probes(), image_len.next_multiple_of(32).min(256));
@@ -144,7 +150,7 @@ fn means(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batch, weight
     call.for_each_step(queue, &steps, Some(work_per_image), |queue, images, step| {
         let blocks = [image_len.div_ceil(threads) as u32, step.len() as u32, panels(batch)];
         let grid = Grid { blocks, threads: threads as u32, shared_bytes: 0 };
-        let sums = batch.shard_sums.address_ref();
+        let sums = shard_sums.address_ref();
         let args: &[_] = kernel_args![images, &probes, weights.address_ref(), &all_images, sums];
         // SAFETY: there is a weight for every probe and image, and a sum for every probe, shard and pixel.
         unsafe { queue.launch(&kernel, grid, args) }

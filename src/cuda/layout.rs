@@ -117,6 +117,26 @@ kernel_struct! {
 }
 
 kernel_struct! {
+    /// Rows and columns of a plane.
+    Extent { rows: i32, columns: i32 }
+}
+
+kernel_struct! {
+    /// The softmax of every window on every shard.
+    ShardEvidence { least: Address, sum: Address, above: Address }
+}
+
+kernel_struct! {
+    /// The posterior of every window.
+    Evidence { least: Address, scale: Address, log2_sums: Address, entropies: Address }
+}
+
+kernel_struct! {
+    /// Pixels of windows.
+    WindowPixels { windows: Address, pixels: Address, count: i32 }
+}
+
+kernel_struct! {
     /// Lists of candidates.
     CandidateLists { windows: Address, images: Address, energies: Address, counts: Address }
 }
@@ -179,10 +199,12 @@ pub(super) use kernel_args;
 mod tests {
     use super::*;
 
-    const KERNELS: [&str; 4] = [
+    const KERNELS: [&str; 6] = [
         include_str!("kernels/common.cu"),
         include_str!("kernels/dense_square.cu"),
-        include_str!("kernels/dense_masks.cu"),
+        concat!(include_str!("kernels/masks.cu"), include_str!("kernels/dense_masks.cu")),
+        concat!(include_str!("kernels/planes.cu"), include_str!("kernels/evidence.cu")),
+        include_str!("kernels/variance.cu"),
         concat!(include_str!("kernels/sparse.cu"), include_str!("kernels/posterior.cu")),
     ];
 
@@ -224,6 +246,10 @@ mod tests {
             ("MirroredMasks", MirroredMasks::FIELDS),
             ("MaskWorkspace", MaskWorkspace::FIELDS),
             ("Normaliser", Normaliser::FIELDS),
+            ("Extent", Extent::FIELDS),
+            ("ShardEvidence", ShardEvidence::FIELDS),
+            ("Evidence", Evidence::FIELDS),
+            ("WindowPixels", WindowPixels::FIELDS),
             ("CandidateLists", CandidateLists::FIELDS),
             ("WindowShapes", WindowShapes::FIELDS),
             ("PixelUnits", PixelUnits::FIELDS),

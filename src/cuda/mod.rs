@@ -5,6 +5,8 @@
 //! | `entry` | a data set on a GPU, and the denoising of queries |
 //! | `batches` | the queries of a call in batches of one regime, each on its route |
 //! | `dense`, `sparse`, `full` | the three routes |
+//! | `evidence`, `statistics`, `derivative`, `variance` | what else a posterior is asked |
+//! | `planes` | energies and weights of all windows in float64, a slice of the images at a time |
 //! | `passes`, `posterior` | a pass over windows; what pass 1 leaves for pass 2 |
 //! | `batch`, `candidates`, `penalties`, `call` | queries on the device; lists of candidates; images left out, and priors; what a call shares |
 //! | `workspace`, `queue` | shared memory and slabs; progress and Ctrl-C |
@@ -29,9 +31,11 @@ mod candidates;
 mod components;
 mod context;
 mod dense;
+mod derivative;
 mod device;
 mod driver;
 mod entry;
+mod evidence;
 mod full;
 mod layout;
 mod mask_tables;
@@ -40,18 +44,23 @@ mod module;
 mod nvrtc;
 mod passes;
 mod penalties;
+mod planes;
 mod posterior;
 mod queue;
 mod rounding;
 #[cfg_attr(not(feature = "python"), allow(dead_code, reason = "the Python module shows the sources"))]
 pub(crate) mod sources;
 mod sparse;
+mod statistics;
 mod upload;
+mod variance;
 mod workspace;
 
 pub use call::DeviceQueries;
 pub use driver::DeviceInfo;
 pub use entry::CudaEngine;
+pub(crate) use entry::Question;
+pub(crate) use evidence::DeviceEvidence;
 
 use crate::error::Result;
 

@@ -21,6 +21,8 @@ pub(crate) enum KernelSource {
     Sparse,
     /// What happens before, between and after the passes.
     Posterior,
+    /// What a posterior is asked besides the composite, over planes of float64.
+    Planes,
 }
 
 /// The numbers that energies of windows are.
@@ -77,7 +79,7 @@ macro_rules! file {
 
 impl KernelSource {
     /// Every source.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 10] = [
         Self::DenseSquare { narrow: true, precision: Precision::Single },
         Self::DenseSquare { narrow: true, precision: Precision::Double },
         Self::DenseSquare { narrow: false, precision: Precision::Single },
@@ -87,6 +89,7 @@ impl KernelSource {
         Self::Full,
         Self::Sparse,
         Self::Posterior,
+        Self::Planes,
     ];
 
     /// The name in messages and of files in the cache.
@@ -97,6 +100,7 @@ impl KernelSource {
             Self::Full => "full",
             Self::Sparse => "sparse",
             Self::Posterior => "posterior",
+            Self::Planes => "planes",
         };
         format!("{file}{}", self.variant())
     }
@@ -106,7 +110,7 @@ impl KernelSource {
         let width = match self {
             Self::DenseSquare { narrow: true, .. } => "_narrow",
             Self::DenseSquare { narrow: false, .. } => "_wide",
-            Self::DenseMasks { .. } | Self::Full | Self::Sparse | Self::Posterior => "",
+            Self::DenseMasks { .. } | Self::Full | Self::Sparse | Self::Posterior | Self::Planes => "",
         };
         let precision = match self.precision() {
             Precision::Single => "",
@@ -132,7 +136,7 @@ impl KernelSource {
     fn precision(self) -> Precision {
         match self {
             Self::DenseSquare { precision, .. } | Self::DenseMasks { precision } => precision,
-            Self::Full | Self::Sparse | Self::Posterior => Precision::Single,
+            Self::Full | Self::Sparse | Self::Posterior | Self::Planes => Precision::Single,
         }
     }
 
@@ -165,12 +169,23 @@ impl KernelSource {
                 &[file!("common.cu"), file!("box_sums.cu"), file!("dense_square.cu")]
             }
             Self::DenseMasks { precision: Precision::Single } => {
-                &[file!("common.cu"), file!("dense_masks.cu"), file!("scan_masks.cu")]
+                &[file!("common.cu"), file!("masks.cu"), file!("dense_masks.cu"), file!("scan_masks.cu")]
             }
-            Self::DenseMasks { precision: Precision::Double } => &[file!("common.cu"), file!("dense_masks.cu")],
+            Self::DenseMasks { precision: Precision::Double } => {
+                &[file!("common.cu"), file!("masks.cu"), file!("dense_masks.cu")]
+            }
             Self::Full => &[file!("common.cu"), file!("full.cu")],
             Self::Sparse => &[file!("common.cu"), file!("sparse.cu")],
             Self::Posterior => &[file!("common.cu"), file!("posterior.cu")],
+            Self::Planes => &[
+                file!("common.cu"),
+                file!("masks.cu"),
+                file!("planes.cu"),
+                file!("evidence.cu"),
+                file!("statistics.cu"),
+                file!("derivative.cu"),
+                file!("variance.cu"),
+            ],
         }
     }
 }

@@ -350,3 +350,4 @@ inline unsigned __byte_perm(unsigned low, unsigned high, unsigned selector) {
 }
 
 inline int min(int a, int b) { return a < b ? a : b; }
+inline int max(int a, int b) { return a > b ? a : b; }

@@ -66,10 +66,18 @@ Kernel kernel(const char* name, void (*function)(Arguments...)) {
         ENTRY(space, candidate_composites_##space), ENTRY(space, interleave_##space), ENTRY(space, gather_##space),    \
         ENTRY(space, prepare_probes_##space), ENTRY(space, merge_shards_##space),                                      \
         ENTRY(space, merge_double_shards_##space), ENTRY(space, finish_queries_##space)
+#define PLANES(space)                                                                                                  \
+    ENTRY(space, plane_residuals_##space), ENTRY(space, plane_products_##space), ENTRY(space, plane_sums_##space),     \
+        ENTRY(space, plane_pieces_##space), ENTRY(space, plane_doubles_##space), ENTRY(space, plane_members_##space),  \
+        ENTRY(space, plane_weights_##space), ENTRY(space, plane_composites_##space),                                   \
+        ENTRY(space, plane_totals_##space), ENTRY(space, plane_evidence_##space),                                      \
+        ENTRY(space, merge_evidence_##space), ENTRY(space, plane_heaviest_##space),                                    \
+        ENTRY(space, plane_attribution_##space), ENTRY(space, plane_means_##space), ENTRY(space, merge_means_##space), \
+        ENTRY(space, plane_tilts_##space), ENTRY(space, plane_moments_##space)
 #define KERNELS(pixels)                                                                                                \
     DENSE(pixels##_narrow, square), SCAN(pixels##_narrow, square), DENSE(pixels##_narrow_double, square),              \
         DENSE(pixels##_wide, square), SCAN(pixels##_wide, square), DENSE(pixels##_wide_double, square),                \
-        DENSE(pixels, mask), SCAN(pixels, mask), DENSE(pixels##_double, mask), OTHERS(pixels)
+        DENSE(pixels, mask), SCAN(pixels, mask), DENSE(pixels##_double, mask), OTHERS(pixels), PLANES(pixels)
 
 const Kernel kernels[] = {KERNELS(u8), KERNELS(f32)};
 

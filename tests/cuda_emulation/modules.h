@@ -27,11 +27,17 @@ namespace MODULE {
 #define MODULE PIXEL_NAME
 namespace MODULE {
 #include "common.cu"
+#include "masks.cu"
 #include "dense_masks.cu"
 #include "scan_masks.cu"
 #include "full.cu"
 #include "sparse.cu"
 #include "posterior.cu"
+#include "planes.cu"
+#include "evidence.cu"
+#include "statistics.cu"
+#include "derivative.cu"
+#include "variance.cu"
 }
 #undef REAL
 #undef NARROW
@@ -58,6 +64,7 @@ namespace MODULE {
 #define MODULE JOIN(PIXEL_NAME, _double)
 namespace MODULE {
 #include "common.cu"
+#include "masks.cu"
 #include "dense_masks.cu"
 }
 #undef REAL

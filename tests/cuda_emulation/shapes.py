@@ -1,4 +1,5 @@
-"""Denoises problems of odd shapes: `python shapes.py DEVICE OUT.npz [few]`. It imports no torch.
+"""Denoises problems of odd shapes, and asks for their posteriors and derivatives: `python shapes.py DEVICE OUT.npz [few]`.
+It imports no torch.
 
 The problems are the same wherever it runs, so that a GPU, emulated or not, can be compared with the CPU.
 """
@@ -7,6 +8,7 @@ import sys
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 import pspc_rs as pspc
 
@@ -24,10 +26,13 @@ SHAPES = [
 FEW = [(3, 3, 4, 5, 2), (1, 6, 7, 5, 5), (1, 3, 33, 3, 2), (1, 3, 4, 5, 0), (1, 3, 3, 6, 3)]
 
 
+Array = npt.NDArray[Any]
+
+
 def problem(
     shape: tuple[int, int, int, int, int], device: str, floats: bool, xflip: bool, chosen: bool, few: bool
-) -> np.ndarray:
-    """The denoised images of one problem, among all images or among some of them."""
+) -> dict[str, Array]:
+    """What is found in one problem, among all images or among some of them."""
     channels, height, width, count, side = shape
     rng = np.random.default_rng(count)
     images = rng.integers(0, 256, (count, channels, height, width), dtype=np.uint8)
@@ -44,23 +49,36 @@ def problem(
     # One class, and each query without the image that it was made from.
     among: dict[str, Any] = {"class_labels": np.zeros(len(sigma), int), "exclude": index} if chosen else {}
     if side > 0:
-        return pspc.PSPCSquare(data, patch_sizes=side, device=device)(z, sigma, **among)
+        return found_by(pspc.PSPCSquare(data, patch_sizes=side, device=device), z, sigma, among)
     masks = rng.random((6, height, width)) < 0.4
     masks[0] |= ~masks.any(axis=0)
-    return pspc.PSPCFlex(data, masks=masks, device=device)(z, sigma, **among)
+    return found_by(pspc.PSPCFlex(data, masks=masks, device=device), z, sigma, among)
 
 
-def denoised(device: str, few: bool) -> dict[str, np.ndarray]:
-    """The denoised images of every problem."""
+def found_by(D: pspc.denoisers.PosteriorComposite, z: Array, sigma: Array, among: dict[str, Any]) -> dict[str, Array]:
+    """The denoised images, and what else a denoiser says of them."""
+    P = D.posterior(z, sigma, top=3, **among)
+    statistics = {"evidence": P.log_evidence, "entropy": P.entropy, "weights": P.top_weight, "sums": P.attribution()}
+    moments = {"variance": P.variance, "middles": P.component_variance, "mean": P.denoised}
+    directions = np.stack([np.sin(z), np.cos(z)])
+    products = {"jvp": D.jvp(z, sigma, directions, **among)[1], "vjp": D.vjp(z, sigma, directions[0], **among)[1]}
+    # They grow as 1 / sigma^2.
+    products = {name: values * sigma[:, None, None, None] ** 2 for name, values in products.items()}
+    return {"denoised": D(z, sigma, **among), **statistics, **moments, **products}
+
+
+def found(device: str, few: bool) -> dict[str, Array]:
+    """What is found in every problem."""
     kinds = [(False, True, False), (False, True, True)]
     kinds += [] if few else [(False, False, False), (True, True, False), (True, True, True)]
     return {
-        f"{shape} {floats} {xflip}{' chosen' if chosen else ''}": problem(shape, device, floats, xflip, chosen, few)
+        f"{name} {shape} {floats} {xflip}{' chosen' if chosen else ''}": values
         for shape in (FEW if few else SHAPES)
         for floats, xflip, chosen in kinds
+        for name, values in problem(shape, device, floats, xflip, chosen, few).items()
     }
 
 
 if __name__ == "__main__":
-    results: dict[str, Any] = denoised(sys.argv[1], sys.argv[3:] == ["few"])
+    results: dict[str, Any] = found(sys.argv[1], sys.argv[3:] == ["few"])
     np.savez(sys.argv[2], **results)

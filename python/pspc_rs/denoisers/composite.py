@@ -70,8 +70,7 @@ class PosteriorComposite(Denoiser):
     With ``device="cuda"`` the same is computed on an NVIDIA GPU (``"cuda:1"``: the second one; ``"auto"``: a GPU if one
     can be used). A torch tensor that lies on a GPU is denoised there whatever the device, on torch's current stream and
     without waiting: its numbers are not checked first, and a query with numbers that are not finite comes back as NaN.
-    Posteriors and derivatives are computed on the CPU for now, whatever the device; the results of tensors on a GPU lie
-    beside them.
+    Posteriors and derivatives are computed on ``device``, wherever a tensor lies; their results lie beside it.
 
     Attributes:
         data: the training images.

@@ -6,11 +6,11 @@ use super::group::Group;
 use super::online_softmax::MIN_EXPONENT;
 use super::{POSTERIOR_IMAGES, normalisers};
 use crate::cpu::chunks::{exact_chunks, exact_chunks_mut};
-use crate::cpu::heaviest::{Heaviest, ProbeStatistics, Wanted};
 use crate::cpu::job::Job;
 use crate::cpu::scheduler::{AMORTISED_IMAGES, Scheduler, WorkItem, blocks, epochs, work_items};
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
+use crate::heaviest::{Heaviest, ProbeStatistics, Wanted};
 use crate::posterior::Posterior;
 use crate::simd::{F32x8, F32x16, Kernel, LANES, Vector};
 

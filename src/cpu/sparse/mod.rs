@@ -18,10 +18,10 @@ use ndarray::Array3;
 use rayon::prelude::*;
 
 use crate::cpu::job::Job;
-use crate::cpu::mirror_sums::MirrorSums;
 use crate::cpu::scheduler::Scheduler;
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
+use crate::found::MirrorSums;
 use crate::regime::{TAIL_BITS, max_candidates, max_listed_pixels};
 use candidates::{ByWindow, Candidate, Candidates};
 pub(crate) use lists::WeighedLists;

@@ -6,10 +6,10 @@ use super::lists::WeighedLists;
 use super::stage::SideStage;
 use super::{QUERIES_PER_STEP, WEIGHING_COST, add_up, in_parts, stages_of, window_of_side};
 use crate::cpu::job::Job;
-use crate::cpu::mirror_sums::MirrorSums;
 use crate::cpu::scheduler::Scheduler;
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
+use crate::found::MirrorSums;
 
 /// Per query the sums of a composite, given the images that carry weight and their weights.
 pub(crate) fn composites<P: Pixel>(

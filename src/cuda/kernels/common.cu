@@ -446,3 +446,20 @@ __device__ inline int mirror_pixel(int p, int width) {
 __device__ inline int mirror_window(int k, int columns) {
     return columns == 0 ? k : k - k % columns + (columns - 1 - k % columns);
 }
+
+// The number of window k in a mirror image, or as the query itself has it.
+__device__ inline int mirrored_window(int k, int mirror, int mirror_columns) {
+    return mirror == 0 ? k : mirror_window(k, mirror_columns);
+}
+
+// Calls `visit(at)` for window k of a query in some shards and every mirror image, of arrays [probe][shard][window].
+template <typename Visit>
+__device__ inline void for_each_in_shards(const Probes& probes, int query, int k, int first_shard, int shards,
+                                          int all_shards, int count, int mirror_columns, Visit visit) {
+    for (int mirror = 0; mirror < probes.mirrors; mirror++) {
+        size_t row = ((size_t)mirror * probes.queries + query) * all_shards + first_shard;
+        for (int shard = 0; shard < shards; shard++) {
+            visit((row + shard) * count + mirrored_window(k, mirror, mirror_columns));
+        }
+    }
+}

@@ -119,17 +119,7 @@ struct ShardPosteriors {
     // Calls `visit(at)` for window k of every shard and mirror image.
     template <typename Visit>
     __device__ void for_each(const Probes& probes, int query, int k, Visit visit) const {
-        for (int mirror = 0; mirror < probes.mirrors; mirror++) {
-            size_t row = ((size_t)mirror * probes.queries + query) * all_shards + first_shard;
-            for (int shard = 0; shard < shards; shard++) {
-                visit((row + shard) * count + window(k, mirror));
-            }
-        }
-    }
-
-    // The number of window k in a mirror image.
-    __device__ int window(int k, int mirror) const {
-        return mirror == 0 ? k : mirror_window(k, mirror_columns);
+        for_each_in_shards(probes, query, k, first_shard, shards, all_shards, count, mirror_columns, visit);
     }
 };
 
@@ -146,7 +136,8 @@ __device__ Real merge(Probes probes, const ShardPosteriors<Real>& from, int quer
         });
     }
     for (int mirror = 0; mirror < probes.mirrors; mirror++) {
-        size_t out = ((size_t)mirror * probes.queries + query) * from.count + from.window(k, mirror);
+        size_t probe = (size_t)mirror * probes.queries + query;
+        size_t out = probe * from.count + mirrored_window(k, mirror, from.mirror_columns);
         least[out] = best;
         if (from.sum != nullptr) {
             scale[out] = (float)(1.0 / total);

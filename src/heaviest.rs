@@ -49,7 +49,7 @@ impl ProbeStatistics {
     }
 
     /// Adds those of the mirror image of the query.
-    pub(super) fn merge_mirrored(&mut self, flipped: &Self, components: &Components) {
+    pub(crate) fn merge_mirrored(&mut self, flipped: &Self, components: &Components) {
         for k in 0..self.entropy.len() {
             let mirror = components.mirror_index(k);
             self.entropy[k] += flipped.entropy[mirror];
