@@ -135,6 +135,25 @@ def test_held_out_images_on_large_windows_are_the_oracle(route: str, sigma: floa
     np.testing.assert_allclose(denoised, exact(images, windows, z, sigma, xflip=True), rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("sigma", [1e-6, 0.001, 0.05, 0.3, 2.0])
+@pytest.mark.parametrize("far", [1e4, 1e9, -1e9])
+def test_images_that_are_equal_at_a_value_far_from_all_are_told_apart(route: str, sigma: float, far: float) -> None:
+    """Neither float32 nor a reference that is another image there knows which of them is nearer elsewhere."""
+    rng = np.random.default_rng(3)
+    images = rng.integers(2, 254, (90, 2, 5, 5), dtype=np.uint8)
+    # The last images are the nearest to z, and equal there; so are mirror images in the middle column.
+    images[-40:, 0, 2, 2] = 255 if far > 0 else 0
+    z = images[-2:] / 127.5 - 1 + min(sigma, 0.3) * rng.standard_normal((2, 2, 5, 5))
+    z[:, 0, 2, 2] = far
+    for xflip in (False, True):
+        D = denoiser(images, route, xflip, side=5)
+        # The oracle counts from its first image.
+        right = exact(images[::-1], windows_of(route, 5, 5, side=5), z, sigma, xflip)
+        np.testing.assert_allclose(D(z, sigma), right, rtol=0, atol=1e-5)
+        np.testing.assert_allclose(D.posterior(z, sigma).denoised, right, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("route", ["square", "masks"])
 @pytest.mark.parametrize("sigma", [0.03, 0.2, 1.0])
 def test_one_pixel_of_any_size_does_not_touch_windows_without_it(route: str, sigma: float) -> None:

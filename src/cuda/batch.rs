@@ -67,6 +67,7 @@ impl Batch {
         let probes = Probes {
             values: values.address(),
             exact: exact.address(),
+            far_values: 0,
             logit_scales: logit_scales.address(),
             marks: marks.address(),
             candidate_counts: 0,

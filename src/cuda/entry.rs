@@ -12,10 +12,11 @@ use super::components::ComponentCopies;
 use super::context::Stream;
 use super::device::Device;
 use super::evidence::{DeviceEvidence, Known};
+use super::far::{FarPixel, FarValues};
 use super::memory::{Memory, Plain};
 use super::penalties::Priors;
 use super::queue::LaunchQueue;
-use super::{batches, derivative, evidence, planes, statistics, variance};
+use super::{batches, derivative, evidence, far, planes, statistics, variance};
 use crate::bank::Bank;
 use crate::components::Components;
 use crate::error::Result;
@@ -23,7 +24,6 @@ use crate::found::{QueryDerivative, QueryVariance};
 use crate::heaviest::{ProbeStatistics, Wanted};
 use crate::monitor::Monitor;
 use crate::query::{NoisyImages, Queries};
-use crate::regime::FAR_FROM;
 use crate::sources::Sources;
 
 /// Of which queries something is asked, on which windows.
@@ -124,17 +124,22 @@ impl CudaEngine {
         monitor: &mut Monitor<'_>,
     ) -> Result<Vec<(DeviceEvidence, Vec<f64>)>> {
         let of_query = |call: &Call<'_>| evidence::bytes_per_query(call);
-        let mut found: Vec<Option<DeviceEvidence>> = vec![None; question.queries.len()];
-        self.on_planes(question, 1, false, of_query, monitor, |call, queue, batch, rows| {
-            let of_batch = evidence::find(call, queue, batch)?;
-            rows.iter().zip(of_batch).for_each(|(&row, evidence)| found[row] = Some(evidence));
+        let Question { bank, queries, flips, .. } = *question;
+        self.bank.check_same(bank)?;
+        let far = |query| far::of_query(bank, &self.bank, queries, query, flips);
+        let far: Vec<Vec<FarPixel>> = (0..queries.len()).map(far).collect();
+        let far: Vec<&[FarPixel]> = far.iter().map(Vec::as_slice).collect();
+        let mut found = Vec::with_capacity(queries.len());
+        self.on_planes(question, &far, 1, false, of_query, monitor, |call, queue, batch, rows| {
+            let far: Vec<&[FarPixel]> = rows.iter().map(|&row| far[row]).collect();
+            found.extend(evidence::find(call, queue, batch, &far)?);
             Ok(())
         })?;
         let with_logs = |(query, evidence): (usize, DeviceEvidence)| {
             let logs = self.log_evidence(question, query, &evidence);
             (evidence, logs)
         };
-        Ok(found.into_iter().flatten().enumerate().map(with_logs).collect())
+        Ok(found.into_iter().enumerate().map(with_logs).collect())
     }
 
     /// The statistics of every query, given its evidence.
@@ -147,7 +152,7 @@ impl CudaEngine {
         mut consume: impl FnMut(usize, ProbeStatistics),
     ) -> Result<()> {
         let of_query = |call: &Call<'_>| statistics::bytes_per_query(call, wanted);
-        self.on_planes(question, 1, false, of_query, monitor, |call, queue, batch, rows| {
+        self.on_planes(question, &far_of(evidence), 1, false, of_query, monitor, |call, queue, batch, rows| {
             let known = Known::new(call, &queue.stream, batch, question.components, rows, evidence)?;
             let found = statistics::run(&known, queue, wanted)?;
             rows.iter().zip(found).for_each(|(&row, found)| consume(row, found));
@@ -164,7 +169,8 @@ impl CudaEngine {
         mut consume: impl FnMut(usize, QueryVariance),
     ) -> Result<()> {
         let passes = variance::parts_of(question.components).len();
-        self.on_planes(question, passes, false, variance::bytes_per_query, monitor, |call, queue, batch, rows| {
+        let (far, of_query) = (far_of(evidence), variance::bytes_per_query);
+        self.on_planes(question, &far, passes, false, of_query, monitor, |call, queue, batch, rows| {
             let known = Known::new(call, &queue.stream, batch, question.components, rows, evidence)?;
             let found = variance::run(&known, queue)?;
             rows.iter().zip(found).for_each(|(&row, found)| consume(row, found));
@@ -185,7 +191,7 @@ impl CudaEngine {
         let count = directions.len_of(Axis(0));
         let of_query = |call: &Call<'_>| derivative::bytes_per_query(call, count);
         let passes = derivative::passes(count);
-        self.on_planes(question, passes, count > 0, of_query, monitor, |call, queue, batch, rows| {
+        self.on_planes(question, &far_of(evidence), passes, count > 0, of_query, monitor, |call, queue, batch, rows| {
             let known = Known::new(call, &queue.stream, batch, question.components, rows, evidence)?;
             let found = derivative::run(&known, queue, directions)?;
             rows.iter().zip(found).for_each(|(&row, found)| consume(row, found));
@@ -193,11 +199,13 @@ impl CudaEngine {
         })
     }
 
-    /// Runs `work` for all queries, in batches whose planes fit into memory, of which each query takes `of_query` bytes
-    /// besides. It takes so many passes over all images.
+    /// Runs `work` for all queries, in batches in order whose planes fit into memory, of which each query takes `of_query`
+    /// bytes besides. It takes so many passes over all images. `far` are the values of queries that are far from the data.
+    #[allow(clippy::too_many_arguments, reason = "what a question takes")]
     fn on_planes(
         &self,
         question: &Question<'_, '_>,
+        far: &[&[FarPixel]],
         passes: usize,
         has_products: bool,
         of_query: impl Fn(&Call<'_>) -> usize,
@@ -221,7 +229,10 @@ impl CudaEngine {
             let rows: Vec<usize> = (0..sigma.len()).collect();
             let free = call.bank.device.context.free_memory()?;
             for rows in rows.chunks(planes::queries_per_batch(call, free, of_query(call), has_products)) {
-                let batch = Batch::new(call, &mut queue, planes::REGIME, rows)?;
+                let far: Vec<&[FarPixel]> = rows.iter().map(|&row| far[row]).collect();
+                let far = FarValues::new(call.bank, &stream, &far, flips)?;
+                let mut batch = Batch::new(call, &mut queue, planes::REGIME, rows)?;
+                batch.probes.far_values = far.address();
                 work(call, &mut queue, &batch, rows)?;
             }
             queue.wait()?;
@@ -229,16 +240,12 @@ impl CudaEngine {
         })
     }
 
-    /// The logarithms of the sums of weights of the windows of a query, in nats. Energies of the kernels lack the squares of
-    /// values of z that are far from the data.
+    /// The logarithms of the sums of weights of the windows of a query, in nats. Energies of the kernels lack a constant where
+    /// values of z are far from the data.
     fn log_evidence(&self, question: &Question<'_, '_>, query: usize, evidence: &DeviceEvidence) -> Vec<f64> {
         let Question { bank, components, queries, .. } = *question;
-        let (units, far_from) = (self.bank.units(), FAR_FROM * self.bank.stored_max_abs());
-        let z = queries.image(query);
-        let left_out = |z: f64| if z.abs() > far_from { z * z } else { 0.0 };
-        let of_pixels = z.mapv(|z| left_out(z * units.unit + units.shift)).sum_axis(Axis(0));
-        let constants = components.sums(&of_pixels.iter().copied().collect::<Vec<f64>>());
-        let logit_scale = logit_scale(queries.sigma()[query], units.unit);
+        let constants = far::constants(components, &evidence.far);
+        let logit_scale = logit_scale(queries.sigma()[query], self.bank.units().unit);
         let log_prior = Sources::new(bank, queries.atoms()).log_prior;
         let nats = |(bits, constant): (&f64, f64)| (bits - logit_scale * constant) * std::f64::consts::LN_2 + log_prior;
         evidence.log2_sums.iter().zip(constants).map(nats).collect()
@@ -282,6 +289,11 @@ impl CudaEngine {
         let (host_bank, bank) = (bank, chosen.as_ref().unwrap_or(&self.bank));
         work(&Call { host_bank, bank, components: &components, queries, priors, flips })
     }
+}
+
+/// The far values of queries whose evidence is known.
+fn far_of(evidence: &[DeviceEvidence]) -> Vec<&[FarPixel]> {
+    evidence.iter().map(|evidence| evidence.far.as_slice()).collect()
 }
 
 /// A contiguous copy of z on the device, and whether it is float64.

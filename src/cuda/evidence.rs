@@ -5,6 +5,7 @@ use ndarray::Array3;
 use super::batch::Batch;
 use super::call::Call;
 use super::context::Stream;
+use super::far::FarPixel;
 use super::layout::{Evidence, ShardEvidence, kernel_args};
 use super::memory::Memory;
 use super::module::Grid;
@@ -25,6 +26,8 @@ pub(crate) struct DeviceEvidence {
     pub(super) log2_sums: Vec<f64>,
     /// The entropies in powers of two, `[window]`.
     pub(super) entropies: Vec<f64>,
+    /// The values of z that are far from the data.
+    pub(super) far: Vec<FarPixel>,
 }
 
 /// Bytes of device memory per query, besides planes.
@@ -33,8 +36,13 @@ pub(super) fn bytes_per_query(call: &Call<'_>) -> usize {
     8 * windows * (call.mirrors() * (3 * shards + 2) + 2)
 }
 
-/// Pass 1 for the queries of a batch.
-pub(super) fn find(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batch) -> Result<Vec<DeviceEvidence>> {
+/// Pass 1 for the queries of a batch, whose values far from the data are `far`.
+pub(super) fn find(
+    call: &Call<'_>,
+    queue: &mut LaunchQueue<'_, '_>,
+    batch: &Batch,
+    far: &[&[FarPixel]],
+) -> Result<Vec<DeviceEvidence>> {
     let stream = &queue.stream.clone();
     let windows = call.components.count;
     let of_probes = |per_window: usize| {
@@ -80,6 +88,7 @@ pub(super) fn find(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Bat
             scale: of_mirrors(&scale),
             log2_sums: log2_sums[own.clone()].to_vec(),
             entropies: entropies[own].to_vec(),
+            far: far[query].to_vec(),
         }
     };
     Ok((0..batch.queries).map(of_query).collect())

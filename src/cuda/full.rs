@@ -25,6 +25,11 @@ const BEST_IMAGE_BYTES: usize = 8;
 /// Most blocks that share the images of a step, per probe, when energies are refined.
 const MAX_REFINING_BLOCKS: usize = 64;
 
+/// How often energies are refined again, from the best image that the refinement before has found. Where a value of z is far
+/// from all data, float32 does not find the best image, and what others are above a bad reference is large, too: it tells
+/// images apart that differ at that value, what they are above the best of those the rest, and then nothing is large.
+const FURTHER_REFINEMENTS: usize = 2;
+
 /// Bytes of device memory per query.
 pub(super) fn bytes_per_query(call: &Call<'_>) -> usize {
     call.mirrors() * (call.bank.len() + call.bank.image_len()) * 4
@@ -38,6 +43,10 @@ pub(super) fn run(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batc
     let bests = bests(call, queue, batch, &weights)?;
     if batch.may_need_double(call, queue)? {
         refine(call, queue, batch, &bests, &weights)?;
+        for _ in 0..FURTHER_REFINEMENTS {
+            refined_bests(call, queue, batch, &bests, &weights)?;
+            refine(call, queue, batch, &bests, &weights)?;
+        }
     }
     normalise(call, queue, batch, &weights)?;
     if let Some(candidates) = &batch.candidates {
@@ -85,6 +94,21 @@ fn bests(call: &Call<'_>, queue: &mut LaunchQueue<'_, '_>, batch: &Batch, energi
     // SAFETY: there is an energy for every probe and image; the lists have room for `limit` candidates per query.
     unsafe { queue.launch(&kernel, block_per_query(batch), args)? };
     Ok(bests)
+}
+
+/// Per query the best image by refined energies, and the bound on those that count.
+fn refined_bests(
+    call: &Call<'_>,
+    queue: &mut LaunchQueue<'_, '_>,
+    batch: &Batch,
+    bests: &Memory,
+    energies: &Memory,
+) -> Result<()> {
+    let kernel = call.kernel(KernelSource::Full, "full_refined_bests")?;
+    let (probes, all_images) = (batch.dense_probes(), call.bank.len() as i32);
+    let args: &[_] = kernel_args![&probes, energies.address_ref(), &all_images, bests.address_ref()];
+    // SAFETY: there is an energy for every probe and image, and a best image for every query.
+    unsafe { queue.launch(&kernel, block_per_query(batch), args) }
 }
 
 /// Where float32 does not serve, replaces energies by what they are above that of the best image.

@@ -49,6 +49,7 @@ kernel_struct! {
     Probes {
         values: Address,
         exact: Address,
+        far_values: Address,
         logit_scales: Address,
         marks: Address,
         candidate_counts: Address,

@@ -6,6 +6,7 @@
 //! | `batches` | the queries of a call in batches of one regime, each on its route |
 //! | `dense`, `sparse`, `full` | the three routes |
 //! | `evidence`, `statistics`, `derivative`, `variance` | what else a posterior is asked |
+//! | `far` | values of z far from all data, where energies are counted from the nearest image |
 //! | `planes` | energies and weights of all windows in float64, a slice of the images at a time |
 //! | `passes`, `posterior` | a pass over windows; what pass 1 leaves for pass 2 |
 //! | `batch`, `candidates`, `penalties`, `call` | queries on the device; lists of candidates; images left out, and priors; what a call shares |
@@ -36,6 +37,7 @@ mod device;
 mod driver;
 mod entry;
 mod evidence;
+mod far;
 mod full;
 mod layout;
 mod mask_tables;

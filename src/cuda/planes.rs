@@ -7,6 +7,7 @@ use super::batch::Batch;
 use super::call::Call;
 use super::components::DeviceKind;
 use super::context::Stream;
+use super::far::FarValues;
 use super::layout::{Address, Extent, Images, KernelArg, MirroredMasks, kernel_args};
 use super::memory::Memory;
 use super::module::{Grid, Kernel};
@@ -98,7 +99,7 @@ fn budget(free: usize) -> usize {
 /// Queries per batch, with `free` bytes of memory, where each takes so many bytes besides its planes.
 pub(super) fn queries_per_batch(call: &Call<'_>, free: usize, of_query: usize, has_products: bool) -> usize {
     let in_planes = budget(free) / (GOOD_GROUPS * bytes_per_group(call, has_products) * call.mirrors());
-    let besides = free / 2 / (of_query + Batch::bytes_per_query(call, REGIME)).max(1);
+    let besides = free / 2 / (of_query + FarValues::bytes_per_query(call.bank) + Batch::bytes_per_query(call, REGIME));
     in_planes.min(besides).clamp(1, MAX_QUERIES)
 }
 

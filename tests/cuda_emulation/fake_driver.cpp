@@ -60,7 +60,8 @@ Kernel kernel(const char* name, void (*function)(Arguments...)) {
 #define DENSE(space, windows) ENTRY(space, windows##_posteriors_##space), ENTRY(space, windows##_composites_##space)
 #define SCAN(space, windows) ENTRY(space, windows##_scan_##space)
 #define OTHERS(space)                                                                                                  \
-    ENTRY(space, full_energies_##space), ENTRY(space, full_bests_##space), ENTRY(space, full_references_##space),      \
+    ENTRY(space, full_energies_##space), ENTRY(space, full_bests_##space),                                             \
+        ENTRY(space, full_refined_bests_##space), ENTRY(space, full_references_##space),                               \
         ENTRY(space, full_refine_##space), ENTRY(space, full_weights_##space), ENTRY(space, full_means_##space),       \
         ENTRY(space, candidate_energies_##space), ENTRY(space, candidate_sums_##space),                                \
         ENTRY(space, candidate_composites_##space), ENTRY(space, interleave_##space), ENTRY(space, gather_##space),    \

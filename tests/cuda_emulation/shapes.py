@@ -1,4 +1,5 @@
-"""Denoises problems of odd shapes, and asks for their posteriors and derivatives: `python shapes.py DEVICE OUT.npz [few]`.
+"""Denoises problems of odd shapes, and asks for posteriors and derivatives: `python shapes.py DEVICE OUT.npz [few]`.
+
 It imports no torch.
 
 The problems are the same wherever it runs, so that a GPU, emulated or not, can be compared with the CPU.
@@ -48,15 +49,23 @@ def problem(
     z[2 if few else 5 :] *= 30
     # One class, and each query without the image that it was made from.
     among: dict[str, Any] = {"class_labels": np.zeros(len(sigma), int), "exclude": index} if chosen else {}
+    D: pspc.denoisers.PosteriorComposite
     if side > 0:
-        return found_by(pspc.PSPCSquare(data, patch_sizes=side, device=device), z, sigma, among)
-    masks = rng.random((6, height, width)) < 0.4
-    masks[0] |= ~masks.any(axis=0)
-    return found_by(pspc.PSPCFlex(data, masks=masks, device=device), z, sigma, among)
+        D = pspc.PSPCSquare(data, patch_sizes=side, device=device)
+    else:
+        masks = rng.random((6, height, width)) < 0.4
+        masks[0] |= ~masks.any(axis=0)
+        D = pspc.PSPCFlex(data, masks=masks, device=device)
+    denoised = {"denoised": D(z, sigma, **among)}
+    if few and chosen:
+        # One query near the data and one far from them.
+        some = slice(1, 3)
+        return denoised | asked(D, z[some], sigma[some], {name: values[some] for name, values in among.items()})
+    return denoised if few else denoised | asked(D, z, sigma, among)
 
 
-def found_by(D: pspc.denoisers.PosteriorComposite, z: Array, sigma: Array, among: dict[str, Any]) -> dict[str, Array]:
-    """The denoised images, and what else a denoiser says of them."""
+def asked(D: pspc.denoisers.PosteriorComposite, z: Array, sigma: Array, among: dict[str, Any]) -> dict[str, Array]:
+    """What a denoiser says of noisy images besides what is below the noise."""
     P = D.posterior(z, sigma, top=3, **among)
     statistics = {"evidence": P.log_evidence, "entropy": P.entropy, "weights": P.top_weight, "sums": P.attribution()}
     moments = {"variance": P.variance, "middles": P.component_variance, "mean": P.denoised}
@@ -64,7 +73,7 @@ def found_by(D: pspc.denoisers.PosteriorComposite, z: Array, sigma: Array, among
     products = {"jvp": D.jvp(z, sigma, directions, **among)[1], "vjp": D.vjp(z, sigma, directions[0], **among)[1]}
     # They grow as 1 / sigma^2.
     products = {name: values * sigma[:, None, None, None] ** 2 for name, values in products.items()}
-    return {"denoised": D(z, sigma, **among), **statistics, **moments, **products}
+    return {**statistics, **moments, **products}
 
 
 def found(device: str, few: bool) -> dict[str, Array]:

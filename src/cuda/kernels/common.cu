@@ -77,6 +77,7 @@ struct ErrorBound {
 struct Probes {
     const float* values;               // [probe][channel][row][column]: centred z in stored units, times -2 if expanded
     const double* exact;               // [probe][channel][row][column]: centred z
+    const double* far_values;          // [probe][channel][row][column]: the nearest pixels where z is far; or null
     const double* logit_scales;        // [query]: energies times this are base-2 logits, sign reversed
     unsigned* marks;                   // [query]: INVALID, IN_DOUBLE
     const unsigned* candidate_counts;  // [query]: candidates found; null where none are looked for
@@ -184,19 +185,26 @@ struct Factors {
     double q;
 };
 
-// In float64, the direct form, and the expanded one only at pixels that are far from the data: it lacks the digits of
-// the distance that all images have in common.
+// In float64, the direct form, and at pixels that are far from the data what it is above that of a value near them, 0 for
+// the expanded form: it lacks the digits of the distance that all images have in common.
 template <>
 struct ProbeZ<double> {
     const double* exact;
+    const double* far_values;
     double far_from;
 
-    __device__ ProbeZ(const Probes& probes, size_t start) : exact(probes.exact + start), far_from(probes.far_from) {}
+    __device__ ProbeZ(const Probes& probes, size_t start)
+        : exact(probes.exact + start),
+          far_values(probes.far_values == nullptr ? nullptr : probes.far_values + start),
+          far_from(probes.far_from) {}
 
     __device__ Factors operator[](int i) const {
         double z = exact[i];
-        bool is_far = fabs(z) > far_from;
-        return Factors{is_far ? 0.0 : z, is_far ? 2.0 * z : z};
+        if (fabs(z) <= far_from) {
+            return Factors{z, z};
+        }
+        double from = far_values == nullptr ? 0.0 : far_values[i];
+        return Factors{from, 2.0 * z - from};
     }
 };
 

@@ -146,12 +146,9 @@ __device__ inline float full_bound(const Probes& probes, int query, int image_le
     return largest > probes.far_from ? MAX_FLOAT : candidate_bound(least, margin, probes.error_bound);
 }
 
-// Finds the best image of a query, whether float32 serves for its energies, and lists candidates, where they are looked
-// for. A block per query. `reach` is the largest magnitude of a centred pixel.
-extern "C" __global__ void NAMED(full_bests)(Probes probes, const float* energies, int all_images, int image_len,
-                                             float reach, CandidateLists lists, BestImage* bests) {
+// The least energy of a query and whose it is, by one block.
+__device__ inline EnergyAt least_of_query(const Probes& probes, int query, const float* energies, int all_images) {
     __shared__ EnergyAt shared[WEIGHT_THREADS];
-    int query = blockIdx.x;
     EnergyAt best{MAX_FLOAT, 0xffffffffu};
     for (int mirror = 0; mirror < probes.mirrors; mirror++) {
         const float* row = energies + ((size_t)mirror * probes.queries + query) * all_images;
@@ -159,7 +156,15 @@ extern "C" __global__ void NAMED(full_bests)(Probes probes, const float* energie
             best = best.better(EnergyAt{row[i], (unsigned)mirror * all_images + i});
         }
     }
-    best = over_block(shared, best, [](EnergyAt a, EnergyAt b) { return a.better(b); });
+    return over_block(shared, best, [](EnergyAt a, EnergyAt b) { return a.better(b); });
+}
+
+// Finds the best image of a query, whether float32 serves for its energies, and lists candidates, where they are looked
+// for. A block per query. `reach` is the largest magnitude of a centred pixel.
+extern "C" __global__ void NAMED(full_bests)(Probes probes, const float* energies, int all_images, int image_len,
+                                             float reach, CandidateLists lists, BestImage* bests) {
+    int query = blockIdx.x;
+    EnergyAt best = least_of_query(probes, query, energies, all_images);
     float bound = full_bound(probes, query, image_len, reach, best.energy);
     if (threadIdx.x == 0) {
         bests[query] = BestImage{best.at, bound};
@@ -180,6 +185,20 @@ extern "C" __global__ void NAMED(full_bests)(Probes probes, const float* energie
 // Whether the energies of a query have to be computed again.
 __device__ inline bool needs_refining(const Probes& probes, int query) {
     return is_in_double(probes, query) && !is_weighed(probes, query);
+}
+
+// The best image of a query by its refined energies, which are exact but for their rounding to float32. A block per query.
+extern "C" __global__ void NAMED(full_refined_bests)(Probes probes, const float* energies, int all_images,
+                                                     BestImage* bests) {
+    int query = blockIdx.x;
+    if (!needs_refining(probes, query)) {
+        return;
+    }
+    EnergyAt best = least_of_query(probes, query, energies, all_images);
+    float margin = (float)(probes.cutoff_bits / probes.logit_scales[query]);
+    if (threadIdx.x == 0) {
+        bests[query] = BestImage{best.at, best.energy + margin + (fabsf(best.energy) + margin) * 1e-6f};
+    }
 }
 
 // To [probe][channel][pixel]: the centred pixels of the query's best image, as that probe sees it, if the image is among

@@ -179,7 +179,8 @@ extern "C" __global__ void NAMED(plane_composites)(Images images, Probes probes,
     }
     ShardPart part(images, blockIdx.y);
     double* place = sums + ((size_t)blockIdx.z * images.shards + part.shard) * image_len + value;
-    double sum = part.is_first ? 0.0 : *place, z = less_z ? near_z(probes, (size_t)blockIdx.z * image_len + value) : 0.0;
+    double sum = part.is_first ? 0.0 : *place;
+    double z = less_z ? near_z(probes, (size_t)blockIdx.z * image_len + value) : 0.0;
     const F64x4* of_group = coefficients + (size_t)blockIdx.z * groups_of(images) * plane + value % plane;
     for (int group = part.begin; group < part.end; group++) {
         F32x4 a = centred(((const PixelX4*)images.pixels)[(size_t)group * image_len + value]);
