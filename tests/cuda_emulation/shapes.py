@@ -57,11 +57,13 @@ def problem(
         masks[0] |= ~masks.any(axis=0)
         D = pspc.PSPCFlex(data, masks=masks, device=device)
     denoised = {"denoised": D(z, sigma, **among)}
-    if few and chosen:
-        # One query near the data and one far from them.
-        some = slice(1, 3)
-        return denoised | asked(D, z[some], sigma[some], {name: values[some] for name, values in among.items()})
-    return denoised if few else denoised | asked(D, z, sigma, among)
+    if not few:
+        return denoised | asked(D, z, sigma, among)
+    if not chosen or shape not in (FEW[0], FEW[3]):
+        return denoised
+    # One query far from the data, on squares and on masks.
+    one = slice(2, 3)
+    return denoised | asked(D, z[one], sigma[one], {name: values[one] for name, values in among.items()})
 
 
 def asked(D: pspc.denoisers.PosteriorComposite, z: Array, sigma: Array, among: dict[str, Any]) -> dict[str, Array]:
