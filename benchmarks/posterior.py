@@ -1,6 +1,7 @@
 """What the rest of a posterior costs beside a plain call, in one run, on the same data and queries: ratios of times.
 
     python benchmarks/posterior.py --out out/bench [--data FILE_OR_NAME] [--images 10000] [--queries 8] [--rounds 7]
+        [--device cpu]
 
 Every row is a noise level of images of 32 by 32 pixels. Columns:
 
@@ -28,7 +29,7 @@ import numpy as np
 from measure import HEIGHT, SQUARES
 
 import pspc_rs as pspc
-from pspc_rs import _core
+from pspc_rs import _core, cuda
 
 # The full window also at small sigma, where few images carry weight.
 LEVELS = [SQUARES[0], (HEIGHT, 0.05), *SQUARES[1:]]
@@ -41,13 +42,15 @@ def shuffled_labels(count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
 
 
 def contestants(
-    data: pspc.ImageSet, held_out: pspc.ImageSet, level: tuple[int, float], queries: int, with_variance: bool
+    data: pspc.ImageSet, held_out: pspc.ImageSet, level: tuple[int, float], queries: int, *, device: str, variance: bool
 ) -> dict[str, Callable[[], Any]]:
     """What is timed at a level, a window side and a sigma."""
     side, sigma = level
 
     def denoiser(images: pspc.ImageSet) -> Any:
-        return pspc.Empirical(images) if side == HEIGHT else pspc.PSPCSquare(images, patch_sizes=side)
+        if side == HEIGHT:
+            return pspc.Empirical(images, device=device)
+        return pspc.PSPCSquare(images, patch_sizes=side, device=device)
 
     rng = np.random.default_rng(side)
     source = rng.integers(0, data.num_stored, queries)
@@ -58,7 +61,7 @@ def contestants(
     D, own = denoiser(data), denoiser(data.select(classes=[3]))
     z, z_held_out = noisy(data.batch(source)), noisy(held_out.batch(np.arange(queries)))
     v = rng.standard_normal(z.shape).astype(np.float32)
-    engine = _core.Engine(_core.Bank(data.images))
+    engine = cuda.engine(_core.Bank(data.images), cuda.resolve(device))
     labels = np.arange(queries) % CLASSES
     timed: dict[str, Callable[[], Any]] = {
         "plain": lambda: D(z, sigma),
@@ -72,7 +75,7 @@ def contestants(
         "its own set": lambda: own(z, sigma),
         "eight classes": lambda: D(z, sigma, class_labels=labels),
     }
-    if with_variance:
+    if variance:
         kept = engine.evidence(D.windows_at(sigma), z, [sigma] * queries, False)
         timed["variance"] = kept.variance
     return timed
@@ -97,6 +100,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=10_000)
     parser.add_argument("--queries", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=7)
+    parser.add_argument("--device", default="cpu", help="where all of it is computed: cpu, cuda, cuda:1, ...")
     parser.add_argument("--variance", action="store_true", help="time variances too, which take much longer")
     args = parser.parse_args()
     count = args.images + args.queries
@@ -108,14 +112,15 @@ def main() -> None:
     held_out = pspc.ImageSet(images[args.images :])
     rows = []
     for side, sigma in LEVELS:
-        timed = contestants(data, held_out, (side, sigma), args.queries, args.variance)
+        timed = contestants(data, held_out, (side, sigma), args.queries, device=args.device, variance=args.variance)
         row = level_row(timed, args.rounds)
         ratios = {name: value / row["plain"] for name, value in row.items() if name != "plain"}
         rows.append({"side": side, "sigma": sigma, "plain_ms": row["plain"], **ratios})
         shown = "  ".join(f"{name} {value:.2f}" for name, value in ratios.items())
         print(f"side {side}, sigma {sigma:g}: plain {row['plain']:.1f} ms  {shown}", flush=True)
     args.out.mkdir(parents=True, exist_ok=True)
-    report = {"processor": platform.processor() or platform.machine(), "threads": pspc.num_threads(), "rows": rows}
+    machine = platform.processor() or platform.machine()
+    report = {"processor": machine, "threads": pspc.num_threads(), "device": args.device, "rows": rows}
     (args.out / "posterior.json").write_text(json.dumps(report, indent=1) + "\n")
 
 
