@@ -54,6 +54,11 @@ impl Atoms {
         self.images.as_deref()
     }
 
+    /// The image at a position among those that count.
+    pub(crate) fn image_at(&self, position: usize) -> usize {
+        self.images().map_or(position, |images| images[position] as usize)
+    }
+
     /// The images left out for a query, as positions among [`Atoms::images`].
     #[must_use]
     pub fn left_out_of(&self, query: usize) -> &[u32] {

@@ -69,6 +69,14 @@ pub enum Error {
         /// Column of the first one.
         x: usize,
     },
+    /// A weight of a component is not one.
+    #[error("the rows hold {value} at {index:?}; allowed are finite numbers from 0 on")]
+    Weight {
+        /// The offending value.
+        value: f64,
+        /// Its position.
+        index: Vec<usize>,
+    },
     /// An image that does not exist, or a list of images that is not in order.
     #[error("{what} holds image {index}; allowed is {expected}")]
     ImageIndex {

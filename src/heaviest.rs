@@ -40,7 +40,7 @@ impl ProbeStatistics {
     pub(crate) fn merge(&mut self, other: &Self) {
         self.entropy.iter_mut().zip(&other.entropy).for_each(|(sum, value)| *sum += value);
         for k in 0..other.entropy.len() {
-            self.heaviest.merge(k, &other.heaviest, k, false);
+            self.heaviest.merge(k, &other.heaviest, k, 0);
         }
         if !self.attribution.is_empty() {
             let of_images = &mut self.attribution[other.first..];
@@ -53,7 +53,7 @@ impl ProbeStatistics {
         for k in 0..self.entropy.len() {
             let mirror = components.mirror_index(k);
             self.entropy[k] += flipped.entropy[mirror];
-            self.heaviest.merge(k, &flipped.heaviest, mirror, true);
+            self.heaviest.merge(k, &flipped.heaviest, mirror, 1);
         }
         self.attribution.iter_mut().zip(&flipped.attribution).for_each(|(sum, value)| *sum += value);
     }
@@ -66,8 +66,8 @@ pub(crate) struct HeavyAtom {
     pub(crate) log: f64,
     /// Its position.
     pub(crate) position: usize,
-    /// Whether it is the mirror image.
-    pub(crate) flipped: bool,
+    /// Which view of the image; 1 for the mirror image.
+    pub(crate) view: u32,
 }
 
 /// Per window the images of largest weight, heaviest first; of equal ones the first.
@@ -99,9 +99,9 @@ impl Heaviest {
     }
 
     /// Adds an image to window `k` unless others are at least as heavy. Returns the logarithm that the next one must exceed.
-    pub(crate) fn insert(&mut self, k: usize, log: f64, position: usize, flipped: bool) -> f64 {
+    pub(crate) fn insert(&mut self, k: usize, log: f64, position: usize, view: u32) -> f64 {
         let places = &mut self.atoms[k * self.top..(k + 1) * self.top];
-        let mut atom = Some(HeavyAtom { log, position, flipped });
+        let mut atom = Some(HeavyAtom { log, position, view });
         let from = places.partition_point(|place| place.is_some_and(|place| place.log >= log));
         for place in &mut places[from..] {
             std::mem::swap(place, &mut atom);
@@ -109,10 +109,10 @@ impl Heaviest {
         places.last().copied().flatten().map_or(f64::NEG_INFINITY, |last| last.log)
     }
 
-    /// Adds window `other_k` of another, whose images are later ones, to window `k`.
-    fn merge(&mut self, k: usize, other: &Self, other_k: usize, flipped: bool) {
+    /// Adds window `other_k` of another, whose images are later ones and whose views `further` ones, to window `k`.
+    fn merge(&mut self, k: usize, other: &Self, other_k: usize, further: u32) {
         for atom in other.of(other_k).iter().flatten() {
-            self.insert(k, atom.log, atom.position, flipped);
+            self.insert(k, atom.log, atom.position, atom.view + further);
         }
     }
 }

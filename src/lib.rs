@@ -60,6 +60,8 @@ pub mod cuda;
 mod directions;
 pub mod engine;
 pub mod error;
+pub mod filter;
+pub mod filtered;
 mod found;
 mod heaviest;
 pub mod info;

@@ -51,10 +51,34 @@ pub struct Statistics {
     pub entropy: Array2<f64>,
     /// The heaviest images, heaviest first, `[query, window, place]`; -1 where no further image has a weight that counts.
     pub image: Array3<i64>,
-    /// Whether it is the mirror image of the image that is meant.
-    pub flipped: Array3<bool>,
+    /// Which view of the image is meant, 0 as it is stored; 1 mirrored, where mirror images count.
+    pub view: Array3<u32>,
     /// Their weights; zero where there is no image.
     pub weight: Array3<f64>,
+}
+
+impl Statistics {
+    /// Of no image.
+    pub(crate) fn new(queries: usize, count: usize, top: usize) -> Self {
+        Self {
+            entropy: Array2::zeros((queries, count)),
+            image: Array3::from_elem((queries, count, top), -1),
+            view: Array3::zeros((queries, count, top)),
+            weight: Array3::zeros((queries, count, top)),
+        }
+    }
+
+    /// Writes what was found for a query among the images that count.
+    pub(crate) fn fill(&mut self, atoms: &Atoms, query: usize, found: &ProbeStatistics) {
+        for (k, entropy) in found.entropy.iter().enumerate() {
+            self.entropy[[query, k]] = (entropy * std::f64::consts::LN_2).max(0.0);
+            for (place, atom) in found.heaviest.of(k).iter().flatten().enumerate() {
+                self.image[[query, k, place]] = i64::try_from(atoms.image_at(atom.position)).unwrap_or(i64::MAX);
+                self.view[[query, k, place]] = atom.view;
+                self.weight[[query, k, place]] = atom.log.exp2();
+            }
+        }
+    }
 }
 
 impl Posteriors {
@@ -138,16 +162,11 @@ impl Posteriors {
         let (queries, count) = self.log_evidence.dim();
         let top_at_most = top.min(self.count_atoms(bank));
         check_available(top.saturating_mul(24).saturating_add(8).saturating_mul(queries * count))?;
-        let mut all = Statistics {
-            entropy: Array2::zeros((queries, count)),
-            image: Array3::from_elem((queries, count, top), -1),
-            flipped: Array3::from_elem((queries, count, top), false),
-            weight: Array3::zeros((queries, count, top)),
-        };
+        let mut all = Statistics::new(queries, count, top);
         let wanted = Wanted { top: top_at_most, attribution: false };
         let of_query = count * (8 + 32 * top_at_most);
         let memory = Memory { per_query: 2 * of_query, per_probe: 2 * of_query, results: of_query * queries };
-        self.all_statistics(bank, wanted, memory, monitor, |query, found| self.fill(&mut all, query, &found))?;
+        self.all_statistics(bank, wanted, memory, monitor, |query, found| all.fill(&self.atoms, query, &found))?;
         Ok(all)
     }
 
@@ -169,17 +188,6 @@ impl Posteriors {
         }
     }
 
-    fn fill(&self, all: &mut Statistics, query: usize, found: &ProbeStatistics) {
-        for (k, entropy) in found.entropy.iter().enumerate() {
-            all.entropy[[query, k]] = (entropy * std::f64::consts::LN_2).max(0.0);
-            for (place, atom) in found.heaviest.of(k).iter().flatten().enumerate() {
-                all.image[[query, k, place]] = i64::try_from(self.image_at(atom.position)).unwrap_or(i64::MAX);
-                all.flipped[[query, k, place]] = atom.flipped;
-                all.weight[[query, k, place]] = atom.log.exp2();
-            }
-        }
-    }
-
     /// The sum of the weights of every image, all of its views together, over the windows, `[query, image]`.
     pub fn attribution(&self, bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<Array2<f64>> {
         let of_query = size_of::<f64>() * bank.len();
@@ -189,10 +197,10 @@ impl Posteriors {
         let memory = Memory { per_query: 2 * of_query, ..Memory::default() };
         self.all_statistics(bank, wanted, memory, monitor, |query, found| {
             for (position, sum) in found.attribution.iter().enumerate() {
-                all[[query, self.image_at(position)]] = *sum;
+                all[[query, self.atoms.image_at(position)]] = *sum;
             }
             for &position in self.atoms.left_out_of(query) {
-                all[[query, self.image_at(position as usize)]] = 0.0;
+                all[[query, self.atoms.image_at(position as usize)]] = 0.0;
             }
         })?;
         Ok(all)
@@ -284,11 +292,6 @@ impl Posteriors {
                 self.ask(bank, |question| engine.derivatives(question, evidence, directions, monitor, consume))
             }
         }
-    }
-
-    /// The image at a position among those that count.
-    fn image_at(&self, position: usize) -> usize {
-        self.atoms.images().map_or(position, |images| images[position] as usize)
     }
 
     /// How many images count, with their mirror images.

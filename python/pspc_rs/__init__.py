@@ -14,7 +14,23 @@ from typing import TYPE_CHECKING, Any
 from pspc_rs import data, denoisers, errors, heatmaps, samplers, schedules, sigmas
 from pspc_rs._core import build_info as _build_info
 from pspc_rs.data import ImageSet, load, save_edm_zip
-from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
+from pspc_rs.denoisers import (
+    BBELS,
+    CFDM,
+    ELS,
+    LS,
+    SNIS,
+    Denoiser,
+    Empirical,
+    FilteredPosteriorMean,
+    Gaussian,
+    Network,
+    Orbit,
+    PCALocality,
+    PSPCFlex,
+    PSPCSquare,
+    SoftPSPC,
+)
 from pspc_rs.errors import PspcError
 from pspc_rs.heatmaps import gaussian_heatmaps
 from pspc_rs.posterior import Posterior
@@ -29,18 +45,25 @@ if TYPE_CHECKING:
 __version__ = dict(_build_info())["version"]
 
 __all__ = [
+    "BBELS",
     "CFDM",
+    "ELS",
+    "LS",
     "SNIS",
     "Denoiser",
     "Empirical",
+    "FilteredPosteriorMean",
     "Gaussian",
     "ImageSet",
     "Network",
+    "Orbit",
+    "PCALocality",
     "PSPCFlex",
     "PSPCSquare",
     "PatchSchedule",
     "Posterior",
     "PspcError",
+    "SoftPSPC",
     "ThresholdSchedule",
     "data",
     "denoisers",

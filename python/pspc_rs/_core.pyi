@@ -48,13 +48,35 @@ class Components:
     def masks(masks: npt.NDArray[np.bool_]) -> Components: ...
 
 @final
+class Weights:
+    @staticmethod
+    def boxes(side: int, wraps: bool) -> Weights: ...
+    @staticmethod
+    def taps(taps: npt.NDArray[np.float64]) -> Weights: ...
+    @staticmethod
+    def places(per_value: bool) -> Weights: ...
+    @staticmethod
+    def rows(rows: npt.NDArray[np.float64], per_value: bool) -> Weights: ...
+
+@final
+class Filter:
+    def __new__(
+        cls,
+        shape: tuple[int, int, int],
+        precision: Weights,
+        response: Weights,
+        views: npt.NDArray[np.int32],
+        seen_by: npt.NDArray[np.uint8] | None = None,
+    ) -> Filter: ...
+
+@final
 class Engine:
     def __new__(cls, bank: Bank, device: int | None = None, cache: str | None = None) -> Engine: ...
     @property
     def resident(self) -> bool: ...
     def composite(
         self,
-        components: Components,
+        components: Components | Filter,
         z: npt.NDArray[np.float32] | npt.NDArray[np.float64],
         sigma: list[float],
         flips: bool,
@@ -64,7 +86,7 @@ class Engine:
     ) -> npt.NDArray[np.float32]: ...
     def evidence(
         self,
-        components: Components,
+        components: Components | Filter,
         z: npt.NDArray[np.float32] | npt.NDArray[np.float64],
         sigma: list[float],
         flips: bool,
@@ -74,7 +96,7 @@ class Engine:
     ) -> Posteriors: ...
     def jvp(
         self,
-        components: Components,
+        components: Components | Filter,
         z: npt.NDArray[np.float32] | npt.NDArray[np.float64],
         sigma: list[float],
         flips: bool,
@@ -105,7 +127,7 @@ class Posteriors:
     def log_evidence(self) -> npt.NDArray[np.float64]: ...
     def statistics(
         self, top: int, progress: Callable[[int, int], object] | None = None
-    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.bool_], npt.NDArray[np.float64]]: ...
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.int64], npt.NDArray[np.uint32], npt.NDArray[np.float64]]: ...
     def attribution(self, progress: Callable[[int, int], object] | None = None) -> npt.NDArray[np.float64]: ...
     def variance(
         self, progress: Callable[[int, int], object] | None = None

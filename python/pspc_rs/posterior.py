@@ -48,15 +48,16 @@ class Posterior:
         effective_images: exp(entropy), the number of equally likely images with that entropy, [batch, K].
         top_index: the images of the heaviest atoms, heaviest first, int64 [batch, K, top]: 0 .. N - 1, or -1 where no
             further atom has a weight that float32 shows beside the sum.
-        top_view: which view of the image, int64 [batch, K, top]: 0 as it is stored, 1 mirrored.
+        top_view: which view of the image, int64 [batch, K, top]: 0 as it is stored, 1 mirrored; of denoisers with more
+            maps, the number of the map.
         top_weight: their weights, [batch, K, top]; 0 where the index is -1.
     """
 
-    def __init__(self, parts: Sequence[PosteriorPart], data: ImageSet, z: Any, top: int) -> None:
+    def __init__(self, parts: Sequence[PosteriorPart], data: ImageSet, z: Any, top: int, views: int) -> None:
         self._attribution: Any = None
         self._parts = [part._replace(progress=None) for part in parts]
         self._shape = tuple(z.shape)
-        self._num_images, self._num_stored, self._top = len(data), data.num_stored, top
+        self._num_images, self._num_stored, self._top = data.num_stored * views, data.num_stored, top
         # Of the kind, dtype and device of z, without keeping its memory.
         self._template: Any = z.new_empty(0) if is_torch(z) else np.empty(0, z.dtype)
         numbers = {part.found.log_evidence.shape[1] for part in parts}
@@ -67,7 +68,7 @@ class Posterior:
             )
         self.num_components = numbers.pop() if numbers else 0
         # The engine need not look for more than there are.
-        most = min(top, len(data))
+        most = min(top, self._num_images)
         found = [part.found.statistics(most, part.progress) for part in parts]
         size = (self.num_components,)
         self.log_evidence = self._joined([part.found.log_evidence for part in parts], size)

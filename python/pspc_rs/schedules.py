@@ -267,6 +267,35 @@ class PatchSchedule(Schedule[Side]):
 
 
 @dataclass(frozen=True, repr=False)
+class CentredSchedule(PatchSchedule):
+    """Sides of squares around every pixel, one per noise level: odd, 1 to 2 max(H, W) - 1, or "full".
+
+    A square that is cut at the border may be larger than the image, as it holds all of it only from the side
+    2 max(H, W) - 1 on. Arguments are those of `PatchSchedule`.
+
+    Raises:
+        InvalidValueError: a side is even, below 1 or too large, or sigmas do not descend.
+        DTypeError, ScheduleError: see `PatchSchedule`.
+
+    Example:
+        >>> CentredSchedule((15, 3), sigmas=(1.0, 0.1), image_size=(8, 8)).patch_sizes
+        (15, 3)
+    """
+
+    def _checked(self, value: object) -> Side:
+        if isinstance(value, str) and value == FULL:
+            return FULL
+        side, most = integer("window side", value), 2 * max(self.image_size) - 1
+        if side % 2 == 0 or side > most:
+            height, width = self.image_size
+            raise InvalidValueError(
+                f"window side is {side}; allowed around the pixels of {height} x {width} images are odd sides from 1 to "
+                f'{most} and "full"'
+            )
+        return side
+
+
+@dataclass(frozen=True, repr=False)
 class ThresholdSchedule(Schedule[float]):
     """Heat-map thresholds for PSPC-Flex, one per noise level (Niedoba et al. 2025, sec. 5.2).
 
@@ -376,6 +405,28 @@ def resolve_patch_schedule(
         (80.0, 0.002)
     """
     return _resolve(PatchSchedule, spec, image_size, sigmas=sigmas, scale_to=scale_to, nearest=nearest)
+
+
+def resolve_centred_schedule(
+    spec: object,
+    image_size: int | tuple[int, int],
+    sigmas: object = None,
+    scale_to: int | None = None,
+    nearest: Nearest | None = None,
+) -> CentredSchedule:
+    """The schedule of squares around every pixel that a user means.
+
+    Arguments and errors are those of ``resolve_patch_schedule``; sides have to be odd, and may be larger than the image.
+
+    Example:
+        >>> resolve_centred_schedule("cifar10", image_size=32).patch_sizes[6:9]
+        ('full', 23, 15)
+    """
+    named = isinstance(spec, Path) or (isinstance(spec, str) and spec != FULL)
+    if not named and not isinstance(spec, Schedule):
+        return _resolve(CentredSchedule, spec, image_size, sigmas=sigmas, scale_to=scale_to, nearest=nearest)
+    known = resolve_patch_schedule(spec, image_size, sigmas=sigmas, scale_to=scale_to, nearest=nearest)
+    return CentredSchedule(**{name: getattr(known, name) for name in CentredSchedule._fields()})
 
 
 def resolve_threshold_schedule(

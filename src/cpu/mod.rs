@@ -18,6 +18,7 @@ pub(crate) mod dense;
 pub(crate) mod derivative;
 pub(crate) mod evidence;
 pub(crate) mod full;
+pub(crate) mod general;
 pub(crate) mod images;
 mod job;
 pub(crate) mod memory;

@@ -98,11 +98,23 @@ impl<'m, 'a> Scheduler<'m, 'a> {
         signals: &'m Signals,
         monitor: &'m mut Monitor<'a>,
     ) -> Result<Self> {
+        let number = if matches!(components.kind(), Kind::Full) { size_of::<f32>() } else { size_of::<f64>() };
+        let result_bytes = number * probes_per_item(components, image_len) * image_len;
+        Self::with_results(total, image_len, workspace, result_bytes, signals, monitor)
+    }
+
+    /// The same for work items whose results take so many bytes.
+    pub(crate) fn with_results(
+        total: u64,
+        image_len: usize,
+        workspace: usize,
+        result_bytes: usize,
+        signals: &'m Signals,
+        monitor: &'m mut Monitor<'a>,
+    ) -> Result<Self> {
         let pool = threads::pool()?;
         let all = pool.current_num_threads();
         let threads = memory::threads_at_once(workspace, all);
-        let number = if matches!(components.kind(), Kind::Full) { size_of::<f32>() } else { size_of::<f64>() };
-        let result_bytes = number * probes_per_item(components, image_len) * image_len;
         let waiting = (MAX_WAITING_BYTES / result_bytes).min(MAX_WAITING).max(threads);
         // Where not every thread has room, a round is no longer than those that have.
         let max_round_len = if threads < all { threads } else { waiting };

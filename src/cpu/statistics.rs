@@ -48,7 +48,8 @@ impl Pass for Statistics {
                 let mut least = 0.0;
                 for (position, &weight) in weights.iter().enumerate().filter(|_| self.wanted.top > 0) {
                     if f64::from(weight) > least {
-                        least = found.heaviest.insert(0, f64::from(weight).log2(), position, side == 1).exp2() * BELOW;
+                        least =
+                            found.heaviest.insert(0, f64::from(weight).log2(), position, side as u32).exp2() * BELOW;
                     }
                 }
                 found.attribution.iter_mut().zip(weights).for_each(|(sum, &weight)| *sum += f64::from(weight));
@@ -74,7 +75,7 @@ impl Pass for Statistics {
                         let (log, position) = (atom.weight.log2(), atom.position as usize);
                         found.entropy[k] -= atom.weight * log;
                         if self.wanted.top > 0 {
-                            found.heaviest.insert(k, log, position, side == 1);
+                            found.heaviest.insert(k, log, position, side as u32);
                         }
                         if self.wanted.attribution {
                             found.attribution[position] += atom.weight;

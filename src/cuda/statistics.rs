@@ -57,7 +57,7 @@ pub(super) fn run(known: &Known<'_>, queue: &mut LaunchQueue<'_, '_>, wanted: Wa
         let first = probe * windows * wanted.top;
         for place in first..first + windows * wanted.top {
             if weights[place] > 0.0 {
-                found.heaviest.insert((place - first) / wanted.top, weights[place].log2(), at[place] as usize, false);
+                found.heaviest.insert((place - first) / wanted.top, weights[place].log2(), at[place] as usize, 0);
             }
         }
         if wanted.attribution {

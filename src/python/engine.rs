@@ -8,9 +8,11 @@ use pyo3::prelude::*;
 use super::bank::{Bank, check_aligned};
 use super::calls::monitored;
 use super::components::Components;
-use super::posteriors::Posteriors;
+use super::filter::Filter;
+use super::posteriors::{Found, Posteriors};
 use crate::atoms::Atoms;
 use crate::engine::Engine as CoreEngine;
+use crate::filtered::FilteredPosteriors;
 use crate::monitor::Monitor;
 use crate::query::{NoisyImages, Queries};
 
@@ -37,6 +39,15 @@ impl NoisyArray<'_> {
             Self::F64(z) => z.as_array().into(),
         }
     }
+}
+
+/// What queries are compared on.
+#[derive(FromPyObject)]
+enum Windows {
+    #[pyo3(transparent)]
+    Components(Py<Components>),
+    #[pyo3(transparent)]
+    Filter(Py<Filter>),
 }
 
 /// The composite and derivatives of it.
@@ -79,7 +90,7 @@ impl Engine {
     fn composite<'py>(
         &self,
         py: Python<'py>,
-        components: &Components,
+        components: Windows,
         z: NoisyArray<'py>,
         sigma: Vec<f64>,
         flips: bool,
@@ -87,9 +98,16 @@ impl Engine {
         images: Option<Indices<'_>>,
         left_out: Option<Vec<Indices<'_>>>,
     ) -> PyResult<Bound<'py, PyArray4<f32>>> {
-        let denoised = self.ask(py, &z, &sigma, (images, left_out), progress, |bank, queries, monitor| {
-            self.core.composite(bank, &components.engine, queries, flips, monitor)
-        })?;
+        let denoised =
+            self.ask(py, &z, &sigma, (images, left_out), progress, |bank, queries, monitor| match &components {
+                Windows::Components(windows) => {
+                    self.core.composite(bank, &windows.get().engine, queries, flips, monitor)
+                }
+                Windows::Filter(filter) => {
+                    self.on_the_cpu()?;
+                    FilteredPosteriors::denoise(bank, &filter.get().core, queries, monitor)
+                }
+            })?;
         Ok(denoised.into_pyarray(py))
     }
 
@@ -99,7 +117,7 @@ impl Engine {
     fn evidence(
         &self,
         py: Python<'_>,
-        components: &Components,
+        components: Windows,
         z: NoisyArray<'_>,
         sigma: Vec<f64>,
         flips: bool,
@@ -107,9 +125,16 @@ impl Engine {
         images: Option<Indices<'_>>,
         left_out: Option<Vec<Indices<'_>>>,
     ) -> PyResult<Posteriors> {
-        let found = self.ask(py, &z, &sigma, (images, left_out), progress, |bank, queries, monitor| {
-            self.core.evidence(bank, &components.engine, queries, flips, monitor)
-        })?;
+        let found =
+            self.ask(py, &z, &sigma, (images, left_out), progress, |bank, queries, monitor| match &components {
+                Windows::Components(windows) => {
+                    self.core.evidence(bank, &windows.get().engine, queries, flips, monitor).map(Found::Windows)
+                }
+                Windows::Filter(filter) => {
+                    self.on_the_cpu()?;
+                    FilteredPosteriors::new(bank, &filter.get().core, queries, monitor).map(Found::Filter)
+                }
+            })?;
         Ok(Posteriors::new(self.bank.clone_ref(py), found))
     }
 
@@ -120,7 +145,7 @@ impl Engine {
     fn jvp<'py>(
         &self,
         py: Python<'py>,
-        components: &Components,
+        components: Windows,
         z: NoisyArray<'py>,
         sigma: Vec<f64>,
         flips: bool,
@@ -133,8 +158,15 @@ impl Engine {
         check_aligned(v.as_any())?;
         let v = v.as_array();
         let (denoised, derivatives) =
-            self.ask(py, &z, &sigma, (images, left_out), progress, |bank, queries, monitor| {
-                self.core.jvp(bank, &components.engine, queries, flips, v, transposed, monitor)
+            self.ask(py, &z, &sigma, (images, left_out), progress, |bank, queries, monitor| match &components {
+                Windows::Components(windows) => {
+                    self.core.jvp(bank, &windows.get().engine, queries, flips, v, transposed, monitor)
+                }
+                Windows::Filter(filter) => {
+                    self.on_the_cpu()?;
+                    let filter = &filter.get().core;
+                    FilteredPosteriors::denoise_and_derive(bank, filter, queries, v, transposed, monitor)
+                }
             })?;
         Ok((denoised.into_pyarray(py), derivatives.into_pyarray(py)))
     }
@@ -177,6 +209,17 @@ impl Engine {
 }
 
 impl Engine {
+    /// An error unless the engine is on the CPU, where filters are computed.
+    fn on_the_cpu(&self) -> crate::Result<()> {
+        match &self.core {
+            CoreEngine::Cpu => Ok(()),
+            #[cfg(feature = "cuda")]
+            CoreEngine::Cuda(_) => {
+                Err(crate::Error::CudaUnavailable { reason: "filters are computed on the CPU only".to_owned() })
+            }
+        }
+    }
+
     /// Runs `work` on the bank and the queries without the GIL.
     fn ask<R: Send>(
         &self,

@@ -28,6 +28,7 @@ impl From<Error> for PyErr {
             | Error::ImageIndex { .. }
             | Error::NoAtoms { .. }
             | Error::LogPrior { .. }
+            | Error::Weight { .. }
             | Error::Threads { .. }
             | Error::ThreadsVariable { .. }
             | Error::IsaVariable { .. } => InvalidValueError::new_err(text),

@@ -7,6 +7,7 @@ mod components;
 mod cuda;
 mod engine;
 mod errors;
+mod filter;
 mod posteriors;
 
 use numpy::PyReadonlyArray1;
@@ -27,6 +28,8 @@ mod _core {
     use super::cuda::{cuda_devices, cuda_sources, cuda_state};
     #[pymodule_export]
     use super::engine::Engine;
+    #[pymodule_export]
+    use super::filter::{Filter, Weights};
     #[pymodule_export]
     use super::posteriors::Posteriors;
     #[pymodule_export]

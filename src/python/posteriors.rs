@@ -5,19 +5,36 @@ use pyo3::prelude::*;
 
 use super::bank::{Bank, check_aligned};
 use super::calls::monitored;
+use crate::filtered::FilteredPosteriors;
 use crate::monitor::Monitor;
 use crate::posteriors::Posteriors as CorePosteriors;
+
+/// What pass 1 found, on windows or on the components of a filter.
+pub(super) enum Found {
+    Windows(CorePosteriors),
+    Filter(FilteredPosteriors),
+}
+
+/// Calls the same method of either.
+macro_rules! ask_either {
+    ($found:expr, $method:ident($($arg:expr),*)) => {
+        match $found {
+            Found::Windows(found) => found.$method($($arg),*),
+            Found::Filter(found) => found.$method($($arg),*),
+        }
+    };
+}
 
 /// What pass 1 found for a batch of queries with the same windows; made by `Engine.evidence`.
 #[pyclass(frozen, module = "pspc_rs._core")]
 pub(super) struct Posteriors {
     bank: Py<Bank>,
-    core: CorePosteriors,
+    found: Found,
 }
 
-/// Entropy, image, flipped and weight of the heaviest images.
+/// Entropy, image, view and weight of the heaviest images.
 type Statistics<'py> =
-    (Bound<'py, PyArray2<f64>>, Bound<'py, PyArray3<i64>>, Bound<'py, PyArray3<bool>>, Bound<'py, PyArray3<f64>>);
+    (Bound<'py, PyArray2<f64>>, Bound<'py, PyArray3<i64>>, Bound<'py, PyArray3<u32>>, Bound<'py, PyArray3<f64>>);
 
 /// Of pixels and of the middle pixels of windows.
 type Variances<'py> = (Bound<'py, PyArray4<f64>>, Bound<'py, PyArray3<f64>>);
@@ -27,18 +44,18 @@ impl Posteriors {
     /// The logarithm of the sum of weights, `[batch, windows]`.
     #[getter]
     fn log_evidence<'py>(&self, py: Python<'py>) -> Bound<'py, PyArray2<f64>> {
-        self.core.log_evidence().clone().into_pyarray(py)
+        ask_either!(&self.found, log_evidence()).clone().into_pyarray(py)
     }
 
-    /// `(entropy, image, flipped, weight)`: the entropies `[batch, windows]`, and the `top` heaviest images `[batch, windows,
+    /// `(entropy, image, view, weight)`: the entropies `[batch, windows]`, and the `top` heaviest images `[batch, windows,
     /// top]`, -1 where there is none.
     #[pyo3(signature = (top, progress=None))]
     fn statistics<'py>(&self, py: Python<'py>, top: usize, progress: Option<Py<PyAny>>) -> PyResult<Statistics<'py>> {
-        let found = self.ask(py, progress, |bank, monitor| self.core.statistics(bank, top, monitor))?;
+        let found = self.ask(py, progress, |bank, monitor| ask_either!(&self.found, statistics(bank, top, monitor)))?;
         Ok((
             found.entropy.into_pyarray(py),
             found.image.into_pyarray(py),
-            found.flipped.into_pyarray(py),
+            found.view.into_pyarray(py),
             found.weight.into_pyarray(py),
         ))
     }
@@ -46,20 +63,23 @@ impl Posteriors {
     /// The sum of the weights of every image over the windows, `[batch, n]`.
     #[pyo3(signature = (progress=None))]
     fn attribution<'py>(&self, py: Python<'py>, progress: Option<Py<PyAny>>) -> PyResult<Bound<'py, PyArray2<f64>>> {
-        Ok(self.ask(py, progress, |bank, monitor| self.core.attribution(bank, monitor))?.into_pyarray(py))
+        Ok(self
+            .ask(py, progress, |bank, monitor| ask_either!(&self.found, attribution(bank, monitor)))?
+            .into_pyarray(py))
     }
 
     /// The composite `[batch, channels, height, width]`.
     #[pyo3(signature = (progress=None))]
     fn composite<'py>(&self, py: Python<'py>, progress: Option<Py<PyAny>>) -> PyResult<Bound<'py, PyArray4<f32>>> {
-        Ok(self.ask(py, progress, |bank, monitor| self.core.composite(bank, monitor))?.into_pyarray(py))
+        Ok(self.ask(py, progress, |bank, monitor| ask_either!(&self.found, composite(bank, monitor)))?.into_pyarray(py))
     }
 
     /// The posterior variances: `[batch, channels, height, width]`, and of the middle pixels of windows `[batch, windows,
     /// channels]`.
     #[pyo3(signature = (progress=None))]
     fn variance<'py>(&self, py: Python<'py>, progress: Option<Py<PyAny>>) -> PyResult<Variances<'py>> {
-        let (pixels, middles) = self.ask(py, progress, |bank, monitor| self.core.variance(bank, monitor))?;
+        let (pixels, middles) =
+            self.ask(py, progress, |bank, monitor| ask_either!(&self.found, variance(bank, monitor)))?;
         Ok((pixels.into_pyarray(py), middles.into_pyarray(py)))
     }
 
@@ -75,18 +95,20 @@ impl Posteriors {
     ) -> PyResult<Bound<'py, PyArray5<f32>>> {
         check_aligned(v.as_any())?;
         let v = v.as_array();
-        Ok(self.ask(py, progress, |bank, monitor| self.core.jvp(bank, v, transposed, monitor))?.into_pyarray(py))
+        Ok(self
+            .ask(py, progress, |bank, monitor| ask_either!(&self.found, jvp(bank, v, transposed, monitor)))?
+            .into_pyarray(py))
     }
 
     fn __repr__(&self) -> String {
-        let (queries, windows) = self.core.log_evidence().dim();
+        let (queries, windows) = ask_either!(&self.found, log_evidence()).dim();
         format!("<Posteriors of {queries} queries on {windows} windows>")
     }
 }
 
 impl Posteriors {
-    pub(super) fn new(bank: Py<Bank>, core: CorePosteriors) -> Self {
-        Self { bank, core }
+    pub(super) fn new(bank: Py<Bank>, found: Found) -> Self {
+        Self { bank, found }
     }
 
     /// Runs `work` on the bank without the GIL.

@@ -23,7 +23,9 @@ from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.data.image_set import require_images
 from pspc_rs.denoisers.base import Denoiser, Float64, Floats
+from pspc_rs.denoisers.filters import Windows, checked_source, filter_of_masks, on_cpu, source_settings, views_of
 from pspc_rs.denoisers.gradients import uncompiled
+from pspc_rs.denoisers.orbit import Orbit
 from pspc_rs.denoisers.selection import Selection, label_dim, select
 from pspc_rs.errors import InvalidValueError
 from pspc_rs.posterior import MOST_TOP, Posterior, PosteriorPart
@@ -45,7 +47,7 @@ class Part(NamedTuple):
         total: number of queries in the batch.
     """
 
-    windows: _core.Components
+    windows: Windows
     queries: list[int]
     choice: dict[str, Any]
     progress: Progress | None
@@ -72,31 +74,45 @@ class PosteriorComposite(Denoiser):
     without waiting: its numbers are not checked first, and a query with numbers that are not finite comes back as NaN.
     Posteriors and derivatives are computed on ``device``, wherever a tensor lies; their results lie beside it.
 
+    With ``source=`` an `Orbit`, every image counts under each of its maps; that is computed in float64, on the CPU.
+
     Attributes:
         data: the training images.
+        source: the maps under which the images are seen, None for the images as they are.
         device: where numpy arrays and CPU tensors are denoised.
         temperature: T.
     """
 
-    can_compute_on_gpu = True
     temperature = 1.0
     _engine_checks_z = True
     _has_derivatives = True
 
     def __init__(
-        self, data: ImageSet, device: str = "cpu", *, temperature: float = 1.0, conditional: bool = False
+        self,
+        data: ImageSet,
+        device: str = "cpu",
+        *,
+        temperature: float = 1.0,
+        conditional: bool = False,
+        source: Orbit | None = None,
     ) -> None:
         super().__init__(require_images(data).shape)
         self.data = data
-        self.device = device
+        self.source = checked_source(source)
+        self.device = device if source is None else on_cpu(type(self).__name__, source, device)
         self.temperature = real_number("temperature", temperature, above=0)
         self.label_dim = label_dim(conditional, data)
         self._start_engine()
 
+    @property
+    def can_compute_on_gpu(self) -> bool:
+        """Whether tensors on a GPU are denoised there: those of components of a filter are not."""
+        return self.source is None
+
     def _start_engine(self) -> None:
         prior = self.data.log_prior
         self._bank = _core.Bank(self.data.images) if prior is None else _core.Bank(self.data.images, prior)
-        self._windows: dict[Hashable, _core.Components] = {}
+        self._windows: dict[Hashable, Windows] = {}
         self._engines: dict[int | None, _core.Engine] = {}
         self._engine = self._engine_on(cuda.resolve(self.device))
 
@@ -127,7 +143,7 @@ class PosteriorComposite(Denoiser):
     def settings(self) -> dict[str, Any]:
         """The class, the fingerprint of the data, and the temperature if it is not 1."""
         temperature = {} if self.temperature == 1 else {"temperature": self.temperature}
-        return {**super().settings, "data": self.data.fingerprint, **temperature}
+        return {**super().settings, "data": self.data.fingerprint, **temperature, **source_settings(self.source)}
 
     def __repr__(self) -> str:
         return self._repr_with()
@@ -137,6 +153,8 @@ class PosteriorComposite(Denoiser):
         further: dict[str, object] = {} if self.temperature == 1 else {"temperature": self.temperature}
         if self.label_dim:
             further["conditional"] = True
+        if self.source is not None:
+            further["source"] = self.source
         return build_repr(self, self.data, *parts, device=self.device, **further)
 
     @abstractmethod
@@ -144,20 +162,24 @@ class PosteriorComposite(Denoiser):
         """What decides the windows at each of some noise levels, which have been checked."""
 
     @abstractmethod
-    def _build_windows(self, level: Hashable) -> _core.Components:
+    def _build_windows(self, level: Hashable) -> Windows:
         """The windows of a level; called once per level."""
 
-    def windows_at(self, sigma: float) -> _core.Components:
+    def windows_at(self, sigma: float) -> Windows:
         """The windows in use at a noise level."""
         return self._windows_of(self._level(sigma))
 
     def _level(self, sigma: float) -> Hashable:
         return self._levels(sigma_vector(sigma, 1))[0]
 
-    def _windows_of(self, level: Hashable) -> _core.Components:
+    def _windows_of(self, level: Hashable) -> Windows:
         if level not in self._windows:
-            self._windows[level] = self._build_windows(level)
+            self._windows[level] = self._build_windows(level) if self.source is None else self._seen_as(level)
         return self._windows[level]
+
+    def _seen_as(self, level: Hashable) -> Windows:
+        """The windows of a level, with the images under the maps of the source."""
+        return filter_of_masks(self.shape, self._masks(level), views_of(self.data, self.source))
 
     def masks_at(self, sigma: float) -> npt.NDArray[np.bool_]:
         """The same windows as masks, bool [windows, height, width]."""
@@ -210,7 +232,11 @@ class PosteriorComposite(Denoiser):
         most = integer("top", top, 1, MOST_TOP)
         noisy, sigmas, selection = self._checked_queries("posterior", z, sigma, class_labels, exclude)
         parts = self._posteriors(noisy, sigmas, selection, progress, stages=2)
-        return Posterior(parts, self.data, z, most)
+        return Posterior(parts, self.data, z, most, self._num_views())
+
+    def _num_views(self) -> int:
+        """How many times every image counts, under one map or another."""
+        return 1 + self.data.xflip if self.source is None else len(views_of(self.data, self.source))
 
     def _posteriors(
         self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None, stages: int
@@ -266,7 +292,7 @@ class PosteriorComposite(Denoiser):
         # An output depends on its own input through the windows at the pixel, each by variance / (T sigma^2).
         return denoised, variances / self._effective(sigmas) ** 2
 
-    def _arguments(self, part: Part, z: Floats, sigmas: Float64) -> tuple[_core.Components, Any, list[float], bool]:
+    def _arguments(self, part: Part, z: Floats, sigmas: Float64) -> tuple[Windows, Any, list[float], bool]:
         """What every call of the engine for a part starts with."""
         queries = z if len(part.queries) == len(z) else z[part.queries]
         return part.windows, queries, self._effective(sigmas[part.queries]).tolist(), self.data.xflip

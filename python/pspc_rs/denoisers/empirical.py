@@ -28,6 +28,8 @@ class Empirical(PosteriorComposite):
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``; see `PosteriorComposite`.
         temperature: T, positive; above 1 the posteriors are wider than Bayes' rule has them.
         conditional: tell samplers of the classes of the data by ``label_dim``, so that they draw some.
+        source: the maps under which it sees every image, an `Orbit`; the images as they are if not given. With one,
+            ``device`` has to be ``"cpu"`` or ``"auto"``.
 
     Raises:
         InvalidValueError: a temperature that is not positive and finite.
@@ -108,4 +110,4 @@ class Empirical(PosteriorComposite):
             totals = np.full(batch, total(slice(None)))
         else:
             totals = np.array([total(selection.images_of(query, num)) for query in range(batch)])
-        return totals + math.log(2) * self.data.xflip
+        return totals + math.log(self._num_views())

@@ -14,6 +14,7 @@ from pspc_rs.arrays import as_numpy, is_array, real_array
 from pspc_rs.checks import real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.composite import PosteriorComposite
+from pspc_rs.denoisers.orbit import Orbit
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingFileError, ScheduleError, ShapeError
 from pspc_rs.outputs import open_array
 from pspc_rs.schedules import ThresholdSchedule, resolve_threshold_schedule
@@ -41,6 +42,7 @@ class PSPCFlex(PosteriorComposite):
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``; see `PosteriorComposite`.
         temperature: see `Empirical`.
         conditional: see `Empirical`.
+        source: see `Empirical`.
 
     Raises:
         ShapeError: heat maps or masks that do not fit the images.
@@ -74,8 +76,9 @@ class PSPCFlex(PosteriorComposite):
         device: str = "cpu",
         temperature: float = 1.0,
         conditional: bool = False,
+        source: Orbit | None = None,
     ) -> None:
-        super().__init__(data, device, temperature=temperature, conditional=conditional)
+        super().__init__(data, device, temperature=temperature, conditional=conditional, source=source)
         self.schedule: ThresholdSchedule | None = None
         self.heatmaps: FloatArray | None = None
         self._source: npt.NDArray[Any]

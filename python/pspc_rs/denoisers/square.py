@@ -10,6 +10,7 @@ import numpy.typing as npt
 from pspc_rs import _core
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.composite import PosteriorComposite
+from pspc_rs.denoisers.orbit import Orbit
 from pspc_rs.errors import ScheduleError
 from pspc_rs.schedules import PatchSchedule, resolve_patch_schedule
 from pspc_rs.sigmas import Nearest
@@ -32,6 +33,7 @@ class PSPCSquare(PosteriorComposite):
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"`` or ``"auto"``; see `PosteriorComposite`.
         temperature: see `Empirical`.
         conditional: see `Empirical`.
+        source: see `Empirical`.
 
     Raises:
         ScheduleError: no schedule, or one made for another image size.
@@ -60,8 +62,9 @@ class PSPCSquare(PosteriorComposite):
         device: str = "cpu",
         temperature: float = 1.0,
         conditional: bool = False,
+        source: Orbit | None = None,
     ) -> None:
-        super().__init__(data, device, temperature=temperature, conditional=conditional)
+        super().__init__(data, device, temperature=temperature, conditional=conditional, source=source)
         if (schedule is None) == (patch_sizes is None):
             raise ScheduleError(
                 "PSPCSquare needs either schedule= (a name, a PatchSchedule or a file) or patch_sizes= "
@@ -75,7 +78,7 @@ class PSPCSquare(PosteriorComposite):
             nearest=nearest,
         )
         for side in dict.fromkeys(self.schedule.patch_sizes):
-            self._windows[side] = self._build_windows(side)
+            self._windows_of(side)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -175,7 +175,7 @@ impl Heaviest {
         let mut threshold = threshold;
         for (lane, &log) in logs.0.iter().enumerate() {
             if log > threshold {
-                threshold = threshold.max(self.insert(window, f64::from(log), position + lane, false) as f32);
+                threshold = threshold.max(self.insert(window, f64::from(log), position + lane, 0) as f32);
             }
         }
         threshold

@@ -1,0 +1,338 @@
+//! `Call`: the queries of a filter's call, and the way of a pass through images, views and queries.
+
+use std::ops::Range;
+
+use ndarray::Array3;
+
+use super::operate::{Scratch, apply};
+use crate::bank::{Bank, Pixels};
+use crate::components::Components;
+use crate::cpu::job::{Job, Signals};
+use crate::cpu::memory;
+use crate::cpu::scheduler::{Scheduler, WorkItem, blocks};
+use crate::cpu::tile::Pixel;
+use crate::error::Result;
+use crate::filter::{Filter, View};
+use crate::monitor::Monitor;
+use crate::query::Queries;
+use crate::regime::{FAR_FROM, dense_cutoff_bits};
+use crate::simd::{F64x16, Isa, Kernel, LANES, Vector};
+use crate::sources::Sources;
+
+/// Most queries that share the tiles of a work item.
+const QUERIES_PER_ITEM: usize = 8;
+
+/// Pairs of image and view per work item: so many that starting one costs nothing beside them.
+const PAIRS_PER_ITEM: usize = 1024;
+
+/// Shards of a data set, where each has enough pairs.
+const MAX_SHARDS: usize = 256;
+
+/// A query, in centred stored units of the bank.
+pub(super) struct Query {
+    /// `log2(e) / (2 sigma^2)`: energies times this are base-2 logits, sign reversed.
+    pub(super) logit_scale: f64,
+    /// Per value two numbers p and q by which the residual of an image is `(a - p) (a - q)`: z twice, or, where z is far
+    /// from all data, zero and 2 z, which leaves out z^2.
+    factors: Vec<[f64; 2]>,
+    /// Positions of the images that do not count, in increasing order.
+    left_out: Vec<u32>,
+}
+
+impl Query {
+    /// z where it is near the data, else zero: pixels that carry weight differ little from it at small sigma.
+    #[inline(always)]
+    pub(super) fn near(&self, value: usize) -> f64 {
+        self.factors[value][0]
+    }
+
+    /// What energies leave out of the squared distance, per value.
+    pub(super) fn left_out_squares(&self) -> impl Iterator<Item = f64> {
+        self.factors.iter().map(|&[p, q]| if p == q { 0.0 } else { (q / 2.0).powi(2) })
+    }
+}
+
+/// What all passes of a call share.
+pub(crate) struct Call<'a> {
+    pub(super) bank: &'a Bank<'a>,
+    pub(super) filter: &'a Filter,
+    pub(super) queries: Vec<Query>,
+    pub(super) sources: Sources<'a>,
+    isa: Isa,
+    /// Of jobs, which the filter has no other use for.
+    mirrors: [Components; 2],
+}
+
+/// What a pass does with a tile of images.
+pub(super) trait Pass: Sync {
+    /// What it finds for a query on a shard.
+    type Partial: Send;
+    /// What it finds for a query.
+    type Total: Send;
+
+    /// Before any image of a shard, whose positions these are.
+    fn start(&self, call: &Call<'_>, query: usize, shard: &Range<usize>) -> Self::Partial;
+
+    /// Takes in a tile under a view.
+    fn add(&self, tile: &mut Tile<'_>, partial: &mut Self::Partial);
+
+    /// Adds a later shard.
+    fn merge(&self, total: &mut Self::Total, partial: Self::Partial);
+}
+
+/// Sixteen images under a view, before a query.
+pub(super) struct Tile<'a> {
+    pub(super) call: &'a Call<'a>,
+    /// The query of the call.
+    pub(super) query: usize,
+    /// The position of the first image.
+    pub(super) first: usize,
+    /// The number of the view.
+    pub(super) view: usize,
+    /// Centred pixels, `[channel][row][column]`.
+    pub(super) pixels: &'a [F64x16],
+    pub(super) planes: &'a mut Planes,
+    /// What is added to energies for priors, and which images count.
+    bias: F64x16,
+    counts: [bool; LANES],
+}
+
+/// The working space of a thread.
+#[derive(Debug, Default)]
+pub(super) struct Planes {
+    images: Vec<F64x16>,
+    viewed: Vec<F64x16>,
+    /// Values on their way to components or back.
+    pub(super) values: Vec<F64x16>,
+    /// Energies, then weights.
+    pub(super) components: Vec<F64x16>,
+    /// Products with a direction.
+    pub(super) products: Vec<F64x16>,
+    pub(super) scratch: Scratch,
+}
+
+impl<'a> Call<'a> {
+    pub(crate) fn new(bank: &'a Bank<'a>, filter: &'a Filter, queries: &'a Queries<'_>) -> Result<Self> {
+        let [_, height, width] = filter.shape();
+        let whole = Components::full(height, width)?;
+        let of = |query: usize| Query::new(bank, queries, query);
+        Ok(Self {
+            bank,
+            filter,
+            queries: (0..queries.len()).map(of).collect(),
+            sources: Sources::new(bank, queries.atoms()),
+            isa: Isa::best()?,
+            mirrors: [whole.clone(), whole],
+        })
+    }
+
+    /// Pairs of images and views that a pass visits for every query.
+    pub(super) fn pairs(&self) -> usize {
+        self.sources.len * self.filter.views()
+    }
+
+    /// Values of an image.
+    pub(super) fn len(&self) -> usize {
+        self.bank.image_len()
+    }
+
+    /// Weights below `2^-cutoff` of a component's sum are left out.
+    pub(super) fn cutoff(&self) -> f64 {
+        dense_cutoff_bits(self.pairs())
+    }
+
+    /// Runs a pass over all images, views and queries, of which it takes `of_query` bytes for each; it is pass `done` of `passes`.
+    pub(super) fn run<T: Pass>(
+        &self,
+        pass: &T,
+        totals: &mut [T::Total],
+        of_query: usize,
+        (done, passes): (u64, u64),
+        monitor: &mut Monitor<'_>,
+    ) -> Result<()> {
+        let monitor = &mut |now: u64, total: u64| monitor(now + done * total, passes * total);
+        match self.bank.pixels() {
+            Pixels::U8(pixels) => self.run_on(pixels, pass, totals, of_query, monitor),
+            Pixels::F32(pixels) => self.run_on(pixels, pass, totals, of_query, monitor),
+        }
+    }
+
+    fn run_on<P: Pixel, T: Pass>(
+        &self,
+        pixels: &[P],
+        pass: &T,
+        totals: &mut [T::Total],
+        of_query: usize,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<()> {
+        let signals = Signals::new();
+        let job = Job::new(self.bank, pixels, &self.mirrors, &[], &self.sources, &signals)?;
+        let work = (self.queries.len() * self.sources.len) as u64;
+        let workspace = size_of::<F64x16>() * (6 * self.len() + 4 * self.filter.count());
+        let results = of_query * QUERIES_PER_ITEM.min(self.queries.len());
+        let mut scheduler = Scheduler::with_results(work, self.len(), workspace, results, &signals, monitor)?;
+        memory::check_available(scheduler.bytes() + of_query.saturating_mul(self.queries.len()))?;
+        let visit =
+            |item: &WorkItem, planes: &mut Planes| self.isa.run(Visit { call: self, job: &job, pass, item, planes });
+        scheduler.run_items(&self.items(), totals, Planes::default, visit, |total, part| pass.merge(total, part))?;
+        job.check_unchanged()
+    }
+
+    /// Shards of the images, of so many that each has work enough, with a few queries each. They depend on the data and the
+    /// filter alone, as the order of additions decides the bits.
+    fn items(&self) -> Vec<WorkItem> {
+        let enough = PAIRS_PER_ITEM.div_ceil(self.filter.views());
+        let shard = self.sources.len.div_ceil(MAX_SHARDS).max(enough).next_multiple_of(LANES);
+        let of_shard = |images: Range<usize>| {
+            blocks(0..self.queries.len(), QUERIES_PER_ITEM)
+                .map(move |probes| WorkItem { images: images.clone(), probes })
+        };
+        blocks(0..self.sources.len, shard).flat_map(of_shard).collect()
+    }
+}
+
+impl Query {
+    fn new(bank: &Bank<'_>, queries: &Queries<'_>, query: usize) -> Self {
+        let (unit, centre) = (bank.unit(), bank.range().centre);
+        let far_from = FAR_FROM * bank.reach() * unit;
+        let z: Array3<f64> = queries.image(query);
+        let factors = |&z: &f64| {
+            let z = (z - centre) * unit;
+            if z.abs() > far_from { [0.0, 2.0 * z] } else { [z, z] }
+        };
+        Self {
+            logit_scale: std::f64::consts::LOG2_E / (2.0 * (queries.sigma()[query] * unit).powi(2)),
+            factors: z.iter().map(factors).collect(),
+            left_out: queries.atoms().left_out_of(query).to_vec(),
+        }
+    }
+}
+
+/// The work on an item.
+struct Visit<'v, 'j, P, T> {
+    call: &'v Call<'v>,
+    job: &'v Job<'j, P>,
+    pass: &'v T,
+    item: &'v WorkItem,
+    planes: &'v mut Planes,
+}
+
+impl<P: Pixel, T: Pass> Kernel for Visit<'_, '_, P, T> {
+    type Output = Vec<T::Partial>;
+
+    #[inline(always)]
+    fn run<V: Vector>(self) -> Vec<T::Partial> {
+        let Self { call, job, pass, item, planes } = self;
+        let mut partials: Vec<T::Partial> =
+            item.probes.clone().map(|query| pass.start(call, query, &item.images)).collect();
+        for first in item.images.clone().step_by(LANES) {
+            let positions = first..item.images.end.min(first + LANES);
+            if job.is_stopped() {
+                break;
+            }
+            load(call, job, &positions, planes);
+            for (number, view) in call.filter.all_views().iter().enumerate() {
+                look(call, view, planes);
+                let viewed = std::mem::take(&mut planes.viewed);
+                for (query, partial) in item.probes.clone().zip(&mut partials) {
+                    let (bias, counts) = penalties(call, &call.queries[query], &positions);
+                    let pixels = viewed.as_slice();
+                    pass.add(
+                        &mut Tile { call, query, first, view: number, pixels, planes: &mut *planes, bias, counts },
+                        partial,
+                    );
+                }
+                planes.viewed = viewed;
+            }
+        }
+        partials
+    }
+}
+
+/// Transposes the images at some positions.
+#[inline(always)]
+fn load<P: Pixel>(call: &Call<'_>, job: &Job<'_, P>, positions: &Range<usize>, planes: &mut Planes) {
+    planes.images.resize(call.len(), F64x16::ZERO);
+    for (lane, position) in positions.clone().enumerate() {
+        let image = job.image(position);
+        job.check_images(&[image], position);
+        for (to, &pixel) in planes.images.iter_mut().zip(image) {
+            to.0[lane] = pixel.number(job.centre);
+        }
+    }
+}
+
+/// The loaded images under a view; zero in the units of the images where they have no pixel.
+#[inline(always)]
+fn look(call: &Call<'_>, view: &View, planes: &mut Planes) {
+    let plane = view.from().len();
+    let nothing = F64x16([-call.bank.range().centre * call.bank.unit(); LANES]);
+    planes.viewed.resize(call.len(), F64x16::ZERO);
+    for (viewed, image) in planes.viewed.chunks_exact_mut(plane).zip(planes.images.chunks_exact(plane)) {
+        for (to, &from) in viewed.iter_mut().zip(view.from()) {
+            *to = if from == View::NONE { nothing } else { image[from as usize] };
+        }
+    }
+}
+
+/// What is added to the energies of the images at some positions, and which of them count.
+#[inline(always)]
+fn penalties(call: &Call<'_>, query: &Query, positions: &Range<usize>) -> (F64x16, [bool; LANES]) {
+    let (mut bias, mut counts) = (F64x16::ZERO, [false; LANES]);
+    for (lane, position) in positions.clone().enumerate() {
+        counts[lane] = query.left_out.is_empty() || query.left_out.binary_search(&(position as u32)).is_err();
+        if call.sources.has_prior() {
+            bias.0[lane] = call.sources.below(position) * std::f64::consts::LOG2_E / query.logit_scale;
+        }
+    }
+    (bias, counts)
+}
+
+impl Tile<'_> {
+    /// Whether there is an image that counts.
+    pub(super) fn is_empty(&self) -> bool {
+        self.counts.iter().all(|counts| !counts)
+    }
+
+    /// The energies of the images on every component, which replace what the planes held; the largest number for images that
+    /// do not count.
+    #[inline(always)]
+    pub(super) fn energies(&mut self) {
+        let Self { call, query, pixels, planes, .. } = self;
+        let (filter, factors) = (call.filter, &call.queries[*query].factors);
+        let residual = |value: usize| {
+            let [p, q] = factors[value];
+            let mut residual = pixels[value];
+            residual.0.iter_mut().for_each(|a| *a = (*a - p) * (*a - q));
+            residual
+        };
+        fold_channels(filter, filter.precision().per_value, residual, &mut planes.values);
+        planes.components.resize(filter.count(), F64x16::ZERO);
+        apply(filter.precision(), filter.shape(), &planes.values, &mut planes.components, &mut planes.scratch);
+        let view = &filter.all_views()[self.view];
+        for (k, energies) in planes.components.iter_mut().enumerate() {
+            for lane in 0..LANES {
+                let energy = energies.0[lane] + self.bias.0[lane];
+                energies.0[lane] = if self.counts[lane] { energy } else { f64::MAX };
+            }
+            if !view.is_seen_by_all() && !view.is_seen_by(k) {
+                energies.0 = [f64::MAX; LANES];
+            }
+        }
+    }
+}
+
+/// Values of pixels, summed over channels, or of every value, as weights take them.
+#[inline(always)]
+pub(super) fn fold_channels(filter: &Filter, per_value: bool, value: impl Fn(usize) -> F64x16, out: &mut Vec<F64x16>) {
+    let [channels, height, width] = filter.shape();
+    let plane = height * width;
+    out.resize(if per_value { channels * plane } else { plane }, F64x16::ZERO);
+    for (i, out) in out.iter_mut().enumerate() {
+        let mut sum = value(i);
+        for c in 1..if per_value { 1 } else { channels } {
+            super::operate::add(&mut sum, &value(c * plane + i));
+        }
+        *out = sum;
+    }
+}

@@ -1,0 +1,12 @@
+//! The general route: filters, whose components weigh pixels in any way, over views of the images, all of it in float64.
+//!
+//! Sixteen images at a time are transposed, seen under every view, and compared with every query of a work item; energies of
+//! all components lie side by side in the second-level cache. It serves every noise level without lists or a second
+//! precision. The routes of `dense`, `full` and `sparse` are several times as fast where they apply.
+
+pub(crate) mod answers;
+pub(crate) mod call;
+pub(crate) mod evidence;
+mod exp2;
+mod operate;
+mod weights;

@@ -1,0 +1,202 @@
+//! `FilteredPosteriors`: what pass 1 found for queries on the components of a filter, and what can be asked of it.
+
+use ndarray::{Array2, Array3, Array4, Array5, ArrayView3, ArrayView5, Axis, s};
+
+use crate::atoms::Atoms;
+use crate::bank::Bank;
+use crate::cpu::general::answers::{Along, composites, derivatives, statistics, variances};
+use crate::cpu::general::call::Call;
+use crate::cpu::general::evidence::Evidence;
+use crate::cpu::memory::check_available;
+use crate::error::{Error, Result};
+use crate::filter::Filter;
+use crate::heaviest::{ProbeStatistics, Wanted};
+use crate::monitor::Monitor;
+use crate::posteriors::Statistics;
+use crate::query::Queries;
+
+/// The posteriors over images and views of every query of a call, on every component.
+#[derive(Debug)]
+pub struct FilteredPosteriors {
+    filter: Filter,
+    z: Array4<f64>,
+    sigma: Vec<f64>,
+    atoms: Atoms,
+    evidence: Vec<Evidence>,
+    log_evidence: Array2<f64>,
+}
+
+impl FilteredPosteriors {
+    /// Pass 1, on the CPU. `passes` says how many there will be, for the monitor.
+    ///
+    /// Errors: those of [`crate::Engine::composite`].
+    pub fn new(bank: &Bank<'_>, filter: &Filter, queries: &Queries<'_>, monitor: &mut Monitor<'_>) -> Result<Self> {
+        Self::before(bank, filter, queries, 1, monitor)
+    }
+
+    fn before(
+        bank: &Bank<'_>,
+        filter: &Filter,
+        queries: &Queries<'_>,
+        passes: u64,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Self> {
+        if filter.shape() != bank.image_shape() {
+            let (found, expected) = (filter.shape().to_vec(), format!("{:?}, as the images", bank.image_shape()));
+            return Err(Error::Shape { what: "the filter", found, expected });
+        }
+        let call = Call::new(bank, filter, queries)?;
+        let evidence = Evidence::find(&call, (0, passes), monitor)?;
+        let mut log_evidence = Array2::zeros((queries.len(), filter.count()));
+        for (query, found) in evidence.iter().enumerate() {
+            let logs = found.log_evidence(&call, query);
+            log_evidence.row_mut(query).iter_mut().zip(logs).for_each(|(out, log)| *out = log);
+        }
+        let mut z = Array4::zeros(queries.z().shape());
+        z.axis_iter_mut(Axis(0)).enumerate().for_each(|(query, mut z)| z.assign(&queries.image(query)));
+        let (sigma, atoms) = (queries.sigma().to_vec(), queries.atoms().clone());
+        Ok(Self { filter: filter.clone(), z, sigma, atoms, evidence, log_evidence })
+    }
+
+    /// Both passes of a composite, see [`crate::Engine::composite`].
+    ///
+    /// Errors: those of that function.
+    pub fn denoise(
+        bank: &Bank<'_>,
+        filter: &Filter,
+        queries: &Queries<'_>,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Array4<f32>> {
+        Self::before(bank, filter, queries, 2, monitor)?.composite_as((1, 2), bank, monitor)
+    }
+
+    /// The composite and derivatives of it, see [`crate::Engine::jvp`].
+    ///
+    /// Errors: those of that function.
+    pub fn denoise_and_derive(
+        bank: &Bank<'_>,
+        filter: &Filter,
+        queries: &Queries<'_>,
+        directions: ArrayView5<'_, f64>,
+        transposed: bool,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<(Array4<f32>, Array5<f32>)> {
+        let found = Self::before(bank, filter, queries, 4, monitor)?;
+        let denoised = found.composite_as((1, 4), bank, monitor)?;
+        Ok((denoised, found.jvp_as((2, 4), bank, directions, transposed, monitor)?))
+    }
+
+    /// See [`crate::Posteriors::log_evidence`].
+    #[must_use]
+    pub fn log_evidence(&self) -> &Array2<f64> {
+        &self.log_evidence
+    }
+
+    /// See [`crate::Posteriors::composite`].
+    ///
+    /// Errors: those of that function, here and below.
+    pub fn composite(&self, bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<Array4<f32>> {
+        self.composite_as((0, 1), bank, monitor)
+    }
+
+    fn composite_as(&self, part: (u64, u64), bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<Array4<f32>> {
+        let found = self.ask(bank, |call| composites(call, &self.evidence, part, monitor))?;
+        let values: Vec<f32> = found.into_iter().flatten().map(|value| value as f32).collect();
+        Ok(in_shape(values, self.z.dim()))
+    }
+
+    /// See [`crate::Posteriors::statistics`].
+    pub fn statistics(&self, bank: &Bank<'_>, top: usize, monitor: &mut Monitor<'_>) -> Result<Statistics> {
+        let (queries, count) = self.log_evidence.dim();
+        check_available(top.saturating_mul(24).saturating_add(8).saturating_mul(queries * count))?;
+        let images = self.atoms.images().map_or(bank.len(), <[u32]>::len);
+        let wanted = Wanted { top: top.min(images * self.filter.views()), attribution: false };
+        let found = self.ask(bank, |call| statistics(call, &self.evidence, wanted, monitor))?;
+        let mut all = Statistics::new(queries, count, top);
+        found.iter().enumerate().for_each(|(query, found)| all.fill(&self.atoms, query, found));
+        Ok(all)
+    }
+
+    /// See [`crate::Posteriors::attribution`].
+    pub fn attribution(&self, bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<Array2<f64>> {
+        check_available((8 * bank.len()).saturating_mul(self.sigma.len()))?;
+        let wanted = Wanted { top: 0, attribution: true };
+        let found: Vec<ProbeStatistics> = self.ask(bank, |call| statistics(call, &self.evidence, wanted, monitor))?;
+        let mut all = Array2::zeros((self.sigma.len(), bank.len()));
+        for (query, found) in found.iter().enumerate() {
+            for (position, sum) in found.attribution.iter().enumerate() {
+                all[[query, self.atoms.image_at(position)]] = *sum;
+            }
+        }
+        Ok(all)
+    }
+
+    /// See [`crate::Posteriors::variance`].
+    pub fn variance(&self, bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<(Array4<f64>, Array3<f64>)> {
+        let (queries, count) = self.log_evidence.dim();
+        let found = self.ask(bank, |call| variances(call, &self.evidence, monitor))?;
+        let (values, middles): (Vec<_>, Vec<_>) = found.into_iter().unzip();
+        let channels = self.filter.shape()[0];
+        let middles = middles.into_iter().flatten().collect();
+        let middles = Array3::from_shape_vec((queries, count, channels), middles).expect("a variance per channel");
+        Ok((in_shape(values.into_iter().flatten().collect(), self.z.dim()), middles))
+    }
+
+    /// See [`crate::Posteriors::jvp`].
+    pub fn jvp(
+        &self,
+        bank: &Bank<'_>,
+        directions: ArrayView5<'_, f64>,
+        transposed: bool,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Array5<f32>> {
+        self.jvp_as((0, 2), bank, directions, transposed, monitor)
+    }
+
+    fn jvp_as(
+        &self,
+        part: (u64, u64),
+        bank: &Bank<'_>,
+        directions: ArrayView5<'_, f64>,
+        transposed: bool,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Array5<f32>> {
+        let (queries, ..) = self.z.dim();
+        if directions.shape()[1..] != *self.z.shape() {
+            let expected = format!("[directions, {:?}]", self.z.shape());
+            return Err(Error::Shape { what: "v", found: directions.shape().to_vec(), expected });
+        }
+        if let Some((index, &value)) = directions.indexed_iter().find(|(_, value)| !value.is_finite()) {
+            let index = vec![index.0, index.1, index.2, index.3, index.4];
+            return Err(Error::Pixel { what: "v", value, index, limit: f64::MAX });
+        }
+        let cover = self.filter.cover();
+        let of_query = |query: usize| -> Vec<Vec<f64>> {
+            let share = |(value, cover): (&f64, &f64)| if transposed { value / cover } else { *value };
+            let of_query = directions.slice(s![.., query, .., .., ..]);
+            let values = |direction: ArrayView3<'_, f64>| direction.iter().zip(cover).map(share).collect();
+            of_query.outer_iter().map(values).collect()
+        };
+        let values: Vec<Vec<Vec<f64>>> = (0..queries).map(of_query).collect();
+        let along = Along { values: &values, transposed };
+        let found = self.ask(bank, |call| derivatives(call, &self.evidence, &along, part, monitor))?;
+        let mut out = Array5::zeros(directions.raw_dim());
+        for (query, of_query) in found.iter().enumerate() {
+            for (direction, values) in of_query.iter().enumerate() {
+                let mut out = out.slice_mut(s![direction, query, .., .., ..]);
+                out.iter_mut().zip(values).for_each(|(out, value)| *out = *value as f32);
+            }
+        }
+        Ok(out)
+    }
+
+    fn ask<R>(&self, bank: &Bank<'_>, asks: impl FnOnce(&Call<'_>) -> Result<R>) -> Result<R> {
+        let queries = Queries::new(bank, self.z.view(), &self.sigma)?.among(&self.atoms);
+        asks(&Call::new(bank, &self.filter, &queries)?)
+    }
+}
+
+/// Values in the shape of a batch. As many as it has, they always fit.
+fn in_shape<T>(values: Vec<T>, shape: (usize, usize, usize, usize)) -> Array4<T> {
+    Array4::from_shape_vec(shape, values).expect("as many values as a batch has")
+}
