@@ -99,11 +99,23 @@ pub struct View {
     from: Vec<u32>,
     /// Which components see this view; `None` if all do.
     seen_by: Option<Vec<bool>>,
+    is_identity: bool,
 }
 
 impl View {
     /// No pixel of the image.
     pub const NONE: u32 = u32::MAX;
+
+    fn new(from: Vec<u32>, seen_by: Option<Vec<bool>>) -> Self {
+        let is_identity = from.iter().enumerate().all(|(pixel, &from)| pixel == from as usize);
+        Self { from, seen_by, is_identity }
+    }
+
+    /// Whether every pixel lies at its own place.
+    #[inline(always)]
+    pub(crate) fn is_identity(&self) -> bool {
+        self.is_identity
+    }
 
     /// Per pixel that of the image.
     pub(crate) fn from(&self) -> &[u32] {
@@ -171,7 +183,7 @@ impl Filter {
                 expected: format!("[views, {plane}]"),
             });
         }
-        let views = views.into_iter().map(|(from, seen_by)| View { from, seen_by }).collect();
+        let views = views.into_iter().map(|(from, seen_by)| View::new(from, seen_by)).collect();
         let cover = response.cover(shape);
         let uncovered = || cover.iter().enumerate().filter(|(_, sum)| **sum <= 0.0);
         if let Some((first, _)) = uncovered().next() {
@@ -253,6 +265,7 @@ impl Operator {
     }
 
     /// Calls `visit(place, weight)` for every value that counts for component `k`.
+    #[allow(clippy::cast_possible_wrap, reason = "images have at most 2^24 pixels")]
     pub(crate) fn for_each_weight(&self, k: usize, [_, height, width]: [usize; 3], mut visit: impl FnMut(usize, f64)) {
         let around =
             |reach: usize, wraps: bool, weight: &dyn Fn(usize, usize) -> f64, visit: &mut dyn FnMut(usize, f64)| {

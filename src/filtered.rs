@@ -137,8 +137,9 @@ impl FilteredPosteriors {
         let found = self.ask(bank, |call| variances(call, &self.evidence, monitor))?;
         let (values, middles): (Vec<_>, Vec<_>) = found.into_iter().unzip();
         let channels = self.filter.shape()[0];
-        let middles = middles.into_iter().flatten().collect();
-        let middles = Array3::from_shape_vec((queries, count, channels), middles).expect("a variance per channel");
+        let middles: Vec<f64> = middles.into_iter().flatten().collect();
+        let at = |(query, k, c)| middles[(query * count + k) * channels + c];
+        let middles = Array3::from_shape_fn((queries, count, channels), at);
         Ok((in_shape(values.into_iter().flatten().collect(), self.z.dim()), middles))
     }
 

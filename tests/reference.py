@@ -59,7 +59,7 @@ def composite(images: Tensor, windows: Tensor, z: Any, sigma: Any) -> Tensor:
 
     Args:
         images: float64 [N, C, H, W], mirrored ones included.
-        windows: bool [K, H, W].
+        windows: lambda, bool or numbers of pixels [K, H, W] or of values [K, C, H, W].
         z: noisy images [B, C, H, W].
         sigma: noise level, a number or one a noisy image [B].
     """
@@ -111,9 +111,12 @@ def posterior(
     middles: Any = None,
     log_prior: Any = None,
     counts: Any = None,
+    seen_by: Any = None,
     temperature: float = 1.0,
 ) -> Posterior:
-    """The posteriors over atoms, with l_ka = log pi_a - sum over a window of (z - y_a)^2 / (2 T sigma^2).
+    """The posteriors over atoms, with l_ka = log pi_a - sum_d lambda_k(d) (z(d) - y_a(d))^2 / (2 T sigma^2).
+
+    This is the general form: with windows as lambda it is a composite, see the package's page of the family.
 
     Every step is one that torch differentiates, so that autograd gives the derivatives of what is returned.
 
@@ -122,27 +125,30 @@ def posterior(
         windows: bool [K, H, W].
         z: noisy images [B, C, H, W].
         sigma: noise level, a number or one a noisy image [B].
-        responses: weights of the components in the composite [K, H, W]; the windows if None.
+        responses: weights rho of the components in the composite, the same; the windows if None.
         middles: pixel y W + x of each component whose variance is its own, [K]; see ``middle_pixels`` if None.
         log_prior: log pi_a, [A]; 0 if None.
         counts: bool [B, A], False for atoms that are left out; all count if None.
+        seen_by: bool [K, A], which components see which atoms; all do if None.
         temperature: T.
     """
     z = torch.as_tensor(z).double()
     sigmas = torch.as_tensor(sigma, dtype=torch.float64).expand(len(z))
-    inside, atoms = windows.double().flatten(1), images.double().flatten(2)
-    energies = ((z.flatten(2)[:, None] - atoms) ** 2).sum(2)
-    logits = -torch.einsum("bap,kp->bka", energies, inside) / (2 * temperature * sigmas[:, None, None] ** 2)
+    inside, atoms = _of_values(windows, z.shape[1]), images.double().flatten(2)
+    energies = (z.flatten(2)[:, None] - atoms) ** 2
+    logits = -torch.einsum("bacp,kcp->bka", energies, inside) / (2 * temperature * sigmas[:, None, None] ** 2)
     if log_prior is not None:
         logits = logits + torch.as_tensor(log_prior).double()
     if counts is not None:
         logits = logits.masked_fill(~torch.as_tensor(counts)[:, None], -math.inf)
+    if seen_by is not None:
+        logits = logits.masked_fill(~torch.as_tensor(seen_by), -math.inf)
     log_evidence = logits.logsumexp(-1)
     weights = torch.softmax(logits, -1)
     entropy = -(weights * (logits - log_evidence[..., None]).masked_fill(weights == 0, 0)).sum(-1)
     mean = torch.einsum("bka,acp->bkcp", weights, atoms)
     variance = torch.einsum("bka,bkacp->bkcp", weights, (atoms - mean[:, :, None]) ** 2)
-    shares = inside if responses is None else responses.double().flatten(1)
+    shares = inside if responses is None else _of_values(responses, z.shape[1])
     shares = shares / shares.sum(0)
     own = torch.as_tensor(middle_pixels(windows) if middles is None else middles)
     return Posterior(
@@ -150,10 +156,16 @@ def posterior(
         entropy=entropy,
         logits=logits,
         weights=weights,
-        variance=torch.einsum("kp,bkcp->bcp", shares, variance).reshape(z.shape),
+        variance=torch.einsum("kcp,bkcp->bcp", shares, variance).reshape(z.shape),
         component_variance=torch.stack([variance[:, k, :, p] for k, p in enumerate(own.tolist())], 1),
-        denoised=torch.einsum("kp,bkcp->bcp", shares, mean).reshape(z.shape),
+        denoised=torch.einsum("kcp,bkcp->bcp", shares, mean).reshape(z.shape),
     )
+
+
+def _of_values(weights: Tensor, channels: int) -> Tensor:
+    """Weights of pixels or of values, as those of values, float64 [K, C, H W]."""
+    weights = weights.double()
+    return (weights[:, None].expand(-1, channels, -1, -1) if weights.ndim == 3 else weights).flatten(2)
 
 
 def middle_pixels(windows: Tensor) -> list[int]:

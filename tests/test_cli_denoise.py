@@ -4,6 +4,7 @@ import hashlib
 import json
 import pickle
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -116,6 +117,32 @@ def test_z_of_another_number_of_steps_is_refused(tmp_path: Path, grey: Path) -> 
     np.save(tmp_path / "z.npy", normals(18, 3, 1, 8, 8))
     options = ["--data", grey, "--z", tmp_path / "z.npy", "--n-steps", 40, "--t-idx", 3]
     assert "[18, 3, 1, 8, 8]; needed is [40, N, 1, 8, 8]" in fail(1, "denoise", "--outdir", tmp_path, *options)
+
+
+@pytest.mark.parametrize(
+    ("denoiser", "options", "made"),
+    [
+        ("ls", ["--patch-sizes", "15,5,3"], lambda data: pspc.LS(data, window_sizes=[15, 5, 3])),
+        ("els", ["--patch-sizes", 3], lambda data: pspc.ELS(data, window_sizes=3)),
+        ("bbels", ["--patch-sizes", 3], lambda data: pspc.BBELS(data, window_sizes=3)),
+        ("soft", ["--width", 1.5], lambda data: pspc.SoftPSPC(data, 1.5)),
+        ("pca", ["--pca-threshold", 0.2], lambda data: pspc.PCALocality(data, 0.2)),
+    ],
+)
+def test_the_family_is_that_of_the_library(
+    tmp_path: Path, grey: Path, denoiser: str, options: list[object], made: Callable[[ImageSet], pspc.Denoiser]
+) -> None:
+    np.save(tmp_path / "z.npy", normals(18, 2, 1, 8, 8))
+    run = ["--data", grey, "--t-idx", 10, "--z", tmp_path / "z.npy", "--n-samples", 2, "--denoiser", denoiser, *options]
+    succeed("denoise", "--outdir", tmp_path / "out", *run)
+    found = denoised(tmp_path / "out", f"{denoiser}_outputs_t_10_of_18.npy")
+    expected = made(pspc.load(grey, xflip=True))(normals(18, 2, 1, 8, 8)[10], pspc.edm_sigmas(18)[10])
+    assert np.array_equal(found, expected)
+
+
+def test_soft_windows_need_a_width(tmp_path: Path, grey: Path) -> None:
+    output = fail(2, "denoise", "--outdir", tmp_path, "--data", grey, "--t-idx", 0, "--denoiser", "soft")
+    assert "--denoiser soft needs --width" in output
 
 
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 6, 10), (1, 7, 5)])

@@ -11,13 +11,13 @@ SOURCE = Path(__file__).parent.parent / "src"
 LAYERS = (
     {"error", "reserve"},
     {"bank", "monitor", "runs", "simd", "threads"},
-    {"atoms", "components"},
+    {"atoms", "components", "filter"},
     {"query", "sources"},
     {"found", "heaviest", "posterior", "regime"},
     {"directions"},
     {"cpu", "cuda"},
     {"posteriors"},
-    {"engine", "info", "stages"},
+    {"engine", "filtered", "info", "stages"},
     {"lib", "python"},
 )
 """The rooms of the core from the bottom up: a file uses files of its own room, of its own layer and of lower ones."""

@@ -34,6 +34,12 @@ DENOISERS: dict[str, Callable[[], pspc.Denoiser]] = {
     "PSPCFlex heat maps": lambda: pspc.PSPCFlex(DATA, heatmaps=heatmaps(), thresholds=[1, 0.4], sigmas=[1.0, 0.1]),
     "CFDM": lambda: pspc.CFDM(DATA),
     "SNIS": lambda: pspc.SNIS(DATA, num_neighbors=4),
+    "LS": lambda: pspc.LS(DATA, patch_sizes=["full", 5, 3], sigmas=[2.0, 0.5, 0.1]),
+    "ELS": lambda: pspc.ELS(DATA, patch_sizes=3, source="inside"),
+    "SoftPSPC": lambda: pspc.SoftPSPC(DATA, [2.0, 1.0], sigmas=[2.0, 0.5], response="centre"),
+    "PCALocality": lambda: pspc.PCALocality(DATA, 0.1),
+    "FilteredPosteriorMean": lambda: pspc.FilteredPosteriorMean(DATA, heatmaps()[0].reshape(64, 8, 8)),
+    "PSPCSquare with a source": lambda: pspc.PSPCSquare(DATA, patch_sizes=3, source=pspc.Orbit(yflip=True)),
     "Gaussian": lambda: pspc.Gaussian(DATA, cache=False),
 }
 

@@ -289,8 +289,8 @@ class CentredSchedule(PatchSchedule):
         if side % 2 == 0 or side > most:
             height, width = self.image_size
             raise InvalidValueError(
-                f"window side is {side}; allowed around the pixels of {height} x {width} images are odd sides from 1 to "
-                f'{most} and "full"'
+                f"window side is {side}; allowed around the pixels of {height} x {width} images are odd sides from 1 "
+                f'to {most} and "full"'
             )
         return side
 
@@ -407,6 +407,32 @@ def resolve_patch_schedule(
     return _resolve(PatchSchedule, spec, image_size, sigmas=sigmas, scale_to=scale_to, nearest=nearest)
 
 
+def sides_given(name: str, schedule: object, patch_sizes: object, window_sizes: object) -> object:
+    """The one of three arguments by which a windowed denoiser is told its sides.
+
+    Args:
+        name: the denoiser, for messages.
+        schedule: a name, a `PatchSchedule` or a file.
+        patch_sizes: a side, or one per noise level.
+        window_sizes: the same by another name.
+
+    Raises:
+        ScheduleError: none is given, or more than one.
+
+    Example:
+        >>> sides_given("LS", None, None, [5, 3])
+        [5, 3]
+    """
+    given = [one for one in (schedule, patch_sizes, window_sizes) if one is not None]
+    if len(given) != 1:
+        raise ScheduleError(
+            f"{name} needs either schedule= (a name, a PatchSchedule or a file) or patch_sizes=, also called "
+            f"window_sizes= (a side, or one per noise level), got schedule={schedule!r}, patch_sizes={patch_sizes!r} "
+            f"and window_sizes={window_sizes!r}"
+        )
+    return given[0]
+
+
 def resolve_centred_schedule(
     spec: object,
     image_size: int | tuple[int, int],
@@ -416,7 +442,8 @@ def resolve_centred_schedule(
 ) -> CentredSchedule:
     """The schedule of squares around every pixel that a user means.
 
-    Arguments and errors are those of ``resolve_patch_schedule``; sides have to be odd, and may be larger than the image.
+    Arguments and errors are those of ``resolve_patch_schedule``; sides have to be odd, and may be larger than the
+    image.
 
     Example:
         >>> resolve_centred_schedule("cifar10", image_size=32).patch_sizes[6:9]

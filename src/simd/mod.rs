@@ -4,6 +4,7 @@
 //! Explicit vectors instead of plain loops over arrays: LLVM's loop vectoriser sees a loop over columns of unrolled
 //! lanes, vectorises across columns instead, and fills the loop with shuffles (AVX-512: three times slower than AVX2).
 
+mod doubles;
 mod isa;
 mod lanes;
 mod portable;
@@ -11,8 +12,11 @@ mod vector;
 #[cfg(target_arch = "x86_64")]
 mod x86;
 #[cfg(target_arch = "x86_64")]
+mod x86_f64;
+#[cfg(target_arch = "x86_64")]
 mod x86_u16;
 
+pub(crate) use doubles::VectorF64;
 pub(crate) use isa::{Isa, Kernel};
 pub(crate) use lanes::{Bf16x16, F32x8, F32x16, F64x16, I32x16, LANES, U16_LANES, U16x32, centred_i16};
 pub(crate) use portable::Portable;

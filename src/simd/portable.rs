@@ -1,5 +1,6 @@
 //! Vectors as plain arrays: the baseline of every CPU, and NEON, which is the baseline of 64-bit ARM.
 
+use super::doubles::PortableF64;
 use super::{Bf16x16, F32x8, F32x16, I32x16, LANES, U16_LANES, U16x32, Vector, VectorI32, VectorU16};
 
 /// Sixteen values as an array; `FMA` says whether the target has a fused multiply-add.
@@ -135,6 +136,7 @@ impl<const FMA: bool> Portable<FMA> {
 impl<const FMA: bool> Vector for Portable<FMA> {
     type U16 = PortableU16;
     type I32 = PortableI32;
+    type F64 = PortableF64<FMA>;
 
     #[inline(always)]
     fn round(self) -> Self::I32 {

@@ -1,7 +1,7 @@
 //! Values in registers: the operations of [`Vector`], over which kernels are written, with one implementation for each
 //! instruction set.
 
-use super::{Bf16x16, F32x8, F32x16, I32x16, LANES, U16x32};
+use super::{Bf16x16, F32x8, F32x16, I32x16, LANES, U16x32, VectorF64};
 
 /// Sixteen values in registers, with the operations the kernels need.
 pub(crate) trait Vector: Copy {
@@ -9,6 +9,8 @@ pub(crate) trait Vector: Copy {
     type U16: VectorU16;
     /// Integers of the same instruction set.
     type I32: VectorI32;
+    /// Values of float64 of the same instruction set.
+    type F64: VectorF64;
     /// The nearest integers, ties to even, of values of magnitude below 2^31.
     fn round(self) -> Self::I32;
     /// The nearest floats.

@@ -22,6 +22,7 @@ use std::arch::x86_64::{
     _mm512_slli_epi32, _mm512_store_ps, _mm512_store_si512, _mm512_sub_epi32, _mm512_sub_ps,
 };
 
+use super::x86_f64::{Avx2F64, Avx512F64};
 use super::x86_u16::{Avx2U16, Avx512U16};
 use super::{Bf16x16, F32x8, F32x16, I32x16, LANES, Vector, VectorI32};
 
@@ -260,6 +261,7 @@ impl VectorI32 for Avx512I32 {
 impl Vector for Avx2 {
     type U16 = Avx2U16;
     type I32 = Avx2I32;
+    type F64 = Avx2F64;
 
     #[inline(always)]
     fn round(self) -> Self::I32 {
@@ -402,6 +404,7 @@ impl Vector for Avx2 {
 impl Vector for Avx512 {
     type U16 = Avx512U16;
     type I32 = Avx512I32;
+    type F64 = Avx512F64;
 
     #[inline(always)]
     fn round(self) -> Self::I32 {

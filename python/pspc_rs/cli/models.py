@@ -1,15 +1,31 @@
 """The data and the denoiser that the options of a command describe, and what decides its numbers."""
 
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.cli.options import Options
+from pspc_rs.cli.options import FILTERED_DENOISERS, Options
 from pspc_rs.data import ImageSet, load
-from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Empirical, Gaussian, Network, PSPCFlex, PSPCSquare
+from pspc_rs.denoisers import (
+    BBELS,
+    CFDM,
+    ELS,
+    LS,
+    SNIS,
+    Denoiser,
+    Empirical,
+    Gaussian,
+    Network,
+    PCALocality,
+    PosteriorComposite,
+    PSPCFlex,
+    PSPCSquare,
+    SoftPSPC,
+)
+from pspc_rs.denoisers.centred import CentredDenoiser
 from pspc_rs.errors import InvalidValueError, MissingFileError, ScheduleError
 from pspc_rs.heatmaps import gaussian_heatmaps
 from pspc_rs.networks.opening import open_network, program_in
@@ -60,7 +76,7 @@ def build_model(options: Options, data: ImageSet) -> BuiltModel:
         case "network":
             return _network(options, data)
         case _:
-            return Empirical(data, options.device, temperature=options.temperature)
+            return _filtered(options, data)
 
 
 def _network(options: Options, data: ImageSet) -> Network:
@@ -97,6 +113,25 @@ def _flex(options: Options, data: ImageSet) -> PSPCFlex:
     return PSPCFlex(data, heatmaps=maps, thresholds=thresholds, device=options.device, temperature=options.temperature)
 
 
+def _filtered(options: Options, data: ImageSet) -> PosteriorComposite:
+    """A denoiser whose components weigh pixels in their own way, or the empirical one, which weighs all alike."""
+    further: dict[str, Any] = {"device": options.device, "temperature": options.temperature}
+    if options.denoiser not in FILTERED_DENOISERS:
+        return Empirical(data, **further)
+    if options.denoiser == "soft" and options.width is not None:
+        return SoftPSPC(data, options.width, **further)
+    if options.denoiser == "pca":
+        return PCALocality(data, options.pca_threshold, **further)
+    spec = _or_default(options.patch_sizes, "--patch-sizes", options, data)
+    members: dict[str, type[LS | ELS | BBELS]] = {"ls": LS, "els": ELS, "bbels": BBELS}
+    member = members[options.denoiser]
+    if isinstance(spec, str):
+        return member(data, spec, scale_to=options.scale_to, **further)
+    return member(
+        data, window_sizes=cast(Any, spec), sigmas=_own_grid(spec, options), scale_to=options.scale_to, **further
+    )
+
+
 def _sampled_baseline(options: Options, data: ImageSet) -> BuiltModel:
     if options.denoiser == "cfdm":
         return CFDM(data, options.smoothing, options.num_noises, options.seed)
@@ -128,7 +163,7 @@ def class_labels(options: Options, model: BuiltModel, data: ImageSet, num: int) 
 
 def schedule_of(model: BuiltModel) -> PatchSchedule | ThresholdSchedule | None:
     """The schedule a denoiser follows, None if it follows none."""
-    return model.schedule if isinstance(model, PSPCSquare | PSPCFlex) else None
+    return model.schedule if isinstance(model, PSPCSquare | PSPCFlex | CentredDenoiser) else None
 
 
 def network_of(model: BuiltModel) -> dict[str, Any] | None:

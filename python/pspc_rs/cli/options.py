@@ -16,12 +16,18 @@ from pspc_rs.sigmas import edm_sigmas
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_LATER = {"temperature": 1.0, "class_label": None}
+_LATER = {"temperature": 1.0, "class_label": None, "pca_threshold": 0.05, "width": None}
 """Options that were added later, and the values with which they change nothing."""
 
-DENOISERS = ("empirical", "network", "gaussian", "pspc_sq", "pspc_flex", "cfdm", "snis")
+CENTRED_DENOISERS = ("ls", "els", "bbels")
+"""Those that compare on a square around every pixel."""
 
-POSTERIOR_DENOISERS = ("empirical", "pspc_sq", "pspc_flex")
+FILTERED_DENOISERS = (*CENTRED_DENOISERS, "soft", "pca")
+"""Those whose components have a precision and a response of their own."""
+
+DENOISERS = ("empirical", "network", "gaussian", "pspc_sq", "pspc_flex", "cfdm", "snis", *FILTERED_DENOISERS)
+
+POSTERIOR_DENOISERS = ("empirical", "pspc_sq", "pspc_flex", *FILTERED_DENOISERS)
 """Those whose posteriors over training images can be asked for."""
 
 DEFAULT_N = 50
@@ -59,6 +65,8 @@ class Options:
     scale_to: int | None = None
     heatmaps: Path | str | None = None
     thresholds: float | str | list[float] | None = None
+    width: float | None = None
+    pca_threshold: float = 0.05
     rank: int | None = None
     smoothing: float = 0.7
     num_noises: int = 8
@@ -169,26 +177,26 @@ def denoiser_option(allowed: Sequence[str] = DENOISERS) -> Callable[[Command], C
 
 def shared_options(command: Command) -> Command:
     """Adds the options of `Options` to a command that writes one output, and --overwrite."""
-    chosen = (denoiser_option(), *_COMPOSITE, TEMPERATURE, *_BASELINES, CLASS, *_NETWORK)
+    chosen = (denoiser_option(), *_COMPOSITE, *_FILTERED, TEMPERATURE, *_BASELINES, CLASS, *_NETWORK)
     return _with((*_SINGLE, *_GRID, *_DATA, *chosen), command)
 
 
 def posterior_options(command: Command) -> Command:
     """Adds the options of `Options` to a command for denoisers with posteriors over images, without --n-samples."""
     windows = [one for one in _COMPOSITE if one is not _RANK]
-    chosen = (denoiser_option(POSTERIOR_DENOISERS), *windows, TEMPERATURE, CLASS)
+    chosen = (denoiser_option(POSTERIOR_DENOISERS), *windows, *_FILTERED, TEMPERATURE, CLASS)
     return _with((_OUTDIR, _SEED, _DEVICE, *_GRID, *_DATA, *chosen), command)
 
 
 def source_options(command: Command) -> Command:
     """Adds the options of `Options` to a command for denoisers that have heat maps, and --overwrite."""
-    allowed = [name for name in DENOISERS if name not in ("cfdm", "snis")]
+    allowed = [name for name in DENOISERS if name not in ("cfdm", "snis", *FILTERED_DENOISERS)]
     return _with((*_SINGLE, *_GRID, *_DATA, denoiser_option(allowed), *_COMPOSITE, *_NETWORK), command)
 
 
 def options_for_many(command: Command) -> Command:
     """Adds the options of `Options` to a command for several denoisers, without --denoiser and --n-samples."""
-    return _with((_OUTDIR, _SEED, *_COMPUTING, *_GRID, *_DATA, *_COMPOSITE, *_BASELINES, TRUST), command)
+    return _with((_OUTDIR, _SEED, *_COMPUTING, *_GRID, *_DATA, *_COMPOSITE, *_FILTERED, *_BASELINES, TRUST), command)
 
 
 def data_options(command: Command) -> Command:
@@ -288,7 +296,8 @@ _COMPOSITE = (
         "--patch-sizes",
         metavar="LIST|NAME|FILE",
         callback=_sides,
-        help="pspc_sq: one side, a comma list with one per noise level, a published schedule or the JSON file of one. "
+        help="pspc_sq, ls, els, bbels: one side, a comma list with one per noise level, a published schedule or "
+        "the JSON file of one. "
         "[default: cifar10, for 32 x 32 images]",
     ),
     _denoiser(
@@ -310,11 +319,22 @@ _COMPOSITE = (
     _RANK,
 )
 
+_FILTERED = (
+    _denoiser("--width", type=click.FloatRange(min=0, min_open=True), help="soft: width of the windows, in pixels."),
+    _denoiser(
+        "--pca-threshold",
+        type=click.FloatRange(min=0, max=1, min_open=True),
+        default=0.05,
+        show_default=True,
+        help="pca: values count from this share of the largest coupling on.",
+    ),
+)
+
 TEMPERATURE = _denoiser(
     "--temperature",
     type=click.FloatRange(min=0, min_open=True),
     default=1.0,
-    help="empirical, pspc_sq, pspc_flex: above 1, the posteriors over images are flatter.",
+    help="All but gaussian, cfdm, snis and networks: above 1, the posteriors over images are flatter.",
 )
 
 CLASS = _denoiser(
@@ -370,6 +390,8 @@ def check_options(options: Options) -> None:
         )
     if options.class_label is not None and options.denoiser == "gaussian":
         raise click.UsageError("--class is not for --denoiser gaussian, whose mean and covariance are of all images")
+    if options.denoiser == "soft" and options.width is None:
+        raise click.UsageError("--denoiser soft needs --width, that of its windows in pixels")
     if options.network is not None and options.network_pkl is not None:
         raise click.UsageError("--network and --network-pkl name a network each; give one of them")
     if options.denoiser == "network" and options.network is None and options.network_pkl is None:

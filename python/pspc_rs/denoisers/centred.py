@@ -14,8 +14,8 @@ from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.filtered import FilteredDenoiser
 from pspc_rs.denoisers.filters import Filters
 from pspc_rs.denoisers.orbit import Orbit, Views, shift
-from pspc_rs.errors import InvalidValueError, ScheduleError
-from pspc_rs.schedules import CentredSchedule, PatchSchedule, resolve_centred_schedule
+from pspc_rs.errors import InvalidValueError
+from pspc_rs.schedules import PatchSchedule, resolve_centred_schedule, sides_given
 from pspc_rs.sigmas import Nearest
 
 EquivariantSource: TypeAlias = Literal["wrapped", "inside"]
@@ -49,8 +49,9 @@ class CentredDenoiser(FilteredDenoiser):
         conditional: bool = False,
     ) -> None:
         super().__init__(data, source=orbit, device=device, temperature=temperature, conditional=conditional)
-        self.schedule = _schedule_of(
-            type(self).__name__, (schedule, patch_sizes, window_sizes), data, sigmas, scale_to, nearest
+        sides = sides_given(type(self).__name__, schedule, patch_sizes, window_sizes)
+        self.schedule = resolve_centred_schedule(
+            sides, (data.height, data.width), sigmas=sigmas, scale_to=scale_to, nearest=nearest
         )
         for side in dict.fromkeys(self.schedule.patch_sizes):
             self._check_side(side)
@@ -84,7 +85,8 @@ class CentredDenoiser(FilteredDenoiser):
     def _distance(at: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
         """How far pixels lie apart along an axis."""
         del size
-        return np.abs(at[:, None] - at)
+        apart: npt.NDArray[np.int64] = np.abs(at[:, None] - at)
+        return apart
 
     @abstractmethod
     def _filters(self, level: Hashable) -> Filters: ...
@@ -93,14 +95,15 @@ class CentredDenoiser(FilteredDenoiser):
 class LS(CentredDenoiser):
     """The local score machine: every pixel by the posterior given the square around it.
 
-    A component compares on the k x k pixels centred at its pixel, as far as they are inside the image, with the same place
-    of all images, and answers for that pixel. With the largest side, 2 max(H, W) - 1 or "full", it is the empirical
-    denoiser. Kamb and Ganguli, "An analytic theory of creativity in convolutional diffusion models", arXiv 2412.20292.
+    A component compares on the k x k pixels centred at its pixel, as far as they are inside the image, with the same
+    place of all images, and answers for that pixel. With the largest side, 2 max(H, W) - 1 or "full", it is the
+    empirical denoiser. Kamb and Ganguli, "An analytic theory of creativity in convolutional diffusion models", arXiv
+    2412.20292.
 
     Args:
         data: the training images.
-        schedule: a published schedule by name (``"cifar10"``), a `PatchSchedule`, or the JSON file of one; its sides are
-            those of the squares.
+        schedule: a published schedule by name (``"cifar10"``), a `PatchSchedule`, or the JSON file of one; its sides
+            are those of the squares.
         patch_sizes: instead of a schedule: one odd side for every sigma, or one per level of ``sigmas``.
         window_sizes: another name of ``patch_sizes``.
         sigmas: noise levels of ``patch_sizes``, descending; the EDM grid of that length if not given.
@@ -143,8 +146,9 @@ class ELS(CentredDenoiser):
     """The equivariant local score machine: patches of every place of all images count at every pixel.
 
     The square around a pixel of z goes on at the opposite border. With ``source="wrapped"`` it is compared with every
-    place of images that wrap round, too, as in the theory: with k = H = W that is the empirical denoiser of all circular
-    shifts. With ``"inside"`` it is compared with the patches that lie fully inside an image, as in the authors' program.
+    place of images that wrap round, too, as in the theory: with k = H = W that is the empirical denoiser of all
+    circular shifts. With ``"inside"`` it is compared with the patches that lie fully inside an image, as in the
+    authors' program.
     Kamb and Ganguli, arXiv 2412.20292. "full" in a schedule is the largest odd side that fits.
 
     Args:
@@ -207,7 +211,7 @@ class ELS(CentredDenoiser):
 
     @staticmethod
     def _distance(at: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
-        apart = np.abs(at[:, None] - at)
+        apart: npt.NDArray[np.int64] = np.abs(at[:, None] - at)
         return np.minimum(apart, size - apart)
 
     def _filters(self, level: Hashable) -> Filters:
@@ -231,9 +235,9 @@ class ELS(CentredDenoiser):
 class BBELS(CentredDenoiser):
     """The equivariant local score machine that knows the border: places with the same overlap with it count.
 
-    z and images go on as zeros beyond the border. A pixel whose square lies inside is compared with all such places of all
-    images; one nearer to an edge with the places as near to it; a corner with the same corner. With k >= H, W it is `LS`
-    there. Kamb and Ganguli, arXiv 2412.20292; equal overlap is counted for each of the four sides.
+    z and images go on as zeros beyond the border. A pixel whose square lies inside is compared with all such places of
+    all images; one nearer to an edge with the places as near to it; a corner with the same corner. With k >= H, W it is
+    `LS`. Kamb and Ganguli, arXiv 2412.20292; equal overlap is counted for each of the four sides.
 
     Args:
         data: the training images.
@@ -296,17 +300,3 @@ def _same_overlap(size: int, side: int) -> dict[int, npt.NDArray[np.bool_]]:
         if same.any():
             found[by] = same
     return found
-
-
-def _schedule_of(
-    name: str, given: tuple[Any, Any, Any], data: ImageSet, sigmas: Any, scale_to: int | None, nearest: Nearest | None
-) -> CentredSchedule:
-    """The schedule that one of ``schedule``, ``patch_sizes`` and ``window_sizes`` means."""
-    chosen = [one for one in given if one is not None]
-    if len(chosen) != 1:
-        raise ScheduleError(
-            f"{name} needs one of schedule= (a name, a PatchSchedule or a file), patch_sizes= and window_sizes= (an odd "
-            f"side, or one per noise level), got schedule={given[0]!r}, patch_sizes={given[1]!r}, window_sizes={given[2]!r}"
-        )
-    size = (data.height, data.width)
-    return resolve_centred_schedule(chosen[0], size, sigmas=sigmas, scale_to=scale_to, nearest=nearest)

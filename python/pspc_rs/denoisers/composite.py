@@ -4,7 +4,7 @@ import copy
 import math
 from abc import abstractmethod
 from collections.abc import Hashable
-from typing import Any, NamedTuple, Self
+from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -83,6 +83,7 @@ class PosteriorComposite(Denoiser):
         temperature: T.
     """
 
+    can_compute_on_gpu = True
     temperature = 1.0
     _engine_checks_z = True
     _has_derivatives = True
@@ -100,14 +101,13 @@ class PosteriorComposite(Denoiser):
         self.data = data
         self.source = checked_source(source)
         self.device = device if source is None else on_cpu(type(self).__name__, source, device)
+        if source is not None:
+            views_of(data, source)
+        # Components of a filter are computed on the CPU.
+        self.can_compute_on_gpu = source is None
         self.temperature = real_number("temperature", temperature, above=0)
         self.label_dim = label_dim(conditional, data)
         self._start_engine()
-
-    @property
-    def can_compute_on_gpu(self) -> bool:
-        """Whether tensors on a GPU are denoised there: those of components of a filter are not."""
-        return self.source is None
 
     def _start_engine(self) -> None:
         prior = self.data.log_prior
@@ -330,7 +330,7 @@ class PosteriorComposite(Denoiser):
                 windows, queries, levels, xflip = self._arguments(part, given, sigmas)
                 out = denoised if whole else torch.empty_like(queries)
                 places = (queries.data_ptr(), wide, levels, xflip, out.data_ptr(), wide, stream)
-                engine.composite_at(windows, *places, part.share(), **part.choice)
+                engine.composite_at(cast(_core.Components, windows), *places, part.share(), **part.choice)
                 if not whole:
                     denoised[part.queries] = out
         return denoised.to(z.dtype)

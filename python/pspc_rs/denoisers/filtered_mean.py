@@ -22,9 +22,9 @@ Weighting: TypeAlias = Rows | Callable[[float], Rows]
 class FilteredPosteriorMean(FilteredDenoiser):
     """D(z)(d) = sum_k rho_k(d) E[x(d) | z, lambda_k] / sum_k rho_k(d), with any weights lambda and rho.
 
-    Component k weighs the squared difference at a pixel, or at a value of a channel, by lambda_k, and answers for it by rho_k.
-    A row of zeros in the precision means equal weights; one in the response, a component that is not asked. Filtered
-    Posterior Mean Collections, arXiv 2605.24192.
+    Component k weighs the squared difference at a pixel, or at a value of a channel, by lambda_k, and answers for it by
+    rho_k. A row of zeros in the precision means equal weights; one in the response, a component that is not asked.
+    Filtered Posterior Mean Collections, arXiv 2605.24192.
 
     Args:
         data: the training images.
@@ -68,7 +68,7 @@ class FilteredPosteriorMean(FilteredDenoiser):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The class, the fingerprint of the data, temperature and source, and checksums of the rows, or names of functions."""
+        """Those of every filtered denoiser, and checksums of the rows, or names of functions."""
         return {**super().settings, "precision": _name(self._precision), "response": _name(self._response)}
 
     def __repr__(self) -> str:
@@ -77,7 +77,8 @@ class FilteredPosteriorMean(FilteredDenoiser):
 
     def _checked(self, name: str, rows: Any) -> Weighting:
         if callable(rows):
-            return rows
+            function: Callable[[float], Rows] = rows
+            return function
         if not is_array(rows):
             raise DTypeError(f"{name} is a {type(rows).__name__}; allowed are arrays of floats and functions of sigma")
         values = np.array(as_numpy(rows, name))
@@ -118,8 +119,7 @@ class FilteredPosteriorMean(FilteredDenoiser):
     def _masks(self, level: Hashable) -> npt.NDArray[np.bool_]:
         """Which pixels count at all."""
         rows = self._rows("precision", self._precision, level) > 0
-        masks: npt.NDArray[np.bool_] = rows if rows.ndim == 3 else rows.any(axis=1)
-        return masks
+        return rows if rows.ndim == 3 else np.logical_or.reduce(rows, axis=1, dtype=np.bool_)
 
 
 def _weights(rows: Rows) -> _core.Weights:

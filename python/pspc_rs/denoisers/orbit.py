@@ -108,7 +108,7 @@ def shift(pixels: npt.NDArray[np.int32], dy: int, dx: int, border: Border) -> np
     """
     height, width = pixels.shape
     y, x = np.arange(height)[:, None] - dy, np.arange(width)[None] - dx
-    moved = pixels[y % height, x % width]
+    moved: npt.NDArray[np.int32] = pixels[y % height, x % width]
     if border == "zero":
         moved = np.where((y >= 0) & (y < height) & (x >= 0) & (x < width), moved, np.int32(-1))
     return moved

@@ -2,7 +2,6 @@
 
 import math
 import warnings
-from collections import OrderedDict
 from collections.abc import Hashable, Iterator
 from functools import cached_property
 from typing import Any, Literal, TypeAlias, get_args
@@ -36,10 +35,10 @@ _CONSTANT = 1e-12
 class PCALocality(FilteredDenoiser):
     """The posterior mean of every value, given the values to which the Wiener filter of the data couples it.
 
-    With v and U the eigenvalues and eigenvectors of the data's covariance (divisor N - 1), W = U diag(v / (v + sigma^2))
-    U^T. Output value m compares on the values n where |W_mn| / W_nn (``normalise="input"``; / W_mm for ``"output"``) is at
-    least ``threshold`` times its maximum. Values of different channels are not tied. Lukoianov et al., "Locality in image
-    diffusion models emerges from data statistics", arXiv 2509.09672.
+    With v and U the eigenvalues and eigenvectors of the data's covariance (divisor N - 1), W = U diag(v / (v +
+    sigma^2)) U^T. Output value m compares on the values n where |W_mn| / W_nn (``normalise="input"``; / W_mm for
+    ``"output"``) is at least ``threshold`` times its maximum. Values of different channels are not tied. Lukoianov et
+    al., "Locality in image diffusion models emerges from data statistics", arXiv 2509.09672.
 
     The masks come from all images, whatever counts in a call. Values that are constant over the data are left out of W
     and come back as they are; diagonal entries below 1e-6 count as 1. Where a nearly constant value owns the global
@@ -47,11 +46,10 @@ class PCALocality(FilteredDenoiser):
     masks.
 
     Args:
-        data: the training images.
-        threshold: the share of the maximum, above 0 and up to 1; .05 in the paper for CIFAR-10, .02 for 64 x 64 images.
-        normalise: "input" (the authors) or "output".
-        maximum: "global" (the authors) or "row".
-        average_chunks: None, or so many images: the mean of the posterior means of consecutive chunks of the data, each of
+        data: the training images. threshold: the share of the maximum, above 0 and up to 1; .05 in the paper for
+        CIFAR-10, .02 for 64 x 64 images. normalise: "input" (the authors) or "output". maximum: "global" (the authors)
+        or "row". average_chunks: None, or so many images: the mean of the posterior means of consecutive chunks of the
+        data, each of
             equal weight (the authors' weighted streaming softmax), instead of the posterior mean over all.
         source: see `Empirical`.
         device: ``"cpu"`` or ``"auto"``.
@@ -95,7 +93,6 @@ class PCALocality(FilteredDenoiser):
         self.average_chunks = None if average_chunks is None else integer("average_chunks", average_chunks, 1)
         # A mean over chunks is no posterior mean, of which there would be closed forms.
         self._has_derivatives = self.average_chunks is None
-        self._recent: OrderedDict[Hashable, Windows] = OrderedDict()
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -105,6 +102,10 @@ class PCALocality(FilteredDenoiser):
 
     def __repr__(self) -> str:
         return self._repr_with(f"threshold {self.threshold:g}", self.normalise, self.maximum)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What a pickle holds: all but the objects of the engine and what the data give again."""
+        return {name: value for name, value in super().__getstate__().items() if name != "_eigen"}
 
     @cached_property
     def _eigen(self) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
@@ -151,7 +152,7 @@ class PCALocality(FilteredDenoiser):
         return found
 
     def value_masks(self, sigma: float) -> npt.NDArray[np.bool_]:
-        """Which values every output value compares on, bool [values, values]; values in the order channel, row, column."""
+        """Which values every output value compares on, bool [values, values], in the order channel, row, column."""
         ratios, (_, _, varies) = np.abs(self.wiener(sigma)), self._eigen
         diagonal = np.diag(ratios).copy()
         floored = diagonal < _FLOOR
@@ -167,13 +168,11 @@ class PCALocality(FilteredDenoiser):
         return [float(sigma) for sigma in sigmas]
 
     def _windows_of(self, level: Hashable) -> Windows:
+        windows = super()._windows_of(level)
         # Every noise level has masks of its own, which take much memory.
-        if level not in self._recent:
-            self._recent[level] = self._build_windows(level)
-        self._recent.move_to_end(level)
-        while len(self._recent) > _LEVELS_KEPT:
-            self._recent.popitem(last=False)
-        return self._recent[level]
+        while len(self._windows) > _LEVELS_KEPT:
+            del self._windows[next(iter(self._windows))]
+        return windows
 
     def _filters(self, level: Hashable) -> Filters:
         sigma = level if isinstance(level, float) else 1.0
@@ -181,8 +180,8 @@ class PCALocality(FilteredDenoiser):
         empty = int((~masks.any(axis=1)).sum())
         if empty:
             warnings.warn(
-                f"{empty} of {len(masks)} masks are empty at sigma {sigma:g}: their values are plain means. A value that "
-                "hardly varies owns the maximum; maximum='row' has no empty masks",
+                f"{empty} of {len(masks)} masks are empty at sigma {sigma:g}: their values are plain means. A value "
+                "that hardly varies owns the maximum; maximum='row' has no empty masks",
                 stacklevel=2,
             )
         rows = _core.Weights.rows(masks.astype(np.float64), per_value=True)
@@ -191,8 +190,9 @@ class PCALocality(FilteredDenoiser):
     def _masks(self, level: Hashable) -> npt.NDArray[np.bool_]:
         """The pixels of which some channel counts."""
         sigma = level if isinstance(level, float) else 1.0
-        masks: npt.NDArray[np.bool_] = self.value_masks(sigma).reshape(-1, *self.shape).any(axis=1)
-        return masks
+        masks = self.value_masks(sigma)
+        pixels: npt.NDArray[np.bool_] = np.logical_or.reduce(masks.reshape(-1, *self.shape), axis=1)
+        return pixels
 
     def _denoise(
         self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None

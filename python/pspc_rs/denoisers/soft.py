@@ -29,9 +29,9 @@ _NARROWEST = 1e-3
 class SoftPSPC(FilteredDenoiser):
     """Soft windows: a component around every pixel q, with precision exp(-|p - q|^2 / (2 b^2)) at pixel p.
 
-    It answers by the same weights (``response="same"``), for its own pixel (``"centre"``), or by those of another width.
-    Windows are cut by the border only; their tails end where they change no output by more than about 1e-6. Filtered
-    Posterior Mean Collections, arXiv 2605.24192.
+    It answers by the same weights (``response="same"``), for its own pixel (``"centre"``), or by those of another
+    width. Windows are cut by the border only; their tails end where they change no output by more than about 1e-6.
+    Filtered Posterior Mean Collections, arXiv 2605.24192.
 
     Args:
         data: the training images.
@@ -77,7 +77,8 @@ class SoftPSPC(FilteredDenoiser):
         self.sigmas = tuple(level for level in check_grid(sigmas).tolist() if level > 0)
         if len(self.sigmas) != len(self.widths):
             raise ScheduleError(f"widths has {len(self.widths)} entries for {len(self.sigmas)} noise levels above 0")
-        self.nearest = check_nearest(nearest)
+        check_nearest(nearest)
+        self.nearest = nearest
         if isinstance(response, str) and response not in ("same", "centre"):
             raise InvalidValueError(f"response is {response!r}; allowed are 'same', 'centre' and a width in pixels")
         self.response = response if isinstance(response, str) else real_number("response", response, above=_NARROWEST)
@@ -126,7 +127,7 @@ class SoftPSPC(FilteredDenoiser):
         _, height, width = self.shape
         reach = level[1] - 1 if isinstance(level, tuple) else max(height, width)
         y, x = np.indices((height, width)).reshape(2, -1)
-        near = (np.abs(y[:, None] - y) <= reach) & (np.abs(x[:, None] - x) <= reach)
+        near: npt.NDArray[np.bool_] = (np.abs(y[:, None] - y) <= reach) & (np.abs(x[:, None] - x) <= reach)
         return near.reshape(-1, height, width)
 
 

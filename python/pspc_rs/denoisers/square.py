@@ -10,9 +10,9 @@ import numpy.typing as npt
 from pspc_rs import _core
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.composite import PosteriorComposite
+from pspc_rs.denoisers.filters import Windows
 from pspc_rs.denoisers.orbit import Orbit
-from pspc_rs.errors import ScheduleError
-from pspc_rs.schedules import PatchSchedule, resolve_patch_schedule
+from pspc_rs.schedules import PatchSchedule, resolve_patch_schedule, sides_given
 from pspc_rs.sigmas import Nearest
 
 
@@ -27,6 +27,7 @@ class PSPCSquare(PosteriorComposite):
         data: the training images.
         schedule: a published schedule by name (``"cifar10"``), a `PatchSchedule`, or the JSON file of one.
         patch_sizes: instead of a schedule: one side for every sigma, or one side per level of ``sigmas``.
+        window_sizes: another name of ``patch_sizes``.
         sigmas: noise levels of ``patch_sizes``, descending; the EDM grid of that length if not given.
         scale_to: adapts a schedule made for another image size to images of this side.
         nearest: how a sigma between levels picks one: by ``"linear"`` distance, as published, or by ``"log"``.
@@ -56,6 +57,7 @@ class PSPCSquare(PosteriorComposite):
         schedule: str | Path | PatchSchedule | None = None,
         *,
         patch_sizes: int | Sequence[int | str] | None = None,
+        window_sizes: int | Sequence[int | str] | None = None,
         sigmas: Any = None,
         scale_to: int | None = None,
         nearest: Nearest | None = None,
@@ -65,13 +67,8 @@ class PSPCSquare(PosteriorComposite):
         source: Orbit | None = None,
     ) -> None:
         super().__init__(data, device, temperature=temperature, conditional=conditional, source=source)
-        if (schedule is None) == (patch_sizes is None):
-            raise ScheduleError(
-                "PSPCSquare needs either schedule= (a name, a PatchSchedule or a file) or patch_sizes= "
-                f"(a side, or one per noise level), got schedule={schedule!r} and patch_sizes={patch_sizes!r}"
-            )
         self.schedule = resolve_patch_schedule(
-            patch_sizes if schedule is None else schedule,
+            sides_given("PSPCSquare", schedule, patch_sizes, window_sizes),
             image_size=(data.height, data.width),
             sigmas=sigmas,
             scale_to=scale_to,
@@ -91,7 +88,7 @@ class PSPCSquare(PosteriorComposite):
     def _levels(self, sigmas: npt.NDArray[np.float64]) -> list[Hashable]:
         return [self.schedule.patch_sizes[index] for index in self.schedule.indices(sigmas)]
 
-    def _build_windows(self, level: Hashable) -> _core.Components:
+    def _build_windows(self, level: Hashable) -> Windows:
         _, height, width = self.shape
         if isinstance(level, int):
             return _core.Components.square(height, width, level)

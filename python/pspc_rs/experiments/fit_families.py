@@ -12,6 +12,7 @@ from pspc_rs import _core
 from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import PosteriorComposite, masks_from_maps
+from pspc_rs.denoisers.filters import Windows
 from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.progress import Progress
 from pspc_rs.schedules import FULL, PatchSchedule, Side, ThresholdSchedule
@@ -64,7 +65,7 @@ class _Composite(PosteriorComposite):
         super().__init__(data)
         self._key: Hashable = None
 
-    def use(self, key: Hashable, windows: _core.Components) -> None:
+    def use(self, key: Hashable, windows: Windows) -> None:
         """Sets the windows of the calls that follow; windows of another key are dropped."""
         self._windows = {key: windows}
         self._key = key
@@ -72,7 +73,7 @@ class _Composite(PosteriorComposite):
     def _levels(self, sigmas: NDArray[np.float64]) -> list[Hashable]:
         return [self._key] * len(sigmas)
 
-    def _build_windows(self, level: Hashable) -> _core.Components:
+    def _build_windows(self, level: Hashable) -> Windows:
         return self._windows[level]
 
 

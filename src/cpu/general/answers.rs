@@ -7,7 +7,7 @@ use super::evidence::Evidence;
 use crate::error::Result;
 use crate::heaviest::{ProbeStatistics, Wanted};
 use crate::monitor::Monitor;
-use crate::simd::LANES;
+use crate::simd::{LANES, VectorF64};
 
 /// Weighted sums of centred pixels over all components, `[channel][row][column]`.
 struct Composite<'a> {
@@ -23,9 +23,9 @@ impl Pass for Composite<'_> {
     }
 
     #[inline(always)]
-    fn add(&self, tile: &mut Tile<'_>, sums: &mut Vec<f64>) {
-        if tile.weights(&self.evidence[tile.query]) {
-            tile.add_composite(tile.call.filter.response(), false, sums, |a, _| a);
+    fn add<V: VectorF64>(&self, tile: &mut Tile<'_>, sums: &mut Vec<f64>) {
+        if tile.weights::<V>(&self.evidence[tile.query]) {
+            tile.add_composite::<V>(tile.call.filter.response(), false, sums, false);
         }
     }
 
@@ -71,8 +71,8 @@ impl Pass for Statistics<'_> {
     }
 
     #[inline(always)]
-    fn add(&self, tile: &mut Tile<'_>, found: &mut ProbeStatistics) {
-        if !tile.weights(&self.evidence[tile.query]) {
+    fn add<V: VectorF64>(&self, tile: &mut Tile<'_>, found: &mut ProbeStatistics) {
+        if !tile.weights::<V>(&self.evidence[tile.query]) {
             return;
         }
         let least = (-tile.call.cutoff()).exp2();
@@ -133,21 +133,16 @@ impl Pass for Variance<'_> {
     }
 
     #[inline(always)]
-    fn add(&self, tile: &mut Tile<'_>, moments: &mut Vec<[f64; 2]>) {
-        if !tile.weights(&self.evidence[tile.query]) {
+    fn add<V: VectorF64>(&self, tile: &mut Tile<'_>, moments: &mut Vec<[f64; 2]>) {
+        if !tile.weights::<V>(&self.evidence[tile.query]) {
             return;
         }
         let query = &tile.call.queries[tile.query];
         for (&(k, value, _), [first, second]) in self.entries.iter().zip(moments) {
-            let (weights, pixels, z) = (&tile.planes.components[k].0, &tile.pixels[value].0, query.near(value));
-            let (mut sum, mut squares) = (0.0, 0.0);
-            for lane in 0..LANES {
-                let above = pixels[lane] - z;
-                sum += weights[lane] * above;
-                squares += weights[lane] * above * above;
-            }
-            *first += sum;
-            *second += squares;
+            let above = V::load(&tile.pixels[value]).sub(V::splat(query.near(value)));
+            let weighted = V::load(&tile.planes.components[k]).mul(above);
+            *first += weighted.sum();
+            *second += weighted.mul(above).sum();
         }
     }
 
@@ -172,9 +167,8 @@ pub(crate) fn variances(
     let mut entries = Vec::new();
     for k in 0..filter.count() {
         response.for_each_weight(k, filter.shape(), |place, weight| {
-            let values = if response.per_value { place..=place } else { place..=place };
             let repeats = if response.per_value { 1 } else { channels };
-            values.for_each(|place| entries.extend((0..repeats).map(|c| (k, c * plane + place, weight))));
+            entries.extend((0..repeats).map(|c| (k, c * plane + place, weight)));
         });
         // The pixel in the middle, in all channels.
         let middle = filter.middle(k) % plane;
@@ -220,20 +214,16 @@ impl Pass for Means<'_> {
     }
 
     #[inline(always)]
-    fn add(&self, tile: &mut Tile<'_>, means: &mut Vec<Vec<f64>>) {
-        if !tile.weights(&self.evidence[tile.query]) {
+    fn add<V: VectorF64>(&self, tile: &mut Tile<'_>, means: &mut Vec<Vec<f64>>) {
+        if !tile.weights::<V>(&self.evidence[tile.query]) {
             return;
         }
         let (from, _) = self.along.operators(tile.call);
         for (direction, means) in self.along.values[tile.query].iter().zip(means) {
-            tile.products(from, direction);
+            tile.products::<V>(from, direction);
             let pairs = tile.planes.components.iter().zip(&tile.planes.products);
             for (mean, (weights, products)) in means.iter_mut().zip(pairs) {
-                let mut sum = 0.0;
-                for lane in 0..LANES {
-                    sum += weights.0[lane] * products.0[lane];
-                }
-                *mean += sum;
+                *mean += V::load(weights).mul(V::load(products)).sum();
             }
         }
     }
@@ -267,16 +257,16 @@ impl Pass for Derivative<'_> {
     }
 
     #[inline(always)]
-    fn add(&self, tile: &mut Tile<'_>, sums: &mut Vec<Vec<f64>>) {
-        if !tile.weights(&self.evidence[tile.query]) {
+    fn add<V: VectorF64>(&self, tile: &mut Tile<'_>, sums: &mut Vec<Vec<f64>>) {
+        if !tile.weights::<V>(&self.evidence[tile.query]) {
             return;
         }
         let (from, to) = self.along.operators(tile.call);
         let (directions, means) = (&self.along.values[tile.query], &self.means[tile.query]);
         for ((direction, means), sums) in directions.iter().zip(means).zip(sums) {
-            tile.products(from, direction);
-            tile.tilt(means);
-            tile.add_composite(to, true, sums, |a, z| a - z);
+            tile.products::<V>(from, direction);
+            tile.tilt::<V>(means);
+            tile.add_composite::<V>(to, true, sums, true);
         }
     }
 

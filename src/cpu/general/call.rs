@@ -16,7 +16,7 @@ use crate::filter::{Filter, View};
 use crate::monitor::Monitor;
 use crate::query::Queries;
 use crate::regime::{FAR_FROM, dense_cutoff_bits};
-use crate::simd::{F64x16, Isa, Kernel, LANES, Vector};
+use crate::simd::{F64x16, Isa, Kernel, LANES, Vector, VectorF64};
 use crate::sources::Sources;
 
 /// Most queries that share the tiles of a work item.
@@ -24,6 +24,9 @@ const QUERIES_PER_ITEM: usize = 8;
 
 /// Pairs of image and view per work item: so many that starting one costs nothing beside them.
 const PAIRS_PER_ITEM: usize = 1024;
+
+/// Pixels that are transposed at once, so that what is written stays in the first-level cache.
+const PIXELS_AT_ONCE: usize = 64;
 
 /// Shards of a data set, where each has enough pairs.
 const MAX_SHARDS: usize = 256;
@@ -48,7 +51,7 @@ impl Query {
 
     /// What energies leave out of the squared distance, per value.
     pub(super) fn left_out_squares(&self) -> impl Iterator<Item = f64> {
-        self.factors.iter().map(|&[p, q]| if p == q { 0.0 } else { (q / 2.0).powi(2) })
+        self.factors.iter().map(|&[p, q]| if p.to_bits() == q.to_bits() { 0.0 } else { (q / 2.0).powi(2) })
     }
 }
 
@@ -74,7 +77,7 @@ pub(super) trait Pass: Sync {
     fn start(&self, call: &Call<'_>, query: usize, shard: &Range<usize>) -> Self::Partial;
 
     /// Takes in a tile under a view.
-    fn add(&self, tile: &mut Tile<'_>, partial: &mut Self::Partial);
+    fn add<V: VectorF64>(&self, tile: &mut Tile<'_>, partial: &mut Self::Partial);
 
     /// Adds a later shard.
     fn merge(&self, total: &mut Self::Total, partial: Self::Partial);
@@ -92,9 +95,10 @@ pub(super) struct Tile<'a> {
     /// Centred pixels, `[channel][row][column]`.
     pub(super) pixels: &'a [F64x16],
     pub(super) planes: &'a mut Planes,
-    /// What is added to energies for priors, and which images count.
+    /// What is added to energies for priors.
     bias: F64x16,
-    counts: [bool; LANES],
+    /// The largest number for images that do not count, the least for others.
+    counted: F64x16,
 }
 
 /// The working space of a thread.
@@ -232,17 +236,20 @@ impl<P: Pixel, T: Pass> Kernel for Visit<'_, '_, P, T> {
             }
             load(call, job, &positions, planes);
             for (number, view) in call.filter.all_views().iter().enumerate() {
-                look(call, view, planes);
-                let viewed = std::mem::take(&mut planes.viewed);
+                let viewed = look(call, view, planes);
                 for (query, partial) in item.probes.clone().zip(&mut partials) {
-                    let (bias, counts) = penalties(call, &call.queries[query], &positions);
+                    let (bias, counted) = penalties(call, &call.queries[query], &positions);
                     let pixels = viewed.as_slice();
-                    pass.add(
-                        &mut Tile { call, query, first, view: number, pixels, planes: &mut *planes, bias, counts },
+                    pass.add::<V::F64>(
+                        &mut Tile { call, query, first, view: number, pixels, planes: &mut *planes, bias, counted },
                         partial,
                     );
                 }
-                planes.viewed = viewed;
+                if view.is_identity() {
+                    planes.images = viewed;
+                } else {
+                    planes.viewed = viewed;
+                }
             }
         }
         partials
@@ -253,18 +260,23 @@ impl<P: Pixel, T: Pass> Kernel for Visit<'_, '_, P, T> {
 #[inline(always)]
 fn load<P: Pixel>(call: &Call<'_>, job: &Job<'_, P>, positions: &Range<usize>, planes: &mut Planes) {
     planes.images.resize(call.len(), F64x16::ZERO);
-    for (lane, position) in positions.clone().enumerate() {
-        let image = job.image(position);
-        job.check_images(&[image], position);
-        for (to, &pixel) in planes.images.iter_mut().zip(image) {
-            to.0[lane] = pixel.number(job.centre);
+    let images = job.images(positions.clone());
+    images.iter().zip(positions.clone()).for_each(|(&image, position)| job.check_images(&[image], position));
+    for (block, places) in planes.images.chunks_mut(PIXELS_AT_ONCE).enumerate() {
+        for (lane, image) in images.iter().enumerate() {
+            for (to, &pixel) in places.iter_mut().zip(&image[block * PIXELS_AT_ONCE..]) {
+                to.0[lane] = pixel.number(job.centre);
+            }
         }
     }
 }
 
-/// The loaded images under a view; zero in the units of the images where they have no pixel.
+/// Takes the loaded images under a view from the planes; zero in the units of the images where they have no pixel.
 #[inline(always)]
-fn look(call: &Call<'_>, view: &View, planes: &mut Planes) {
+fn look(call: &Call<'_>, view: &View, planes: &mut Planes) -> Vec<F64x16> {
+    if view.is_identity() {
+        return std::mem::take(&mut planes.images);
+    }
     let plane = view.from().len();
     let nothing = F64x16([-call.bank.range().centre * call.bank.unit(); LANES]);
     planes.viewed.resize(call.len(), F64x16::ZERO);
@@ -273,48 +285,49 @@ fn look(call: &Call<'_>, view: &View, planes: &mut Planes) {
             *to = if from == View::NONE { nothing } else { image[from as usize] };
         }
     }
+    std::mem::take(&mut planes.viewed)
 }
 
-/// What is added to the energies of the images at some positions, and which of them count.
+/// What is added to the energies of the images at some positions, and which of them count, see [`Tile`].
 #[inline(always)]
-fn penalties(call: &Call<'_>, query: &Query, positions: &Range<usize>) -> (F64x16, [bool; LANES]) {
-    let (mut bias, mut counts) = (F64x16::ZERO, [false; LANES]);
+fn penalties(call: &Call<'_>, query: &Query, positions: &Range<usize>) -> (F64x16, F64x16) {
+    let (mut bias, mut counted) = (F64x16::ZERO, F64x16([f64::MAX; LANES]));
     for (lane, position) in positions.clone().enumerate() {
-        counts[lane] = query.left_out.is_empty() || query.left_out.binary_search(&(position as u32)).is_err();
+        if query.left_out.is_empty() || query.left_out.binary_search(&(position as u32)).is_err() {
+            counted.0[lane] = f64::MIN;
+        }
         if call.sources.has_prior() {
             bias.0[lane] = call.sources.below(position) * std::f64::consts::LOG2_E / query.logit_scale;
         }
     }
-    (bias, counts)
+    (bias, counted)
 }
 
 impl Tile<'_> {
     /// Whether there is an image that counts.
     pub(super) fn is_empty(&self) -> bool {
-        self.counts.iter().all(|counts| !counts)
+        self.counted.0.iter().all(|&counted| counted >= f64::MAX)
     }
 
     /// The energies of the images on every component, which replace what the planes held; the largest number for images that
     /// do not count.
     #[inline(always)]
-    pub(super) fn energies(&mut self) {
+    pub(super) fn energies<V: VectorF64>(&mut self) {
         let Self { call, query, pixels, planes, .. } = self;
         let (filter, factors) = (call.filter, &call.queries[*query].factors);
-        let residual = |value: usize| {
-            let [p, q] = factors[value];
-            let mut residual = pixels[value];
-            residual.0.iter_mut().for_each(|a| *a = (*a - p) * (*a - q));
-            residual
-        };
-        fold_channels(filter, filter.precision().per_value, residual, &mut planes.values);
+        let residuals = Residual { pixels, factors };
+        fold_channels::<V>(filter, filter.precision().per_value, &residuals, &mut planes.values);
         planes.components.resize(filter.count(), F64x16::ZERO);
-        apply(filter.precision(), filter.shape(), &planes.values, &mut planes.components, &mut planes.scratch);
+        apply::<V>(filter.precision(), filter.shape(), &planes.values, &mut planes.components, &mut planes.scratch);
         let view = &filter.all_views()[self.view];
+        let all_count = self.counted.0.iter().all(|&counted| counted <= f64::MIN);
+        if view.is_seen_by_all() && !call.sources.has_prior() && all_count {
+            return;
+        }
+        let (bias, counted) = (V::load(&self.bias), V::load(&self.counted));
         for (k, energies) in planes.components.iter_mut().enumerate() {
-            for lane in 0..LANES {
-                let energy = energies.0[lane] + self.bias.0[lane];
-                energies.0[lane] = if self.counts[lane] { energy } else { f64::MAX };
-            }
+            // Of images that do not count the maximum is the largest number.
+            V::load(energies).add(bias).max(counted).store(energies);
             if !view.is_seen_by_all() && !view.is_seen_by(k) {
                 energies.0 = [f64::MAX; LANES];
             }
@@ -322,17 +335,43 @@ impl Tile<'_> {
     }
 }
 
-/// Values of pixels, summed over channels, or of every value, as weights take them.
+/// A number of every value of sixteen images.
+pub(super) trait ValueOf {
+    /// That of a value `[channel][row][column]`.
+    fn of<V: VectorF64>(&self, value: usize) -> V;
+}
+
+/// The squared difference from a query.
+struct Residual<'a> {
+    pixels: &'a [F64x16],
+    factors: &'a [[f64; 2]],
+}
+
+impl ValueOf for Residual<'_> {
+    #[inline(always)]
+    fn of<V: VectorF64>(&self, value: usize) -> V {
+        let ([p, q], a) = (self.factors[value], V::load(&self.pixels[value]));
+        a.sub(V::splat(p)).mul(a.sub(V::splat(q)))
+    }
+}
+
+/// Such numbers, summed over channels, or of every value, as weights take them.
 #[inline(always)]
-pub(super) fn fold_channels(filter: &Filter, per_value: bool, value: impl Fn(usize) -> F64x16, out: &mut Vec<F64x16>) {
+pub(super) fn fold_channels<V: VectorF64>(
+    filter: &Filter,
+    per_value: bool,
+    numbers: &impl ValueOf,
+    out: &mut Vec<F64x16>,
+) {
     let [channels, height, width] = filter.shape();
     let plane = height * width;
     out.resize(if per_value { channels * plane } else { plane }, F64x16::ZERO);
+    let further = if per_value { 1 } else { channels };
     for (i, out) in out.iter_mut().enumerate() {
-        let mut sum = value(i);
-        for c in 1..if per_value { 1 } else { channels } {
-            super::operate::add(&mut sum, &value(c * plane + i));
+        let mut sum = numbers.of::<V>(i);
+        for c in 1..further {
+            sum = sum.add(numbers.of(c * plane + i));
         }
-        *out = sum;
+        sum.store(out);
     }
 }

@@ -3,10 +3,9 @@
 use std::ops::Range;
 
 use super::call::{Call, Pass, Tile};
-use super::exp2::exp2;
 use crate::error::Result;
 use crate::monitor::Monitor;
-use crate::simd::{F64x16, LANES};
+use crate::simd::{F64x16, VectorF64};
 
 /// How far below the best so far, in powers of two, images may be passed over: all of them together are below 2^-60 of the sum.
 const NEGLIGIBLE_BITS: f64 = 110.0;
@@ -46,25 +45,21 @@ impl State {
     }
 
     #[inline(always)]
-    fn add(&mut self, energies: &F64x16, logit_scale: f64, margin: f64) {
+    fn add<V: VectorF64>(&mut self, energies: &F64x16, logit_scale: f64, margin: f64) {
+        let energies = V::load(energies);
         let best = energies.least();
-        if best == f64::MAX || best > self.least + margin {
+        if best >= f64::MAX || best > self.least + margin {
             return;
         }
         if best < self.least {
             self.lower(best, logit_scale);
         }
-        let mut bits = F64x16::ZERO;
-        for lane in 0..LANES {
-            bits.0[lane] = logit_scale * (self.least - energies.0[lane]);
-        }
-        let weights = exp2(&bits);
-        for lane in 0..LANES {
-            self.sum += weights.0[lane];
-        }
-        for lane in 0..LANES {
-            self.above += if weights.0[lane] > 0.0 { weights.0[lane] * (energies.0[lane] - self.least) } else { 0.0 };
-        }
+        let above = energies.sub(V::splat(self.least));
+        let bits = above.mul(V::splat(-logit_scale));
+        let weights = bits.exp2();
+        self.sum += weights.sum();
+        // What lies so far above that its weight is zero may be infinite.
+        self.above += weights.mul(above.where_from(bits, V::splat(-2.0 * NEGLIGIBLE_BITS))).sum();
     }
 
     fn merge(&mut self, other: Self, logit_scale: f64) {
@@ -98,15 +93,15 @@ impl Pass for FindEvidence {
     }
 
     #[inline(always)]
-    fn add(&self, tile: &mut Tile<'_>, states: &mut Vec<State>) {
+    fn add<V: VectorF64>(&self, tile: &mut Tile<'_>, states: &mut Vec<State>) {
         if tile.is_empty() {
             return;
         }
-        tile.energies();
+        tile.energies::<V>();
         let logit_scale = tile.call.queries[tile.query].logit_scale;
         let margin = NEGLIGIBLE_BITS / logit_scale;
         for (state, energies) in states.iter_mut().zip(&tile.planes.components) {
-            state.add(energies, logit_scale, margin);
+            state.add::<V>(energies, logit_scale, margin);
         }
     }
 

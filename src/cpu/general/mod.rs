@@ -7,6 +7,5 @@
 pub(crate) mod answers;
 pub(crate) mod call;
 pub(crate) mod evidence;
-mod exp2;
 mod operate;
 mod weights;

@@ -2,7 +2,7 @@
 //! value stays behind.
 
 use crate::filter::{Operator, Weights};
-use crate::simd::{F64x16, LANES};
+use crate::simd::{F64x16, VectorF64};
 
 /// Room for sums on their way.
 #[derive(Debug, Default)]
@@ -13,22 +13,18 @@ pub(super) struct Scratch {
 }
 
 #[inline(always)]
-pub(super) fn add(sum: &mut F64x16, value: &F64x16) {
-    for lane in 0..LANES {
-        sum.0[lane] += value.0[lane];
-    }
+fn add<V: VectorF64>(sum: &mut F64x16, value: &F64x16) {
+    V::load(sum).add(V::load(value)).store(sum);
 }
 
 #[inline(always)]
-pub(super) fn add_times(sum: &mut F64x16, value: &F64x16, weight: f64) {
-    for lane in 0..LANES {
-        sum.0[lane] += value.0[lane] * weight;
-    }
+fn add_times<V: VectorF64>(sum: &mut F64x16, value: &F64x16, weight: f64) {
+    V::load(value).mul_add(V::splat(weight), V::load(sum)).store(sum);
 }
 
 /// The weighted sums of `values` on every component.
 #[inline(always)]
-pub(super) fn apply(
+pub(super) fn apply<V: VectorF64>(
     operator: &Operator,
     [_, height, width]: [usize; 3],
     values: &[F64x16],
@@ -36,16 +32,16 @@ pub(super) fn apply(
     scratch: &mut Scratch,
 ) {
     match &operator.weights {
-        Weights::Boxes { side, wraps } => boxes(*side / 2, *wraps, [height, width], values, out, scratch),
-        Weights::Taps(taps) => separable(taps, [height, width], values, out, scratch),
+        Weights::Boxes { side, wraps } => boxes::<V>(*side / 2, *wraps, [height, width], values, out, scratch),
+        Weights::Taps(taps) => separable::<V>(taps, [height, width], values, out, scratch),
         Weights::Places => out.copy_from_slice(values),
-        Weights::Rows(rows) => sums_of_lists(|k| rows.by_component.of(k), values, out),
+        Weights::Rows(rows) => sums_of_lists::<V>(|k| rows.by_component.of(k), values, out),
     }
 }
 
 /// The adjoint: at every value of an image the weighted sum of components. Boxes and taps are the same both ways.
 #[inline(always)]
-pub(super) fn apply_adjoint(
+pub(super) fn apply_adjoint<V: VectorF64>(
     operator: &Operator,
     shape: [usize; 3],
     components: &[F64x16],
@@ -54,26 +50,29 @@ pub(super) fn apply_adjoint(
 ) {
     match &operator.weights {
         Weights::Boxes { .. } | Weights::Taps(_) | Weights::Places => {
-            apply(operator, shape, components, out, scratch);
+            apply::<V>(operator, shape, components, out, scratch);
         }
-        Weights::Rows(rows) => sums_of_lists(|place| rows.by_place.of(place), components, out),
+        Weights::Rows(rows) => sums_of_lists::<V>(|place| rows.by_place.of(place), components, out),
     }
 }
 
 #[inline(always)]
-fn sums_of_lists<'a>(list: impl Fn(usize) -> &'a [(u32, f64)], values: &[F64x16], out: &mut [F64x16]) {
+fn sums_of_lists<'a, V: VectorF64>(list: impl Fn(usize) -> &'a [(u32, f64)], values: &[F64x16], out: &mut [F64x16]) {
     for (i, out) in out.iter_mut().enumerate() {
-        let mut sum = F64x16::ZERO;
+        let mut sum = V::splat(0.0);
         for &(place, weight) in list(i) {
-            add_times(&mut sum, &values[place as usize], weight);
+            sum = V::load(&values[place as usize]).mul_add(V::splat(weight), sum);
         }
-        *out = sum;
+        sum.store(out);
     }
 }
+
+/// Columns that are summed side by side, so that what is on its way stays in the first-level cache.
+const COLUMNS: usize = 4;
 
 /// Sums on squares that reach so far around every pixel.
 #[inline(always)]
-fn boxes(
+fn boxes<V: VectorF64>(
     reach: usize,
     wraps: bool,
     [height, width]: [usize; 2],
@@ -83,50 +82,65 @@ fn boxes(
 ) {
     across.resize(height * width, F64x16::ZERO);
     for (row, sums_of_row) in values.chunks_exact(width).zip(across.chunks_exact_mut(width)) {
-        sums_around(reach, wraps, 1, row, sums_of_row, line, sums);
+        let place = |line: &mut [F64x16], to: usize, from: usize| line[to] = row[from];
+        pad(reach, wraps, width, 1, line, place);
+        sum_spans::<V>(2 * reach + 1, width, 1, line, sums);
+        sums_of_row.copy_from_slice(sums);
     }
-    sums_around(reach, wraps, width, across, out, line, sums);
-}
-
-/// Sums of the neighbours within `reach` along lines of `stride` places each, all lines side by side: powers of two of them are
-/// formed by doubling.
-#[inline(always)]
-fn sums_around(
-    reach: usize,
-    wraps: bool,
-    stride: usize,
-    values: &[F64x16],
-    out: &mut [F64x16],
-    line: &mut Vec<F64x16>,
-    sums: &mut Vec<F64x16>,
-) {
-    let len = values.len() / stride;
-    let (span, padded) = (2 * reach + 1, len + 2 * reach);
-    line.resize(padded * stride, F64x16::ZERO);
-    for place in 0..padded {
-        let to = &mut line[place * stride..(place + 1) * stride];
-        let inside = place.checked_sub(reach).filter(|&at| at < len);
-        let from = if wraps { Some((place + len * reach.div_ceil(len) - reach) % len) } else { inside };
-        match from {
-            Some(at) => to.copy_from_slice(&values[at * stride..(at + 1) * stride]),
-            None => to.fill(F64x16::ZERO),
+    for first in (0..width).step_by(COLUMNS) {
+        let count = COLUMNS.min(width - first);
+        let place = |line: &mut [F64x16], to: usize, from: usize| {
+            line[to * count..(to + 1) * count].copy_from_slice(&across[from * width + first..][..count]);
+        };
+        pad(reach, wraps, height, count, line, place);
+        sum_spans::<V>(2 * reach + 1, height, count, line, sums);
+        for (row, sums) in out.chunks_exact_mut(width).zip(sums.chunks_exact(count)) {
+            row[first..first + count].copy_from_slice(sums);
         }
     }
-    out.fill(F64x16::ZERO);
-    // `sums` are those of `power` places from each on; where the span has that power, they are added after those before.
-    std::mem::swap(line, sums);
+}
+
+/// Lines of `len` places, `count` of them side by side, with what lies up to `reach` beyond their ends: zeros, or the places at
+/// the other end. `place(line, to, from)` fills one place of all lines.
+#[inline(always)]
+fn pad(
+    reach: usize,
+    wraps: bool,
+    len: usize,
+    count: usize,
+    line: &mut Vec<F64x16>,
+    place: impl Fn(&mut [F64x16], usize, usize),
+) {
+    line.clear();
+    line.resize((len + 2 * reach) * count, F64x16::ZERO);
+    let turns = len * reach.div_ceil(len);
+    let padded = if wraps { 0..len + 2 * reach } else { reach..reach + len };
+    for to in padded {
+        place(line, to, (to + turns - reach) % len);
+    }
+}
+
+/// To `sums` the sums of `span` places from every one of the first `len` on, of `count` lines side by side. Sums of powers of
+/// two of places are formed by doubling.
+#[inline(always)]
+fn sum_spans<V: VectorF64>(span: usize, len: usize, count: usize, line: &mut [F64x16], sums: &mut Vec<F64x16>) {
+    sums.clear();
+    sums.resize(len * count, F64x16::ZERO);
     let (mut power, mut first) = (1, 0);
-    while power <= span {
+    loop {
         if span & power != 0 {
-            for (out, sum) in out.iter_mut().zip(&sums[first * stride..]) {
-                add(out, sum);
+            for (sum, value) in sums.iter_mut().zip(&line[first * count..]) {
+                add::<V>(sum, value);
             }
             first += power;
         }
-        let shift = power * stride;
-        for i in 0..sums.len().saturating_sub(shift) {
-            let later = sums[i + shift];
-            add(&mut sums[i], &later);
+        if 2 * power > span {
+            return;
+        }
+        let shift = power * count;
+        for i in 0..line.len().saturating_sub(shift) {
+            let later = line[i + shift];
+            add::<V>(&mut line[i], &later);
         }
         power *= 2;
     }
@@ -134,7 +148,7 @@ fn sums_around(
 
 /// Sums of neighbours times taps, down and across.
 #[inline(always)]
-fn separable(
+fn separable<V: VectorF64>(
     taps: &[f64],
     [height, width]: [usize; 2],
     values: &[F64x16],
@@ -144,17 +158,18 @@ fn separable(
     across.resize(height * width, F64x16::ZERO);
     for (row, sums) in values.chunks_exact(width).zip(across.chunks_exact_mut(width)) {
         for (x, sum) in sums.iter_mut().enumerate() {
-            *sum = F64x16::ZERO;
+            let mut total = V::splat(0.0);
             for at in x.saturating_sub(taps.len() - 1)..width.min(x + taps.len()) {
-                add_times(sum, &row[at], taps[at.abs_diff(x)]);
+                total = V::load(&row[at]).mul_add(V::splat(taps[at.abs_diff(x)]), total);
             }
+            total.store(sum);
         }
     }
     out.fill(F64x16::ZERO);
     for (y, sums) in out.chunks_exact_mut(width).enumerate() {
         for at in y.saturating_sub(taps.len() - 1)..height.min(y + taps.len()) {
             for (sum, value) in sums.iter_mut().zip(&across[at * width..]) {
-                add_times(sum, value, taps[at.abs_diff(y)]);
+                add_times::<V>(sum, value, taps[at.abs_diff(y)]);
             }
         }
     }
@@ -163,6 +178,9 @@ fn separable(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::simd::{Portable, Vector};
+
+    type Lanes = <Portable<false> as Vector>::F64;
     use crate::filter::Rows;
 
     /// Some numbers, another one in every lane.
@@ -191,13 +209,13 @@ mod tests {
             let mut scratch = Scratch::default();
             let (values, components) = (numbers(30), numbers(count));
             let (mut sums, mut adjoint) = (vec![F64x16::ZERO; count], vec![F64x16::ZERO; 30]);
-            apply(&operator, shape, &values, &mut sums, &mut scratch);
-            apply_adjoint(&operator, shape, &components, &mut adjoint, &mut scratch);
+            apply::<Lanes>(&operator, shape, &values, &mut sums, &mut scratch);
+            apply_adjoint::<Lanes>(&operator, shape, &components, &mut adjoint, &mut scratch);
             let (mut exact, mut exact_adjoint) = (vec![F64x16::ZERO; count], vec![F64x16::ZERO; 30]);
             for k in 0..count {
                 operator.for_each_weight(k, shape, |place, weight| {
-                    add_times(&mut exact[k], &values[place], weight);
-                    add_times(&mut exact_adjoint[place], &components[k], weight);
+                    add_times::<Lanes>(&mut exact[k], &values[place], weight);
+                    add_times::<Lanes>(&mut exact_adjoint[place], &components[k], weight);
                 });
             }
             let close = |a: &[F64x16], b: &[F64x16]| {
