@@ -53,6 +53,12 @@ impl Engine {
         }
     }
 
+    /// Whether it is the CPU that computes.
+    #[must_use]
+    pub fn is_on_cpu(&self) -> bool {
+        matches!(self, Self::Cpu)
+    }
+
     /// Whether all images stay on the device; otherwise they are copied again for every pass.
     #[must_use]
     pub fn is_resident(&self) -> bool {

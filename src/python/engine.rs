@@ -211,13 +211,10 @@ impl Engine {
 impl Engine {
     /// An error unless the engine is on the CPU, where filters are computed.
     fn on_the_cpu(&self) -> crate::Result<()> {
-        match &self.core {
-            CoreEngine::Cpu => Ok(()),
-            #[cfg(feature = "cuda")]
-            CoreEngine::Cuda(_) => {
-                Err(crate::Error::CudaUnavailable { reason: "filters are computed on the CPU only".to_owned() })
-            }
+        if self.core.is_on_cpu() {
+            return Ok(());
         }
+        Err(crate::Error::CudaUnavailable { reason: "filters are computed on the CPU only".to_owned() })
     }
 
     /// Runs `work` on the bank and the queries without the GIL.
