@@ -325,7 +325,7 @@ def test_class_of_a_network_and_who_has_neither(tmp_path: Path, data: Path, monk
     assert "--class is 1; the network has no classes" in fail(1, *network, "conditional:plain", "--class", 1)
     assert "--class is not for --denoiser gaussian" in fail(2, *run, "--denoiser", "gaussian", "--class", 1)
     message = fail(2, *run, "--denoiser", "gaussian", "--temperature", 2)
-    assert "--temperature is for --denoiser empirical, pspc_sq, pspc_flex, not for gaussian" in message
+    assert "--temperature is for --denoiser empirical, pspc_sq, pspc_flex, ls, els, bbels, soft, pca" in message
     np.save(tmp_path / "bare.npy", DATA.images[:, :1])
     bare = ["denoise", "--data", tmp_path / "bare.npy", *run[3:], "--class", 1]
     assert "which no image of bare has; it has no labels" in fail(1, *bare)

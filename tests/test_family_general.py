@@ -17,6 +17,8 @@ from torch import Tensor
 import pspc_rs as pspc
 import reference
 from pspc_rs import errors
+from pspc_rs.experiments import explain
+from pspc_rs.heatmaps import heatmaps_at
 
 Array = npt.NDArray[Any]
 
@@ -349,6 +351,17 @@ def test_what_does_not_fit_is_refused_by_name() -> None:
             pspc.PCALocality(data, threshold)
     with pytest.raises(errors.InvalidValueError, match="a mean of posterior means is none"):
         pspc.PCALocality(data, average_chunks=4).posterior(some_z(data, 1.0), 1.0)
+
+
+def test_heat_maps_and_pages_refuse_what_they_cannot_show() -> None:
+    data = some_data()
+    z = some_z(data, 1.0)
+    with pytest.raises(errors.InvalidValueError, match="ELS sees every image under 36 maps"):
+        explain(pspc.ELS(data, window_sizes=3), z, 1.0)
+    assert explain(pspc.LS(data, window_sizes=3), z, 1.0, at=[(2, 2)]).denoised.shape[-3:] == z.shape[1:]
+    for D in (pspc.LS(data, window_sizes=3), pspc.PSPCSquare(data, patch_sizes=3, source=pspc.Orbit(yflip=True))):
+        with pytest.raises(errors.DTypeError, match=rf"heat maps of a {type(D).__name__} are not known"):
+            heatmaps_at(D, z, 1.0)
 
 
 def test_a_gpu_is_refused_by_name() -> None:

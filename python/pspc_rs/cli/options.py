@@ -30,6 +30,9 @@ DENOISERS = ("empirical", "network", "gaussian", "pspc_sq", "pspc_flex", "cfdm",
 POSTERIOR_DENOISERS = ("empirical", "pspc_sq", "pspc_flex", *FILTERED_DENOISERS)
 """Those whose posteriors over training images can be asked for."""
 
+EXPLAINED_DENOISERS = tuple(name for name in POSTERIOR_DENOISERS if name not in ("els", "bbels"))
+"""Those whose posteriors are over training images in place, which a page can show."""
+
 DEFAULT_N = 50
 """How many images a command takes."""
 
@@ -184,7 +187,7 @@ def shared_options(command: Command) -> Command:
 def posterior_options(command: Command) -> Command:
     """Adds the options of `Options` to a command for denoisers with posteriors over images, without --n-samples."""
     windows = [one for one in _COMPOSITE if one is not _RANK]
-    chosen = (denoiser_option(POSTERIOR_DENOISERS), *windows, *_FILTERED, TEMPERATURE, CLASS)
+    chosen = (denoiser_option(EXPLAINED_DENOISERS), *windows, *_FILTERED, TEMPERATURE, CLASS)
     return _with((_OUTDIR, _SEED, _DEVICE, *_GRID, *_DATA, *chosen), command)
 
 

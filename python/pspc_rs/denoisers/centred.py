@@ -206,8 +206,10 @@ class ELS(CentredDenoiser):
         side = min(self.shape[1:])
         return level if isinstance(level, int) else side - 1 + side % 2
 
-    def _num_views(self) -> int:
-        return super()._num_views() * self.shape[1] * self.shape[2]
+    @property
+    def num_views(self) -> int:
+        """The maps of the orbit, each at every place."""
+        return super().num_views * self.shape[1] * self.shape[2]
 
     @staticmethod
     def _distance(at: npt.NDArray[np.int64], size: int) -> npt.NDArray[np.int64]:
@@ -262,8 +264,10 @@ class BBELS(CentredDenoiser):
         (1, 1, 6, 6)
     """
 
-    def _num_views(self) -> int:
-        return super()._num_views() * (2 * self.shape[1] - 1) * (2 * self.shape[2] - 1)
+    @property
+    def num_views(self) -> int:
+        """The maps of the orbit, each at every shift; fewer where squares are large."""
+        return super().num_views * (2 * self.shape[1] - 1) * (2 * self.shape[2] - 1)
 
     def _filters(self, level: Hashable) -> Filters:
         side, sizes = self._side(level), self.shape[1:]

@@ -153,7 +153,7 @@ class PosteriorComposite(Denoiser):
         further: dict[str, object] = {} if self.temperature == 1 else {"temperature": self.temperature}
         if self.label_dim:
             further["conditional"] = True
-        if self.source is not None:
+        if self.source is not None and self.source.numbers:
             further["source"] = self.source
         return build_repr(self, self.data, *parts, device=self.device, **further)
 
@@ -232,9 +232,10 @@ class PosteriorComposite(Denoiser):
         most = integer("top", top, 1, MOST_TOP)
         noisy, sigmas, selection = self._checked_queries("posterior", z, sigma, class_labels, exclude)
         parts = self._posteriors(noisy, sigmas, selection, progress, stages=2)
-        return Posterior(parts, self.data, z, most, self._num_views())
+        return Posterior(parts, self.data, z, most, self.num_views)
 
-    def _num_views(self) -> int:
+    @property
+    def num_views(self) -> int:
         """How many times every image counts, under one map or another."""
         return 1 + self.data.xflip if self.source is None else len(views_of(self.data, self.source))
 

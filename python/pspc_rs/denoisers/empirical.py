@@ -110,4 +110,4 @@ class Empirical(PosteriorComposite):
             totals = np.full(batch, total(slice(None)))
         else:
             totals = np.array([total(selection.images_of(query, num)) for query in range(batch)])
-        return totals + math.log(self._num_views())
+        return totals + math.log(self.num_views)

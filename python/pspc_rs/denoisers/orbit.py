@@ -9,6 +9,7 @@ import numpy.typing as npt
 
 from pspc_rs.checks import integer
 from pspc_rs.errors import DTypeError, InvalidValueError
+from pspc_rs.reprs import build_repr
 
 Border: TypeAlias = Literal["wrap", "zero"]
 """What lies beyond the border of a shifted image: its other side, or 0 in [-1, 1] units."""
@@ -63,6 +64,9 @@ class Orbit:
         if not same:
             raise DTypeError(f"shifts are {self.shifts!r:.80}; allowed are pairs (dy, dx) of integers")
         object.__setattr__(self, "shifts", tuple(pairs))
+
+    def __repr__(self) -> str:
+        return build_repr(self, **self.numbers)
 
     @property
     def numbers(self) -> dict[str, Any]:

@@ -257,10 +257,10 @@ def explain_trajectory(
 
 
 def check_explains(denoiser: object) -> None:
-    """Refuses a denoiser without posteriors over training images.
+    """Refuses a denoiser without posteriors over training images, or with more maps of them than a page can show.
 
     Raises:
-        InvalidValueError: it has none.
+        InvalidValueError: it has none, or sees images under other maps than a flip.
 
     Example:
         >>> check_explains(print)
@@ -273,6 +273,11 @@ def check_explains(denoiser: object) -> None:
         raise InvalidValueError(
             f"a {type(denoiser).__name__} has no posteriors over training images to explain; allowed are Empirical, "
             "PSPCSquare and PSPCFlex"
+        )
+    if denoiser.source is not None and denoiser.num_views > 1 + denoiser.data.xflip:
+        raise InvalidValueError(
+            f"{type(denoiser).__name__} sees every image under {denoiser.num_views} maps, whose patches a page cannot "
+            "show; allowed are denoisers that see images as they are, and flipped"
         )
 
 

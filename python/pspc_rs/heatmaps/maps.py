@@ -172,10 +172,11 @@ def _moments(
 def _maps(denoiser: object, z: NDArray[np.floating[Any]], sigma: float, pixels: Pixels) -> Float64:
     if isinstance(denoiser, Network):
         return network_maps(denoiser, z, sigma, pixels)
-    if isinstance(denoiser, PosteriorComposite):
+    if isinstance(denoiser, PosteriorComposite) and denoiser.source is None:
         return composite_maps(denoiser, z, sigma, pixels)
     raise DTypeError(
-        f"heat maps of a {type(denoiser).__name__} are not known; allowed are Network, Gaussian, Empirical, PSPC"
+        f"heat maps of a {type(denoiser).__name__} are not known; allowed are Network, Gaussian, and Empirical, "
+        "PSPCSquare and PSPCFlex without a source"
     )
 
 
