@@ -1,12 +1,15 @@
 //! `FilteredPosteriors`: what pass 1 found for queries on the components of a filter, and what can be asked of it.
 
-use ndarray::{Array2, Array3, Array4, Array5, ArrayView3, ArrayView5, Axis, s};
+use ndarray::{Array2, Array3, Array4, Array5, ArrayView3, ArrayView5, s};
 
 use crate::atoms::Atoms;
 use crate::bank::Bank;
-use crate::cpu::general::answers::{Along, composites, derivatives, statistics, variances};
 use crate::cpu::general::call::Call;
+use crate::cpu::general::composite::composites;
+use crate::cpu::general::derivative::{Along, derivatives};
 use crate::cpu::general::evidence::Evidence;
+use crate::cpu::general::statistics::statistics;
+use crate::cpu::general::variance::variances;
 use crate::cpu::memory::check_available;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
@@ -27,13 +30,14 @@ pub struct FilteredPosteriors {
 }
 
 impl FilteredPosteriors {
-    /// Pass 1, on the CPU. `passes` says how many there will be, for the monitor.
+    /// Pass 1, on the CPU.
     ///
     /// Errors: those of [`crate::Engine::composite`].
     pub fn new(bank: &Bank<'_>, filter: &Filter, queries: &Queries<'_>, monitor: &mut Monitor<'_>) -> Result<Self> {
         Self::before(bank, filter, queries, 1, monitor)
     }
 
+    /// The first of so many passes.
     fn before(
         bank: &Bank<'_>,
         filter: &Filter,
@@ -52,8 +56,7 @@ impl FilteredPosteriors {
             let logs = found.log_evidence(&call, query);
             log_evidence.row_mut(query).iter_mut().zip(logs).for_each(|(out, log)| *out = log);
         }
-        let mut z = Array4::zeros(queries.z().shape());
-        z.axis_iter_mut(Axis(0)).enumerate().for_each(|(query, mut z)| z.assign(&queries.image(query)));
+        let z = queries.images();
         let (sigma, atoms) = (queries.sigma().to_vec(), queries.atoms().clone());
         Ok(Self { filter: filter.clone(), z, sigma, atoms, evidence, log_evidence })
     }

@@ -117,8 +117,7 @@ impl Posteriors {
         found: Found,
         log_evidence: &[Vec<f64>],
     ) -> Self {
-        let mut z = Array4::zeros(queries.z().shape());
-        z.axis_iter_mut(Axis(0)).enumerate().for_each(|(query, mut z)| z.assign(&queries.image(query)));
+        let z = queries.images();
         let log_evidence =
             Array2::from_shape_fn((queries.len(), components.count()), |(query, k)| log_evidence[query][k]);
         let (components, sigma, atoms) = (components.clone(), queries.sigma().to_vec(), queries.atoms().clone());

@@ -1,6 +1,6 @@
 //! `Queries`: noisy images and their noise levels, checked once for every engine.
 
-use ndarray::{Array3, ArrayView4, s};
+use ndarray::{Array3, Array4, ArrayView4, s};
 
 use crate::atoms::Atoms;
 use crate::bank::Bank;
@@ -114,6 +114,14 @@ impl<'a> Queries<'a> {
     #[must_use]
     pub fn sigma(&self) -> &'a [f64] {
         self.sigma
+    }
+
+    /// The noisy images in float64, `[batch, channels, height, width]`.
+    pub(crate) fn images(&self) -> Array4<f64> {
+        match self.z {
+            NoisyImages::F32(z) => z.mapv(f64::from),
+            NoisyImages::F64(z) => z.to_owned(),
+        }
     }
 
     /// The noisy image of one query, `[channels, height, width]`.

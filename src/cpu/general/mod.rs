@@ -4,8 +4,11 @@
 //! all components lie side by side in the second-level cache. It serves every noise level without lists or a second
 //! precision. The routes of `dense`, `full` and `sparse` are several times as fast where they apply.
 
-pub(crate) mod answers;
 pub(crate) mod call;
+pub(crate) mod composite;
+pub(crate) mod derivative;
 pub(crate) mod evidence;
 mod operate;
+pub(crate) mod statistics;
+pub(crate) mod variance;
 mod weights;
