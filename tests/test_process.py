@@ -32,7 +32,7 @@ LONG_CALL = """
     # A shell that runs tests in the background has its children ignore Ctrl-C.
     signal.signal(signal.SIGINT, signal.default_int_handler)
     images = np.random.default_rng(0).integers(0, 256, (20000, 3, 32, 32), dtype=np.uint8)
-    D = pspc.PSPCSquare(pspc.ImageSet(images), patch_sizes=3)
+    D = pspc.MEMBER(pspc.ImageSet(images), patch_sizes=3)
     z = np.zeros((512, 3, 32, 32), np.float32)
     print("ready", flush=True)
     try:
@@ -44,10 +44,10 @@ LONG_CALL = """
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX signals")
-def test_ctrl_c_stops_a_long_call_within_a_second() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", textwrap.dedent(LONG_CALL)], stdout=subprocess.PIPE, text=True
-    ) as process:
+@pytest.mark.parametrize("member", ["PSPCSquare", "ELS"])
+def test_ctrl_c_stops_a_long_call_within_a_second(member: str) -> None:
+    program = textwrap.dedent(LONG_CALL).replace("MEMBER", member)
+    with subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         assert process.stdout.readline() == "ready\n"
         time.sleep(1)

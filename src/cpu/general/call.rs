@@ -22,14 +22,17 @@ use crate::sources::Sources;
 /// Most queries that share the tiles of a work item.
 const QUERIES_PER_ITEM: usize = 8;
 
-/// Pairs of image and view per work item: so many that starting one costs nothing beside them.
-const PAIRS_PER_ITEM: usize = 1024;
+/// Fewest pairs of image and view per work item: so many that starting one costs nothing beside them.
+const LEAST_PAIRS: usize = 1024;
+
+/// Most pairs, but for the images of a tile: so few that progress is told often.
+const MOST_PAIRS: usize = 16_384;
 
 /// Pixels that are transposed at once, so that what is written stays in the first-level cache.
 const PIXELS_AT_ONCE: usize = 64;
 
 /// Shards of a data set, where each has enough pairs.
-const MAX_SHARDS: usize = 256;
+const TARGET_SHARDS: usize = 256;
 
 /// A query, in centred stored units of the bank.
 pub(super) struct Query {
@@ -174,7 +177,9 @@ impl<'a> Call<'a> {
         let work = (self.queries.len() * self.sources.len) as u64;
         let workspace = size_of::<F64x16>() * (6 * self.len() + 4 * self.filter.count());
         let results = of_query * QUERIES_PER_ITEM.min(self.queries.len());
-        let mut scheduler = Scheduler::with_results(work, self.len(), workspace, results, &signals, monitor)?;
+        // An image takes as long as there are views of it.
+        let values = self.len() * self.filter.views();
+        let mut scheduler = Scheduler::with_results(work, values, workspace, results, &signals, monitor)?;
         memory::check_available(scheduler.bytes() + of_query.saturating_mul(self.queries.len()))?;
         let visit =
             |item: &WorkItem, planes: &mut Planes| self.isa.run(Visit { call: self, job: &job, pass, item, planes });
@@ -185,8 +190,9 @@ impl<'a> Call<'a> {
     /// Shards of the images, of so many that each has work enough, with a few queries each. They depend on the data and the
     /// filter alone, as the order of additions decides the bits.
     fn items(&self) -> Vec<WorkItem> {
-        let enough = PAIRS_PER_ITEM.div_ceil(self.filter.views());
-        let shard = self.sources.len.div_ceil(MAX_SHARDS).max(enough).next_multiple_of(LANES);
+        let images = |pairs: usize| pairs.div_ceil(self.filter.views());
+        let shard = self.sources.len.div_ceil(TARGET_SHARDS).clamp(images(LEAST_PAIRS), images(MOST_PAIRS));
+        let shard = shard.next_multiple_of(LANES);
         let of_shard = |images: Range<usize>| {
             blocks(0..self.queries.len(), QUERIES_PER_ITEM)
                 .map(move |probes| WorkItem { images: images.clone(), probes })
@@ -231,11 +237,11 @@ impl<P: Pixel, T: Pass> Kernel for Visit<'_, '_, P, T> {
             item.probes.clone().map(|query| pass.start(call, query, &item.images)).collect();
         for first in item.images.clone().step_by(LANES) {
             let positions = first..item.images.end.min(first + LANES);
-            if job.is_stopped() {
-                break;
-            }
             load(call, job, &positions, planes);
             for (number, view) in call.filter.all_views().iter().enumerate() {
+                if job.is_stopped() {
+                    return partials;
+                }
                 let viewed = look(call, view, planes);
                 for (query, partial) in item.probes.clone().zip(&mut partials) {
                     let (bias, counted) = penalties(call, &call.queries[query], &positions);
