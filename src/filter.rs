@@ -152,7 +152,7 @@ impl Filter {
     /// Of images `[channels, height, width]`. `per_value` says of precision and response whether their weights are of values
     /// `[channel, row, column]` instead of pixels. `views` are pairs of [`View`]'s fields.
     ///
-    /// Errors: rows of another length, different numbers of components, a view of another size, a value that no response
+    /// Errors: boxes without a middle or beyond the image, taps that are none, rows of another length, different numbers of components, a view of another size, a value that no response
     /// covers, or no view.
     pub fn new(
         shape: [usize; 3],
@@ -165,6 +165,7 @@ impl Filter {
         let [precision, response] = [operator(precision, per_value[0]), operator(response, per_value[1])];
         let count = precision.count(shape);
         for operator in [&precision, &response] {
+            operator.check(shape)?;
             if operator.count(shape) != count || operator.lists_len().is_some_and(|len| len != operator.len(shape)) {
                 let found = vec![operator.count(shape), operator.lists_len().unwrap_or_default()];
                 let expected = format!("[{count}, {}]", operator.len(shape));
@@ -244,6 +245,28 @@ impl Filter {
 }
 
 impl Operator {
+    /// Refuses boxes that have no middle or are larger than all that a pixel can see, and taps that are none; both are of
+    /// pixels.
+    fn check(&self, [_, height, width]: [usize; 3]) -> Result<()> {
+        match &self.weights {
+            Weights::Boxes { side, wraps } => {
+                let largest = if *wraps { height.min(width) } else { 2 * height.max(width) - 1 };
+                if self.per_value || side.is_multiple_of(2) || *side > largest {
+                    return Err(Error::WindowSide { side: *side, largest, height, width });
+                }
+            }
+            Weights::Taps(taps) => {
+                let wrong = taps.iter().position(|tap| !(tap.is_finite() && *tap >= 0.0));
+                if self.per_value || taps.is_empty() || wrong.is_some() {
+                    let value = wrong.map_or(f64::NAN, |at| taps[at]);
+                    return Err(Error::Weight { value, index: vec![wrong.unwrap_or_default()] });
+                }
+            }
+            Weights::Places | Weights::Rows(_) => {}
+        }
+        Ok(())
+    }
+
     /// Number of values that it maps.
     pub(crate) fn len(&self, [channels, height, width]: [usize; 3]) -> usize {
         if self.per_value { channels * height * width } else { height * width }
@@ -295,10 +318,33 @@ impl Operator {
 
     /// The sum of its weights at every value of an image.
     fn cover(&self, shape: [usize; 3]) -> Vec<f64> {
-        let mut cover = vec![0.0; self.len(shape)];
-        (0..self.count(shape)).for_each(|k| self.for_each_weight(k, shape, |place, weight| cover[place] += weight));
+        let [_, height, width] = shape;
+        let outer = |weight: &dyn Fn(usize) -> f64, wraps: bool, reach: usize| -> Vec<f64> {
+            let line = |len: usize| line_cover(len, reach, wraps, weight);
+            let (down, across) = (line(height), line(width));
+            down.iter().flat_map(|d| across.iter().map(move |a| d * a)).collect()
+        };
+        let cover = match &self.weights {
+            Weights::Boxes { side, wraps } => outer(&|_| 1.0, *wraps, side / 2),
+            Weights::Taps(taps) => outer(&|apart| taps[apart], false, taps.len() - 1),
+            Weights::Places => vec![1.0; self.len(shape)],
+            Weights::Rows(rows) => {
+                let sum = |place| rows.by_place.of(place).iter().map(|(_, weight)| weight).sum();
+                (0..self.len(shape)).map(sum).collect()
+            }
+        };
         if self.per_value { cover } else { cover.repeat(shape[0]) }
     }
+}
+
+/// The sum, at every place of a line, of the weights of all places within `reach`.
+fn line_cover(len: usize, reach: usize, wraps: bool, weight: &dyn Fn(usize) -> f64) -> Vec<f64> {
+    let weight_of = |at: usize, place: usize| {
+        let apart = at.abs_diff(place);
+        let apart = if wraps { apart.min(len - apart) } else { apart };
+        if apart <= reach { weight(apart) } else { 0.0 }
+    };
+    (0..len).map(|place| (0..len).map(|at| weight_of(at, place)).sum()).collect()
 }
 
 #[cfg(test)]
@@ -329,6 +375,12 @@ mod tests {
         };
         assert_eq!((pixels(boxes(false), 0), pixels(boxes(true), 0), pixels(boxes(false), 5)), (4, 9, 9));
         assert_eq!(boxes(true).cover(shape), [9.0; 24]);
+        let taps = Operator { weights: Weights::Taps(vec![1.0, 0.5, 0.25]), per_value: false };
+        for operator in [boxes(false), boxes(true), taps] {
+            let mut cover = [0.0; 12];
+            (0..12).for_each(|k| operator.for_each_weight(k, shape, |p, weight| cover[p] += weight));
+            assert!(operator.cover(shape).iter().zip(cover.iter().cycle()).all(|(a, b)| (a - b).abs() < 1e-12));
+        }
     }
 
     #[test]
@@ -340,5 +392,12 @@ mod tests {
         assert!(matches!(filter(rows(&[1.0; 4]), Weights::Places), Err(Error::Shape { .. })));
         assert!(matches!(filter(rows(&[1.0; 4]), rows(&[1.0, 0.0, 1.0, 1.0])), Err(Error::Uncovered { count: 1, .. })));
         assert!(Filter::new(shape, [Weights::Places, Weights::Places], [false; 2], identity(5)).is_err());
+        let boxed = |side, wraps| filter(Weights::Boxes { side, wraps }, Weights::Places);
+        assert!(boxed(3, false).is_ok() && boxed(1, true).is_ok());
+        assert!(
+            [(0, false), (2, false), (5, false), (3, true)].iter().all(|&(side, wraps)| boxed(side, wraps).is_err())
+        );
+        assert!(filter(Weights::Taps(vec![1.0, -0.5]), Weights::Places).is_err());
+        assert!(filter(Weights::Taps(Vec::new()), Weights::Places).is_err());
     }
 }

@@ -149,15 +149,11 @@ impl CudaEngine {
         evidence: &[DeviceEvidence],
         wanted: Wanted,
         monitor: &mut Monitor<'_>,
-        mut consume: impl FnMut(usize, ProbeStatistics),
+        consume: impl FnMut(usize, ProbeStatistics),
     ) -> Result<()> {
         let of_query = |call: &Call<'_>| statistics::bytes_per_query(call, wanted);
-        self.on_planes(question, &far_of(evidence), 1, false, of_query, monitor, |call, queue, batch, rows| {
-            let known = Known::new(call, &queue.stream, batch, question.components, rows, evidence)?;
-            let found = statistics::run(&known, queue, wanted)?;
-            rows.iter().zip(found).for_each(|(&row, found)| consume(row, found));
-            Ok(())
-        })
+        let ask = |known: &Known<'_>, queue: &mut LaunchQueue<'_, '_>| statistics::run(known, queue, wanted);
+        self.on_evidence(question, evidence, (1, false), of_query, monitor, ask, consume)
     }
 
     /// The variances of every query, given its evidence.
@@ -166,16 +162,18 @@ impl CudaEngine {
         question: &Question<'_, '_>,
         evidence: &[DeviceEvidence],
         monitor: &mut Monitor<'_>,
-        mut consume: impl FnMut(usize, QueryVariance),
+        consume: impl FnMut(usize, QueryVariance),
     ) -> Result<()> {
         let passes = variance::parts_of(question.components).len();
-        let (far, of_query) = (far_of(evidence), variance::bytes_per_query);
-        self.on_planes(question, &far, passes, false, of_query, monitor, |call, queue, batch, rows| {
-            let known = Known::new(call, &queue.stream, batch, question.components, rows, evidence)?;
-            let found = variance::run(&known, queue)?;
-            rows.iter().zip(found).for_each(|(&row, found)| consume(row, found));
-            Ok(())
-        })
+        self.on_evidence(
+            question,
+            evidence,
+            (passes, false),
+            variance::bytes_per_query,
+            monitor,
+            variance::run,
+            consume,
+        )
     }
 
     /// The composite of every query, given its evidence, and derivatives along `directions` `[direction, query, channel,
@@ -186,14 +184,31 @@ impl CudaEngine {
         evidence: &[DeviceEvidence],
         directions: ArrayView4<'_, f64>,
         monitor: &mut Monitor<'_>,
-        mut consume: impl FnMut(usize, QueryDerivative),
+        consume: impl FnMut(usize, QueryDerivative),
     ) -> Result<()> {
         let count = directions.len_of(Axis(0));
         let of_query = |call: &Call<'_>| derivative::bytes_per_query(call, count);
-        let passes = derivative::passes(count);
-        self.on_planes(question, &far_of(evidence), passes, count > 0, of_query, monitor, |call, queue, batch, rows| {
+        let passes = (derivative::passes(count), count > 0);
+        let ask = |known: &Known<'_>, queue: &mut LaunchQueue<'_, '_>| derivative::run(known, queue, directions);
+        self.on_evidence(question, evidence, passes, of_query, monitor, ask, consume)
+    }
+
+    /// Asks something of all queries, given their evidence. It takes so many passes over all images, with products or without.
+    #[allow(clippy::too_many_arguments, reason = "what a question takes")]
+    fn on_evidence<T>(
+        &self,
+        question: &Question<'_, '_>,
+        evidence: &[DeviceEvidence],
+        (passes, has_products): (usize, bool),
+        of_query: impl Fn(&Call<'_>) -> usize,
+        monitor: &mut Monitor<'_>,
+        ask: impl Fn(&Known<'_>, &mut LaunchQueue<'_, '_>) -> Result<Vec<T>>,
+        mut consume: impl FnMut(usize, T),
+    ) -> Result<()> {
+        let far: Vec<&[FarPixel]> = evidence.iter().map(|evidence| evidence.far.as_slice()).collect();
+        self.on_planes(question, &far, passes, has_products, of_query, monitor, |call, queue, batch, rows| {
             let known = Known::new(call, &queue.stream, batch, question.components, rows, evidence)?;
-            let found = derivative::run(&known, queue, directions)?;
+            let found = ask(&known, queue)?;
             rows.iter().zip(found).for_each(|(&row, found)| consume(row, found));
             Ok(())
         })
@@ -289,11 +304,6 @@ impl CudaEngine {
         let (host_bank, bank) = (bank, chosen.as_ref().unwrap_or(&self.bank));
         work(&Call { host_bank, bank, components: &components, queries, priors, flips })
     }
-}
-
-/// The far values of queries whose evidence is known.
-fn far_of(evidence: &[DeviceEvidence]) -> Vec<&[FarPixel]> {
-    evidence.iter().map(|evidence| evidence.far.as_slice()).collect()
 }
 
 /// A contiguous copy of z on the device, and whether it is float64.

@@ -338,14 +338,14 @@ class PosteriorComposite(Denoiser):
 
     def _parts(self, sigmas: Float64, selection: Selection | None, progress: Progress | None) -> list[Part]:
         """The queries by their windows and by the images that count, with the progress of each part."""
-        groups: dict[Hashable, list[int]] = {}
+        groups: dict[tuple[Windows, int], list[int]] = {}
         levels = self._levels(sigmas)
         for query, level in enumerate(levels):
             base = 0 if selection is None else int(selection.base_of[query])
             groups.setdefault((self._windows_of(level), base), []).append(query)
         parts: list[Part] = []
         before = 0
-        for queries in groups.values():
+        for (windows, _), queries in groups.items():
             choice: dict[str, Any] = {}
             if selection is not None:
                 left_out = [selection.left_out[query] for query in queries]
@@ -353,7 +353,6 @@ class PosteriorComposite(Denoiser):
                     "images": selection.bases[selection.base_of[queries[0]]],
                     "left_out": left_out if any(map(len, left_out)) else None,
                 }
-            windows = self._windows_of(levels[queries[0]])
             parts.append(Part(windows, queries, choice, progress, before, len(sigmas)))
             before += len(queries)
         return parts

@@ -19,6 +19,9 @@ class FilteredDenoiser(PosteriorComposite):
     derivatives are as in `PosteriorComposite`.
     """
 
+    _most_levels: int | None = None
+    """How many levels are kept; all if None. Where every sigma is a level of its own, they would take much memory."""
+
     def __init__(
         self,
         data: ImageSet,
@@ -37,6 +40,12 @@ class FilteredDenoiser(PosteriorComposite):
 
     def _build_windows(self, level: Hashable) -> Windows:
         return build_filter(self.shape, self._filters(level))
+
+    def _windows_of(self, level: Hashable) -> Windows:
+        windows = super()._windows_of(level)
+        while self._most_levels is not None and len(self._windows) > self._most_levels:
+            del self._windows[next(iter(self._windows))]
+        return windows
 
     def _seen_as(self, level: Hashable) -> Windows:
         return self._build_windows(level)

@@ -49,6 +49,8 @@ class FilteredPosteriorMean(FilteredDenoiser):
         (1, 1, 4, 6)
     """
 
+    _most_levels = 4
+
     def __init__(
         self,
         data: ImageSet,

@@ -14,7 +14,7 @@ from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.base import Float64, Floats
 from pspc_rs.denoisers.filtered import FilteredDenoiser
-from pspc_rs.denoisers.filters import Filters, Windows
+from pspc_rs.denoisers.filters import Filters
 from pspc_rs.denoisers.orbit import Orbit
 from pspc_rs.denoisers.selection import Selection
 from pspc_rs.errors import DataError, InvalidValueError
@@ -27,7 +27,6 @@ Normalise: TypeAlias = Literal["input", "output"]
 Maximum: TypeAlias = Literal["global", "row"]
 """Whether entries are compared with the largest of all, or with that of the same output."""
 
-_LEVELS_KEPT = 4
 _FLOOR = 1e-6
 _CONSTANT = 1e-12
 
@@ -67,6 +66,8 @@ class PCALocality(FilteredDenoiser):
         >>> pspc.PCALocality(pspc.ImageSet(images), threshold=0.1)(np.zeros((2, 1, 6, 6)), [0.5, 2.0]).shape
         (2, 1, 6, 6)
     """
+
+    _most_levels = 4
 
     def __init__(
         self,
@@ -166,13 +167,6 @@ class PCALocality(FilteredDenoiser):
 
     def _levels(self, sigmas: npt.NDArray[np.float64]) -> list[Hashable]:
         return [float(sigma) for sigma in sigmas]
-
-    def _windows_of(self, level: Hashable) -> Windows:
-        windows = super()._windows_of(level)
-        # Every noise level has masks of its own, which take much memory.
-        while len(self._windows) > _LEVELS_KEPT:
-            del self._windows[next(iter(self._windows))]
-        return windows
 
     def _filters(self, level: Hashable) -> Filters:
         sigma = level if isinstance(level, float) else 1.0

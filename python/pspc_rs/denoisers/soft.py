@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Hashable, Sequence
+from functools import cached_property
 from typing import Any, Literal, TypeAlias
 
 import numpy as np
@@ -100,14 +101,16 @@ class SoftPSPC(FilteredDenoiser):
         effective = sigmas * math.sqrt(self.temperature)
         return [(width, self._taps_needed(width, sigma)) for width, sigma in zip(widths, effective, strict=True)]
 
+    @cached_property
+    def _span(self) -> float:
+        """From the least to the largest pixel."""
+        return 2.0 if self.data.dtype == np.uint8 else float(np.ptp(self.data.images))
+
     def _taps_needed(self, width: float, sigma: float) -> int:
         """So many taps on each side, the middle one among them."""
-        channels, height, width_of_image = self.shape
-        pixels = self.data.images
-        low, high = (-1.0, 1.0) if self.data.dtype == np.uint8 else (float(pixels.min()), float(pixels.max()))
         # What a pixel may add to a logit.
-        most = channels * (high - low + 4 * sigma) ** 2 / (2 * sigma**2)
-        taps = np.exp(-(np.arange(max(height, width_of_image)) ** 2) / (2 * width**2))
+        most = self.shape[0] * (self._span + 4 * sigma) ** 2 / (2 * sigma**2)
+        taps = _taps(width, max(self.shape[1:]))
         whole = 2 * taps.sum() - 1
         inside = 2 * np.cumsum(taps) - 1
         enough = np.flatnonzero(most * (whole**2 - inside**2) <= _MOST_CHANGE)

@@ -218,7 +218,7 @@ impl Query {
     }
 }
 
-/// The work on an item.
+/// A work item, and what it takes.
 struct Visit<'v, 'j, P, T> {
     call: &'v Call<'v>,
     job: &'v Job<'j, P>,
