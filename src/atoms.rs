@@ -65,6 +65,13 @@ impl Atoms {
         self.left_out.get(query).map_or(&[], Vec::as_slice)
     }
 
+    /// The same for some of the queries only.
+    pub(crate) fn of_queries(&self, queries: &[usize]) -> Self {
+        let left_out = if self.left_out.is_empty() { &[][..] } else { queries };
+        let left_out = left_out.iter().map(|&query| self.left_out[query].clone()).collect();
+        Self { images: self.images.clone(), left_out }
+    }
+
     /// Whether every image counts for every query.
     #[must_use]
     pub fn are_all(&self) -> bool {

@@ -1,9 +1,10 @@
 //! `FilteredPosteriors`: what pass 1 found for queries on the components of a filter, and what can be asked of it.
 
-use ndarray::{Array2, Array3, Array4, Array5, ArrayView3, ArrayView5, s};
+use ndarray::{Array2, Array3, Array4, Array5, ArrayView3, ArrayView5, Axis, s};
 
 use crate::atoms::Atoms;
 use crate::bank::Bank;
+use crate::cpu::filtered;
 use crate::cpu::general::call::Call;
 use crate::cpu::general::composite::composites;
 use crate::cpu::general::derivative::{Along, derivatives};
@@ -45,10 +46,7 @@ impl FilteredPosteriors {
         passes: u64,
         monitor: &mut Monitor<'_>,
     ) -> Result<Self> {
-        if filter.shape() != bank.image_shape() {
-            let (found, expected) = (filter.shape().to_vec(), format!("{:?}, as the images", bank.image_shape()));
-            return Err(Error::Shape { what: "the filter", found, expected });
-        }
+        check_fits(bank, filter)?;
         let call = Call::new(bank, filter, queries)?;
         let evidence = Evidence::find(&call, (0, passes), monitor)?;
         let mut log_evidence = Array2::zeros((queries.len(), filter.count()));
@@ -70,7 +68,24 @@ impl FilteredPosteriors {
         queries: &Queries<'_>,
         monitor: &mut Monitor<'_>,
     ) -> Result<Array4<f32>> {
-        Self::before(bank, filter, queries, 2, monitor)?.composite_as((1, 2), bank, monitor)
+        check_fits(bank, filter)?;
+        let found = filtered::composites(bank, filter, queries, monitor)?;
+        let rest: Vec<usize> = (0..queries.len()).filter(|&query| found[query].is_none()).collect();
+        let mut denoised = Array4::zeros(queries.z().shape());
+        for (query, values) in found.into_iter().enumerate() {
+            let mut out = denoised.slice_mut(s![query, .., .., ..]);
+            out.iter_mut().zip(values.into_iter().flatten()).for_each(|(out, value)| *out = value as f32);
+        }
+        if !rest.is_empty() {
+            let (z, atoms) = (queries.images().select(Axis(0), &rest), queries.atoms().of_queries(&rest));
+            let sigma: Vec<f64> = rest.iter().map(|&query| queries.sigma()[query]).collect();
+            let queries = Queries::new(bank, z.view(), &sigma)?.among(&atoms);
+            let found = Self::before(bank, filter, &queries, 2, monitor)?.composite_as((1, 2), bank, monitor)?;
+            for (&query, found) in rest.iter().zip(found.outer_iter()) {
+                denoised.slice_mut(s![query, .., .., ..]).assign(&found);
+            }
+        }
+        Ok(denoised)
     }
 
     /// The composite and derivatives of it, see [`crate::Engine::jvp`].
@@ -198,6 +213,14 @@ impl FilteredPosteriors {
         let queries = Queries::new(bank, self.z.view(), &self.sigma)?.among(&self.atoms);
         asks(&Call::new(bank, &self.filter, &queries)?)
     }
+}
+
+fn check_fits(bank: &Bank<'_>, filter: &Filter) -> Result<()> {
+    if filter.shape() == bank.image_shape() {
+        return Ok(());
+    }
+    let (found, expected) = (filter.shape().to_vec(), format!("{:?}, as the images", bank.image_shape()));
+    Err(Error::Shape { what: "the filter", found, expected })
 }
 
 /// Values in the shape of a batch. As many as it has, they always fit.

@@ -12,7 +12,7 @@ use crate::cpu::dense::accumulate::Accumulate;
 use crate::cpu::dense::box_adjoint::{BoxAdjoint, MaskAdjoint};
 use crate::cpu::dense::energies::{SquareEnergies, mask_energies};
 use crate::cpu::dense::online_softmax::{Normalise, OnlineSoftmax, Softmax, Update};
-use crate::cpu::dense::residuals::EXPANDED;
+use crate::cpu::dense::residuals::{EXPANDED, Grid};
 use crate::cpu::full::image_panel::{ImagePanel, QueryPanel};
 use crate::cpu::full::pixel_panel::{AddMeans, IMAGES, PixelPanel, vectors};
 use crate::cpu::images::Images;
@@ -79,7 +79,7 @@ impl<'a> Dense<'a> {
         tile.square(isa);
         let mut squares = SquareEnergies::default();
         if let Some(side) = fixed_point_side(components, channels) {
-            squares.square(isa, components, side, 127.5, &mut tile, || false);
+            squares.square(isa, Grid::of(components, side, &tile), 127.5, &mut tile, || false);
         }
         let (count, (rows, _)) = (components.count(), components.grid());
         let mut state = OnlineSoftmax::default();
@@ -128,11 +128,11 @@ impl<'a> Dense<'a> {
             Kind::Masks(runs) => mask_energies(*isa, components, runs, tile, probe, tables, energies),
             Kind::Square { side } => {
                 let (_, columns) = components.grid();
-                squares.start(components, *side, probe, std::slice::from_ref(tile));
+                squares.start(Grid::of(components, *side, tile), probe.terms(), 1);
                 for y in 0..components.height() {
                     let row = (y + 1).saturating_sub(*side);
                     let out = &mut energies[row * columns..][..columns];
-                    squares.push_row(*isa, std::slice::from_ref(tile), probe, out);
+                    squares.push_row(*isa, std::slice::from_ref(tile), probe.terms(), out);
                 }
             }
         }

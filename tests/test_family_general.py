@@ -393,3 +393,38 @@ def test_functions_of_sigma_give_the_rows() -> None:
     for query, sigma in enumerate([0.5, 1.0, 1.0]):
         alone = pspc.FilteredPosteriorMean(data, by_sigma(sigma))(z[query : query + 1], sigma)
         np.testing.assert_allclose(found[query], alone[0], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("num", [33, 700])
+@pytest.mark.parametrize("kind", ["ls", "els", "inside", "bbels", "soft", "centre", "rows", "values", "pca", "flips"])
+def test_float32_is_float64(kind: str, num: int) -> None:
+    """More images than a tile or a shard has, and sides of either kind of sums; posteriors are computed in float64."""
+    rng = np.random.default_rng(num)
+    shape = (3, 9, 12) if kind != "values" else (2, 4, 5)
+    images: Array = rng.integers(0, 256, (num, *shape), dtype=np.uint8)
+    if num == 33:
+        images = (images / 255).astype(np.float32)
+    data = pspc.ImageSet(images, xflip=kind == "flips", log_prior=rng.normal(size=num), channels_last=False)
+    height, width = shape[1:]
+    rows = rng.random((7, height, width)) + (rng.random((7, height, width)) < 0.3)
+    values = np.where(rng.random((5, *shape)) < 0.3, rng.random((5, *shape)), 0.001)
+    sides, sigmas = [9, 5, 3, 1], [3.0, 0.6, 0.3, 0.05]
+    makers: dict[str, Any] = {
+        "ls": lambda: pspc.LS(data, window_sizes=sides, sigmas=sigmas),
+        "flips": lambda: pspc.LS(data, window_sizes=sides, sigmas=sigmas),
+        "els": lambda: pspc.ELS(data, window_sizes=sides, sigmas=sigmas),
+        "inside": lambda: pspc.ELS(data, window_sizes=sides, sigmas=sigmas, source="inside"),
+        "bbels": lambda: pspc.BBELS(data, window_sizes=sides, sigmas=sigmas),
+        "soft": lambda: pspc.SoftPSPC(data, [3.0, 1.5, 0.7, 0.4], sigmas=sigmas),
+        "centre": lambda: pspc.SoftPSPC(data, 1.1, response="centre"),
+        "rows": lambda: pspc.FilteredPosteriorMean(data, rows, rows**2),
+        "values": lambda: pspc.FilteredPosteriorMean(data, values, values, temperature=1.5),
+        "pca": lambda: pspc.PCALocality(data, 0.3, maximum="row"),
+    }
+    D = makers[kind]()
+    at = np.array([3.0, 0.6, 0.3, 0.05, 0.05, 1.0, 20.0, 0.15, 0.9])
+    z = data.batch(rng.integers(0, num, len(at))) + at[:, None, None, None] * rng.standard_normal((len(at), *shape))
+    left = [rng.choice(num, 3, replace=False) for _ in at]
+    for exclude in (None, left):
+        exact = D.posterior(z, at, exclude=exclude).denoised
+        np.testing.assert_allclose(D(z, at, exclude=exclude), exact, rtol=0, atol=1e-5)

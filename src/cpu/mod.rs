@@ -2,7 +2,7 @@
 //!
 //! There are three routes. Where sigma is small, [`sparse`] scans for the few images that carry weight and weighs those
 //! alone. Otherwise [`dense`] weighs every image on every window, and [`full`] does so where the only window is the full
-//! image.
+//! image. Filters have routes of their own: [`filtered`] in float32, [`general`] in float64.
 //!
 //! - A *probe* is a query, or its mirror image where flips count: `|z - flip x| = |flip z - x|`, so flips cost a second
 //!   probe on the same tile and no second copy of the data; both share one softmax.
@@ -17,6 +17,7 @@ pub(crate) mod composite;
 pub(crate) mod dense;
 pub(crate) mod derivative;
 pub(crate) mod evidence;
+pub(crate) mod filtered;
 pub(crate) mod full;
 pub(crate) mod general;
 pub(crate) mod images;

@@ -25,6 +25,8 @@ const FEW: usize = 8;
 pub(crate) struct Rounding {
     /// The most additions, one after the other, that a term of an energy passes through.
     chain: usize,
+    /// How many of them round: sums of integers do not.
+    rounded: usize,
     /// Values of the largest window.
     values: usize,
     /// The largest error of a value of z in float32.
@@ -38,7 +40,6 @@ pub(crate) struct Rounding {
 impl Rounding {
     /// For centred z `[channel][pixel]` on these components, and data of this reach.
     pub(crate) fn new(components: &Components, channels: usize, z: &[f64], reach: f64) -> Self {
-        let of_z = z.iter().map(|&z| (z - f64::from(z as f32)).abs()).fold(0.0, f64::max);
         let plane = components.height() * components.width();
         let (chain, pixels) = match components.kind() {
             Kind::Full => (PixelPanel::VECTORS + z.len() / (PixelPanel::VECTORS * LANES), plane),
@@ -51,21 +52,40 @@ impl Rounding {
         };
         let square = |p: usize| z[p..].iter().step_by(plane).map(|z| (z.abs() + reach).powi(2)).sum();
         let farthest = heaviest_window(components, &(0..plane).map(square).collect::<Vec<f64>>());
-        Self { chain: chain + FEW, values: pixels * channels, of_z, farthest, prior_bits: 0.0 }
+        let chain = chain + FEW;
+        Self { chain, rounded: chain, values: pixels * channels, of_z: of_z(z), farthest, prior_bits: 0.0 }
+    }
+
+    /// For sums of up to so many `values`, none of a weight above one, that pass through up to `chain` additions; `farthest` is
+    /// the largest sum of squared distances that an image may have.
+    pub(crate) fn of_sums(chain: usize, values: usize, z: &[f64], farthest: f64) -> Self {
+        let chain = chain + FEW;
+        Self { chain, rounded: chain, values, of_z: of_z(z), farthest, prior_bits: 0.0 }
+    }
+
+    /// The same where windows are summed in fixed point: of sums of integers only the result rounds.
+    pub(crate) fn in_fixed_point(self) -> Self {
+        Self { rounded: 0, ..self }
     }
 
     /// The same where a number is added to every energy for the prior of its image, of up to so many powers of two in the
     /// logit. For images that carry weight it is no larger than the largest energy, which the image with the largest prior
     /// may have.
     pub(crate) fn with_priors(self, bits: f64) -> Self {
-        Self { chain: self.chain + 1, farthest: 2.0 * self.farthest, prior_bits: bits, ..self }
+        Self {
+            chain: self.chain + 1,
+            rounded: self.rounded + 1,
+            farthest: 2.0 * self.farthest,
+            prior_bits: bits,
+            ..self
+        }
     }
 
     /// Whether float32 serves for logits of up to so many powers of two at a logit scale.
     pub(crate) fn allows(&self, bits: f64, logit_scale: f64) -> bool {
         // A prior may cancel against an energy of the expanded form.
         let hidden = self.prior_bits.min(self.farthest * logit_scale);
-        bits.max(hidden) * rounding_growth(self.chain) <= MAX_FLOAT_BITS
+        bits.max(hidden) * rounding_growth(self.rounded) <= MAX_FLOAT_BITS
     }
 
     /// How far an energy E of the direct form may be off at most, as `(offset, root, slack)`: `offset + root sqrt(E) + slack
@@ -105,6 +125,11 @@ impl Rounding {
         self.farthest * logit_scale > MAX_SHIFT_BITS
             || scale.is_some_and(|scale| !self.allows_scale(scale, logit_scale))
     }
+}
+
+/// The largest error of a value of z in float32.
+fn of_z(z: &[f64]) -> f64 {
+    z.iter().map(|&z| (z - f64::from(z as f32)).abs()).fold(0.0, f64::max)
 }
 
 /// The largest sum of `values` `[pixel]`, none of them negative, on a window.

@@ -58,13 +58,9 @@ impl Probe {
         query: usize,
         flipped: bool,
     ) -> Self {
-        let (unit, centre, channels) = (bank.unit(), bank.range().centre, z.dim().0);
+        let channels = z.dim().0;
         let step = if flipped { -1 } else { 1 };
-        let z: Vec<f64> = z.slice(ndarray::s![.., .., ..;step]).iter().map(|z| (z - centre) * unit).collect();
-        let reach = (bank.reach() * unit).max(MIN_REACH);
-        let far_from = FAR_FROM * reach;
-        let mut regime = Regime::at(sigma, bank.reach());
-        regime.sparse &= z.iter().all(|z| z.abs() <= far_from);
+        let (z, reach, regime) = in_stored_units(bank, z.slice(ndarray::s![.., .., ..;step]), sigma);
         let plane = components.height() * components.width();
         let heaviest = || {
             let magnitude = |p: usize| z[p..].iter().step_by(plane).map(|z| z.abs()).sum();
@@ -72,9 +68,35 @@ impl Probe {
         };
         let is_fixed_point = regime.is_expanded() && fixed_point_side(components, channels).is_some();
         let scale = is_fixed_point.then(|| fixed_point_scale(2.0 * reach * heaviest()));
-        let factor = if regime.is_expanded() { -2.0 / scale.map_or(1.0, f64::from) } else { 1.0 };
-        let logit_scale = std::f64::consts::LOG2_E / (2.0 * (sigma * unit).powi(2));
         let rounding = Rounding::new(components, channels, &z, reach);
+        let rounding = if is_fixed_point { rounding.in_fixed_point() } else { rounding };
+        Self { flipped, ..Self::prepared(bank, z, (sigma, regime), query, scale, rounding) }
+    }
+
+    /// Prepares z for energies that are weighted sums over values; `rounding` tells how they round, given centred z and the reach
+    /// of the data.
+    pub(crate) fn for_sums(
+        bank: &Bank<'_>,
+        z: ArrayView3<'_, f64>,
+        sigma: f64,
+        query: usize,
+        rounding: impl FnOnce(&[f64], f64) -> Rounding,
+    ) -> Self {
+        let (z, reach, regime) = in_stored_units(bank, z, sigma);
+        let rounding = rounding(&z, reach);
+        Self::prepared(bank, z, (sigma, regime), query, None, rounding)
+    }
+
+    fn prepared(
+        bank: &Bank<'_>,
+        z: Vec<f64>,
+        (sigma, regime): (f64, Regime),
+        query: usize,
+        scale: Option<f32>,
+        rounding: Rounding,
+    ) -> Self {
+        let factor = if regime.is_expanded() { -2.0 / scale.map_or(1.0, f64::from) } else { 1.0 };
+        let logit_scale = std::f64::consts::LOG2_E / (2.0 * (sigma * bank.unit()).powi(2));
         Self {
             values: z.iter().map(|z| (factor * z) as f32).collect(),
             z,
@@ -82,11 +104,11 @@ impl Probe {
             regime,
             rounding,
             needs_double: rounding.is_hopeless(logit_scale, scale),
-            far_from,
+            far_from: far_from(bank),
             factors: Vec::new(),
             logit_scale,
             query,
-            flipped,
+            flipped: false,
             left_out: Arc::default(),
         }
     }
@@ -102,7 +124,11 @@ impl Probe {
 
     /// What energies in float32 are sums of.
     pub(crate) fn terms(&self) -> Terms<'_> {
-        Terms { form: if self.regime.is_expanded() { EXPANDED } else { DIRECT }, values: &self.values }
+        Terms {
+            form: if self.regime.is_expanded() { EXPANDED } else { DIRECT },
+            values: &self.values,
+            fixed_point_scale: self.fixed_point_scale,
+        }
     }
 
     /// Per entry of z, `[channel][pixel]`, what energies leave out of the squared distance: z^2 in the expanded form, and in
@@ -118,6 +144,24 @@ impl Probe {
         self.factors = self.z.iter().map(|&z| if is_far(z) { [0.0, 2.0 * z] } else { [z, z] }).collect();
         self
     }
+}
+
+/// z in centred stored units, the reach of the data in them, and the regime.
+fn in_stored_units(bank: &Bank<'_>, z: ArrayView3<'_, f64>, sigma: f64) -> (Vec<f64>, f64, Regime) {
+    let (unit, centre) = (bank.unit(), bank.range().centre);
+    let z: Vec<f64> = z.iter().map(|z| (z - centre) * unit).collect();
+    let mut regime = Regime::at(sigma, bank.reach());
+    regime.sparse &= z.iter().all(|z| z.abs() <= far_from(bank));
+    (z, reach(bank), regime)
+}
+
+fn reach(bank: &Bank<'_>) -> f64 {
+    (bank.reach() * bank.unit()).max(MIN_REACH)
+}
+
+/// The magnitude from which on a pixel of z is far from all data.
+fn far_from(bank: &Bank<'_>) -> f64 {
+    FAR_FROM * reach(bank)
 }
 
 /// The scale of fixed-point sums of magnitude up to `bound`: the smallest power of two of which `bound` is less than 2^31

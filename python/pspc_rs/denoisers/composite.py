@@ -74,7 +74,7 @@ class PosteriorComposite(Denoiser):
     without waiting: its numbers are not checked first, and a query with numbers that are not finite comes back as NaN.
     Posteriors and derivatives are computed on ``device``, wherever a tensor lies; their results lie beside it.
 
-    With ``source=`` an `Orbit`, every image counts under each of its maps; that is computed in float64, on the CPU.
+    With ``source=`` an `Orbit`, every image counts under each of its maps; that is computed on the CPU.
 
     Attributes:
         data: the training images.

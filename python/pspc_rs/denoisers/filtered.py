@@ -15,8 +15,8 @@ class FilteredDenoiser(PosteriorComposite):
     w_ka is in proportion to pi_a exp(-sum_d lambda_k(d) (z(d) - y_a(d))^2 / (2 T sigma^2)): component k compares by its
     *query precision* lambda_k, answers by its *response weights* rho_k, and sees the images y_a of a *source
     distribution*, the data under the maps of an `Orbit`. Filtered Posterior Mean Collections, arXiv 2605.24192.
-    Everything is computed in float64, on the CPU; labels, left-out images, priors, temperatures, posteriors and
-    derivatives are as in `PosteriorComposite`.
+    Everything is computed on the CPU: posteriors and derivatives in float64, denoised images in float32 where it
+    serves. Labels, left-out images, priors, temperatures, posteriors and derivatives are as in `PosteriorComposite`.
     """
 
     _most_levels: int | None = None

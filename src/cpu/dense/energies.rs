@@ -2,7 +2,7 @@
 
 use super::box_sums::{BlockSums, SlidingSum};
 use super::fixed_point::FixedPointSums;
-use super::residuals::{DIRECT, EXPANDED, ImageShape, Residuals, TANGENT, Terms};
+use super::residuals::{Beyond, DIRECT, EXPANDED, Grid, ImageShape, Residuals, TANGENT, Terms};
 use crate::components::{Components, Kind};
 use crate::cpu::chunks::exact_chunks_mut;
 use crate::cpu::probe::Probe;
@@ -19,9 +19,7 @@ pub(crate) struct SquareEnergies {
     fixed_point: FixedPointSums,
     /// Sums as floats, per tile.
     tiles: Vec<FloatSums>,
-    shape: ImageShape,
-    /// Windows per row.
-    columns: usize,
+    grid: Grid,
 }
 
 /// Window sums of one tile as floats.
@@ -30,33 +28,35 @@ struct FloatSums {
     sums: BlockSums,
     /// A row of residuals and the tails of its blocks, or the row sums above the current one.
     rows: Vec<F32x16>,
-    side: usize,
+    grid: Grid,
     /// Rows of pixels pushed so far.
     seen: usize,
 }
 
 impl SquareEnergies {
     /// Starts over with some tiles.
-    pub(crate) fn start<P: Pixel>(&mut self, components: &Components, side: usize, probe: &Probe, tiles: &[Tile<P>]) {
-        (self.shape, self.columns) = (ImageShape::of(components, &tiles[0]), components.grid().1);
-        if probe.fixed_point_scale.is_some() {
-            self.fixed_point.start(side, components.width(), tiles.len());
+    ///
+    /// Only windows of more than [`MAX_SHORT_SIDE`] pixels per side may reach over the border.
+    pub(crate) fn start(&mut self, grid: Grid, terms: Terms<'_>, tiles: usize) {
+        self.grid = grid;
+        if terms.fixed_point_scale.is_some() {
+            self.fixed_point.start(grid, tiles);
         } else {
-            self.tiles.resize_with(tiles.len(), FloatSums::default);
-            self.tiles.iter_mut().for_each(|rows| rows.start(components, side));
+            self.tiles.resize_with(tiles, FloatSums::default);
+            self.tiles.iter_mut().for_each(|rows| rows.start(grid));
         }
     }
 
     /// Pushes the next row of pixels. Where a row of windows ends there, its energies are then in `out` `[tile][window]`;
     /// lanes without an image get `f32::MAX`. The expanded form needs the tiles' squares.
-    pub(crate) fn push_row<P: Pixel>(&mut self, isa: Isa, tiles: &[Tile<P>], probe: &Probe, out: &mut [F32x16]) {
-        let (shape, columns) = (self.shape, self.columns);
-        if let Some(scale) = probe.fixed_point_scale {
-            self.fixed_point.energies(isa, shape, tiles, (&probe.values, scale), out);
+    pub(crate) fn push_row<P: Pixel>(&mut self, isa: Isa, tiles: &[Tile<P>], terms: Terms<'_>, out: &mut [F32x16]) {
+        let columns = self.grid.columns();
+        if let Some(scale) = terms.fixed_point_scale {
+            self.fixed_point.energies(isa, tiles, (terms.values, scale), out);
         } else {
             let per_tile = tiles.iter().zip(&mut self.tiles).zip(exact_chunks_mut(out, columns));
             for ((tile, rows), out) in per_tile {
-                rows.push_row(isa, tile, probe.terms(), shape, out);
+                rows.push_row(isa, tile, terms, out);
             }
         }
         tiles.iter().zip(exact_chunks_mut(out, columns)).for_each(|(tile, out)| mark_missing(tile, out));
@@ -67,13 +67,12 @@ impl SquareEnergies {
     pub(crate) fn square<P: Pixel>(
         &mut self,
         isa: Isa,
-        components: &Components,
-        side: usize,
+        grid: Grid,
         max_abs: f64,
         tile: &mut Tile<P>,
         is_stopped: impl Fn() -> bool,
     ) {
-        self.fixed_point.square(isa, components, side, max_abs, tile, is_stopped);
+        self.fixed_point.square(isa, grid, max_abs, tile, is_stopped);
     }
 }
 
@@ -99,7 +98,8 @@ impl Tangents {
         values: &[f32],
         mut consume: impl FnMut(usize, usize, &[F32x16]),
     ) {
-        let (terms, shape) = (Terms { form: TANGENT, values }, ImageShape::of(components, &tiles[0]));
+        let (terms, shape) =
+            (Terms { form: TANGENT, values, fixed_point_scale: None }, ImageShape::of(components, &tiles[0]));
         match components.kind() {
             Kind::Full => unreachable!("the full window has panels in place of tiles"),
             Kind::Masks(runs) => {
@@ -114,11 +114,12 @@ impl Tangents {
                 let (_, columns) = components.grid();
                 self.sums.resize(tiles.len() * columns, F32x16::ZERO);
                 self.tiles.resize_with(tiles.len(), FloatSums::default);
-                self.tiles.iter_mut().for_each(|rows| rows.start(components, *side));
+                let grid = Grid::of(components, *side, &tiles[0]);
+                self.tiles.iter_mut().for_each(|rows| rows.start(grid));
                 for y in 0..components.height() {
                     let per_tile = tiles.iter().zip(&mut self.tiles).zip(exact_chunks_mut(&mut self.sums, columns));
                     for ((tile, rows), out) in per_tile {
-                        rows.push_row(isa, tile, terms, shape, out);
+                        rows.push_row(isa, tile, terms, out);
                     }
                     if let Some(row) = (y + 1).checked_sub(*side) {
                         consume(row * columns, columns, &self.sums);
@@ -131,25 +132,20 @@ impl Tangents {
 
 impl FloatSums {
     /// Pushes the next row of pixels of a tile.
-    fn push_row<P: Pixel>(
-        &mut self,
-        isa: Isa,
-        tile: &Tile<P>,
-        terms: Terms<'_>,
-        shape: ImageShape,
-        out: &mut [F32x16],
-    ) {
-        isa.run(SquareRow { rows: &mut *self, tile, terms, shape, out });
+    fn push_row<P: Pixel>(&mut self, isa: Isa, tile: &Tile<P>, terms: Terms<'_>, out: &mut [F32x16]) {
+        isa.run(SquareRow { rows: &mut *self, tile, terms, out });
         self.seen += 1;
     }
 
-    fn start(&mut self, components: &Components, side: usize) {
-        let (_, columns) = components.grid();
-        (self.side, self.seen) = (side, 0);
+    fn start(&mut self, grid: Grid) {
+        let (side, columns) = (grid.side, grid.columns());
+        (self.grid, self.seen) = (grid, 0);
         if side > MAX_SHORT_SIDE {
             self.sums.start(side, columns, F32x16::ZERO);
-            self.rows.resize(self.rows.len().max(2 * components.width() + 1), F32x16::ZERO);
+            self.rows.resize(self.rows.len().max(2 * grid.padded_width() + 1), F32x16::ZERO);
+            self.rows[..grid.padded_width()].fill(F32x16::ZERO);
         } else {
+            debug_assert!(grid.beyond == Beyond::None, "short windows stay inside");
             self.rows.resize(self.rows.len().max(side * columns), F32x16::ZERO);
         }
     }
@@ -181,7 +177,6 @@ struct SquareRow<'a, P: Pixel> {
     rows: &'a mut FloatSums,
     tile: &'a Tile<P>,
     terms: Terms<'a>,
-    shape: ImageShape,
     out: &'a mut [F32x16],
 }
 
@@ -190,16 +185,16 @@ impl<P: Pixel> Kernel for SquareRow<'_, P> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { rows, tile, terms: Terms { form, values }, shape, out } = self;
-        match (form, shape.channels) {
-            (EXPANDED, 1) => square_of::<V, P, EXPANDED, 1>(rows, tile, values, shape, out),
-            (EXPANDED, 3) => square_of::<V, P, EXPANDED, 3>(rows, tile, values, shape, out),
-            (EXPANDED, _) => square_of::<V, P, EXPANDED, 0>(rows, tile, values, shape, out),
-            (TANGENT, 3) => square_of::<V, P, TANGENT, 3>(rows, tile, values, shape, out),
-            (TANGENT, _) => square_of::<V, P, TANGENT, 0>(rows, tile, values, shape, out),
-            (_, 1) => square_of::<V, P, DIRECT, 1>(rows, tile, values, shape, out),
-            (_, 3) => square_of::<V, P, DIRECT, 3>(rows, tile, values, shape, out),
-            (_, _) => square_of::<V, P, DIRECT, 0>(rows, tile, values, shape, out),
+        let Self { rows, tile, terms: Terms { form, values, .. }, out } = self;
+        match (form, rows.grid.shape.channels) {
+            (EXPANDED, 1) => square_of::<V, P, EXPANDED, 1>(rows, tile, values, out),
+            (EXPANDED, 3) => square_of::<V, P, EXPANDED, 3>(rows, tile, values, out),
+            (EXPANDED, _) => square_of::<V, P, EXPANDED, 0>(rows, tile, values, out),
+            (TANGENT, 3) => square_of::<V, P, TANGENT, 3>(rows, tile, values, out),
+            (TANGENT, _) => square_of::<V, P, TANGENT, 0>(rows, tile, values, out),
+            (_, 1) => square_of::<V, P, DIRECT, 1>(rows, tile, values, out),
+            (_, 3) => square_of::<V, P, DIRECT, 3>(rows, tile, values, out),
+            (_, _) => square_of::<V, P, DIRECT, 0>(rows, tile, values, out),
         }
     }
 }
@@ -218,7 +213,7 @@ impl<P: Pixel> Kernel for MaskSums<'_, P> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { tile, terms: Terms { form, values }, shape, runs, tables, out } = self;
+        let Self { tile, terms: Terms { form, values, .. }, shape, runs, tables, out } = self;
         let plane = shape.height * shape.width;
         tables.resize(tables.len().max(runs.levels() * plane), F32x16::ZERO);
         for (y, row) in tables[..plane].chunks_exact_mut(shape.width).enumerate() {
@@ -261,16 +256,18 @@ fn square_of<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize>(
     rows: &mut FloatSums,
     tile: &Tile<P>,
     values: &[f32],
-    shape: ImageShape,
     out: &mut [F32x16],
 ) {
-    let residuals = Residuals::<P, FORM, CHANNELS>::of_row(tile, values, shape, rows.seen);
-    match rows.side {
-        1 => short::<V, P, FORM, CHANNELS, 0>(rows, &residuals, out),
-        2 => short::<V, P, FORM, CHANNELS, 1>(rows, &residuals, out),
-        3 => short::<V, P, FORM, CHANNELS, 2>(rows, &residuals, out),
-        MAX_SHORT_SIDE => short::<V, P, FORM, CHANNELS, { MAX_SHORT_SIDE - 1 }>(rows, &residuals, out),
-        _ => long::<V, P, FORM, CHANNELS>(rows, &residuals, out),
+    let y = rows.grid.row(rows.seen);
+    let residuals = y.map(|y| Residuals::<P, FORM, CHANNELS>::of_row(tile, values, rows.grid.shape, y));
+    let Some(residuals) = residuals.as_ref().filter(|_| rows.grid.side <= MAX_SHORT_SIDE) else {
+        return long::<V, P, FORM, CHANNELS>(rows, residuals.as_ref(), out);
+    };
+    match rows.grid.side {
+        1 => short::<V, P, FORM, CHANNELS, 0>(rows, residuals, out),
+        2 => short::<V, P, FORM, CHANNELS, 1>(rows, residuals, out),
+        3 => short::<V, P, FORM, CHANNELS, 2>(rows, residuals, out),
+        _ => short::<V, P, FORM, CHANNELS, { MAX_SHORT_SIDE - 1 }>(rows, residuals, out),
     }
 }
 
@@ -333,12 +330,20 @@ fn down<V: Vector, const BEFORE: usize>(across: V, above: &mut [&mut [F32x16]; B
 #[inline(always)]
 fn long<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize>(
     rows: &mut FloatSums,
-    residuals: &Residuals<'_, P, FORM, CHANNELS>,
+    residuals: Option<&Residuals<'_, P, FORM, CHANNELS>>,
     out: &mut [F32x16],
 ) {
+    let (grid, width, reach) = (rows.grid, rows.grid.shape.width, rows.grid.reach());
     // `push_across` reads one value more than the row has.
-    let (row, tails) = rows.rows.split_at_mut(residuals.width + 1);
-    residuals.write::<V>(row);
+    let (row, tails) = rows.rows.split_at_mut(grid.padded_width() + 1);
+    match residuals {
+        None => row[reach..reach + width].fill(F32x16::ZERO),
+        Some(residuals) => residuals.write::<V>(&mut row[reach..]),
+    }
+    if grid.beyond == Beyond::Opposite {
+        row.copy_within(width..width + reach, 0);
+        row.copy_within(reach..2 * reach, reach + width);
+    }
     rows.sums.push_across::<V>(row, tails, out);
 }
 
@@ -356,13 +361,13 @@ mod tests {
         let mut energies = SquareEnergies::default();
         tile.square(isa);
         if probe.fixed_point_scale.is_some() {
-            energies.square(isa, components, side, 127.5, tile, || false);
+            energies.square(isa, Grid::of(components, side, tile), 127.5, tile, || false);
         }
         let tiles = std::slice::from_ref(&*tile);
-        energies.start(components, side, probe, tiles);
+        energies.start(Grid::of(components, side, &tiles[0]), probe.terms(), 1);
         let (mut row, mut all) = (vec![F32x16::ZERO; columns], Vec::new());
         for y in 0..components.height() {
-            energies.push_row(isa, tiles, probe, &mut row);
+            energies.push_row(isa, tiles, probe.terms(), &mut row);
             if y + 1 >= side {
                 all.extend_from_slice(&row);
             }
@@ -371,7 +376,61 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(60))]
+        #![proptest_config(ProptestConfig::with_cases(40))]
+        #[test]
+        fn windows_reach_over_the_border(
+            channels in 1_usize..=4, height in 3_usize..9, width in 3_usize..9, reach in 2_usize..4, wraps: bool,
+            in_fixed_point: bool, expanded: bool,
+        ) {
+            let side = 2 * reach + 1;
+            prop_assume!(!wraps || side <= height.min(width));
+            let image = Array4::from_shape_fn((1, channels, height, width), |(_, c, y, x)| {
+                ((c * 57 + y * 31 + x * 17) * 7919 % 256) as u8
+            });
+            let z = Array3::from_shape_fn((channels, height, width), |(c, y, x)| {
+                ((c * 31 + y * 17 + x * 5) % 21) as f64 / 7.0 - 1.4
+            });
+            let expanded = expanded || in_fixed_point;
+            let factor = if expanded { -2.0 } else { 1.0 };
+            let scale = in_fixed_point.then_some(2.0_f32.powi(-8));
+            let values: Vec<f32> =
+                z.iter().map(|z| (127.5 * factor * z) as f32 / scale.unwrap_or(1.0)).collect();
+            let form = if expanded { EXPANDED } else { DIRECT };
+            let terms = Terms { form, values: &values, fixed_point_scale: scale };
+            let beyond = if wraps { Beyond::Opposite } else { Beyond::Nothing };
+            let grid = Grid { shape: ImageShape { channels, height, width }, side, beyond };
+            for isa in Isa::available() {
+                let mut tile = Tile::<u8>::new(channels, height * width);
+                tile.load(isa, &Images::side_by_side(image.as_slice().unwrap(), image.len()), 127.5);
+                let mut energies = SquareEnergies::default();
+                if in_fixed_point {
+                    energies.square(isa, grid, 127.5, &mut tile, || false);
+                } else if expanded {
+                    tile.square(isa);
+                }
+                energies.start(grid, terms, 1);
+                let mut row = vec![F32x16::ZERO; width];
+                for y in 0..grid.padded_height() {
+                    energies.push_row(isa, std::slice::from_ref(&tile), terms, &mut row);
+                    let Some(middle) = (y + 1).checked_sub(side) else { continue };
+                    for (x, energy) in row.iter().enumerate() {
+                        let (mut exact, mut size) = (0.0, 0.0);
+                        for (c, dy, dx) in ndarray::indices((channels, side, side)) {
+                            let (y, x) = (middle + dy, x + dx);
+                            let inside = (reach..reach + height).contains(&y) && (reach..reach + width).contains(&x);
+                            let at = [c, (y + height - reach) % height, (x + width - reach) % width];
+                            if inside || wraps {
+                                let (a, z) = (image[[0, at[0], at[1], at[2]]].number(127.5), 127.5 * z[at]);
+                                exact += if expanded { a * a - 2.0 * a * z } else { (a - z).powi(2) };
+                                size += a * a + z * z;
+                            }
+                        }
+                        prop_assert!((f64::from(energy.0[0]) - exact).abs() <= 2e-6 * size, "{}, exactly {}", energy.0[0], exact);
+                    }
+                }
+            }
+        }
+
         #[test]
         fn energies_are_those_of_the_windows(
             channels in 1_usize..=4, side in 1_usize..=8, more in 0_usize..5, even_more in 1_usize..5, tall: bool,

@@ -6,8 +6,7 @@
 //! ever entered. Rounding the values loses nothing: it is finer than the spacing of floats of the size of a window's
 //! sum (docs/accuracy.md).
 
-use super::residuals::{ImageShape, PRODUCTS, Residuals, SQUARES};
-use crate::components::Components;
+use super::residuals::{Beyond, Grid, PRODUCTS, Residuals, SQUARES};
 use crate::cpu::chunks::exact_chunks_mut;
 use crate::cpu::probe::fixed_point_scale;
 use crate::cpu::tile::{Pixel, Tile};
@@ -18,10 +17,9 @@ use crate::simd::{F32x16, I32x16, Isa, Kernel, Vector, VectorI32};
 pub(crate) struct FixedPointSums {
     /// The last `side` rows of values, `[row][column][tile]`; the next row overwrites the oldest.
     ring: Vec<I32x16>,
-    /// Sums down the last `side` rows, `[column][tile]`, after a column of zeros.
+    /// Sums down the last `side` rows, `[column][tile]`, after a column of zeros; with the columns beyond the border.
     down: Vec<I32x16>,
-    side: usize,
-    width: usize,
+    grid: Grid,
     /// Rows pushed so far.
     seen: usize,
     /// Where the next row belongs in the ring.
@@ -29,12 +27,13 @@ pub(crate) struct FixedPointSums {
 }
 
 impl FixedPointSums {
-    /// Starts over with rows of `width` values of each of `tiles`, for windows of `side` rows and columns.
-    pub(crate) fn start(&mut self, side: usize, width: usize, tiles: usize) {
-        (self.side, self.width, self.seen, self.slot) = (side, width, 0, 0);
-        self.ring.resize(self.ring.len().max(side * width * tiles), I32x16::ZERO);
-        self.down.resize(self.down.len().max((width + 1) * tiles), I32x16::ZERO);
-        self.down[..tiles].fill(I32x16::ZERO);
+    /// Starts over with the windows of so many tiles.
+    pub(crate) fn start(&mut self, grid: Grid, tiles: usize) {
+        (self.grid, self.seen, self.slot) = (grid, 0, 0);
+        let (ring, down) = (grid.side * grid.shape.width * tiles, (grid.padded_width() + 1) * tiles);
+        self.ring.resize(self.ring.len().max(ring), I32x16::ZERO);
+        self.down.resize(self.down.len().max(down), I32x16::ZERO);
+        self.down[..down].fill(I32x16::ZERO);
     }
 
     /// Takes the next row of pixels of one or two tiles and of the values of a probe. If a row of windows ends there,
@@ -43,12 +42,11 @@ impl FixedPointSums {
     pub(crate) fn energies<P: Pixel>(
         &mut self,
         isa: Isa,
-        shape: ImageShape,
         tiles: &[Tile<P>],
         (values, scale): (&[f32], f32),
         out: &mut [F32x16],
     ) {
-        isa.run(EnergyRow { sums: &mut *self, shape, tiles, values, scale, out });
+        isa.run(EnergyRow { sums: &mut *self, tiles, values, scale, out });
         self.advance();
     }
 
@@ -57,18 +55,16 @@ impl FixedPointSums {
     pub(crate) fn square<P: Pixel>(
         &mut self,
         isa: Isa,
-        components: &Components,
-        side: usize,
+        grid: Grid,
         max_abs: f64,
         tile: &mut Tile<P>,
         is_stopped: impl Fn() -> bool,
     ) {
-        let scale = fixed_point_scale((side * side * tile.channels) as f64 * max_abs.powi(2));
-        tile.window_squares.resize(components.count(), F32x16::ZERO);
-        let shape = ImageShape::of(components, tile);
-        self.start(side, shape.width, 1);
-        for _ in (0..shape.height).take_while(|_| !is_stopped()) {
-            isa.run(SquareRow { sums: &mut *self, shape, scale, tile: &mut *tile });
+        let scale = fixed_point_scale((grid.side * grid.side * tile.channels) as f64 * max_abs.powi(2));
+        tile.window_squares.resize(grid.rows() * grid.columns(), F32x16::ZERO);
+        self.start(grid, 1);
+        for _ in (0..grid.padded_height()).take_while(|_| !is_stopped()) {
+            isa.run(SquareRow { sums: &mut *self, scale, tile: &mut *tile });
             self.advance();
         }
     }
@@ -76,12 +72,12 @@ impl FixedPointSums {
     /// Advances to the next row.
     fn advance(&mut self) {
         self.seen += 1;
-        self.slot = if self.slot + 1 == self.side { 0 } else { self.slot + 1 };
+        self.slot = if self.slot + 1 == self.grid.side { 0 } else { self.slot + 1 };
     }
 
     /// The row of windows that ends at the current row of pixels, if any does.
     fn row(&self) -> Option<usize> {
-        (self.seen + 1).checked_sub(self.side)
+        (self.seen + 1).checked_sub(self.grid.side)
     }
 
     /// Adds the next row of values to the sums down, and subtracts the one that leaves.
@@ -89,7 +85,7 @@ impl FixedPointSums {
     fn push_row<V: Vector, const T: usize>(&mut self, values: &impl Values<T>) {
         if self.seen == 0 {
             self.push_row_of::<V, T, false, false>(values);
-        } else if self.seen < self.side {
+        } else if self.seen < self.grid.side {
             self.push_row_of::<V, T, true, false>(values);
         } else {
             self.push_row_of::<V, T, true, true>(values);
@@ -99,8 +95,10 @@ impl FixedPointSums {
     /// Adds a row to the sums down, if there are `SOME` already; `FULL` says that another row leaves them.
     #[inline(always)]
     fn push_row_of<V: Vector, const T: usize, const SOME: bool, const FULL: bool>(&mut self, values: &impl Values<T>) {
-        let ring = &mut self.ring.as_chunks_mut::<T>().0[self.slot * self.width..][..self.width];
-        let down = &mut self.down.as_chunks_mut::<T>().0[1..][..ring.len()];
+        let (width, reach) = (self.grid.shape.width, self.grid.reach());
+        let ring = &mut self.ring.as_chunks_mut::<T>().0[self.slot * width..][..width];
+        let all = self.down.as_chunks_mut::<T>().0;
+        let down = &mut all[1 + reach..][..ring.len()];
         let values = values.cut(ring.len());
         for x in 0..ring.len() {
             let row = values.at::<V>(x);
@@ -117,17 +115,21 @@ impl FixedPointSums {
                 sum.store(&mut down[x][t]);
             }
         }
+        if self.grid.beyond == Beyond::Opposite {
+            all.copy_within(1 + width..1 + width + reach, 1);
+            all.copy_within(1 + reach..1 + 2 * reach, 1 + reach + width);
+        }
     }
 
     /// Writes the sums over the windows of a row: `scale` times them, plus `base` if there is any.
     #[inline(always)]
     fn windows<V: Vector, const T: usize>(&self, scale: f32, base: Option<[&[F32x16]; T]>, out: [&mut [F32x16]; T]) {
-        let columns = self.width + 1 - self.side;
+        let (columns, side) = (self.grid.columns(), self.grid.side);
         let (scale, down) = (V::splat(scale), self.down.as_chunks::<T>().0);
-        let (leaving, entering) = (&down[..columns], &down[self.side..][..columns]);
+        let (leaving, entering) = (&down[..columns], &down[side..][..columns]);
         for (t, out) in out.into_iter().enumerate() {
             let mut run = V::I32::load(&I32x16::ZERO);
-            for down in &down[1..self.side] {
+            for down in &down[1..side] {
                 run = run.add(V::I32::load(&down[t]));
             }
             let out = &mut out[..columns];
@@ -168,6 +170,20 @@ impl<P: Pixel, const CHANNELS: usize, const T: usize> Values<T> for Products<'_,
     }
 }
 
+/// No values, of a row beyond the border.
+struct Blank;
+
+impl<const T: usize> Values<T> for Blank {
+    fn cut(&self, _width: usize) -> Self {
+        Self
+    }
+
+    #[inline(always)]
+    fn at<V: Vector>(&self, _x: usize) -> [V; T] {
+        [V::splat(0.0); T]
+    }
+}
+
 /// The squares, in units of the scale.
 struct Squares<'a, P: Pixel, const CHANNELS: usize> {
     residuals: Residuals<'a, P, SQUARES, CHANNELS>,
@@ -188,7 +204,6 @@ impl<P: Pixel, const CHANNELS: usize> Values<1> for Squares<'_, P, CHANNELS> {
 
 struct EnergyRow<'a, P: Pixel> {
     sums: &'a mut FixedPointSums,
-    shape: ImageShape,
     tiles: &'a [Tile<P>],
     values: &'a [f32],
     scale: f32,
@@ -200,15 +215,15 @@ impl<P: Pixel> Kernel for EnergyRow<'_, P> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { sums, shape, tiles, values, scale, out } = self;
+        let Self { sums, tiles, values, scale, out } = self;
         let (pairs, singles) = tiles.as_chunks::<2>();
-        match (pairs, singles, shape.channels) {
-            ([pair], [], 1) => energies_of::<V, P, 1, 2>(sums, shape, pair, values, scale, out),
-            ([pair], [], 3) => energies_of::<V, P, 3, 2>(sums, shape, pair, values, scale, out),
-            ([pair], [], _) => energies_of::<V, P, 0, 2>(sums, shape, pair, values, scale, out),
-            ([], [tile], 1) => energies_of::<V, P, 1, 1>(sums, shape, std::array::from_ref(tile), values, scale, out),
-            ([], [tile], 3) => energies_of::<V, P, 3, 1>(sums, shape, std::array::from_ref(tile), values, scale, out),
-            ([], [tile], _) => energies_of::<V, P, 0, 1>(sums, shape, std::array::from_ref(tile), values, scale, out),
+        match (pairs, singles, sums.grid.shape.channels) {
+            ([pair], [], 1) => energies_of::<V, P, 1, 2>(sums, pair, values, scale, out),
+            ([pair], [], 3) => energies_of::<V, P, 3, 2>(sums, pair, values, scale, out),
+            ([pair], [], _) => energies_of::<V, P, 0, 2>(sums, pair, values, scale, out),
+            ([], [tile], 1) => energies_of::<V, P, 1, 1>(sums, std::array::from_ref(tile), values, scale, out),
+            ([], [tile], 3) => energies_of::<V, P, 3, 1>(sums, std::array::from_ref(tile), values, scale, out),
+            ([], [tile], _) => energies_of::<V, P, 0, 1>(sums, std::array::from_ref(tile), values, scale, out),
             _ => unreachable!("groups have one or two tiles"),
         }
     }
@@ -216,7 +231,6 @@ impl<P: Pixel> Kernel for EnergyRow<'_, P> {
 
 struct SquareRow<'a, P: Pixel> {
     sums: &'a mut FixedPointSums,
-    shape: ImageShape,
     scale: f32,
     tile: &'a mut Tile<P>,
 }
@@ -226,24 +240,25 @@ impl<P: Pixel> Kernel for SquareRow<'_, P> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { sums, shape, scale, tile } = self;
-        let (units_per_one, y) = (1.0 / scale, sums.seen);
-        match shape.channels {
-            1 => sums.push_row::<V, 1>(&Squares {
+        let Self { sums, scale, tile } = self;
+        let (units_per_one, shape) = (1.0 / scale, sums.grid.shape);
+        match (sums.grid.row(sums.seen), shape.channels) {
+            (None, _) => sums.push_row::<V, 1>(&Blank),
+            (Some(y), 1) => sums.push_row::<V, 1>(&Squares {
                 residuals: Residuals::<P, SQUARES, 1>::of_row(tile, &[], shape, y),
                 units_per_one,
             }),
-            3 => sums.push_row::<V, 1>(&Squares {
+            (Some(y), 3) => sums.push_row::<V, 1>(&Squares {
                 residuals: Residuals::<P, SQUARES, 3>::of_row(tile, &[], shape, y),
                 units_per_one,
             }),
-            _ => sums.push_row::<V, 1>(&Squares {
+            (Some(y), _) => sums.push_row::<V, 1>(&Squares {
                 residuals: Residuals::<P, SQUARES, 0>::of_row(tile, &[], shape, y),
                 units_per_one,
             }),
         }
         let Some(row) = sums.row() else { return };
-        let columns = shape.width + 1 - sums.side;
+        let columns = sums.grid.columns();
         sums.windows::<V, 1>(scale, None, [&mut tile.window_squares[row * columns..][..columns]]);
     }
 }
@@ -251,17 +266,20 @@ impl<P: Pixel> Kernel for SquareRow<'_, P> {
 #[inline(always)]
 fn energies_of<V: Vector, P: Pixel, const CHANNELS: usize, const T: usize>(
     sums: &mut FixedPointSums,
-    shape: ImageShape,
     tiles: &[Tile<P>; T],
     values: &[f32],
     scale: f32,
     out: &mut [F32x16],
 ) {
-    sums.push_row::<V, T>(&Products::<P, CHANNELS, T>(std::array::from_fn(|t| {
-        Residuals::of_row(&tiles[t], values, shape, sums.seen)
-    })));
+    let shape = sums.grid.shape;
+    match sums.grid.row(sums.seen) {
+        None => sums.push_row::<V, T>(&Blank),
+        Some(y) => sums.push_row::<V, T>(&Products::<P, CHANNELS, T>(std::array::from_fn(|t| {
+            Residuals::of_row(&tiles[t], values, shape, y)
+        }))),
+    }
     let Some(row) = sums.row() else { return };
-    let columns = shape.width + 1 - sums.side;
+    let columns = sums.grid.columns();
     let squares = std::array::from_fn(|t| &tiles[t].window_squares[row * columns..][..columns]);
     let mut rows = exact_chunks_mut(out, columns);
     sums.windows::<V, T>(scale, Some(squares), std::array::from_fn(|_| rows.next().unwrap_or_default()));
@@ -271,6 +289,7 @@ fn energies_of<V: Vector, P: Pixel, const CHANNELS: usize, const T: usize>(
 mod tests {
     use super::*;
     use crate::bank::Bank;
+    use crate::components::Components;
     use crate::cpu::images::Images;
     use crate::cpu::probe::Probe;
     use crate::regime::MAX_SHORT_SIDE;
@@ -290,21 +309,15 @@ mod tests {
         for images in pixels.chunks(LANES * channels * height * width) {
             let mut tile = Tile::new(channels, height * width);
             tile.load(isa, &Images::side_by_side(images, channels * height * width), 127.5);
-            sums.square(isa, &components, side, 127.5, &mut tile, || false);
+            sums.square(isa, Grid::of(&components, side, &tile), 127.5, &mut tile, || false);
             tiles.push(tile);
         }
         let (rows, columns) = components.grid();
         let mut found = vec![F32x16::ZERO; tiles.len() * rows * columns];
         let mut out = vec![F32x16::ZERO; tiles.len() * columns];
-        sums.start(side, width, tiles.len());
+        sums.start(Grid::of(&components, side, &tiles[0]), tiles.len());
         for y in 0..height {
-            sums.energies(
-                isa,
-                ImageShape::of(&components, &tiles[0]),
-                &tiles,
-                (&probe.values, probe.fixed_point_scale.unwrap()),
-                &mut out,
-            );
+            sums.energies(isa, &tiles, (&probe.values, probe.fixed_point_scale.unwrap()), &mut out);
             if let Some(row) = (y + 1).checked_sub(side) {
                 for (t, out) in out.chunks_exact(columns).enumerate() {
                     found[(t * rows + row) * columns..][..columns].copy_from_slice(out);

@@ -9,13 +9,13 @@ use crate::simd::{F32x8, F32x16, Isa, Kernel, LANES, Vector};
 
 /// An image whose weight relative to the shift exceeds two to this power moves the shift. So the shift stays near the best
 /// image, and rows of windows far from it can be recognised and skipped.
-const RESCALE_BITS: f32 = 8.0;
+pub(crate) const RESCALE_BITS: f32 = 8.0;
 
 /// Smaller weights are raised to two to this power, so that no product with them is subnormal.
-pub(super) const MIN_EXPONENT: f32 = -100.0;
+pub(crate) const MIN_EXPONENT: f32 = -100.0;
 
 /// The shift of a window that has seen no image.
-const NO_SHIFT: f32 = f32::MAX;
+pub(crate) const NO_SHIFT: f32 = f32::MAX;
 
 /// The state of pass 1: per window a shift and the sum of weights relative to it, spread over the lanes of a register. It
 /// is small, because the states of all probes of a work item share the second-level cache with the tiles.
@@ -92,7 +92,7 @@ impl Kernel for Settle<'_> {
 
 /// The shift for a least energy: the largest integer up to `logit_scale least`. Larger logits than float32 has integers are
 /// computed in float64 ([`MAX_SHIFT_BITS`](crate::regime::MAX_SHIFT_BITS)).
-fn shift_of(least: f32, logit_scale: f32) -> f32 {
+pub(crate) fn shift_of(least: f32, logit_scale: f32) -> f32 {
     (f64::from(least) * f64::from(logit_scale)).floor() as f32
 }
 
@@ -175,7 +175,7 @@ fn weigh_tiles<V: Vector, const T: usize>(
         if state.shift[window] >= NO_SHIFT {
             start_row::<V, T>(of_row, logit_scale, window, state);
         }
-        *active = any_near::<V, T>(of_row, state, window, logit_scale);
+        *active = any_near::<V, T>(of_row, &state.shift[window..][..columns], state.negligible, logit_scale);
         for k in if *active { 0..columns } else { 0..0 } {
             let best = best_of::<V, T>(of_row, k);
             let before = state.shift[window + k];
@@ -293,7 +293,12 @@ fn update_tiles<V: Vector, const T: usize>(
         if state.shift[windows.start] >= NO_SHIFT {
             start_row::<V, T>(part_of(energies, start, columns), logit_scale, windows.start, state);
         }
-        if !any_near::<V, T>(part_of(energies, start, columns), state, windows.start, logit_scale) {
+        if !any_near::<V, T>(
+            part_of(energies, start, columns),
+            &state.shift[windows.clone()],
+            state.negligible,
+            logit_scale,
+        ) {
             continue;
         }
         let mut k = 0;
@@ -330,7 +335,7 @@ fn start_row<V: Vector, const T: usize>(
 
 /// `count` windows of every tile, the first of which is window `start`.
 #[inline(always)]
-fn part_of<const T: usize>(energies: [&[F32x16]; T], start: usize, count: usize) -> [&[F32x16]; T] {
+pub(crate) fn part_of<const T: usize>(energies: [&[F32x16]; T], start: usize, count: usize) -> [&[F32x16]; T] {
     let mut part: [&[F32x16]; T] = [&[]; T];
     for t in 0..T {
         part[t] = &energies[t][start..][..count];
@@ -338,15 +343,15 @@ fn part_of<const T: usize>(energies: [&[F32x16]; T], start: usize, count: usize)
     part
 }
 
-/// Whether any image comes near the best so far on a row of windows.
+/// Whether any image comes near the best so far, which the shifts tell, on a row of windows.
 #[inline(always)]
-fn any_near<V: Vector, const T: usize>(
+pub(crate) fn any_near<V: Vector, const T: usize>(
     energies: [&[F32x16]; T],
-    state: &OnlineSoftmax,
-    first: usize,
+    shift: &[f32],
+    negligible: f32,
     logit_scale: f32,
 ) -> bool {
-    let (shift, bound) = (&state.shift[first..][..energies[0].len()], V::splat(-state.negligible));
+    let bound = V::splat(-negligible);
     let energies = part_of(energies, 0, shift.len());
     for k in 0..shift.len() {
         let logit = best_of::<V, T>(energies, k).mul_add(V::splat(-logit_scale), V::splat(shift[k]));
@@ -396,7 +401,7 @@ fn weights_of<V: Vector, const T: usize>(energies: [&[F32x16]; T], k: usize, fac
 
 /// The least energies on window `k` of a row.
 #[inline(always)]
-fn best_of<V: Vector, const T: usize>(energies: [&[F32x16]; T], k: usize) -> V {
+pub(crate) fn best_of<V: Vector, const T: usize>(energies: [&[F32x16]; T], k: usize) -> V {
     let mut best = V::load(&energies[0][k]);
     for t in 1..T {
         best = best.min(V::load(&energies[t][k]));

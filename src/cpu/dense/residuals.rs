@@ -22,6 +22,8 @@ pub(crate) struct Terms<'a> {
     pub(crate) form: u8,
     /// Its values; in the form [`TANGENT`] those of z, then those of the direction, sign reversed.
     pub(crate) values: &'a [f32],
+    /// The fixed-point scale of the products, where windows are summed in fixed point.
+    pub(crate) fixed_point_scale: Option<f32>,
 }
 
 /// The size of the images.
@@ -40,6 +42,77 @@ impl ImageShape {
     #[must_use]
     pub(crate) fn of<P: Pixel>(components: &Components, tile: &Tile<P>) -> Self {
         Self { channels: tile.channels, height: components.height(), width: components.width() }
+    }
+}
+
+/// What lies beyond the border of the images, for windows that reach over it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) enum Beyond {
+    /// No window reaches over it.
+    #[default]
+    None,
+    /// Windows are centred at every pixel, and nothing beyond counts.
+    Nothing,
+    /// Windows are centred at every pixel, and go on at the opposite side.
+    Opposite,
+}
+
+/// The square windows of images.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Grid {
+    /// The size of the images.
+    pub(crate) shape: ImageShape,
+    /// The side of the windows.
+    pub(crate) side: usize,
+    /// What lies beyond the border.
+    pub(crate) beyond: Beyond,
+}
+
+impl Grid {
+    /// The windows of a composite that fit in its images.
+    #[must_use]
+    pub(crate) fn of<P: Pixel>(components: &Components, side: usize, tile: &Tile<P>) -> Self {
+        Self { shape: ImageShape::of(components, tile), side, beyond: Beyond::None }
+    }
+
+    /// How far windows reach over the border.
+    #[must_use]
+    pub(crate) fn reach(self) -> usize {
+        if self.beyond == Beyond::None { 0 } else { self.side / 2 }
+    }
+
+    /// Rows of images with what lies beyond: as many as have to be pushed.
+    #[must_use]
+    pub(crate) fn padded_height(self) -> usize {
+        self.shape.height + 2 * self.reach()
+    }
+
+    /// Columns of images with what lies beyond.
+    #[must_use]
+    pub(crate) fn padded_width(self) -> usize {
+        self.shape.width + 2 * self.reach()
+    }
+
+    /// Windows in a column.
+    #[must_use]
+    pub(crate) fn rows(self) -> usize {
+        self.padded_height() + 1 - self.side
+    }
+
+    /// Windows in a row.
+    #[must_use]
+    pub(crate) fn columns(self) -> usize {
+        self.padded_width() + 1 - self.side
+    }
+
+    /// The row of the image that is row `y` of the padded one, if there is any.
+    #[must_use]
+    pub(crate) fn row(self, y: usize) -> Option<usize> {
+        let (reach, height) = (self.reach(), self.shape.height);
+        match self.beyond {
+            Beyond::Opposite => Some((y + height - reach) % height),
+            Beyond::None | Beyond::Nothing => y.checked_sub(reach).filter(|&y| y < height),
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use super::arithmetic::{Arithmetic, EnergyBlock, ShardPosterior, TILES, TilePenalties};
 use super::energies::{SquareEnergies, mask_energies};
 use super::online_softmax::{LogWeights, Normalise, OnlineSoftmax, Softmax, Update, UpdateAndWeigh};
+use super::residuals::Grid;
 use crate::components::Kind;
 use crate::cpu::chunks::exact_chunks_mut;
 use crate::cpu::job::Job;
@@ -53,7 +54,8 @@ impl Arithmetic for Single {
                 None => tile.square(job.isa),
                 Some(side) => {
                     let reach = job.bank.reach() * job.bank.unit();
-                    space.squares.square(job.isa, components, side, reach, tile, is_stopped);
+                    let grid = Grid::of(components, side, tile);
+                    space.squares.square(job.isa, grid, reach, tile, is_stopped);
                 }
             }
         }
@@ -81,12 +83,12 @@ impl Arithmetic for Single {
                 consume(EnergyBlock { tiles, probe, first: 0, count, energies });
             }
             Kind::Square { side } => {
-                squares.start(components, *side, values, tiles);
+                squares.start(Grid::of(components, *side, &tiles[0]), values.terms(), tiles.len());
                 for y in 0..components.height() {
                     if job.is_stopped() {
                         return;
                     }
-                    squares.push_row(job.isa, tiles, values, energies);
+                    squares.push_row(job.isa, tiles, values.terms(), energies);
                     if let Some(row) = (y + 1).checked_sub(*side) {
                         penalise(energies, count, penalties, values.logit_scale);
                         consume(EnergyBlock { tiles, probe, first: row * count, count, energies });
@@ -178,7 +180,7 @@ impl Arithmetic for Single {
 }
 
 /// Adds what the images of each tile are penalised with to energies `[tile][window]` of `count` windows.
-fn penalise(energies: &mut [F32x16], count: usize, penalties: &TilePenalties, logit_scale: f64) {
+pub(crate) fn penalise(energies: &mut [F32x16], count: usize, penalties: &TilePenalties, logit_scale: f64) {
     for (energies, penalties) in exact_chunks_mut(energies, count).zip(penalties) {
         let Some(penalties) = penalties else { continue };
         let bias = penalties.bias.map(|bias| bias as f32);

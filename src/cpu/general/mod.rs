@@ -2,7 +2,8 @@
 //!
 //! Sixteen images at a time are transposed, seen under every view, and compared with every query of a work item; energies of
 //! all components lie side by side in the second-level cache. It serves every noise level without lists or a second
-//! precision. The routes of `dense`, `full` and `sparse` are several times as fast where they apply.
+//! precision, and computes whatever can be asked of a posterior. Composites that float32 serves are those of the filtered
+//! route, which is several times as fast.
 
 pub(crate) mod call;
 pub(crate) mod composite;

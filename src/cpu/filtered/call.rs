@@ -1,0 +1,333 @@
+//! `Call`: the queries of a filter's call, and the way of a pass through images, views and queries.
+
+use std::ops::Range;
+
+use super::composite::Composite;
+use super::means::{Means, TotalMeans};
+use super::pass::{Block, Pass};
+use super::pieces::{Piece, pieces_of};
+use super::planes::{self, Planes};
+use super::squares::{self, Squares};
+use super::sums::Sums;
+use crate::bank::{Bank, Pixels};
+use crate::components::Components;
+use crate::cpu::chunks::{exact_chunks, exact_chunks_mut};
+use crate::cpu::dense::arithmetic::{TILES, TilePenalties};
+use crate::cpu::job::{Job, Signals};
+use crate::cpu::memory;
+use crate::cpu::probe::Probe;
+use crate::cpu::scheduler::{MIN_PROBES, Scheduler, WorkItem, blocks};
+use crate::cpu::tile::{Pixel, PixelLanes, Tile};
+use crate::error::Result;
+use crate::filter::{Filter, View, Weights};
+use crate::monitor::Monitor;
+use crate::query::Queries;
+use crate::regime::negligible_bits;
+use crate::simd::{F32x16, LANES};
+use crate::sources::Sources;
+
+/// Images of a group.
+const GROUP: usize = TILES * LANES;
+
+/// Shards of a data set, where each has enough pairs of image and view.
+const TARGET_SHARDS: usize = 256;
+
+/// Fewest pairs of a shard: in each, every component has to find its shift again.
+const LEAST_PAIRS: usize = 1024;
+
+/// Most pairs, but for the images of a group: so few that progress is told often.
+const MOST_PAIRS: usize = 16_384;
+
+/// How components compare.
+enum Distances {
+    Squares(Squares),
+    Planes(Planes),
+}
+
+/// What all work items of a call share.
+struct Call<'a> {
+    filter: &'a Filter,
+    distances: Distances,
+    /// What components of several answers add to; `None` if every component answers for one place.
+    response: Option<Sums>,
+    pieces: Vec<Piece>,
+}
+
+/// The working space of a thread.
+struct Space<P: Pixel, S> {
+    loaded: Vec<Tile<P>>,
+    /// The loaded images under a view.
+    viewed: Vec<Tile<P>>,
+    squares: squares::Space,
+    planes: planes::Space,
+    /// Of every probe.
+    states: Vec<S>,
+}
+
+/// The composites of queries, in the units of the images, `[channel][row][column]`; `None` where float32 does not serve.
+/// `None` for all of them if the filter is of another kind.
+pub(crate) fn composites(
+    bank: &Bank<'_>,
+    filter: &Filter,
+    queries: &Queries<'_>,
+    monitor: &mut Monitor<'_>,
+) -> Result<Vec<Option<Vec<f64>>>> {
+    let mut found = vec![None; queries.len()];
+    let Some(call) = Call::new(bank, filter)? else { return Ok(found) };
+    let sources = Sources::new(bank, queries.atoms());
+    let probe = |query: usize| {
+        let probe = match &call.distances {
+            Distances::Squares(squares) => squares.probe(bank, queries, query),
+            Distances::Planes(planes) => planes.probe(bank, queries, query),
+        };
+        probe.among(&sources, &queries.atoms().left_out_of(query).into())
+    };
+    let probes: Vec<Probe> = (0..queries.len()).map(probe).filter(|probe| !probe.needs_double).collect();
+    if probes.is_empty() {
+        return Ok(found);
+    }
+    let of_probes = match bank.pixels() {
+        Pixels::U8(pixels) => call.run(bank, pixels, &probes, &sources, monitor)?,
+        Pixels::F32(pixels) => call.run(bank, pixels, &probes, &sources, monitor)?,
+    };
+    for (probe, values) in probes.iter().zip(of_probes) {
+        found[probe.query] = values;
+    }
+    Ok(found)
+}
+
+impl<'a> Call<'a> {
+    /// `None` if the filter is of another kind.
+    fn new(bank: &Bank<'_>, filter: &'a Filter) -> Result<Option<Self>> {
+        let (shape, precision, answers) = (filter.shape(), filter.precision(), filter.response());
+        let mut response = None;
+        if !matches!(answers.weights, Weights::Places) {
+            response = Sums::new(answers);
+            if response.is_none() {
+                return Ok(None);
+            }
+        }
+        let distances = match precision.weights {
+            Weights::Boxes { side, wraps } if response.is_none() && !answers.per_value && shape[1] * shape[2] > 1 => {
+                Distances::Squares(Squares::new(shape, side, wraps)?)
+            }
+            _ => match Planes::new(filter) {
+                Some(planes) if filter.all_views().iter().all(View::is_seen_by_all) => Distances::Planes(planes),
+                _ => return Ok(None),
+            },
+        };
+        let surround = match &distances {
+            Distances::Squares(squares) => squares.surround(),
+            Distances::Planes(_) => Planes::surround(),
+        };
+        let Some(pieces) = pieces_of(filter, surround) else { return Ok(None) };
+        // Borders have the value of the centre; bytes have no other than that for holes, either.
+        let has_holes = pieces.iter().any(|piece| piece.has_holes);
+        let is_other = has_holes && bank.range().centre != 0.0;
+        Ok((!is_other).then_some(Self { filter, distances, response, pieces }))
+    }
+
+    /// Both passes, or the only one.
+    fn run<P: Pixel>(
+        &self,
+        bank: &Bank<'_>,
+        pixels: &[P],
+        probes: &[Probe],
+        sources: &Sources<'_>,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Vec<Option<Vec<f64>>>> {
+        let (signals, [channels, height, width]) = (Signals::new(), self.filter.shape());
+        let (whole, answers_apart) = (Components::full(height, width)?, self.filter.response().per_value);
+        let mirrors = [whole.clone(), whole];
+        let job = Job::new(bank, pixels, &mirrors, probes, sources, &signals)?;
+        let (passes, answers) = match &self.response {
+            Some(_) => (2, 0),
+            None => (1, if answers_apart { 1 } else { channels }),
+        };
+        let mut scheduler = self.scheduler(&job, passes, answers, &signals, monitor)?;
+        let first = Means::pass(self.filter.count(), answers);
+        let mut totals: Vec<TotalMeans> =
+            probes.iter().map(|_| TotalMeans::empty(self.filter.count(), answers)).collect();
+        self.pass(&job, &first, &mut totals, &mut scheduler)?;
+        let serves: Vec<bool> = probes
+            .iter()
+            .zip(&totals)
+            .map(|(p, means)| p.rounding.allows(means.largest_bits(), p.logit_scale))
+            .collect();
+        let (unit, centre) = (bank.unit(), bank.range().centre);
+        let Some(response) = &self.response else {
+            let of_probe = |(means, serves): (&TotalMeans, bool)| {
+                serves.then(|| means.means().map(|mean| mean / unit + centre).collect())
+            };
+            scheduler.finish()?;
+            return Ok(totals.iter().zip(serves).map(of_probe).collect());
+        };
+        let places: Vec<usize> = (0..probes.len()).filter(|&i| serves[i]).collect();
+        let probes: Vec<Probe> = places.iter().map(|&i| probes[i].clone()).collect();
+        let normalisers: Vec<_> = places.iter().map(|&i| totals[i].normaliser()).collect();
+        let composite = Composite {
+            normalisers: &normalisers,
+            response,
+            size: [height, width],
+            places: self.filter.response().len(self.filter.shape()),
+            len: bank.image_len(),
+            components: self.filter.count(),
+        };
+        let mut sums = vec![vec![0.0; bank.image_len()]; probes.len()];
+        if !probes.is_empty() {
+            self.pass(&job.with(&probes), &composite, &mut sums, &mut scheduler)?;
+        }
+        let mut found = vec![None; serves.len()];
+        for (place, sums) in places.into_iter().zip(sums) {
+            let mean = |(sum, cover): (f64, &f64)| sum / (cover * unit) + centre;
+            found[place] = Some(sums.into_iter().zip(self.filter.cover()).map(mean).collect());
+        }
+        scheduler.finish()?;
+        Ok(found)
+    }
+
+    /// A scheduler of so many passes, of which the first has so many answers a component; asks for all memory.
+    fn scheduler<'m, 'b, P: Pixel>(
+        &self,
+        job: &Job<'_, P>,
+        passes: usize,
+        answers: usize,
+        signals: &'m Signals,
+        monitor: &'m mut Monitor<'b>,
+    ) -> Result<Scheduler<'m, 'b>> {
+        let (image_len, views) = (job.bank.image_len(), self.filter.views());
+        let result = (self.filter.count() * (size_of::<f32>() + size_of::<f64>() * (1 + answers))).max(8 * image_len);
+        let at_once = MIN_PROBES.min(job.probes.len());
+        let workspace = self.workspace::<P>() + 5 * result * at_once;
+        let work = (passes * job.probes.len() * job.len()) as u64;
+        // An image takes as long as there are views of it.
+        let scheduler =
+            Scheduler::with_results(work, image_len * views, workspace, result * at_once, signals, monitor)?;
+        let pieces: usize = self.pieces.iter().map(Piece::bytes).sum();
+        memory::check_available(scheduler.bytes() + pieces + 3 * result * job.probes.len())?;
+        Ok(scheduler)
+    }
+
+    /// Bytes of the working space of a thread, but for what passes keep for probes.
+    fn workspace<P: Pixel>(&self) -> usize {
+        let [channels, height, width] = self.filter.shape();
+        let of_pixels = |pixels: usize| pixels * (channels * size_of::<P::Packed>() + 2 * size_of::<F32x16>());
+        let viewed = self.pieces.iter().map(|piece| piece.size().0 * piece.size().1).max().unwrap_or(0);
+        let of_distances = match &self.distances {
+            Distances::Squares(squares) => squares.workspace(TILES),
+            Distances::Planes(planes) => planes.workspace(TILES),
+        };
+        TILES * (of_pixels(height * width) + of_pixels(viewed)) + of_distances
+    }
+
+    /// A pass over all images, views and probes.
+    fn pass<P: Pixel, T: Pass>(
+        &self,
+        job: &Job<'_, P>,
+        pass: &T,
+        totals: &mut [T::Total],
+        scheduler: &mut Scheduler<'_, '_>,
+    ) -> Result<()> {
+        let [channels, height, width] = self.filter.shape();
+        let space = || Space {
+            loaded: (0..TILES).map(|_| Tile::new(channels, height * width)).collect(),
+            viewed: (0..TILES).map(|_| Tile::new(channels, 0)).collect(),
+            squares: squares::Space::default(),
+            planes: planes::Space::default(),
+            states: Vec::new(),
+        };
+        let visit = |item: &WorkItem, space: &mut Space<P, T::State>| self.visit(job, pass, item, space);
+        let items = self.items(job.len(), job.probes.len());
+        scheduler.run_items(&items, totals, space, visit, |total, part| pass.merge(total, part))?;
+        job.check_unchanged()
+    }
+
+    /// Shards of the images, of so many that each has work enough, with a few queries each. They depend on the data and the
+    /// filter alone, as the order of additions decides the bits.
+    fn items(&self, images: usize, probes: usize) -> Vec<WorkItem> {
+        let images_of = |pairs: usize| pairs.div_ceil(self.filter.views());
+        let shard = images.div_ceil(TARGET_SHARDS).clamp(images_of(LEAST_PAIRS), images_of(MOST_PAIRS));
+        let of_shard = |images: Range<usize>| {
+            blocks(0..probes, MIN_PROBES).map(move |probes| WorkItem { images: images.clone(), probes })
+        };
+        blocks(0..images, shard.next_multiple_of(GROUP)).flat_map(of_shard).collect()
+    }
+
+    fn visit<P: Pixel, T: Pass>(
+        &self,
+        job: &Job<'_, P>,
+        pass: &T,
+        item: &WorkItem,
+        space: &mut Space<P, T::State>,
+    ) -> Vec<T::Partial> {
+        let negligible = negligible_bits(item.images.len() * self.filter.views()) as f32;
+        space.states.resize_with(item.probes.len(), T::State::default);
+        space.states.iter_mut().for_each(|state| pass.start(state, negligible));
+        for positions in blocks(item.images.clone(), GROUP) {
+            let tiles = load(job, &positions, &mut space.loaded);
+            for piece in self.pieces.iter().take_while(|_| !job.is_stopped()) {
+                self.look(job, item, piece, tiles, space);
+                for &by in piece.shifts.iter().take_while(|_| !job.is_stopped()) {
+                    for probe in item.probes.clone() {
+                        let penalties = penalties(job, &job.probes[probe], &positions);
+                        let Space { viewed, squares, planes, states, .. } = &mut *space;
+                        let (images, state) = ((&viewed[..tiles], &penalties), &mut states[probe - item.probes.start]);
+                        let add = |block: &Block<'_, P>| pass.add(job, probe, block, state);
+                        let of_probe = &job.probes[probe];
+                        match &self.distances {
+                            Distances::Squares(of) => of.compare(job, of_probe, (piece, by), images, squares, add),
+                            Distances::Planes(of) => of.compare(job, of_probe, images, planes, add),
+                        }
+                        pass.end_group(job, &viewed[..tiles], state);
+                    }
+                }
+            }
+        }
+        space.states.iter_mut().map(|state| pass.finish(job, state)).collect()
+    }
+
+    /// Copies loaded images under a view, and what all probes of a work item share on them.
+    fn look<P: Pixel, S>(
+        &self,
+        job: &Job<'_, P>,
+        item: &WorkItem,
+        piece: &Piece,
+        tiles: usize,
+        space: &mut Space<P, S>,
+    ) {
+        let ([channels, height, width], (rows, columns)) = (self.filter.shape(), piece.size());
+        let is_expanded = job.probes[item.probes.clone()].iter().any(|probe| probe.regime.is_expanded());
+        for (from, to) in space.loaded.iter().zip(&mut space.viewed).take(tiles) {
+            to.valid = from.valid;
+            to.pixels.resize(channels * rows * columns, P::Packed::ZERO);
+            let images = exact_chunks(&from.pixels, height * width);
+            for (from, to) in images.zip(exact_chunks_mut(&mut to.pixels, rows * columns)) {
+                piece.copy(from, to, P::Packed::ZERO);
+            }
+            if let Distances::Squares(squares) = &self.distances {
+                if is_expanded {
+                    squares.prepare(job, piece, to, &mut space.squares);
+                }
+            }
+        }
+    }
+}
+
+/// The penalties of the images at some positions, by tile.
+fn penalties<P: Pixel>(job: &Job<'_, P>, probe: &Probe, positions: &Range<usize>) -> TilePenalties {
+    let mut penalties = [None; TILES];
+    for (penalties, positions) in penalties.iter_mut().zip(blocks(positions.clone(), LANES)) {
+        *penalties = job.penalties(probe, positions);
+    }
+    penalties
+}
+
+/// Transposes the images at some positions; returns how many tiles they fill.
+fn load<P: Pixel>(job: &Job<'_, P>, positions: &Range<usize>, tiles: &mut [Tile<P>]) -> usize {
+    let images = job.images(positions.clone());
+    job.check_images(&images, positions.start);
+    for (tile, images) in tiles.iter_mut().zip(images.chunks(LANES)) {
+        tile.load(job.isa, images, job.centre);
+    }
+    positions.len().div_ceil(LANES)
+}

@@ -1,0 +1,291 @@
+//! Pieces: the views of a filter, cut into rectangles of places, each with a border of the pixels around it.
+//!
+//! Views that are one another shifted around share a piece: instead of the image, z is shifted the other way.
+
+use std::ops::Range;
+
+use crate::filter::{Filter, View};
+
+/// How far components see around their pixels, and whether they go on at the opposite border.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Surround {
+    pub(super) reach: usize,
+    pub(super) wraps: bool,
+    /// Whether energies of whole images need no copy of the pixels beyond the border.
+    pub(super) adds_border: bool,
+}
+
+/// A view on a rectangle of its places.
+#[derive(Debug)]
+pub(super) struct Piece {
+    /// The places that are compared.
+    pub(super) rows: Range<usize>,
+    pub(super) columns: Range<usize>,
+    /// By how many rows and columns further on each such view has the place of a component.
+    pub(super) shifts: Vec<(usize, usize)>,
+    /// Where the pixels of the rectangle and its border come from.
+    runs: Vec<Run>,
+    /// How many have no pixel.
+    blank: usize,
+    /// Whether any of these lies inside the image.
+    pub(super) has_holes: bool,
+    /// Rows and columns of its border.
+    pub(super) border: usize,
+}
+
+/// Places one after the other, whose pixels of the image are `step` apart.
+#[derive(Debug, Clone, Copy)]
+struct Run {
+    to: u32,
+    from: u32,
+    count: u32,
+    step: i32,
+}
+
+impl Piece {
+    /// Rows and columns of its pixels.
+    pub(super) fn size(&self) -> (usize, usize) {
+        (self.rows.len() + 2 * self.border, self.columns.len() + 2 * self.border)
+    }
+
+    /// Bytes that it takes.
+    pub(super) fn bytes(&self) -> usize {
+        size_of::<Self>() + self.runs.len() * size_of::<Run>() + self.shifts.len() * size_of::<(usize, usize)>()
+    }
+
+    /// Copies a channel of an image, or of sixteen; `blank` stands where there is no pixel.
+    pub(super) fn copy<L: Copy>(&self, from: &[L], to: &mut [L], blank: L) {
+        if self.blank > 0 {
+            to.fill(blank);
+        }
+        for &Run { to: place, from: first, count, step } in &self.runs {
+            let (places, first) = (&mut to[place as usize..][..count as usize], first as usize);
+            if step == 1 {
+                places.copy_from_slice(&from[first..][..places.len()]);
+            } else {
+                for (i, place) in (0..).zip(places) {
+                    *place = from[first.wrapping_add_signed(i * step as isize)];
+                }
+            }
+        }
+    }
+
+    fn new(
+        from: impl Fn(isize, isize) -> Option<Option<u32>>,
+        rows: Range<usize>,
+        columns: Range<usize>,
+        border: usize,
+    ) -> Self {
+        let mut piece =
+            Self { rows, columns, shifts: vec![(0, 0)], runs: Vec::new(), blank: 0, has_holes: false, border };
+        let (height, width) = piece.size();
+        let place = |start: usize, i: usize| (start + i) as isize - border as isize;
+        for to in 0..height * width {
+            match from(place(piece.rows.start, to / width), place(piece.columns.start, to % width)) {
+                Some(Some(pixel)) => piece.append(to as u32, pixel),
+                hole => {
+                    piece.blank += 1;
+                    piece.has_holes |= hole.is_some();
+                }
+            }
+        }
+        piece
+    }
+
+    /// Adds the next place that has a pixel.
+    fn append(&mut self, to: u32, from: u32) {
+        if let Some(last) = self.runs.last_mut().filter(|last| last.to + last.count == to) {
+            let step = i64::from(from) - i64::from(last.from);
+            if last.count == 1 {
+                last.step = step as i32;
+            }
+            if step == i64::from(last.count) * i64::from(last.step) {
+                last.count += 1;
+                return;
+            }
+        }
+        self.runs.push(Run { to, from, count: 1, step: 1 });
+    }
+}
+
+/// A view whose shifts share its pieces.
+struct Base<'a> {
+    view: &'a View,
+    /// The place of every pixel, if it has one.
+    places: Vec<Option<usize>>,
+    /// Which of the pieces are its.
+    pieces: Range<usize>,
+}
+
+/// The pieces of all views of a filter whose components are the pixels; `None` if a view is seen by components that are no
+/// rectangles.
+pub(super) fn pieces_of(filter: &Filter, surround: Surround) -> Option<Vec<Piece>> {
+    let [_, height, width] = filter.shape();
+    let (mut pieces, mut bases): (Vec<Piece>, Vec<Base<'_>>) = (Vec::new(), Vec::new());
+    for view in filter.all_views() {
+        if surround.wraps && bases.iter().any(|base| base.takes(view, (height, width), &mut pieces)) {
+            continue;
+        }
+        let start = pieces.len();
+        let [rows, columns] = seen(view, (0, 0), height, width)?;
+        for rows in &rows {
+            for columns in &columns {
+                let from = |y, x| pixel_at(view, surround, (y, x), (height, width));
+                let is_bare = surround.adds_border && rows.len() == height && columns.len() == width;
+                let border = if is_bare { 0 } else { surround.reach };
+                pieces.push(Piece::new(from, rows.clone(), columns.clone(), border));
+            }
+        }
+        let mut places = vec![None; height * width];
+        for (place, &pixel) in view.from().iter().enumerate().filter(|(_, pixel)| **pixel != View::NONE) {
+            places[pixel as usize] = Some(place);
+        }
+        bases.push(Base { view, places, pieces: start..pieces.len() });
+    }
+    Some(pieces)
+}
+
+/// The pixel at a place of a view, some but none where the view has no pixel, and none beyond a border that cuts.
+fn pixel_at(
+    view: &View,
+    surround: Surround,
+    (y, x): (isize, isize),
+    (height, width): (usize, usize),
+) -> Option<Option<u32>> {
+    let inside = |at: isize, len: usize| {
+        let at = if surround.wraps { at.rem_euclid(len as isize) } else { at };
+        usize::try_from(at).ok().filter(|&at| at < len)
+    };
+    let pixel = view.from()[inside(y, height)? * width + inside(x, width)?];
+    Some((pixel != View::NONE).then_some(pixel))
+}
+
+impl Base<'_> {
+    /// Takes a view that is this one shifted around, if its components see just the places of the pieces.
+    fn takes(&self, view: &View, (height, width): (usize, usize), pieces: &mut [Piece]) -> bool {
+        let Some(place) = self.places.get(view.from()[0] as usize).copied().flatten() else { return false };
+        let by = (place / width, place % width);
+        let shifted = |p: usize| (p / width + by.0) % height * width + (p % width + by.1) % width;
+        if !view.from().iter().enumerate().all(|(p, &pixel)| pixel == self.view.from()[shifted(p)]) {
+            return false;
+        }
+        let own = &mut pieces[self.pieces.clone()];
+        let Some([rows, columns]) = seen(view, by, height, width) else { return false };
+        let places = rows.iter().flat_map(|rows| columns.iter().map(move |columns| (rows, columns)));
+        if !own.iter().map(|piece| (&piece.rows, &piece.columns)).eq(places) {
+            return false;
+        }
+        own.iter_mut().for_each(|piece| piece.shifts.push(by));
+        true
+    }
+}
+
+/// The rows and columns of the places that components see, so many rows and columns further on, as ranges; `None` if they are not
+/// all pairs of such.
+fn seen(view: &View, by: (usize, usize), height: usize, width: usize) -> Option<[Vec<Range<usize>>; 2]> {
+    if view.is_seen_by_all() {
+        return Some([vec![0..height], vec![0..width]]);
+    }
+    let is_seen =
+        |y: usize, x: usize| view.is_seen_by((y + height - by.0) % height * width + (x + width - by.1) % width);
+    let rows: Vec<bool> = (0..height).map(|y| (0..width).any(|x| is_seen(y, x))).collect();
+    let columns: Vec<bool> = (0..width).map(|x| (0..height).any(|y| is_seen(y, x))).collect();
+    let is_product = (0..height).all(|y| (0..width).all(|x| is_seen(y, x) == (rows[y] && columns[x])));
+    is_product.then(|| [ranges_of(&rows), ranges_of(&columns)])
+}
+
+/// The ranges in which all are true.
+fn ranges_of(marks: &[bool]) -> Vec<Range<usize>> {
+    let chunks = marks.chunk_by(|a, b| a == b);
+    let ends = chunks.scan(0, |end, chunk| {
+        *end += chunk.len();
+        Some((*end - chunk.len()..*end, chunk[0]))
+    });
+    ends.filter(|(_, is_seen)| *is_seen).map(|(range, _)| range).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::Weights;
+
+    const SHAPE: [usize; 3] = [1, 3, 4];
+
+    fn filter(views: Vec<(Vec<u32>, Option<Vec<bool>>)>) -> Filter {
+        let boxes = Weights::Boxes { side: 3, wraps: false };
+        Filter::new(SHAPE, [boxes, Weights::Places], [false; 2], views).unwrap()
+    }
+
+    #[test]
+    fn pieces_hold_the_pixels_of_their_views() {
+        let identity: Vec<u32> = (0..12).collect();
+        let flipped: Vec<u32> = (0..12).map(|p| p / 4 * 4 + 3 - p % 4).collect();
+        let image: Vec<usize> = (100..112).collect();
+        for (wraps, from) in [(false, &identity), (false, &flipped), (true, &identity), (true, &flipped)] {
+            let filter = filter(vec![(from.clone(), None)]);
+            let pieces = pieces_of(&filter, Surround { reach: 1, wraps, adds_border: false }).unwrap();
+            let [piece] = pieces.as_slice() else { panic!("one piece") };
+            assert_eq!((piece.size(), piece.rows.clone(), piece.has_holes), ((5, 6), 0..3, false));
+            let mut found = vec![0; 30];
+            piece.copy(&image, &mut found, 7);
+            for (y, x) in ndarray::indices((5, 6)) {
+                let inside = (1..4).contains(&y) && (1..5).contains(&x);
+                let pixel = ((y + 2) % 3) * 4 + (x + 3) % 4;
+                let expected = if inside || wraps { image[from[pixel] as usize] } else { 7 };
+                assert_eq!(found[y * 6 + x], expected, "{y}, {x}");
+            }
+        }
+    }
+
+    #[test]
+    fn views_that_are_shifted_around_share_a_piece() {
+        let shifted = |dy: usize, dx: usize, base: &dyn Fn(usize) -> usize| -> Vec<u32> {
+            (0..12).map(|p| base((p / 4 + dy) % 3 * 4 + (p % 4 + dx) % 4) as u32).collect()
+        };
+        let flip = |p: usize| p / 4 * 4 + 3 - p % 4;
+        let views = vec![
+            (shifted(0, 0, &|p| p), None),
+            (shifted(0, 0, &flip), None),
+            (shifted(2, 3, &|p| p), None),
+            (shifted(1, 2, &flip), None),
+        ];
+        let surround = |wraps| Surround { reach: 1, wraps, adds_border: true };
+        let pieces = pieces_of(&filter(views.clone()), surround(true)).unwrap();
+        assert_eq!(
+            pieces.iter().map(|piece| piece.shifts.clone()).collect::<Vec<_>>(),
+            [[(0, 0), (2, 3)], [(0, 0), (1, 2)]]
+        );
+        assert!(pieces.iter().all(|piece| piece.size() == (3, 4)));
+        assert_eq!(pieces_of(&filter(views), surround(false)).unwrap().len(), 4);
+        // Places inside the image, wherever components find them.
+        let inside = |dy: usize, dx: usize| -> Vec<bool> {
+            (0..12).map(|p| (p / 4 + dy) % 3 == 1 && (1..3).contains(&((p % 4 + dx) % 4))).collect()
+        };
+        let all = (shifted(0, 0, &|p| p), None);
+        let seen = [(0, 0), (1, 3)].map(|(dy, dx)| (shifted(dy, dx, &|p| p), Some(inside(dy, dx))));
+        let pieces = pieces_of(&filter(seen.into_iter().chain([all]).collect()), surround(true)).unwrap();
+        let found: Vec<_> =
+            pieces.iter().map(|piece| (piece.rows.clone(), piece.columns.clone(), piece.shifts.len())).collect();
+        assert_eq!(found, [(1..2, 1..3, 2), (0..3, 0..4, 1)]);
+    }
+
+    #[test]
+    fn what_components_see_is_cut_into_rectangles() {
+        let identity: Vec<u32> = (0..12).collect();
+        let apart: Vec<bool> = (0..12).map(|p| p / 4 != 1 && p % 4 != 2).collect();
+        let pieces = pieces_of(
+            &filter(vec![(identity.clone(), Some(apart))]),
+            Surround { reach: 1, wraps: false, adds_border: false },
+        );
+        let found: Vec<_> = pieces.unwrap().iter().map(|piece| (piece.rows.clone(), piece.columns.clone())).collect();
+        assert_eq!(found, [(0..1, 0..2), (0..1, 3..4), (2..3, 0..2), (2..3, 3..4)]);
+        let diagonal: Vec<bool> = (0..12).map(|p| p / 4 == p % 4).collect();
+        let views = vec![(identity.clone(), None), (identity.clone(), Some(diagonal))];
+        assert!(pieces_of(&filter(views), Surround { reach: 1, wraps: false, adds_border: false }).is_none());
+        let mut hole = identity;
+        hole[5] = View::NONE;
+        let views = vec![(hole, None), ((0..12).collect(), None)];
+        let pieces = pieces_of(&filter(views), Surround { reach: 0, wraps: false, adds_border: false }).unwrap();
+        assert_eq!(pieces.iter().map(|piece| piece.has_holes).collect::<Vec<_>>(), [true, false]);
+    }
+}

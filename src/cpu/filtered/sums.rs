@@ -1,0 +1,423 @@
+//! `Sums`: how weights are applied to planes of sixteen images in float32, and their adjoint.
+
+use std::collections::BTreeMap;
+
+use crate::cpu::chunks::exact_chunks;
+use crate::filter::{Lists, Operator, Weights};
+use crate::simd::{F32x16, Kernel, Vector};
+
+/// Values after which one place stays free. Where rows of images are a power of two long, the values of a neighbourhood would
+/// otherwise fall into a few sets of the first-level cache, which do not hold them all.
+const SPREAD: usize = 32;
+
+/// The place of a value in a plane in which such places are free.
+#[inline(always)]
+fn spread(value: usize) -> usize {
+    value + value / SPREAD
+}
+
+/// Columns whose sums are formed side by side.
+const COLUMNS: usize = 4;
+
+/// A linear map from the values of an image to components, and back.
+#[derive(Debug)]
+pub(super) enum Sums {
+    /// Around every pixel the products `taps[|dy|] taps[|dx|]`, cut at the border.
+    Taps(Vec<f32>),
+    /// Every value alone.
+    Places,
+    /// By component and by value: which of the others count, and their weights.
+    Rows([List; 2]),
+}
+
+/// Lists of indices with weights, a few of which share what they read.
+#[derive(Debug)]
+pub(super) enum List {
+    /// All weights are one.
+    Plain(PlainList),
+    /// Weights of any kind.
+    Weighted(WeightedList),
+}
+
+/// Lists whose weights are one, in pairs.
+#[derive(Debug)]
+pub(super) struct PlainList {
+    /// Of every pair the indices of the first alone, of the second alone, and of both.
+    indices: Vec<u32>,
+    /// Where these end.
+    ends: Vec<[u32; 3]>,
+    longest: usize,
+}
+
+/// Lists in groups.
+#[derive(Debug)]
+pub(super) struct WeightedList {
+    /// The indices of every group, each once.
+    indices: Vec<u32>,
+    /// Their weights on every list of the group.
+    weights: Vec<[f32; SIDE_BY_SIDE]>,
+    /// Where groups end.
+    ends: Vec<usize>,
+    longest: usize,
+}
+
+/// Lists of a group.
+const SIDE_BY_SIDE: usize = 4;
+
+impl Sums {
+    /// `None` where weights go on at the opposite border.
+    pub(super) fn new(operator: &Operator) -> Option<Self> {
+        Some(match &operator.weights {
+            Weights::Boxes { wraps: true, .. } => return None,
+            Weights::Boxes { side, wraps: false } => Self::Taps(vec![1.0; side / 2 + 1]),
+            Weights::Taps(taps) => Self::Taps(taps.iter().map(|&tap| tap as f32).collect()),
+            Weights::Places => Self::Places,
+            Weights::Rows(rows) => {
+                Self::Rows([List::new(&rows.by_component, spread), List::new(&rows.by_place, |k| k)])
+            }
+        })
+    }
+
+    /// Where a value lies in a plane of them that [`Apply`] takes.
+    #[inline(always)]
+    pub(super) fn place(&self, value: usize) -> usize {
+        if matches!(self, Self::Rows(_)) { spread(value) } else { value }
+    }
+
+    /// The length of a plane of so many values.
+    pub(super) fn plane_len(&self, values: usize) -> usize {
+        self.place(values)
+    }
+
+    /// The most additions, one after the other, that a value passes through.
+    pub(super) fn chain(&self) -> usize {
+        match self {
+            Self::Taps(taps) => 2 * taps.len(),
+            Self::Places => 0,
+            Self::Rows([by_component, _]) => by_component.chain(),
+        }
+    }
+
+    /// The most values that count for a component of images `width` wide and `height` high.
+    pub(super) fn values(&self, [height, width]: [usize; 2]) -> usize {
+        match self {
+            Self::Taps(taps) => height.min(2 * taps.len() - 1) * width.min(2 * taps.len() - 1),
+            Self::Places => 1,
+            Self::Rows([by_component, _]) => by_component.longest(),
+        }
+    }
+}
+
+impl List {
+    fn new(lists: &Lists, place: fn(usize) -> usize) -> Self {
+        let longest = (0..lists.count()).map(|list| lists.of(list).len()).max().unwrap_or(0);
+        if (0..lists.count()).all(|list| lists.of(list).iter().all(|&(_, weight)| weight == 1.0)) {
+            Self::Plain(PlainList::new(lists, place, longest))
+        } else {
+            Self::Weighted(WeightedList::new(lists, place, longest))
+        }
+    }
+
+    /// The most additions, one after the other, that a value passes through.
+    fn chain(&self) -> usize {
+        match self {
+            Self::Plain(list) => TERMS + PARTS + list.longest.div_ceil(PARTS * TERMS),
+            Self::Weighted(list) => TERMS + list.longest.div_ceil(TERMS),
+        }
+    }
+
+    fn longest(&self) -> usize {
+        match self {
+            Self::Plain(list) => list.longest,
+            Self::Weighted(list) => list.longest,
+        }
+    }
+}
+
+/// The indices of a few lists from `first` on, each once, with its weights on them.
+fn union<const N: usize>(lists: &Lists, first: usize) -> BTreeMap<u32, [f32; N]> {
+    let mut union: BTreeMap<u32, [f32; N]> = BTreeMap::new();
+    for list in first..lists.count().min(first + N) {
+        for &(index, weight) in lists.of(list) {
+            union.entry(index).or_insert([0.0; N])[list - first] = weight as f32;
+        }
+    }
+    union
+}
+
+impl PlainList {
+    fn new(lists: &Lists, place: fn(usize) -> usize, longest: usize) -> Self {
+        let mut all = Self { indices: Vec::new(), ends: Vec::new(), longest };
+        for first in (0..lists.count()).step_by(2) {
+            let pair = union::<2>(lists, first);
+            let mut add = |of: [bool; 2]| {
+                let same = pair.iter().filter(|(_, weights)| weights.map(|weight| weight > 0.0) == of);
+                all.indices.extend(same.map(|(&index, _)| place(index as usize) as u32));
+                all.indices.len() as u32
+            };
+            let ends = [add([true, false]), add([false, true]), add([true, true])];
+            all.ends.push(ends);
+        }
+        all
+    }
+}
+
+impl WeightedList {
+    fn new(lists: &Lists, place: fn(usize) -> usize, longest: usize) -> Self {
+        let mut all = Self { indices: Vec::new(), weights: Vec::new(), ends: Vec::new(), longest };
+        for first in (0..lists.count()).step_by(SIDE_BY_SIDE) {
+            let (indices, weights): (Vec<u32>, Vec<_>) = union::<SIDE_BY_SIDE>(lists, first).into_iter().unzip();
+            all.indices.extend(indices.into_iter().map(|index| place(index as usize) as u32));
+            all.weights.extend(weights);
+            all.ends.push(all.indices.len());
+        }
+        all
+    }
+}
+
+/// Writes the weighted sums of the values of one or two tiles on every component or, if `adjoint`, of components at every value.
+pub(super) struct Apply<'a> {
+    pub(super) sums: &'a Sums,
+    pub(super) adjoint: bool,
+    /// Rows and columns of images.
+    pub(super) size: [usize; 2],
+    /// `[tile][value]`, each at its [`Sums::place`] if these are not components.
+    pub(super) values: &'a [F32x16],
+    /// `[tile][component]`.
+    pub(super) out: &'a mut [F32x16],
+    pub(super) tiles: usize,
+    /// Working space.
+    pub(super) across: &'a mut Vec<F32x16>,
+}
+
+impl Kernel for Apply<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        let Self { sums, adjoint, size, values, out, tiles, across } = self;
+        let (values_of_tile, out_of_tile) = (values.len() / tiles, out.len() / tiles);
+        match sums {
+            Sums::Places => out.copy_from_slice(values),
+            Sums::Taps(taps) => {
+                for (values, out) in exact_chunks(values, values_of_tile).zip(out.chunks_exact_mut(out_of_tile)) {
+                    separable::<V>(taps, size, values, out, across);
+                }
+            }
+            Sums::Rows(both) => match (&both[usize::from(adjoint)], tiles) {
+                (List::Weighted(list), 1) => weighted_sums::<V, 1>(list, values, out),
+                (List::Weighted(list), _) => weighted_sums::<V, 2>(list, values, out),
+                (List::Plain(list), _) => {
+                    // Tile by tile, so that what neighbouring lists read stays in the first-level cache.
+                    for (values, out) in exact_chunks(values, values_of_tile).zip(out.chunks_exact_mut(out_of_tile)) {
+                        plain_sums::<V>(list, values, out);
+                    }
+                }
+            },
+        }
+    }
+}
+
+/// Sums of a list that are formed side by side, so that one addition need not wait for the other.
+const PARTS: usize = 4;
+
+/// Terms that are added to a sum before it is added to others: long sums round more with every term.
+const TERMS: usize = 16;
+
+#[inline(always)]
+fn plain_sums<V: Vector>(list: &PlainList, values: &[F32x16], out: &mut [F32x16]) {
+    let mut start = 0;
+    for (ends, out) in list.ends.iter().zip(out.chunks_mut(2)) {
+        let mut sums = [V::splat(0.0); 3];
+        for (sum, &end) in sums.iter_mut().zip(ends) {
+            *sum = sum_of::<V>(&list.indices[start..end as usize], values);
+            start = end as usize;
+        }
+        let [first, second, both] = sums;
+        for (out, alone) in out.iter_mut().zip([first, second]) {
+            alone.add(both).store(out);
+        }
+    }
+}
+
+#[inline(always)]
+fn sum_of<V: Vector>(indices: &[u32], values: &[F32x16]) -> V {
+    let mut total = V::splat(0.0);
+    for indices in indices.chunks(PARTS * TERMS) {
+        let mut parts = [V::splat(0.0); PARTS];
+        let (fours, rest) = indices.as_chunks::<PARTS>();
+        for four in fours {
+            for i in 0..PARTS {
+                parts[i] = parts[i].add(V::load(&values[four[i] as usize]));
+            }
+        }
+        for (i, &index) in rest.iter().enumerate() {
+            parts[i] = parts[i].add(V::load(&values[index as usize]));
+        }
+        let [a, b, c, d] = parts;
+        total = total.add(a.add(b).add(c.add(d)));
+    }
+    total
+}
+
+#[inline(always)]
+fn weighted_sums<V: Vector, const T: usize>(list: &WeightedList, values: &[F32x16], out: &mut [F32x16]) {
+    let (len, count) = (values.len() / T, out.len() / T);
+    let values: [&[F32x16]; T] = std::array::from_fn(|t| &values[t * len..][..len]);
+    let mut start = 0;
+    for (group, &end) in list.ends.iter().enumerate() {
+        let mut sums = [[V::splat(0.0); SIDE_BY_SIDE]; T];
+        let entries = list.indices[start..end].chunks(TERMS).zip(list.weights[start..end].chunks(TERMS));
+        for (indices, weights) in entries {
+            let mut parts = [[V::splat(0.0); SIDE_BY_SIDE]; T];
+            for (&index, weights) in indices.iter().zip(weights) {
+                let mut of_tiles = [V::splat(0.0); T];
+                for t in 0..T {
+                    of_tiles[t] = V::load(&values[t][index as usize]);
+                }
+                for i in 0..SIDE_BY_SIDE {
+                    let weight = V::splat(weights[i]);
+                    for t in 0..T {
+                        parts[t][i] = of_tiles[t].mul_add(weight, parts[t][i]);
+                    }
+                }
+            }
+            for t in 0..T {
+                for i in 0..SIDE_BY_SIDE {
+                    sums[t][i] = sums[t][i].add(parts[t][i]);
+                }
+            }
+        }
+        start = end;
+        let first = group * SIDE_BY_SIDE;
+        for t in 0..T {
+            let out = &mut out[t * count..][first..count.min(first + SIDE_BY_SIDE)];
+            for i in 0..out.len() {
+                sums[t][i].store(&mut out[i]);
+            }
+        }
+    }
+}
+
+/// Sums of neighbours times taps, across and down; `lines` holds a padded row, and the sums across with rows of zeros above and
+/// below.
+#[inline(always)]
+fn separable<V: Vector>(
+    taps: &[f32],
+    [height, width]: [usize; 2],
+    values: &[F32x16],
+    out: &mut [F32x16],
+    lines: &mut Vec<F32x16>,
+) {
+    let reach = taps.len() - 1;
+    let (padded, rows) = (width + 2 * reach, height + 2 * reach);
+    lines.resize(lines.len().max(padded + rows * width), F32x16::ZERO);
+    let (line, across) = lines.split_at_mut(padded);
+    let across = &mut across[..rows * width];
+    line.fill(F32x16::ZERO);
+    across[..reach * width].fill(F32x16::ZERO);
+    across[(reach + height) * width..].fill(F32x16::ZERO);
+    for (row, sums) in exact_chunks(values, width).zip(across[reach * width..].chunks_exact_mut(width)) {
+        line[reach..reach + width].copy_from_slice(row);
+        convolve::<V>(taps, 1, line, sums);
+    }
+    for (y, out) in out.chunks_exact_mut(width).enumerate() {
+        convolve::<V>(taps, width, &across[y * width..][..width * (2 * reach + 1)], out);
+    }
+}
+
+/// At every place of `out` the middle value, `reach` steps after it in `values`, and its neighbours on both sides, times taps.
+#[inline(always)]
+fn convolve<V: Vector>(taps: &[f32], step: usize, values: &[F32x16], out: &mut [F32x16]) {
+    let (reach, count) = (taps.len() - 1, out.len());
+    let middle = reach * step;
+    let whole = count - count % COLUMNS;
+    for x in (0..whole).step_by(COLUMNS) {
+        let mut sums = [V::splat(0.0); COLUMNS];
+        let own = &values[middle + x..][..COLUMNS];
+        for i in 0..COLUMNS {
+            sums[i] = V::load(&own[i]).mul(V::splat(taps[0]));
+        }
+        for (d, &tap) in taps.iter().enumerate().skip(1) {
+            let before = &values[middle - d * step + x..][..COLUMNS];
+            let after = &values[middle + d * step + x..][..COLUMNS];
+            for i in 0..COLUMNS {
+                sums[i] = V::load(&before[i]).add(V::load(&after[i])).mul_add(V::splat(tap), sums[i]);
+            }
+        }
+        for i in 0..COLUMNS {
+            sums[i].store(&mut out[x + i]);
+        }
+    }
+    for x in whole..count {
+        let mut sum = V::load(&values[middle + x]).mul(V::splat(taps[0]));
+        for (d, &tap) in taps.iter().enumerate().skip(1) {
+            let pair = V::load(&values[middle - d * step + x]).add(V::load(&values[middle + d * step + x]));
+            sum = pair.mul_add(V::splat(tap), sum);
+        }
+        sum.store(&mut out[x]);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::filter::Rows;
+    use crate::simd::Isa;
+
+    /// Some small integers, so that sums are exact, another one in every lane.
+    fn numbers(count: usize) -> Vec<F32x16> {
+        let value = |i: usize, lane: usize| ((i * 31 + lane * 17) * 7919 % 100) as f32 - 50.0;
+        (0..count).map(|i| F32x16(std::array::from_fn(|lane| value(i, lane)))).collect()
+    }
+
+    #[test]
+    fn every_kind_of_weights_is_its_matrix_both_ways() {
+        let shape = [1, 5, 7];
+        let rows = |scale: f64| -> Vec<f64> { (0..9 * 35).map(|i| if i % 3 == 0 { scale } else { 0.0 }).collect() };
+        let uneven: Vec<f64> = rows(1.0).iter().enumerate().map(|(i, weight)| weight * (i % 4) as f64).collect();
+        let kinds = [
+            Weights::Boxes { side: 3, wraps: false },
+            Weights::Taps(vec![1.0]),
+            Weights::Taps(vec![4.0, 2.0, 1.0]),
+            Weights::Taps(vec![9.0, 8.0, 7.0, 6.0, 5.0, 4.0, 3.0, 2.0]),
+            Weights::Places,
+            Weights::Rows(Rows::new(35, &rows(1.0)).unwrap()),
+            Weights::Rows(Rows::new(35, &uneven).unwrap()),
+        ];
+        for weights in kinds {
+            let operator = Operator { weights, per_value: false };
+            let count = if matches!(operator.weights, Weights::Rows(_)) { 9 } else { 35 };
+            let sums = Sums::new(&operator).unwrap();
+            let mut longest = 0;
+            for k in 0..count {
+                let mut len = 0;
+                operator.for_each_weight(k, shape, |_, _| len += 1);
+                longest = longest.max(len);
+            }
+            assert_eq!(sums.values([5, 7]), longest);
+            for (isa, tiles) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 2)]) {
+                let (values, components) = (numbers(35 * tiles), numbers(count * tiles));
+                let len = sums.plane_len(35);
+                let mut plane = vec![F32x16::ZERO; len * tiles];
+                (0..35 * tiles).for_each(|i| plane[i / 35 * len + sums.place(i % 35)] = values[i]);
+                let (mut found, mut back) = (vec![F32x16::ZERO; count * tiles], vec![F32x16::ZERO; 35 * tiles]);
+                let (mut across, size) = (Vec::new(), [5, 7]);
+                let (sums, across) = (&sums, &mut across);
+                isa.run(Apply { sums, adjoint: false, size, values: &plane, out: &mut found, tiles, across });
+                isa.run(Apply { sums, adjoint: true, size, values: &components, out: &mut back, tiles, across });
+                let (mut exact, mut exact_back) = (vec![F32x16::ZERO; count * tiles], vec![F32x16::ZERO; 35 * tiles]);
+                for (t, k) in (0..tiles).flat_map(|t| (0..count).map(move |k| (t, k))) {
+                    operator.for_each_weight(k, shape, |place, weight| {
+                        for lane in 0..16 {
+                            let (value, component) = (t * 35 + place, t * count + k);
+                            exact[component].0[lane] += weight as f32 * values[value].0[lane];
+                            exact_back[value].0[lane] += weight as f32 * components[component].0[lane];
+                        }
+                    });
+                }
+                assert_eq!((found, back), (exact, exact_back), "{operator:?}");
+            }
+        }
+    }
+}
