@@ -1,0 +1,27 @@
+"""docs/comparing.md: its Python runs as it stands, and it names every protocol."""
+
+import doctest
+import re
+from pathlib import Path
+
+import pytest
+
+from pspc_rs.samplers import PROTOCOLS
+
+PAGE = Path(__file__).parents[1] / "docs" / "comparing.md"
+
+pytestmark = pytest.mark.skipif(not PAGE.is_file(), reason="tests without the rest of the repository")
+
+
+def test_the_snippets_run_as_they_stand() -> None:
+    found = doctest.testfile(str(PAGE), module_relative=False)
+    assert found.attempted > 3 and found.failed == 0
+
+
+def section(title: str) -> str:
+    return PAGE.read_text(encoding="utf-8").partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+
+
+def test_it_names_every_protocol_with_its_solver() -> None:
+    rows = re.findall(r"^\| `(\w+)` \|.*?\| `(\w+)` \|", section("Protocols"), re.MULTILINE)
+    assert rows == [(name, one.sampler) for name, one in PROTOCOLS.items()]
