@@ -102,6 +102,7 @@ def compare(
             batch=options.batch,
             sampler=sampler,
             start=cast(Start, start),
+            start_scale=options.start_scale,
             sigma_range=(sigma_from, float("inf") if sigma_to is None else sigma_to),
             leave_one_out=leave_one_out,
             progress=progress,

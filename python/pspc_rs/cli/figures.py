@@ -151,7 +151,9 @@ def denoised(denoisers: Sequence[str], t_idx: list[int] | None, **others: Any) -
 )
 @click.option("--n-samples", "--n", type=click.IntRange(min=1), default=3, help="How many trajectories of each.")
 @click.option("--sampler", type=click.Choice(DETERMINISTIC_SAMPLERS), default="heun", help="Solver of the ODE.")
-@click.option("--z-init", type=input_file(), help="Initial states, .npy [N, C, H, W], scaled by t_max.")
+@click.option(
+    "--z-init", type=input_file(), help="Initial states, .npy [N, C, H, W], scaled by t_max, or as --protocol has it."
+)
 @click.option(
     "--show", type=click.Choice(["denoised", "state"]), default="denoised", help="D(z, sigma), or z to its own scale."
 )
@@ -166,7 +168,7 @@ def trajectories(denoisers: Sequence[str], sampler: str, z_init: Path | None, sh
     data = load_data(options.data, xflip=options.xflip)
     models = {name: build_model(own, data) for name, own in named.items()}
     if z_init is None:
-        start = initial_noise(options.n_samples, data.shape, options.t_max, options.seed)
+        start = initial_noise(options.n_samples, data.shape, options.start_scale, options.seed)
     else:
         start = read_noisy(z_init, options.n_samples, data)
     sigmas = options.sigmas(include_zero=True)

@@ -10,13 +10,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs import cuda
-from pspc_rs.cli.commands import ignored_options, option_group
-from pspc_rs.errors import PspcError
+from pspc_rs.cli.commands import DecidingOption, ignored_options, option_group
+from pspc_rs.errors import InvalidValueError, PspcError
+from pspc_rs.samplers import PROTOCOLS
 from pspc_rs.sigmas import edm_sigmas
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_LATER = {"temperature": 1.0, "class_label": None, "pca_threshold": 0.05, "width": None}
+_LATER = {"temperature": 1.0, "class_label": None, "pca_threshold": 0.05, "width": None, "protocol": None}
 """Options that were added later, and the values with which they change nothing."""
 
 CENTRED_DENOISERS = ("ls", "els", "bbels")
@@ -47,6 +48,8 @@ class Options:
     """The values of the options, given or default, under the names of the options.
 
     Attributes:
+        protocol: name of one that decides the noise levels and what sampling starts from, beside n_steps, t_max and
+            t_min, which are then its own.
         heatmaps: a file, or "gaussian" for those of the Gaussian denoiser.
         patch_sizes: a side, a list of sides, or the name or file of a schedule.
         thresholds: a number, a list of numbers, or the name or file of a schedule.
@@ -64,6 +67,7 @@ class Options:
     t_max: float
     t_min: float
     rho: float
+    protocol: str | None = None
     patch_sizes: int | str | list[int | str] | None = None
     scale_to: int | None = None
     heatmaps: Path | str | None = None
@@ -84,9 +88,24 @@ class Options:
     class_label: int | None = None
 
     def sigmas(self, num_steps: int | None = None, *, include_zero: bool = False) -> NDArray[np.float64]:
-        """The noise grid of the run, or one of another length with the same ends and curvature."""
+        """The noise grid of the run, or one of another length with the same ends and curvature.
+
+        Raises:
+            InvalidValueError: the grid is not one, or a protocol has none of that length.
+        """
         steps = self.n_steps if num_steps is None else num_steps
-        return edm_sigmas(steps, self.t_min, self.t_max, self.rho, include_zero=include_zero)
+        if self.protocol is None:
+            return edm_sigmas(steps, self.t_min, self.t_max, self.rho, include_zero=include_zero)
+        if steps != self.n_steps:
+            raise InvalidValueError(
+                f"a list has {steps} values; --protocol {self.protocol} has {self.n_steps} noise levels"
+            )
+        return PROTOCOLS[self.protocol].grid(include_zero=include_zero)
+
+    @property
+    def start_scale(self) -> float:
+        """Standard deviation of the noise that sampling starts from."""
+        return self.t_max if self.protocol is None else PROTOCOLS[self.protocol].start_scale
 
     def batches(self) -> list[slice]:
         """The samples cut into batches."""
@@ -94,9 +113,16 @@ class Options:
         return [slice(start, min(start + self.batch, self.n_samples)) for start in ends]
 
     def as_dict(self) -> dict[str, Any]:
-        """Every option by name; a temperature of 1 and no class are left out, as commands without these options do."""
+        """Every option by name; a protocol with its noise levels, and without the curvature that none has.
+
+        Options that were added later are left out where they change nothing, as commands without them do.
+        """
         given = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {name: value for name, value in given.items() if name not in _LATER or value != _LATER[name]}
+        kept = {name: value for name, value in given.items() if name not in _LATER or value != _LATER[name]}
+        if self.protocol is not None:
+            kept["protocol"] = PROTOCOLS[self.protocol].settings
+            del kept["rho"]
+        return kept
 
 
 def input_file() -> click.Path:
@@ -280,7 +306,24 @@ _RESUME = ignored_options("--resume", reason="a run is always continued; leave i
 
 _SINGLE = (_RESUME, _OUTDIR, n_option(), _SEED, *_COMPUTING, _OVERWRITE)
 
+
+def _decided(protocol: str) -> dict[str, Any]:
+    """What a protocol says instead of the options of the noise grid and of samplers."""
+    one = PROTOCOLS[protocol]
+    levels = {"n_steps": one.num_steps, "t_max": one.sigmas[0], "t_min": one.sigmas[-2], "rho": 7.0}
+    return {**levels, "sampler": one.sampler}
+
+
 _GRID = (
+    _grid(
+        "--protocol",
+        cls=DecidingOption,
+        decide=_decided,
+        type=click.Choice(list(PROTOCOLS)),
+        metavar="|".join(PROTOCOLS),
+        help="Noise levels, sampler and scale of the initial noise of a published protocol, in place of the options "
+        "below and of --sampler.",
+    ),
     _grid("--n-steps", type=_COUNT, default=18, help="Length of the noise grid."),
     _grid("--t-max", type=float, default=80.0, help="First noise level of the grid."),
     _grid("--t-min", type=float, default=0.002, help="Last noise level of the grid."),

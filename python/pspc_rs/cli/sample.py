@@ -42,7 +42,11 @@ _sampling = option_group("Sampling")
     default="euler",
     help="Solver of the ODE; huen is the historical spelling of heun.",
 )
-@_sampling("--z-init", type=input_file(), help="Initial states, .npy [N, C, H, W], scaled by t_max.  [default: drawn]")
+@_sampling(
+    "--z-init",
+    type=input_file(),
+    help="Initial states, .npy [N, C, H, W], scaled by t_max, or as --protocol has it.  [default: drawn]",
+)
 @_sampling("--s-churn", type=float, help="edm: how much noise is added in all.  [default: 0]")
 @_sampling("--s-min", type=float, help="edm: lowest noise level at which noise is added.  [default: 0]")
 @_sampling("--s-max", type=float, help="edm: highest noise level at which noise is added.  [default: no limit]")
@@ -97,7 +101,7 @@ def _solver(sampler: str, churn: dict[str, float | None]) -> dict[str, Any]:
 def _start(options: Options, data: ImageSet, z_init: Path | None) -> NDArray[Any]:
     if z_init is not None:
         return read_noisy(z_init, options.n_samples, data)
-    return initial_noise(options.n_samples, data.shape, options.t_max, options.seed)
+    return initial_noise(options.n_samples, data.shape, options.start_scale, options.seed)
 
 
 def _sample_batches(

@@ -26,6 +26,7 @@ from pspc_rs.experiments.noisy_sets import (
     first_level,
     forward_levels,
     positive_levels,
+    scale_settings,
     trajectory_levels,
 )
 from pspc_rs.experiments.results import COMPARE_KEY, Row, RunFolder
@@ -60,6 +61,7 @@ class Plan:
     batch: int
     sampler: str
     start: Start
+    start_scale: float | None
     sigma_range: tuple[float, float]
     leave_one_out: bool = False
 
@@ -93,6 +95,7 @@ class Plan:
             settings["leave_one_out"] = True
         if process == "reverse":
             settings |= {"sampler": self.sampler, "start": self.start, "first_level": self.first}
+            settings |= scale_settings(self.start_scale, self.sigmas[0]) if self.start == "noise" else {}
         return settings
 
     def row_settings(self, process: NoisyProcess, target: str, denoiser: str) -> dict[str, Any]:
@@ -126,6 +129,7 @@ def compare(
     batch: int = 50,
     sampler: str = "heun",
     start: Start = "noise",
+    start_scale: float | None = None,
     sigma_range: tuple[float, float] = (0.0, float("inf")),
     leave_one_out: bool = False,
     progress: Progress | None = None,
@@ -153,6 +157,7 @@ def compare(
         sampler: of the trajectories: "heun", "euler" or "dpmpp_2m".
         start: where trajectories start: at "noise" at the first level of the grid, or at noisy "data" at the first
             level in the range, for networks that are not good above it.
+        start_scale: standard deviation of the noise that trajectories start at; that of the first level if None.
         sigma_range: lowest and highest level to compare at.
         leave_one_out: denoise z made of image n as if n were not in the data set, its flip neither. For the forward
             process alone. Targets and denoisers that hold the images must be able to leave one out; networks and
@@ -191,6 +196,7 @@ def compare(
         batch=integer("batch", batch),
         sampler=check_sampler(sampler),
         start=check_start(start),
+        start_scale=start_scale,
         sigma_range=_range(sigma_range),
         leave_one_out=flag("leave_one_out", leave_one_out),
     )
@@ -283,6 +289,7 @@ class _Comparison:
             seed=plan.seed,
             sampler=plan.sampler,
             start=plan.start,
+            start_scale=plan.start_scale,
             batch=plan.batch,
             settings=settings,
             record={"target": target, "sampler": plan.sampler, "seed": plan.seed},
