@@ -1,4 +1,4 @@
-"""docs/comparing.md: its Python runs as it stands, and it names every protocol."""
+"""docs/comparing.md: its Python runs as it stands, and it names every protocol and metric."""
 
 import doctest
 import re
@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+from pspc_rs import experiments
+from pspc_rs.experiments import METRICS
 from pspc_rs.samplers import PROTOCOLS
 
 PAGE = Path(__file__).parents[1] / "docs" / "comparing.md"
@@ -25,3 +27,10 @@ def section(title: str) -> str:
 def test_it_names_every_protocol_with_its_solver() -> None:
     rows = re.findall(r"^\| `(\w+)` \|.*?\| `(\w+)` \|", section("Protocols"), re.MULTILINE)
     assert rows == [(name, one.sampler) for name, one in PROTOCOLS.items()]
+
+
+def test_it_names_every_metric() -> None:
+    table = section("Metrics")
+    assert re.findall(r"\| `(\w+)` \|$", table, re.MULTILINE) == list(METRICS)
+    functions = re.findall(r"`(\w+)[(`]", " ".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE)))
+    assert len(functions) > 8 and all(callable(getattr(experiments, name)) for name in functions)

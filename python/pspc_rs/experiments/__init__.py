@@ -14,7 +14,21 @@ from pspc_rs.experiments.image_grids import (
     trajectories,
     trajectory_figure,
 )
-from pspc_rs.experiments.mse_curves import compare, mse_figure
+from pspc_rs.experiments.metric_figures import metric_figure, mse_figure
+from pspc_rs.experiments.metrics import (
+    METRICS,
+    MeanError,
+    Metric,
+    copy_ratio,
+    copy_share,
+    flow_distance,
+    mean_squared_error,
+    pearson_r,
+    pixel_r2,
+    r2,
+    trajectory_r2,
+)
+from pspc_rs.experiments.mse_curves import compare
 from pspc_rs.experiments.nearest import NearestImages, nearest_images
 from pspc_rs.experiments.noisy_sets import forward_noisy, reverse_noisy, save_forward, save_reverse
 from pspc_rs.experiments.patches import PatchErrors, PatchStudy, patch_errors, patch_study, patch_study_figure
@@ -30,10 +44,13 @@ from pspc_rs.experiments.similarity import (
 from pspc_rs.experiments.tuning import CFDMErrors, cfdm_mse
 
 __all__ = [
+    "METRICS",
     "CFDMErrors",
     "Explanation",
     "Fit",
     "MassSides",
+    "MeanError",
+    "Metric",
     "NearestImages",
     "PatchErrors",
     "PatchStudy",
@@ -45,23 +62,31 @@ __all__ = [
     "Way",
     "cfdm_mse",
     "compare",
+    "copy_ratio",
+    "copy_share",
     "denoised_figure",
     "denoised_grid",
     "explain",
     "explain_trajectory",
     "fit_figure",
     "fit_schedule",
+    "flow_distance",
     "forward_noisy",
     "gradient_descriptor",
     "mass_figure",
     "mass_sides",
+    "mean_squared_error",
+    "metric_figure",
     "mse_figure",
     "nearest_images",
     "patch_errors",
     "patch_study",
     "patch_study_figure",
+    "pearson_r",
     "pixel_descriptor",
     "pixel_map_figure",
+    "pixel_r2",
+    "r2",
     "reverse_noisy",
     "sample_figure",
     "save_explanations",
@@ -72,5 +97,6 @@ __all__ = [
     "sscd_descriptor",
     "trajectories",
     "trajectory_figure",
+    "trajectory_r2",
     "write_report",
 ]

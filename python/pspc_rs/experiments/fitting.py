@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from pspc_rs.arrays import check_finite
 from pspc_rs.checks import flag, integer
 from pspc_rs.errors import InvalidValueError, ScheduleError, ShapeError
-from pspc_rs.experiments.evaluate import Model, denoise, mean_squared_error
+from pspc_rs.experiments.evaluate import Model, denoise
 from pspc_rs.experiments.figures import draw_curves, log_axes, new_figure
 from pspc_rs.experiments.fit_families import Family
 from pspc_rs.experiments.leaving_out import Sources, left_out
+from pspc_rs.experiments.metrics import METRICS, mean_squared_error
 from pspc_rs.experiments.noisy_sets import NoisyLevels, positive_levels
 from pspc_rs.experiments.results import Kind, ResultTable
 from pspc_rs.progress import Progress, Steps, renamed_progress
@@ -290,7 +291,7 @@ def fit_figure(fit: Fit) -> "Figure":
         MissingDependencyError: matplotlib is not installed.
     """
     figure = new_figure(6.2, 4)
-    axis = log_axes(figure, "MSE against the target")
+    axis = log_axes(figure, f"{METRICS['mse'].title}, against the target")
     curves = {f"{fit.family} {value:g}": fit.mse[:, index] for index, value in enumerate(fit.values)}
     draw_curves(axis, fit.sigmas, curves)
     shown = np.where(fit.mse > 0, fit.mse, np.nan)  # an exact target leaves errors of 0
