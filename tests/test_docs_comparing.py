@@ -1,4 +1,4 @@
-"""docs/comparing.md: its Python runs as it stands, and it names every protocol and metric."""
+"""docs/comparing.md: its Python runs as it stands, and it names every protocol, metric and prediction."""
 
 import doctest
 import re
@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pspc_rs import experiments
+from pspc_rs.denoisers.predictions import PREDICTIONS
 from pspc_rs.experiments import METRICS
 from pspc_rs.samplers import PROTOCOLS
 
@@ -34,3 +35,8 @@ def test_it_names_every_metric() -> None:
     assert re.findall(r"\| `(\w+)` \|$", table, re.MULTILINE) == list(METRICS)
     functions = re.findall(r"`(\w+)[(`]", " ".join(re.findall(r"^\| (.*?) \|", table, re.MULTILINE)))
     assert len(functions) > 8 and all(callable(getattr(experiments, name)) for name in functions)
+
+
+def test_it_names_every_prediction() -> None:
+    table = section("Conventions").partition("\n\n| process")[0]
+    assert tuple(re.findall(r"^\| `(\w+)` \|", table, re.MULTILINE)) == PREDICTIONS
