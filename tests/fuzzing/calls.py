@@ -17,6 +17,8 @@ from bad_files import random_images
 from fuzzing.targets import Arrays, Target
 from pspc_rs import images, samplers, schedules, sigmas
 from pspc_rs.data import load, to_float
+from pspc_rs.denoisers.predictions import PREDICTIONS, Prediction
+from pspc_rs.experiments import METRICS, flow_distance, r2
 
 SHAPE = (2, 6, 5)
 _HOSTILE_SHARE = 0.12
@@ -211,6 +213,8 @@ def build_sample(source: random.Random, folder: Path) -> Arrays:
         "trajectory": source.random() < 0.3,
     }
     kept = {name: value for name, value in options.items() if source.random() < 0.5}
+    if source.random() < 0.2:
+        kept["protocol"] = maybe(source, *samplers.PROTOCOLS)
     number: Any = source.choice([1, 2, -1, 0, 1.5, None, "2"])
     steps: Any = source.choice([1, 2, 5, -1, 0, 2.5, None])
     sampler = maybe(source, "euler", "heun", "edm", "dpmpp_2m")
@@ -227,6 +231,28 @@ def solve(source: random.Random, folder: Path) -> Arrays:
         names = ("S_churn", "S_min", "S_max", "S_noise", "noise")
         options |= {name: maybe(source, 0, 1, 40.0) for name in names if source.random() < 0.5}
     return [solver(source.choice(denoisers()), batch(source), levels, **options)]
+
+
+def predict(source: random.Random, folder: Path) -> Arrays:
+    """What a denoiser predicts in another convention."""
+    del folder
+    seen = Prediction(source.choice(denoisers()), maybe(source, *PREDICTIONS), sigma_data=maybe(source, 0.5, 1.0))
+    x = batch(source)
+    size = x.shape[0] if getattr(x, "shape", ()) else 1
+    return [seen(x, maybe(source, 1.0, sigma(source, size)), sigma(source, size))]
+
+
+def score(source: random.Random, folder: Path) -> Arrays:
+    """Metrics between images."""
+    del folder
+    first = batch(source)
+    second = first if source.random() < 0.1 else batch(source, tuple(getattr(first, "shape", SHAPE))[1:])
+    calls: list[Callable[[], Any]] = [
+        lambda: METRICS[source.choice([*METRICS])].compute(first, second),
+        lambda: r2(first, second, ddof=maybe(source, 0, 1)),
+        lambda: flow_distance(first, second, order=maybe(source, 1, 2)),
+    ]
+    return [np.array(source.choice(calls)())]
 
 
 def grids(source: random.Random, folder: Path) -> Arrays:
@@ -291,6 +317,8 @@ CALLS = [
     Target("denoiser", build_denoiser, 2),
     Target("sample", build_sample),
     Target("solve", solve, 2),
+    Target("predict", predict, 2),
+    Target("score", score),
     Target("grids", grids, 2),
     Target("pictures", pictures, 2),
     Target("items", items, 2),

@@ -12,11 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.arrays import (
+    MAX_SIGMA,
     Array,
     check_dtype,
     check_finite,
     check_like,
     check_sigma_shape,
+    converted,
     is_torch,
     like,
     real_array,
@@ -87,7 +89,7 @@ class Prediction:
     alpha = 1; any two positive numbers will do. At alpha = 0 nothing of the image is left to denoise.
 
     Args:
-        D: denoiser or network D(z, sigma); called with sigma [batch] in the dtype of x_t, float32 at least.
+        D: denoiser or network D(z, sigma); called with z and sigma [batch] in the dtype of x_t, float32 at least.
         prediction: one of the names above.
         sigma_data: for "edm", the standard deviation of the data.
 
@@ -110,7 +112,7 @@ class Prediction:
             raise DTypeError(f"D is a {type(D).__name__}; allowed are denoisers and other functions D(z, sigma)")
         self.denoiser = D
         self.prediction = one_of("prediction", prediction, PREDICTIONS)
-        self.sigma_data = real_number("sigma_data", sigma_data, above=0)
+        self.sigma_data = real_number("sigma_data", sigma_data, above=0, most=MAX_SIGMA)
 
     def __repr__(self) -> str:
         return build_repr(self, f"{self.prediction!r} of {getattr(self.denoiser, '__qualname__', self.denoiser)}")
@@ -129,7 +131,8 @@ class Prediction:
         Raises:
             ShapeError: x_t, alpha or sigma has the wrong shape, or D returned another one.
             DTypeError: one of them is not made of real numbers, or D did not return an array or tensor like x_t.
-            InvalidValueError: alpha or sigma is not finite and above 0, or D refuses sigma / alpha; or D returned NaN.
+            InvalidValueError: alpha or sigma is not finite and above 0, or D refuses sigma / alpha; x_t or what D
+                returned is not finite; or the prediction does not fit into the dtype of x_t.
             GradientError: torch wants a derivative with respect to alpha or sigma.
         """
         refuse_gradient("Prediction", alpha=alpha, sigma=sigma)
@@ -139,20 +142,34 @@ class Prediction:
             raise ShapeError(f"x_t has shape {list(x.shape)}; allowed is [batch, channels, height, width]")
         scale, noise = (_scales(name, given, len(x)) for name, given in (("alpha", alpha), ("sigma", sigma)))
         level = noise / scale
-        z = x / _per_image(scale, x)
-        denoised = self._denoised(z, level, further)
         skip, out = COEFFICIENTS[self.prediction](Point(scale, level, level, self.sigma_data))
-        return cast(Array, (denoised - _per_image(skip, x) * z) / _per_image(out, x))
+        wide = _at_least_float32(x)
+        with np.errstate(all="ignore"):  # what does not fit is refused below, as torch gives no warning
+            z = wide / _per_image(scale, wide)
+            denoised = self._denoised(z, like(level, z), further)
+            predicted = (denoised - _per_image(skip, z) * z) / _per_image(out, z)
+        _check_numbers(f"the prediction {self.prediction}", predicted)
+        return cast(Array, converted(predicted, x.dtype, f"the prediction {self.prediction}"))
 
-    def _denoised(self, z: Any, level: NDArray[np.float64], further: Mapping[str, Any]) -> Any:
-        # Half precision would move a noise level by up to 0.4 %.
-        wide = z.dtype.itemsize >= 4
-        template = z if wide else (z.float() if is_torch(z) else z.astype(np.float32))
-        denoised = self.denoiser(z, like(level, template), **further)
+    def _denoised(self, z: Any, level: Any, further: Mapping[str, Any]) -> Any:
+        _check_numbers("x_t / alpha", z)
+        denoised = self.denoiser(z, level, **further)
         check_like("D", denoised, z)
-        if not is_transformed(denoised):
-            check_finite("what D returned", denoised)
+        _check_numbers("what D returned", denoised)
         return denoised
+
+
+def _at_least_float32(x: Any) -> Any:
+    """Half precision as float32, in which the formulas are evaluated; everything else as it is."""
+    if x.dtype.itemsize >= 4:
+        return x
+    return x.float() if is_torch(x) else x.astype(np.float32)
+
+
+def _check_numbers(name: str, x: Any) -> None:
+    """Refuses what is not finite, but in tensors of torch.func, whose numbers are hidden."""
+    if not is_transformed(x):
+        check_finite(name, x)
 
 
 def _scales(name: str, given: object, batch: int) -> NDArray[np.float64]:
