@@ -401,7 +401,7 @@ def test_further_metrics_are_those_of_the_outputs(tmp_path: Path) -> None:
     lines = (tmp_path / "metrics.csv").read_text().splitlines()
     assert lines[0] == "process,target,denoiser,settings,level,metric,sigma,n,value,standard_error"
     assert len(lines) == 1 + 9 * 3
-    assert metric_figure(rows, "r2").axes[0].get_ylabel() == "r2, mean over images"
+    assert metric_figure(rows, "r2").axes[0].get_ylabel() == "r2 (unbiased variance), mean over images"
 
 
 def test_metrics_add_rows_to_a_table_without_them(tmp_path: Path) -> None:
@@ -441,7 +441,11 @@ def test_the_command_names_its_metrics(tmp_path: Path, monkeypatch: pytest.Monke
     options = ["--data", data, "--outdir", "run", "--target", "net_of_metrics:half", "--denoisers", "empirical"]
     options += ["--process", "forward", "--n", 3, "--n-steps", 3]
     text = succeed("compare", *options, "--metrics", "r2,sse01")
-    for title in ("MSE per value, [-1, 1] pixels", "r2, mean over images", "squared error per image, [0, 1] pixels"):
+    for title in (
+        "MSE per value, [-1, 1] pixels",
+        "r2 (unbiased variance), mean over images",
+        "squared error per image, [0, 1] pixels",
+    ):
         assert title in text
     assert {"mse.png", "r2.png", "sse01.png", "metrics.csv"} <= set(names(tmp_path / "run"))
     assert json.loads(Path("run/compare.json").read_text())["options"]["metrics"] == ["mse", "r2", "sse01"]

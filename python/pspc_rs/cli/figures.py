@@ -30,6 +30,7 @@ from pspc_rs.experiments.figures import check_levels, save_figure, spread_evenly
 from pspc_rs.experiments.heatmap_mass import PAPER_SHARES, mass_figure, mass_sides, pixel_map_figure
 from pspc_rs.experiments.noisy_sets import DETERMINISTIC_SAMPLERS
 from pspc_rs.experiments.report import write_report
+from pspc_rs.experiments.sample_metrics import sample_metrics, sample_metrics_figure
 from pspc_rs.experiments.similarity import (
     gradient_descriptor,
     pixel_descriptor,
@@ -44,6 +45,7 @@ from pspc_rs.sigmas import edm_sigmas
 
 _DEFAULT_LEVELS = 5
 _MAX_SAMPLES = 16
+_SHOWN_METRICS = ("samples", "title", "value", "standard_error")
 
 
 def _echo(paths: Iterable[Path]) -> None:
@@ -235,6 +237,47 @@ def similarity(
     checked = {} if sscd is None else {"sscd": sha256(sscd)}
     record = provenance("figure similarity", used, clock=clock, inputs_sha256=checked)
     save_record(outdir / f"similarity_{descriptor}_run.json", record)
+    _echo(written)
+
+
+@figure.command()
+@samples_option
+@output_folder()
+@click.option("--n-samples", "--n", type=click.IntRange(min=2), help="Images of each.  [default: all]")
+@click.option(
+    "--reference", metavar="NAME", help="The samples that the others are compared with.  [default: the first]"
+)
+@click.option("--data", metavar="PATH|NAME", help="Training images, for the copy ratio.  [default: it is left out]")
+@click.option("--xflip/--no-xflip", default=True, help="Count horizontal flips as further data; also --xflip=False.")
+@click.option("--clip", is_flag=True, help="Clip samples to [-1, 1] before.")
+def metrics(
+    *,
+    specs: Sequence[str],
+    outdir: Path,
+    n_samples: int | None,
+    reference: str | None,
+    data: str | None,
+    xflip: bool,
+    clip: bool,
+) -> None:
+    """Measure samples of several denoisers that started from the same noise against those of one of them.
+
+    Writes sample_metrics.csv, .png, .pdf and .npz: mean squared errors in both pixel units, r2, R2, Pearson's r, the
+    probability flow distance, and with --data the copy ratio d1/d2, each with its standard error over samples.
+    """
+    clock = Clock()
+    images = read_samples(specs, n_samples)
+    training = None if data is None else load_data(data, xflip=xflip)
+    with interruptible_bar("img", "nearest images", "nothing is kept") as progress:
+        found = sample_metrics(images, reference or next(iter(images)), training, clip=clip, progress=progress)
+    table = found.table()
+    drawn = sample_metrics_figure(found)
+    written = save_figure(outdir / "sample_metrics", drawn, table, table)
+    for name, title, value, error in zip(*(table[key] for key in _SHOWN_METRICS), strict=True):
+        click.echo(f"{name}  {title}: {value:.4g} +- {error:.2g}")
+    used = {"samples": list(specs), "n_samples": found.n, "reference": found.reference, "data": data, "xflip": xflip}
+    record = provenance("figure metrics", {**used, "clip": clip}, data=training, clock=clock)
+    save_record(outdir / "sample_metrics_run.json", record)
     _echo(written)
 
 

@@ -33,6 +33,7 @@ from pspc_rs.experiments.nearest import NearestImages, nearest_images
 from pspc_rs.experiments.noisy_sets import forward_noisy, reverse_noisy, save_forward, save_reverse
 from pspc_rs.experiments.patches import PatchErrors, PatchStudy, patch_errors, patch_study, patch_study_figure
 from pspc_rs.experiments.report import write_report
+from pspc_rs.experiments.sample_metrics import SampleMetrics, sample_metrics, sample_metrics_figure
 from pspc_rs.experiments.similarity import (
     SimilarityMatrix,
     gradient_descriptor,
@@ -54,6 +55,7 @@ __all__ = [
     "NearestImages",
     "PatchErrors",
     "PatchStudy",
+    "SampleMetrics",
     "Sides",
     "SimilarityMatrix",
     "Subject",
@@ -89,6 +91,8 @@ __all__ = [
     "r2",
     "reverse_noisy",
     "sample_figure",
+    "sample_metrics",
+    "sample_metrics_figure",
     "save_explanations",
     "save_forward",
     "save_reverse",

@@ -278,12 +278,13 @@ METRICS: Mapping[str, Metric] = {
             lambda a, b: mean_squared_error(a, b, pixels="[0, 1]", per="image"),
             True,
         ),
-        Metric("r2", "r2, mean over images", r2, False),
+        Metric("r2", "r2 (unbiased variance), mean over images", r2, False),
+        Metric("image_r2", "R2 of an image's values, mean over images", lambda a, b: r2(a, b, ddof=0), False),
         Metric("pearson_r", "Pearson's r, mean over images", pearson_r, False),
         Metric("pixel_r2", "R2 over all pixels", pixel_r2, False),
     )
 }
-"""The metrics of `compare` by name."""
+"""The metrics between two sets of images by name."""
 
 
 def _pairs(first: object, second: object) -> tuple[NDArray[Any], NDArray[Any]]:
