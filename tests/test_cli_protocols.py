@@ -134,3 +134,20 @@ def test_edms_protocol_on_edms_grid_adds_no_rows(grey: Path) -> None:
     table = Path("run/mse.csv").read_bytes()
     succeed("compare", "--outdir", "run", *options, "--protocol", "edm18")
     assert Path("run/mse.csv").read_bytes() == table
+
+
+def test_figures_explanations_and_fits_take_it(grey: Path) -> None:
+    protocol, common = PROTOCOLS["ddim10"], ["--outdir", "out", "--data", grey, "--protocol", "ddim10", "--n", 2]
+    succeed("figure", "trajectories", *common, "--denoisers", "gaussian")
+    with np.load("out/trajectories.npz") as numbers:
+        start = initial_noise(2, (1, 8, 8), protocol.start_scale)
+        assert np.array_equal(numbers["gaussian_states"][0], start)
+        assert np.array_equal(numbers["sigmas"], protocol.grid())
+    succeed("explain", *common, "--trajectory", "--denoiser", "empirical", "--sigmas", "1", "--at", "1,1")
+    assert record("out/explain.json")["options"]["protocol"]["sigmas"] == list(protocol.sigmas)
+    target = ["--target", "net_of_protocols:shrink", "--process", "reverse", "--candidates", "3,full"]
+    succeed("fit-schedule", *common, *target, "--name", "mine")
+    fitted = record("out/mine.json")
+    assert fitted["sigmas"] == list(protocol.sigmas[:-1])
+    noisy = fitted["provenance"]["fitted"]["noisy"]
+    assert (noisy["sampler"], noisy["start_scale"]) == ("euler", protocol.start_scale)

@@ -1,7 +1,9 @@
 """Metrics against tiny cases computed by hand and against numpy's own formulas; names that papers mix up told apart."""
 
+import csv
 import math
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -208,3 +210,22 @@ def test_other_units_are_refused() -> None:
         mean_squared_error(TARGET, TARGET, per="pixel")  # type: ignore[arg-type]
     with pytest.raises(errors.InvalidValueError, match="ddof is 2; allowed are integers from 0 to 1"):
         r2(PREDICTED, TARGET, ddof=2)
+
+
+def test_published_errors_are_in_these_units(test_data: Path) -> None:
+    """The Gaussian column of CondDiffNonlinearTheory: 10,000 CIFAR-10 images, 1,000 test images, noise of our own."""
+    table = test_data / "conddiff-cifar.csv"
+    if not table.is_file():
+        pytest.skip("the published table is not beside the real data")
+    pool = pspc.ImageSet(np.asarray(pspc.load(test_data / "cifar10-32x32.zip", xflip=False).images[:10_000]))
+    clean = pspc.load(test_data / "cifar10-test-1k-32x32.zip", xflip=False).batch(np.arange(1000))
+    D, drawn = pspc.Gaussian(pool, cache=False), np.random.default_rng(0)
+    with table.open(newline="") as file:
+        rows = {row["sigma_pixel01"]: row for row in csv.DictReader(file)}
+    for level in ("0.05", "0.452", "1.61"):
+        sigma = 2 * float(level)
+        z = (clean + sigma * drawn.standard_normal(clean.shape)).astype(np.float32)
+        found = METRICS["sse01"].compute(D(z, sigma), clean)
+        # The images are the same, so that the two differ by much less than the error over images.
+        assert found.mean == pytest.approx(float(rows[level]["gaussian_mse"]), abs=found.standard_error)
+        assert found.standard_error == pytest.approx(float(rows[level]["gaussian_se"]), rel=0.05)
