@@ -18,12 +18,14 @@ from pspc_rs.experiments import (
     copy_ratio,
     copy_share,
     flow_distance,
+    mean_over_images,
     mean_squared_error,
     nearest_images,
     pearson_r,
     pixel_descriptor,
     pixel_r2,
     r2,
+    squared_errors,
     trajectory_r2,
 )
 
@@ -58,6 +60,22 @@ def test_both_pixel_units_are_those_of_the_pixels_themselves() -> None:
     np.testing.assert_allclose(mean_squared_error(a, b, pixels="[0, 1]"), in_01, rtol=1e-12)
     whole = mean_squared_error(a, b, pixels="[0, 1]", per="image")
     np.testing.assert_allclose(whole, np.multiply(in_01, 48), rtol=1e-12)
+
+
+def test_paired_differences_are_known_better_than_either_error() -> None:
+    clean = noise(200, 1, 4, 4) * np.exp(noise(200, 1, 1, 1, seed=3))
+    good, bad = clean * 0.5, clean * 0.45
+    paired = mean_over_images(squared_errors(bad, clean) - squared_errors(good, clean))
+    both = [mean_squared_error(images, clean) for images in (bad, good)]
+    assert paired.mean == pytest.approx(both[0].mean - both[1].mean, rel=1e-12)
+    assert paired.standard_error < 0.25 * both[0].standard_error
+    for values, error, message in [
+        ([1.0], errors.InvalidValueError, "there are 1 images"),
+        ([[1.0, 2.0]], errors.ShapeError, r"values have shape \[1, 2\]"),
+        ([1.0, math.nan], errors.InvalidValueError, "values holds nan"),
+    ]:
+        with pytest.raises(error, match=message):
+            mean_over_images(values)
 
 
 def test_r2_by_hand() -> None:

@@ -22,10 +22,12 @@ from pspc_rs.experiments.metrics import (
     copy_ratio,
     copy_share,
     flow_distance,
+    mean_over_images,
     mean_squared_error,
     pearson_r,
     pixel_r2,
     r2,
+    squared_errors,
     trajectory_r2,
 )
 from pspc_rs.experiments.mse_curves import compare
@@ -77,6 +79,7 @@ __all__ = [
     "gradient_descriptor",
     "mass_figure",
     "mass_sides",
+    "mean_over_images",
     "mean_squared_error",
     "metric_figure",
     "mse_figure",
@@ -98,6 +101,7 @@ __all__ = [
     "save_reverse",
     "similarity_figure",
     "similarity_matrix",
+    "squared_errors",
     "sscd_descriptor",
     "trajectories",
     "trajectory_figure",

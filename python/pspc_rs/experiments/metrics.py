@@ -12,7 +12,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.arrays import check_finite, to_numpy
+from pspc_rs.arrays import check_finite, real_array, to_numpy
 from pspc_rs.checks import integer, one_of
 from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.experiments.nearest import NearestImages
@@ -38,16 +38,42 @@ class MeanError(NamedTuple):
     standard_error: float
 
 
-def mean_squared_error(first: object, second: object, *, pixels: Pixels = "[-1, 1]", per: Per = "value") -> MeanError:
-    """Mean over images of (a - b)^2, averaged over the values of an image or summed.
+def mean_over_images(values: object) -> MeanError:
+    """The mean of one number per image, and its standard error, the standard deviation over sqrt(N).
 
-    An error in [0, 1] pixels is a quarter of that in [-1, 1] pixels. Summed in [0, 1] pixels it is that of the public
-    comparison CondDiffNonlinearTheory (2026).
+    Args:
+        values: finite numbers [N], at least two.
+
+    Raises:
+        DTypeError: they are not numbers.
+        ShapeError: they have another shape.
+        InvalidValueError: there are fewer than two, or one is not finite.
+
+    Example:
+        >>> mean_over_images([1.0, 3.0])
+        MeanError(mean=2.0, standard_error=1.0)
+    """
+    numbers = real_array("values", values)
+    if numbers.ndim != 1:
+        raise ShapeError(f"values have shape {list(numbers.shape)}; allowed is one per image, [N]")
+    if len(numbers) < 2:
+        raise InvalidValueError(f"there are {len(numbers)} images; a standard error needs at least 2")
+    check_finite("values", numbers)
+    return MeanError(float(numbers.mean()), float(numbers.std(ddof=1) / np.sqrt(len(numbers))))
+
+
+def squared_errors(
+    first: object, second: object, *, pixels: Pixels = "[-1, 1]", per: Per = "value"
+) -> NDArray[np.float64]:
+    """(a - b)^2 of every image, averaged over its values or summed, float64 [N].
+
+    Two denoisers of the same noisy images are told apart best by the paired differences of their errors, whose standard
+    error is much smaller than that of either mean: ``mean_over_images(squared_errors(A, x) - squared_errors(B, x))``.
 
     Args:
         first: images [N, C, H, W] in [-1, 1] units, at least two.
         second: images of the same shape.
-        pixels: units of the result, "[-1, 1]" or "[0, 1]".
+        pixels: units of the result, "[-1, 1]" or "[0, 1]", in which errors are a quarter.
         per: "value" for the mean over the values of an image, "image" for their sum.
 
     Raises:
@@ -57,17 +83,32 @@ def mean_squared_error(first: object, second: object, *, pixels: Pixels = "[-1, 
 
     Example:
         >>> a = np.array([1.0, 2.0, 3.0]).reshape(3, 1, 1, 1)
+        >>> squared_errors(a, 0 * a), squared_errors(a, 0 * a, pixels="[0, 1]")
+        (array([1., 4., 9.]), array([0.25, 1.  , 2.25]))
+        >>> mean_over_images(squared_errors(a + 1, 0 * a) - squared_errors(a, 0 * a)).mean
+        5.0
+    """
+    scale = _HALF_RANGE[one_of("pixels", pixels, _HALF_RANGE)] ** 2
+    total = one_of("per", per, ("value", "image")) == "image"
+    a, b = _pairs(first, second)
+    return scale * (_sums_of_squares(a, b) if total else _sums_of_squares(a, b) / a[0].size)
+
+
+def mean_squared_error(first: object, second: object, *, pixels: Pixels = "[-1, 1]", per: Per = "value") -> MeanError:
+    """Mean over images of `squared_errors`, which has the arguments and errors.
+
+    An error in [0, 1] pixels is a quarter of that in [-1, 1] pixels. Summed in [0, 1] pixels it is that of the public
+    comparison CondDiffNonlinearTheory (2026).
+
+    Example:
+        >>> a = np.array([1.0, 2.0, 3.0]).reshape(3, 1, 1, 1)
         >>> error = mean_squared_error(a, 0 * a)
         >>> round(error.mean, 4), round(error.standard_error, 4)
         (4.6667, 2.3333)
         >>> round(mean_squared_error(a, 0 * a, pixels="[0, 1]").mean, 4)
         1.1667
     """
-    scale = _HALF_RANGE[one_of("pixels", pixels, _HALF_RANGE)] ** 2
-    total = one_of("per", per, ("value", "image")) == "image"
-    a, b = _pairs(first, second)
-    errors = _squared_errors(a, b) if total else _squared_errors(a, b) / a[0].size
-    return _mean_over_images(scale * errors)
+    return mean_over_images(squared_errors(first, second, pixels=pixels, per=per))
 
 
 def r2(predicted: object, target: object, *, ddof: int = 1) -> MeanError:
@@ -84,7 +125,7 @@ def r2(predicted: object, target: object, *, ddof: int = 1) -> MeanError:
         ddof: 1 for the unbiased variance, 0 for the other.
 
     Raises:
-        ShapeError, DTypeError: see `mean_squared_error`.
+        ShapeError, DTypeError: see `squared_errors`.
         InvalidValueError: see there, or an image of the target is flat, so that it has no r2.
 
     Example:
@@ -94,7 +135,7 @@ def r2(predicted: object, target: object, *, ddof: int = 1) -> MeanError:
         >>> r2(target + 0.5, target)  # SSE 0.5, D var 1
         MeanError(mean=0.5, standard_error=0.0)
     """
-    return _mean_over_images(_r2_by_image(*_pairs(predicted, target), ddof))
+    return mean_over_images(_r2_by_image(*_pairs(predicted, target), ddof))
 
 
 def pearson_r(predicted: object, target: object) -> MeanError:
@@ -108,7 +149,7 @@ def pearson_r(predicted: object, target: object) -> MeanError:
         target: images of the same shape.
 
     Raises:
-        ShapeError, DTypeError: see `mean_squared_error`.
+        ShapeError, DTypeError: see `squared_errors`.
         InvalidValueError: see there, or an image is flat, so that it has no correlation.
 
     Example:
@@ -119,7 +160,7 @@ def pearson_r(predicted: object, target: object) -> MeanError:
     a, b = _pairs(predicted, target)
     lengths = np.sqrt(_spreads(a, "the predicted images") * _spreads(b, "the target"))
     products = np.array([np.dot(_centred(one), _centred(other)) for one, other in zip(a, b, strict=True)])
-    return _mean_over_images(products / lengths)
+    return mean_over_images(products / lengths)
 
 
 def pixel_r2(predicted: object, target: object) -> MeanError:
@@ -133,7 +174,7 @@ def pixel_r2(predicted: object, target: object) -> MeanError:
         target: images of the same shape.
 
     Raises:
-        ShapeError, DTypeError: see `mean_squared_error`.
+        ShapeError, DTypeError: see `squared_errors`.
         InvalidValueError: see there, or all values of the target are equal.
 
     Example:
@@ -144,10 +185,10 @@ def pixel_r2(predicted: object, target: object) -> MeanError:
     a, b = _pairs(predicted, target)
     if b.min() == b.max():
         raise InvalidValueError(f"all values of the target are {b.max():g}; R2 needs some that differ")
-    errors, spreads = _squared_errors(a, b), _squared_errors(b, np.full(b.shape[1:], b.mean(dtype=np.float64)))
+    errors, spreads = _sums_of_squares(a, b), _sums_of_squares(b, np.full(b.shape[1:], b.mean(dtype=np.float64)))
     ratio = errors.sum() / spreads.sum()
     residuals = (errors - ratio * spreads) / spreads.mean()
-    return MeanError(float(1 - ratio), _mean_over_images(residuals).standard_error)
+    return MeanError(float(1 - ratio), mean_over_images(residuals).standard_error)
 
 
 def trajectory_r2(predicted: object, target: object, *, ddof: int = 0) -> MeanError:
@@ -178,7 +219,7 @@ def trajectory_r2(predicted: object, target: object, *, ddof: int = 0) -> MeanEr
             f"trajectories have shapes {list(a.shape)} and {list(b.shape)}; needed is one shape [levels, N, C, H, W]"
         )
     by_level = [_r2_by_image(*_pairs(one, other), ddof) for one, other in zip(a, b, strict=True)]
-    return _mean_over_images(np.mean(by_level, axis=0))
+    return mean_over_images(np.mean(by_level, axis=0))
 
 
 def copy_ratio(near: NearestImages) -> MeanError:
@@ -203,13 +244,13 @@ def copy_ratio(near: NearestImages) -> MeanError:
     """
     if np.isnan(near.ratio).any():
         raise InvalidValueError("there is one training image; d1 / d2 needs at least 2")
-    return _mean_over_images(near.ratio)
+    return mean_over_images(near.ratio)
 
 
 def copy_share(near: NearestImages) -> MeanError:
     """The share of images that are copies, d1 / d2 < 1/3; see `copy_ratio`."""
     copy_ratio(near)
-    return _mean_over_images(near.is_copy.astype(np.float64))
+    return mean_over_images(near.is_copy.astype(np.float64))
 
 
 def flow_distance(
@@ -228,7 +269,7 @@ def flow_distance(
         descriptor: measures distances between descriptors instead of values, such as `sscd_descriptor`.
 
     Raises:
-        ShapeError, DTypeError, InvalidValueError: see `mean_squared_error`, or another order.
+        ShapeError, DTypeError, InvalidValueError: see `squared_errors`, or another order.
 
     Example:
         >>> a = np.zeros((2, 1, 1, 2))
@@ -240,7 +281,7 @@ def flow_distance(
     a, b = _pairs(first, second)
     if descriptor is not None:
         a, b = (np.asarray(descriptor(images), np.float64) for images in (a, b))
-    found = _mean_over_images(np.sqrt(_squared_errors(a, b)) ** power)
+    found = mean_over_images(np.sqrt(_sums_of_squares(a, b)) ** power)
     if power == 1:
         return found
     root = float(np.sqrt(found.mean))
@@ -302,7 +343,7 @@ def _pairs(first: object, second: object) -> tuple[NDArray[Any], NDArray[Any]]:
 
 
 # Image by image: in float64, sets of ten thousands would take twice their memory and more.
-def _squared_errors(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
+def _sums_of_squares(a: NDArray[Any], b: NDArray[Any]) -> NDArray[np.float64]:
     """|a - b|^2 of every image of a, [N]; b are as many, or one."""
     others = np.broadcast_to(b, a.shape)
     pairs = zip(a, others, strict=True)
@@ -328,13 +369,7 @@ def _spreads(images: NDArray[Any], what: str) -> NDArray[np.float64]:
 
 def _r2_by_image(a: NDArray[Any], b: NDArray[Any], ddof: int) -> NDArray[np.float64]:
     size = a[0].size
-    scores: NDArray[np.float64] = 1 - _squared_errors(a, b) * (size - integer("ddof", ddof, 0, 1)) / (
+    scores: NDArray[np.float64] = 1 - _sums_of_squares(a, b) * (size - integer("ddof", ddof, 0, 1)) / (
         size * _spreads(b, "the target")
     )
     return scores
-
-
-def _mean_over_images(values: NDArray[np.float64]) -> MeanError:
-    if len(values) < 2:
-        raise InvalidValueError(f"there are {len(values)} images; a standard error needs at least 2")
-    return MeanError(float(values.mean()), float(values.std(ddof=1) / np.sqrt(len(values))))
