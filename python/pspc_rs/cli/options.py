@@ -310,6 +310,7 @@ _SINGLE = (_RESUME, _OUTDIR, n_option(), _SEED, *_COMPUTING, _OVERWRITE)
 def _decided(protocol: str) -> dict[str, Any]:
     """What a protocol says instead of the options of the noise grid and of samplers."""
     one = PROTOCOLS[protocol]
+    # EDM's protocols have this rho; the others have none, and refuse one all the same.
     levels = {"n_steps": one.num_steps, "t_max": one.sigmas[0], "t_min": one.sigmas[-2], "rho": 7.0}
     return {**levels, "sampler": one.sampler}
 

@@ -195,7 +195,7 @@ def compare(
         batch=integer("batch", batch),
         sampler=check_sampler(sampler),
         start=check_start(start),
-        start_scale=start_scale,
+        start_scale=None if start_scale is None else real_number("start_scale", start_scale, above=0),
         sigma_range=_range(sigma_range),
         leave_one_out=flag("leave_one_out", leave_one_out),
         metrics=_metrics(metrics),

@@ -206,7 +206,8 @@ def save_reverse(
         seed: of the noise at the first level, 0 .. 2^32 - 1.
         sampler: "heun", as published, "euler" or "dpmpp_2m".
         batch: images at once.
-        start_scale: standard deviation of the noise, such as that of a `Protocol`; the first level if None.
+        start_scale: standard deviation of the noise, such as that of a `Protocol`; the first level if None. It plays
+            no part with ``start_data``.
         start_data: images to start at, with noise added, instead of noise alone.
         resume: deprecated; a run with the same settings is always continued.
         overwrite: replace an output that has other settings.
