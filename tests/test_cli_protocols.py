@@ -145,6 +145,14 @@ def test_figures_explanations_and_fits_take_it(grey: Path) -> None:
         assert np.array_equal(numbers["sigmas"], protocol.grid())
     succeed("explain", *common, "--trajectory", "--denoiser", "empirical", "--sigmas", "1", "--at", "1,1")
     assert record("out/explain.json")["options"]["protocol"]["sigmas"] == list(protocol.sigmas)
+    np.save("maps.npy", np.full((10, 4, 4, 4, 4), 0.5, np.float32))
+    maps = ["figure", "heatmaps", "--heatmaps", "maps.npy", "--outdir", "out", "--protocol"]
+    succeed(*maps, "ddim10")
+    with np.load("out/heatmap_sides.npz") as numbers:
+        assert np.array_equal(numbers["sigmas"], protocol.grid(include_zero=False))
+    assert record("out/heatmaps_run.json")["options"]["protocol"]["name"] == "ddim10"
+    assert "maps.npy has maps of 10 levels; --protocol edm18 has 18" in fail(1, *maps, "edm18")
+    assert "--t-max is decided by --protocol ddim10" in fail(2, *maps, "ddim10", "--t-max", 80)
     target = ["--target", "net_of_protocols:shrink", "--process", "reverse", "--candidates", "3,full"]
     succeed("fit-schedule", *common, *target, "--name", "mine")
     fitted = record("out/mine.json")

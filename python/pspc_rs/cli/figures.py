@@ -9,12 +9,14 @@ from typing import Any, cast
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from pspc_rs.cli.commands import Command, Group
 from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import noisy_options, read_noisy, read_samples, samples_option, split_options
 from pspc_rs.cli.models import build_model, load_data, warn_of_program
 from pspc_rs.cli.options import (
+    PROTOCOL,
     TRUST,
     Options,
     comma_list,
@@ -25,6 +27,7 @@ from pspc_rs.cli.options import (
     output_folder,
     read_pixel,
 )
+from pspc_rs.errors import ShapeError
 from pspc_rs.experiments import image_grids
 from pspc_rs.experiments.figures import check_levels, save_figure, spread_evenly
 from pspc_rs.experiments.heatmap_mass import PAPER_SHARES, mass_figure, mass_sides, pixel_map_figure
@@ -40,7 +43,7 @@ from pspc_rs.experiments.similarity import (
 )
 from pspc_rs.outputs import open_array
 from pspc_rs.provenance import Clock, provenance, save_record, sha256
-from pspc_rs.samplers import initial_noise
+from pspc_rs.samplers import PROTOCOLS, initial_noise
 from pspc_rs.sigmas import edm_sigmas
 
 _DEFAULT_LEVELS = 5
@@ -65,6 +68,7 @@ def figure() -> None:
 @figure.command()
 @click.option("--heatmaps", "path", type=input_file(), required=True, help="Heat maps, .npy [levels, H, W, H, W].")
 @output_folder()
+@PROTOCOL
 @click.option("--t-max", type=float, default=80.0, help="First noise level of the grid.")
 @click.option("--t-min", type=float, default=0.002, help="Last noise level of the grid.")
 @click.option("--rho", type=float, default=7.0, help="Curvature of the grid.")
@@ -80,6 +84,7 @@ def heatmaps(
     *,
     path: Path,
     outdir: Path,
+    protocol: str | None,
     t_max: float,
     t_min: float,
     rho: float,
@@ -92,7 +97,7 @@ def heatmaps(
     noise level; and heatmap_pixel: the maps of one pixel.
     """
     clock, maps = Clock(), open_array(path)
-    sigmas = edm_sigmas(len(maps), t_min, t_max, rho, include_zero=False)
+    sigmas = _levels_of(maps, path, protocol) if protocol else edm_sigmas(len(maps), t_min, t_max, rho)[:-1]
     sides = mass_sides(maps, sigmas, shares)
     numbers = {"sigmas": sides.sigmas, "shares": sides.shares, "sides": sides.sides}
     y, x = pixel or (maps.shape[1] // 2, maps.shape[2] // 2)
@@ -100,10 +105,19 @@ def heatmaps(
     written = save_figure(outdir / "heatmap_sides", mass_figure(sides), numbers, sides.table())
     maps_figure = pixel_map_figure(maps, sigmas, (y, x))
     written += save_figure(outdir / "heatmap_pixel", maps_figure, {**shown, "maps": maps[:, y, x]})
-    used = {"heatmaps": path, "t_max": t_max, "t_min": t_min, "rho": rho, "shares": shares, "pixel": [y, x]}
+    grid = {"protocol": PROTOCOLS[protocol].settings} if protocol else {"t_max": t_max, "t_min": t_min, "rho": rho}
+    used = {"heatmaps": path, **grid, "shares": shares, "pixel": [y, x]}
     record = provenance("figure heatmaps", used, clock=clock, inputs_sha256={"heatmaps": sha256(path)})
     save_record(outdir / "heatmaps_run.json", record)
     _echo(written)
+
+
+def _levels_of(maps: NDArray[Any], path: Path, protocol: str) -> NDArray[np.float64]:
+    """The noise levels of heat maps that were made under a protocol."""
+    sigmas = PROTOCOLS[protocol].grid(include_zero=False)
+    if len(maps) != len(sigmas):
+        raise ShapeError(f"{path} has maps of {len(maps)} levels; --protocol {protocol} has {len(sigmas)}")
+    return sigmas
 
 
 @figure.command()

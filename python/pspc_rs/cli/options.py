@@ -315,16 +315,18 @@ def _decided(protocol: str) -> dict[str, Any]:
     return {**levels, "sampler": one.sampler}
 
 
+PROTOCOL = _grid(
+    "--protocol",
+    cls=DecidingOption,
+    decide=_decided,
+    type=click.Choice(list(PROTOCOLS)),
+    metavar="|".join(PROTOCOLS),
+    help="Noise levels of a published protocol, its sampler and the scale of its initial noise, in place of --n-steps, "
+    "--t-max, --t-min, --rho and --sampler.",
+)
+
 _GRID = (
-    _grid(
-        "--protocol",
-        cls=DecidingOption,
-        decide=_decided,
-        type=click.Choice(list(PROTOCOLS)),
-        metavar="|".join(PROTOCOLS),
-        help="Noise levels, sampler and scale of the initial noise of a published protocol, in place of the options "
-        "below and of --sampler.",
-    ),
+    PROTOCOL,
     _grid("--n-steps", type=_COUNT, default=18, help="Length of the noise grid."),
     _grid("--t-max", type=float, default=80.0, help="First noise level of the grid."),
     _grid("--t-min", type=float, default=0.002, help="Last noise level of the grid."),
