@@ -192,6 +192,8 @@ def build_denoiser(source: random.Random, folder: Path) -> Arrays:
         lambda: pspc.CFDM(data, maybe(source, 0.5, 0), maybe(source, 1, 3), maybe(source, 0, 7)),
         lambda: pspc.SNIS(data, maybe(source, 1, 100), maybe(source, 1, 10), maybe(source, 0, 7)),
         lambda: pspc.Gaussian(data, maybe(source, None, 1, 5), cache=False),
+        lambda: pspc.Gaussian(data, variance_floor=maybe(source, None, 0.1), cache=False),
+        lambda: pspc.Gaussian(data, shrinkage=maybe(source, 0, 0.5, "ledoit-wolf"), cache=False),
         lambda: pspc.Empirical(data, maybe(source, "cpu", "auto", "cuda:x")),
         lambda: pspc.Empirical(data, temperature=maybe(source, 1, 0.5, 1e18), conditional=maybe(source, True, False)),
     ]

@@ -65,7 +65,7 @@ def build_model(options: Options, data: ImageSet) -> BuiltModel:
     """
     match options.denoiser:
         case "gaussian":
-            return Gaussian(data, options.rank)
+            return build_gaussian(options, data)
         case "pspc_sq":
             schedule = _patch_schedule(options, data)
             return PSPCSquare(data, schedule, device=options.device, temperature=options.temperature)
@@ -77,6 +77,15 @@ def build_model(options: Options, data: ImageSet) -> BuiltModel:
             return _network(options, data)
         case _:
             return _filtered(options, data)
+
+
+def build_gaussian(options: Options, data: ImageSet) -> Gaussian:
+    """The Gaussian denoiser that the options describe.
+
+    Raises:
+        PspcError: the options do not fit the data.
+    """
+    return Gaussian(data, options.rank, variance_floor=options.variance_floor, shrinkage=options.shrinkage)
 
 
 def _network(options: Options, data: ImageSet) -> Network:

@@ -16,7 +16,14 @@ from pspc_rs.sigmas import edm_sigmas
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_LATER = {"temperature": 1.0, "class_label": None, "pca_threshold": 0.05, "width": None}
+_LATER = {
+    "temperature": 1.0,
+    "class_label": None,
+    "pca_threshold": 0.05,
+    "width": None,
+    "variance_floor": None,
+    "shrinkage": None,
+}
 """Options that were added later, and the values with which they change nothing."""
 
 CENTRED_DENOISERS = ("ls", "els", "bbels")
@@ -71,6 +78,8 @@ class Options:
     width: float | None = None
     pca_threshold: float = 0.05
     rank: int | None = None
+    variance_floor: float | None = None
+    shrinkage: float | str | None = None
     smoothing: float = 0.7
     num_noises: int = 8
     num_neighbors: int = 2048
@@ -186,7 +195,7 @@ def shared_options(command: Command) -> Command:
 
 def posterior_options(command: Command) -> Command:
     """Adds the options of `Options` to a command for denoisers with posteriors over images, without --n-samples."""
-    windows = [one for one in _COMPOSITE if one is not _RANK]
+    windows = [one for one in _COMPOSITE if one not in _GAUSSIAN]
     chosen = (denoiser_option(EXPLAINED_DENOISERS), *windows, *_FILTERED, TEMPERATURE, CLASS)
     return _with((_OUTDIR, _SEED, _DEVICE, *_GRID, *_DATA, *chosen), command)
 
@@ -253,6 +262,14 @@ def _shares(context: click.Context, option: click.Parameter, value: str | None) 
     return thresholds if len(thresholds) > 1 else thresholds[0]
 
 
+def _shrinkage(context: click.Context, option: click.Parameter, value: str | None) -> float | str | None:
+    """A number if the text is one, else the name of a formula, unchanged."""
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        return value
+
+
 def _heatmaps(context: click.Context, option: click.Parameter, value: str | None) -> Path | str | None:
     """A file that exists, or "gaussian", which needs none."""
     return value if value in (None, "gaussian") else Path(str(input_file().convert(value, option, context)))
@@ -292,7 +309,21 @@ _DATA = (
     _data("--xflip/--no-xflip", default=True, help="Count horizontal flips as further data; also --xflip=False."),
 )
 
-_RANK = _denoiser("--rank", type=_COUNT, help="gaussian: directions to keep.  [default: all]")
+_GAUSSIAN = (
+    _denoiser("--rank", type=_COUNT, help="gaussian: directions to keep.  [default: all]"),
+    _denoiser(
+        "--variance-floor",
+        type=click.FloatRange(min=0, min_open=True),
+        help="gaussian: the least variance in every direction, for few images.  [default: none]",
+    ),
+    _denoiser(
+        "--shrinkage",
+        metavar="NUMBER|ledoit-wolf",
+        callback=_shrinkage,
+        help="gaussian: how far the covariance is moved towards a multiple of the identity, 0 to 1, for few images.  "
+        "[default: 0]",
+    ),
+)
 
 _COMPOSITE = (
     _denoiser(
@@ -319,7 +350,7 @@ _COMPOSITE = (
         help="pspc_flex: one threshold, a comma list with one per noise level, a published schedule or the JSON file "
         "of one. [default: cifar10, for 32 x 32 images]",
     ),
-    _RANK,
+    *_GAUSSIAN,
 )
 
 _FILTERED = (

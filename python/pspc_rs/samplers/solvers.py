@@ -9,10 +9,11 @@ import numpy as np
 
 from pspc_rs.arrays import Array, import_torch, is_torch, to_numpy
 from pspc_rs.checks import image_shape, integer, one_of, real_number
-from pspc_rs.errors import InvalidValueError, ShapeError
+from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.progress import Progress
 from pspc_rs.samplers.integrator import Callback, Denoise, Integrator, Model, Step
 from pspc_rs.samplers.noise import Churn, Generator, Noise, initial_noise, noise_like
+from pspc_rs.samplers.starts import ExactPath, gaussian_start
 from pspc_rs.sigmas import edm_sigmas
 
 
@@ -217,6 +218,8 @@ def sample(
     rho: float = 7.0,
     seed: int = 0,
     x_init: Any = None,
+    jump: ExactPath | None = None,
+    jump_to: float | None = None,
     shape: Sequence[int] | None = None,
     as_torch: bool = False,
     generator: Generator = "auto",
@@ -226,16 +229,21 @@ def sample(
 
     As in EDM, the noise levels are clipped to ``D.sigma_min`` .. ``D.sigma_max`` where D has these attributes.
 
+    With ``jump``, a `Gaussian`, its exact path leads from sigma_max to ``jump_to``, and the sampler starts there: its
+    num_steps levels are those of the EDM grid from jump_to down, and D need not take levels above.
+
     Args:
         D: denoiser, called as D(x, sigma).
         n: number of samples, drawn as one batch.
         sampler: "euler", "heun", "edm" or "dpmpp_2m".
-        num_steps: number of noise levels above 0.
+        num_steps: number of noise levels above 0 at which D is called.
         sigma_min: last noise level above 0, in pixel units.
         sigma_max: first noise level, in pixel units.
         rho: curvature of the grid, see ``edm_sigmas``.
         seed: seed of the initial noise, and of the noise that the sampler "edm" adds.
         x_init: initial states [n, channels, height, width], already scaled by sigma_max, in place of drawn ones.
+        jump: a `Gaussian` denoiser, see `gaussian_start`.
+        jump_to: where its path ends, a noise level up to sigma_max which D takes.
         shape: (channels, height, width), for a D without an attribute ``shape``.
         as_torch: sample with torch tensors, as a torch model needs; otherwise with numpy arrays, or in the kind of
             ``x_init``.
@@ -246,7 +254,8 @@ def sample(
         float32 numpy array or CPU tensor, or one like ``x_init``, in [-1, 1] units, not clipped.
 
     Raises:
-        InvalidValueError: an argument is out of range, the sampler is unknown, or D takes none of the noise levels.
+        InvalidValueError: an argument is out of range, the sampler is unknown, D takes none of the noise levels, or not
+            jump_to, or one of jump and jump_to is given alone.
         ShapeError: x_init and shape do not fit each other, or neither they nor D give the shape.
         DTypeError: an argument is of the wrong type.
         MissingDependencyError: torch was asked for and is not installed.
@@ -258,18 +267,35 @@ def sample(
         array([[[[0.5, 0.5]]]], dtype=float32)
     """
     sampler_function = SAMPLERS[one_of("sampler", sampler, SAMPLERS)]
-    low, high = clipped_range(D, sigma_min, sigma_max)
+    level = _jump_level(D, jump, jump_to)
+    low, high = clipped_range(D, sigma_min, sigma_max if level is None else level)
     sigmas = edm_sigmas(num_steps, low, high, rho)
     size = (integer("n", n), *_image_shape(D, shape, x_init))
     if x_init is None:
-        x_init = initial_noise(n, size[1:], high, seed, generator=generator)
+        x_init = initial_noise(n, size[1:], high if level is None else sigma_max, seed, generator=generator)
     elif to_numpy(x_init, "x_init").shape != size:
         raise ShapeError(f"x_init has shape {list(x_init.shape)}; needed is {list(size)}")
     if as_torch and not is_torch(x_init):
         x_init = import_torch("as_torch=True").from_numpy(np.array(x_init))
+    if jump is not None and level is not None:
+        x_init = gaussian_start(jump, n, level, sigma_max=sigma_max, x_init=x_init)
     if sampler == "edm":
         sampler_options.setdefault("noise", seed)
     return sampler_function(D, x_init, sigmas, **sampler_options)
+
+
+def _jump_level(D: object, jump: object, jump_to: float | None) -> float | None:
+    """Where a jump ends, which must be a level that D takes; None for no jump."""
+    if jump is None and jump_to is None:
+        return None
+    if jump is None or jump_to is None:
+        raise InvalidValueError(f"jump is {jump!r:.80} and jump_to is {jump_to!r}; allowed are both, or none of them")
+    if not callable(getattr(jump, "jump", None)):
+        raise DTypeError(f"jump is {jump!r:.80}; allowed are Gaussian denoisers")
+    level, highest = real_number("jump_to", jump_to, above=0), _limit(D, "sigma_max", math.inf)
+    if level > highest:
+        raise InvalidValueError(f"jump_to is {level:g}; the denoiser takes noise levels up to {highest:g}")
+    return level
 
 
 def _euler_step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
