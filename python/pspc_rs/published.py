@@ -29,13 +29,10 @@ _EDM18 = tuple(edm_sigmas(18, include_zero=False).tolist())
 
 
 def _kamb(sides: str) -> Published:
-    """Sides by time t = i / 20, i = 0 .. 19, of the cosine schedule sigma = tan(pi t / 2.016).
-
-    No step is taken at i = 0, where sigma is 0.
-    """
+    """Sides by step i = 0 .. 19 of the cosine schedule sigma_i = tan(pi i / 40.32); at i = 0 no step is taken."""
     by_time = [int(side) for side in sides.split()]
     steps = range(len(by_time) - 1, 0, -1)
-    levels = tuple(math.tan(math.pi / 2.016 * i / len(by_time)) for i in steps)
+    levels = tuple(math.tan(math.pi * i / 40.32) for i in steps)
     return Published(tuple(by_time[i] for i in steps), levels, _KAMB)
 
 
