@@ -1,6 +1,6 @@
 """The outputs of denoisers for many noisy images, batch by batch, and the mean squared error between outputs."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
@@ -16,7 +16,7 @@ Model: TypeAlias = Callable[..., Any]
 
 
 class MeanError(NamedTuple):
-    """A mean error over images.
+    """A mean over images, of errors for the most part.
 
     Attributes:
         mean: the mean.
@@ -105,8 +105,21 @@ def mean_squared_error(first: NDArray[Any], second: NDArray[Any]) -> MeanError:
     """
     if first.shape != second.shape:
         raise ShapeError(f"images have shapes {list(first.shape)} and {list(second.shape)}; they must be the same")
-    if len(first) < 2:
-        raise InvalidValueError(f"there are {len(first)} images; a standard error needs at least 2")
     pairs = zip(first, second, strict=True)
-    errors = np.array([np.square(np.subtract(a, b, dtype=np.float64)).mean() for a, b in pairs])
-    return MeanError(float(errors.mean()), float(errors.std(ddof=1) / np.sqrt(len(errors))))
+    return mean_over_images([float(np.square(np.subtract(a, b, dtype=np.float64)).mean()) for a, b in pairs])
+
+
+def mean_over_images(values: Sequence[float] | NDArray[np.float64]) -> MeanError:
+    """The mean of one number per image, and its standard error.
+
+    Raises:
+        InvalidValueError: fewer than two images, which leave no standard error.
+
+    Example:
+        >>> mean_over_images([1.0, 3.0])
+        MeanError(mean=2.0, standard_error=1.0)
+    """
+    if len(values) < 2:
+        raise InvalidValueError(f"there are {len(values)} images; a standard error needs at least 2")
+    numbers = np.asarray(values, np.float64)
+    return MeanError(float(numbers.mean()), float(numbers.std(ddof=1) / np.sqrt(len(numbers))))
