@@ -263,6 +263,8 @@ def test_the_command_fits_by_entropy(tmp_path: Path) -> None:
     fitted: Any = schedule.provenance["fitted"]
     assert fitted["candidates"] == [1, 3, 5, 7, 8]
     assert (fitted["atoms"], fitted["fraction"]) == (120, 0.8)
+    lines = (tmp_path / "out" / "fitted_curves.csv").read_text().splitlines()
+    assert lines[0].startswith("sigma,entropy_1,entropy_3") and lines[-1].endswith(",,,")
     record = json.loads((tmp_path / "out" / "fitted_run.json").read_text())
     assert record["options"]["rule"] == "entropy"
     succeed(*fit, "--entropy-fraction", 0.2, "--name", "other")
@@ -283,6 +285,15 @@ def test_the_command_fits_greedily_with_the_errors_of_other_fits(tmp_path: Path)
     sides = [8 if side == "full" else side for side in schedule.patch_sizes]
     assert sides == sorted(sides, reverse=True)
     assert schedule.provenance["fitted"]["rule"] == "greedy"
+
+
+def test_the_command_fits_by_entropy_on_trajectories(tmp_path: Path) -> None:
+    data = random_data(tmp_path / "data.npy", 60, 1, 8, 8)
+    fit = ["fit-schedule", "--outdir", tmp_path / "out", "--data", data, *GRID, "--rule", "entropy"]
+    succeed(*fit, "--process", "reverse", "--target", "empirical", "--candidates", "1,4,full")
+    fitted: Any = pspc.PatchSchedule.load(tmp_path / "out" / "fitted.json").provenance["fitted"]
+    assert (fitted["noisy"]["process"], fitted["target_spec"]) == ("reverse", "empirical")
+    assert "target" not in fitted
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,6 @@
 """`pspc-rs fit-schedule`: the schedule, or the baseline's settings, that come closest to a target."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -249,9 +250,9 @@ def _save(stem: Path, fitted: Fit) -> None:
     for sigma, measure in zip(fitted.sigmas, fitted.chosen, strict=True):
         click.echo(f"{sigma:9.4g}  {fitted.family} {fitted.schedule.at(sigma)!s:>4}  {fitted.measure} {measure:.4g}")
     click.echo(path)
-    table = {"sigma": list(fitted.sigmas)} | {
-        f"{fitted.measure}_{value:g}": fitted.curves[:, index].tolist() for index, value in enumerate(fitted.values)
-    }
+    table: dict[str, list[Any]] = {"sigma": list(fitted.sigmas)}
+    for value, curve in zip(fitted.values, fitted.curves.T.tolist(), strict=True):
+        table[f"{fitted.measure}_{value:g}"] = ["" if math.isnan(one) else one for one in curve]
     numbers = {name: getattr(fitted, name) for name in ("sigmas", "values", "standard_error")}
     numbers[fitted.measure] = fitted.curves
     try:

@@ -244,13 +244,8 @@ class Piecewise(ShapeIfKnown):
                 images.
         """
         given = {"top": top, "class_labels": class_labels, "exclude": exclude}
-        found, _ = self._asked("posterior", z, sigma, given, progress)
-        if len(found) > 1:
-            raise InvalidValueError(
-                "the noise levels of the batch are of several parts of a Piecewise, whose posteriors do not belong "
-                "together; call posterior for the levels of one part at a time"
-            )
-        return cast(Posterior, found[0])
+        ((found,), _) = self._asked("posterior", z, sigma, given, progress)
+        return cast(Posterior, found)
 
     def provides(self, method: str) -> bool:
         """Whether every part has a method of that name.
@@ -289,6 +284,11 @@ class Piecewise(ShapeIfKnown):
         shares = [(self.parts[index], np.flatnonzero(indices == index)) for index in used]
         for part, _ in shares:
             _check_able(part, method, given)
+        if method == "posterior" and len(shares) > 1:
+            raise InvalidValueError(
+                "the noise levels of the batch are of several parts of a Piecewise, whose posteriors do not belong "
+                "together; call posterior for the levels of one part at a time"
+            )
         found, before = [], 0
         for part, queries in shares:
             share = _Share(queries, batch, whole=len(shares) == 1)
