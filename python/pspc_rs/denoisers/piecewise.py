@@ -110,7 +110,8 @@ class Piecewise(ShapeIfKnown):
         Raises:
             InvalidValueError: one is; the message names it and the ends.
         """
-        rounded = sigmas.astype(np.float32)
+        with np.errstate(over="ignore"):  # larger numbers are refused as infinity is
+            rounded = sigmas.astype(np.float32)
         bad = (rounded < np.float32(self.sigma_min)) | (rounded > np.float32(self.sigma_max))
         if bad.any():
             raise InvalidValueError(
