@@ -103,11 +103,11 @@ def training_data(floats: bool) -> pspc.ImageSet:
 
 
 @cache
-def denoisers() -> list[pspc.Denoiser]:
+def denoisers() -> list[pspc.Denoiser | pspc.Piecewise]:
     """One of each kind, on either data set."""
     masks = np.zeros((2, *SHAPE[1:]), bool)
     masks[0, :4] = masks[1, 2:] = True
-    found: list[pspc.Denoiser] = []
+    found: list[pspc.Denoiser | pspc.Piecewise] = []
     for data in (training_data(False), training_data(True)):
         found += [
             pspc.Empirical(data),
@@ -117,6 +117,7 @@ def denoisers() -> list[pspc.Denoiser]:
             pspc.SNIS(data, num_neighbors=5, num_draws=10),
             pspc.Gaussian(data, cache=False),
         ]
+        found.append(pspc.Piecewise([(None, 0.5, found[-5]), (0.5, 5, found[-6]), (5, None, found[-1])]))
     return found
 
 
@@ -186,7 +187,8 @@ def build_denoiser(source: random.Random, folder: Path) -> Arrays:
     sides, levels = maybe(source, 3, "full", [4, 3], [3]), maybe(source, None, [1.0], [1, 0.1])
     nearest, scale = maybe(source, "log", None), maybe(source, None, 5)
     maps = maybe(source, numbers(source, (1, 6, 5, 6, 5)), np.ones((2, 6, 5, 6, 5)))
-    makes: list[Callable[[], pspc.Denoiser]] = [
+    ends, gap = maybe(source, None, 1.0, 1e-6), maybe(source, 1.0, 1.0, 1.5)
+    makes: list[Callable[[], Any]] = [
         lambda: pspc.PSPCSquare(data, patch_sizes=sides, sigmas=levels),
         lambda: pspc.PSPCSquare(data, maybe(source, "cifar10"), scale_to=scale, nearest=nearest),
         lambda: pspc.PSPCFlex(data, masks=maybe(source, masks, masks[:1], masks.astype(int), ~masks)),
@@ -194,6 +196,9 @@ def build_denoiser(source: random.Random, folder: Path) -> Arrays:
         lambda: pspc.CFDM(data, maybe(source, 0.5, 0), maybe(source, 1, 3), maybe(source, 0, 7)),
         lambda: pspc.SNIS(data, maybe(source, 1, 100), maybe(source, 1, 10), maybe(source, 0, 7)),
         lambda: pspc.Gaussian(data, maybe(source, None, 1, 5), cache=False),
+        lambda: pspc.Gaussian(data, variance_floor=maybe(source, None, 0.1), cache=False),
+        lambda: pspc.Gaussian(data, shrinkage=maybe(source, 0, 0.5, "ledoit-wolf"), cache=False),
+        lambda: pspc.Piecewise([(ends, gap, pspc.Empirical(data)), (1.0, ends, pspc.SNIS(data, 3, 5, 0))]),
         lambda: pspc.Empirical(data, maybe(source, "cpu", "auto", "cuda:x")),
         lambda: pspc.Empirical(data, temperature=maybe(source, 1, 0.5, 1e18), conditional=maybe(source, True, False)),
     ]

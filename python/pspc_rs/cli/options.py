@@ -17,7 +17,16 @@ from pspc_rs.sigmas import edm_sigmas
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_LATER = {"temperature": 1.0, "class_label": None, "pca_threshold": 0.05, "width": None, "protocol": None}
+_LATER = {
+    "temperature": 1.0,
+    "class_label": None,
+    "pca_threshold": 0.05,
+    "width": None,
+    "variance_floor": None,
+    "shrinkage": None,
+    "parts": None,
+    "protocol": None,
+}
 """Options that were added later, and the values with which they change nothing."""
 
 CENTRED_DENOISERS = ("ls", "els", "bbels")
@@ -26,7 +35,11 @@ CENTRED_DENOISERS = ("ls", "els", "bbels")
 FILTERED_DENOISERS = (*CENTRED_DENOISERS, "soft", "pca")
 """Those whose components have a precision and a response of their own."""
 
-DENOISERS = ("empirical", "network", "gaussian", "pspc_sq", "pspc_flex", "cfdm", "snis", *FILTERED_DENOISERS)
+DENOISERS = (
+    *("empirical", "network", "gaussian", "pspc_sq", "pspc_flex", "cfdm", "snis"),
+    *FILTERED_DENOISERS,
+    "piecewise",
+)
 
 POSTERIOR_DENOISERS = ("empirical", "pspc_sq", "pspc_flex", *FILTERED_DENOISERS)
 """Those whose posteriors over training images can be asked for."""
@@ -54,6 +67,7 @@ class Options:
         patch_sizes: a side, a list of sides, or the name or file of a schedule.
         thresholds: a number, a list of numbers, or the name or file of a schedule.
         class_label: of all images, None for all classes.
+        parts: of the piecewise denoiser: a denoiser or network each, with the ends of its range, None where open.
     """
 
     outdir: Path
@@ -75,6 +89,8 @@ class Options:
     width: float | None = None
     pca_threshold: float = 0.05
     rank: int | None = None
+    variance_floor: float | None = None
+    shrinkage: float | str | None = None
     smoothing: float = 0.7
     num_noises: int = 8
     num_neighbors: int = 2048
@@ -86,6 +102,7 @@ class Options:
     device: str = "cpu"
     temperature: float = 1.0
     class_label: int | None = None
+    parts: list[tuple[str, float | None, float | None]] | None = None
 
     def sigmas(self, num_steps: int | None = None, *, include_zero: bool = False) -> NDArray[np.float64]:
         """The noise grid of the run, or one of another length with the same ends and curvature.
@@ -206,26 +223,27 @@ def denoiser_option(allowed: Sequence[str] = DENOISERS) -> Callable[[Command], C
 
 def shared_options(command: Command) -> Command:
     """Adds the options of `Options` to a command that writes one output, and --overwrite."""
-    chosen = (denoiser_option(), *_COMPOSITE, *_FILTERED, TEMPERATURE, *_BASELINES, CLASS, *_NETWORK)
+    chosen = (denoiser_option(), *_COMPOSITE, *_FILTERED, TEMPERATURE, *_BASELINES, _PARTS, CLASS, *_NETWORK)
     return _with((*_SINGLE, *_GRID, *_DATA, *chosen), command)
 
 
 def posterior_options(command: Command) -> Command:
     """Adds the options of `Options` to a command for denoisers with posteriors over images, without --n-samples."""
-    windows = [one for one in _COMPOSITE if one is not _RANK]
+    windows = [one for one in _COMPOSITE if one not in _GAUSSIAN]
     chosen = (denoiser_option(EXPLAINED_DENOISERS), *windows, *_FILTERED, TEMPERATURE, CLASS)
     return _with((_OUTDIR, _SEED, _DEVICE, *_GRID, *_DATA, *chosen), command)
 
 
 def source_options(command: Command) -> Command:
     """Adds the options of `Options` to a command for denoisers that have heat maps, and --overwrite."""
-    allowed = [name for name in DENOISERS if name not in ("cfdm", "snis", *FILTERED_DENOISERS)]
+    allowed = [name for name in DENOISERS if name not in ("cfdm", "snis", "piecewise", *FILTERED_DENOISERS)]
     return _with((*_SINGLE, *_GRID, *_DATA, denoiser_option(allowed), *_COMPOSITE, *_NETWORK), command)
 
 
 def options_for_many(command: Command) -> Command:
     """Adds the options of `Options` to a command for several denoisers, without --denoiser and --n-samples."""
-    return _with((_OUTDIR, _SEED, *_COMPUTING, *_GRID, *_DATA, *_COMPOSITE, *_FILTERED, *_BASELINES, TRUST), command)
+    chosen = (*_COMPOSITE, *_FILTERED, *_BASELINES, _PARTS, TRUST)
+    return _with((_OUTDIR, _SEED, *_COMPUTING, *_GRID, *_DATA, *chosen), command)
 
 
 def data_options(command: Command) -> Command:
@@ -277,6 +295,33 @@ def _shares(context: click.Context, option: click.Parameter, value: str | None) 
     except ValueError:
         return value
     return thresholds if len(thresholds) > 1 else thresholds[0]
+
+
+def _parts(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> list[tuple[str, float | None, float | None]] | None:
+    """The denoisers of a comma list WHAT=LOW:HIGH with the ends of their ranges."""
+    if value is None:
+        return None
+    parts = []
+    for text in listed(context, option, value):
+        what, equals, ends = text.rpartition("=")
+        low, colon, high = ends.partition(":")
+        if not (what and equals and colon):
+            raise click.BadParameter(f"{text!r} is not a part; write WHAT=LOW:HIGH, such as gaussian=2:80")
+        try:
+            parts.append((what, float(low) if low.strip() else None, float(high) if high.strip() else None))
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r} has ends that are no numbers; write WHAT=LOW:HIGH") from error
+    return parts
+
+
+def _shrinkage(context: click.Context, option: click.Parameter, value: str | None) -> float | str | None:
+    """A number if the text is one, else the name of a formula, unchanged."""
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        return value
 
 
 def _heatmaps(context: click.Context, option: click.Parameter, value: str | None) -> Path | str | None:
@@ -338,7 +383,21 @@ _DATA = (
     _data("--xflip/--no-xflip", default=True, help="Count horizontal flips as further data; also --xflip=False."),
 )
 
-_RANK = _denoiser("--rank", type=_COUNT, help="gaussian: directions to keep.  [default: all]")
+_GAUSSIAN = (
+    _denoiser("--rank", type=_COUNT, help="gaussian: directions to keep.  [default: all]"),
+    _denoiser(
+        "--variance-floor",
+        type=click.FloatRange(min=0, min_open=True),
+        help="gaussian: the least variance in every direction, for few images.  [default: none]",
+    ),
+    _denoiser(
+        "--shrinkage",
+        metavar="NUMBER|ledoit-wolf",
+        callback=_shrinkage,
+        help="gaussian: how far the covariance is moved towards a multiple of the identity, 0 to 1, for few images.  "
+        "[default: 0]",
+    ),
+)
 
 _COMPOSITE = (
     _denoiser(
@@ -365,7 +424,7 @@ _COMPOSITE = (
         help="pspc_flex: one threshold, a comma list with one per noise level, a published schedule or the JSON file "
         "of one. [default: cifar10, for 32 x 32 images]",
     ),
-    _RANK,
+    *_GAUSSIAN,
 )
 
 _FILTERED = (
@@ -401,6 +460,14 @@ _BASELINES = (
     _denoiser("--num-draws", type=_COUNT, default=256, help="snis: images drawn per query."),
 )
 
+_PARTS = _denoiser(
+    "--parts",
+    metavar="LIST",
+    callback=_parts,
+    help="piecewise: comma list of WHAT=LOW:HIGH, a denoiser or network for every range of noise levels, such as "
+    "net.json=:0.5,pspc_sq=0.5:5,gaussian=5:80; an end left out is that of the denoiser.",
+)
+
 TRUST = _network_option(
     "--trust",
     is_flag=True,
@@ -433,7 +500,9 @@ def check_options(options: Options) -> None:
         InvalidValueError: the noise grid is not one.
     """
     options.sigmas()
-    if options.temperature != 1 and options.denoiser not in POSTERIOR_DENOISERS:
+    if options.denoiser == "piecewise":
+        _check_parts(options)
+    elif options.temperature != 1 and options.denoiser not in POSTERIOR_DENOISERS:
         raise click.UsageError(
             f"--temperature is for --denoiser {', '.join(POSTERIOR_DENOISERS)}, not for {options.denoiser}"
         )
@@ -451,6 +520,19 @@ def check_options(options: Options) -> None:
         )
 
 
+def _check_parts(options: Options) -> None:
+    """Checks the parts of the piecewise denoiser as denoisers of their own."""
+    if not options.parts:
+        raise click.UsageError("--denoiser piecewise needs --parts, such as pspc_sq=:2,gaussian=2:80")
+    if options.class_label is not None:
+        raise click.UsageError("--class is not for --denoiser piecewise, whose parts name classes in different ways")
+    for what, _, _ in options.parts:
+        own = options_of(what, options)
+        if own.denoiser == "piecewise":
+            raise click.UsageError("--parts holds piecewise; allowed are other denoisers and networks")
+        check_options(own)
+
+
 def named_options(specs: Sequence[str], options: Options) -> dict[str, Options]:
     """The options of several denoisers and networks by name, each checked by `check_options`.
 
@@ -465,7 +547,7 @@ def named_options(specs: Sequence[str], options: Options) -> dict[str, Options]:
     for spec in specs:
         given, equals, rest = spec.partition("=")
         what = rest if equals else spec
-        own = _options_of(what, options)
+        own = options_of(what, options)
         check_options(own)
         name = given if equals else own.denoiser if own.network is None else _short_name(what)
         if not name or name in named:
@@ -474,7 +556,16 @@ def named_options(specs: Sequence[str], options: Options) -> dict[str, Options]:
     return named
 
 
-def _options_of(what: str, options: Options) -> Options:
+def options_of(what: str, options: Options) -> Options:
+    """The options of one denoiser or network.
+
+    Args:
+        what: one of `DENOISERS`, or a network.
+        options: all others.
+
+    Raises:
+        click.UsageError: it is neither.
+    """
     denoiser = what.replace("-", "_").lower()
     if denoiser in DENOISERS and denoiser != "network":
         return replace(options, denoiser=denoiser)

@@ -3,7 +3,7 @@
 from pspc_rs.experiments.explain_page import save_explanations
 from pspc_rs.experiments.explained import Subject
 from pspc_rs.experiments.explaining import Explanation, Way, explain, explain_trajectory
-from pspc_rs.experiments.fit_families import Sides, Thresholds
+from pspc_rs.experiments.fit_families import Sides, Thresholds, odd_sides
 from pspc_rs.experiments.fitting import Fit, fit_figure, fit_schedule
 from pspc_rs.experiments.heatmap_mass import MassSides, mass_figure, mass_sides, pixel_map_figure
 from pspc_rs.experiments.image_grids import (
@@ -84,6 +84,7 @@ __all__ = [
     "metric_figure",
     "mse_figure",
     "nearest_images",
+    "odd_sides",
     "patch_errors",
     "patch_study",
     "patch_study_figure",

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.arrays import check_finite, copy_of, to_numpy
-from pspc_rs.denoisers import Denoiser
+from pspc_rs.denoisers import Denoiser, Piecewise
 from pspc_rs.errors import ShapeError
 from pspc_rs.progress import Progress
 
@@ -54,7 +54,8 @@ def denoise(
     for start in range(0, len(z), batch):
         part = z[start : start + batch]
         within = _images_done(progress, start, len(part), len(z))
-        given: dict[str, Any] = {"progress": within} if isinstance(model, Denoiser) and within is not None else {}
+        reports = isinstance(model, Denoiser | Piecewise) and within is not None
+        given: dict[str, Any] = {"progress": within} if reports else {}
         selected = {"class_labels": class_labels, "exclude": exclude}
         given |= {key: one[start : start + batch] for key, one in selected.items() if one is not None}
         # A copy: z is compared with what other models make of it.

@@ -116,6 +116,9 @@ class ResultTable:
     def __contains__(self, key: object) -> bool:
         return key in self._rows
 
+    def __getitem__(self, key: Key) -> Row:
+        return self._rows[key]
+
     def __len__(self) -> int:
         return len(self._rows)
 
