@@ -1,10 +1,9 @@
 """The schedules that papers print, as values with their noise levels."""
 
-import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-from pspc_rs.sigmas import edm_sigmas
+from pspc_rs.sigmas import cosine20_sigmas, edm_sigmas
 
 
 class Published(NamedTuple):
@@ -29,11 +28,9 @@ _EDM18 = tuple(edm_sigmas(18, include_zero=False).tolist())
 
 
 def _kamb(sides: str) -> Published:
-    """Sides by step i = 0 .. 19 of the cosine schedule sigma_i = tan(pi i / 40.32); at i = 0 no step is taken."""
+    """Sides by step i = 0 .. 19 of the cosine schedule; at i = 0 no step is taken."""
     by_time = [int(side) for side in sides.split()]
-    steps = range(len(by_time) - 1, 0, -1)
-    levels = tuple(math.tan(math.pi * i / 40.32) for i in steps)
-    return Published(tuple(by_time[i] for i in steps), levels, _KAMB)
+    return Published(tuple(by_time[:0:-1]), cosine20_sigmas(), _KAMB)
 
 
 SIDES: Mapping[str, Published] = {

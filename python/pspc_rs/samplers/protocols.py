@@ -1,7 +1,7 @@
 """The protocols under which papers sample: noise levels, solver and starting noise by one name."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.checks import one_of
-from pspc_rs.sigmas import edm_sigmas
+from pspc_rs.sigmas import cosine20_sigmas, edm_sigmas
 
 _EDM = "Karras et al. 2022 (arXiv 2206.00364), eq. 5 and algorithm 1"
 
@@ -101,7 +101,7 @@ def _ddim_levels() -> list[float]:
     return levels
 
 
-def _variance_preserving(name: str, levels: list[float], source: str) -> Protocol:
+def _variance_preserving(name: str, levels: Sequence[float], source: str) -> Protocol:
     return Protocol(name, "euler", (*levels, 0.0), math.hypot(1.0, levels[0]), source)
 
 
@@ -114,11 +114,7 @@ PROTOCOLS: Mapping[str, Protocol] = {
     one.name: one
     for one in (
         _variance_preserving("ddim10", _ddim_levels(), "Lukoianov et al. 2025 (arXiv 2509.09672)"),
-        _variance_preserving(
-            "cosine20",
-            [math.tan(math.pi * i / 40.32) for i in range(19, 0, -1)],
-            "Kamb & Ganguli 2024 (arXiv 2412.20292)",
-        ),
+        _variance_preserving("cosine20", cosine20_sigmas(), "Kamb & Ganguli 2024 (arXiv 2412.20292)"),
         _edm("edm18", 18, f"{_EDM}; CIFAR-10"),
         _edm("edm40", 40, f"{_EDM}; FFHQ and AFHQv2 at 64 x 64"),
         _edm("heun30", 30, f"{_EDM}; 30 steps"),
