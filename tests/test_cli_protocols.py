@@ -79,6 +79,12 @@ def test_churn_is_refused_beside_it(grey: Path) -> None:
     assert "is for --sampler edm, not for heun" in message
 
 
+def test_a_jump_is_refused_beside_it(grey: Path) -> None:
+    message = fail(2, "sample", "--outdir", "out", "--data", grey, "--protocol", "edm18", "--jump-to", 2.5)
+    assert "--jump-to is not for --protocol edm18, which decides the noise levels" in message
+    assert not Path("out").exists()
+
+
 def test_unknown_protocols_are_named(grey: Path) -> None:
     message = fail(2, "sample", "--outdir", "out", "--data", grey, "--protocol", "ddim50")
     assert "'ddim50'" in message and "'ddim10', 'cosine20', 'edm18'" in message

@@ -78,6 +78,11 @@ def test_arguments_that_a_protocol_decides_are_refused(given: dict[str, Any], me
         pspc.sample(pspc.Empirical(DATA), 1, protocol="ddim10", **given)
 
 
+def test_a_jump_is_refused_beside_a_protocol() -> None:
+    with pytest.raises(errors.InvalidValueError, match=r"jump_to is 2\.5 beside protocol 'edm18', which decides it"):
+        pspc.sample(pspc.Empirical(DATA), 1, protocol="edm18", jump=pspc.Gaussian(DATA, cache=False), jump_to=2.5)
+
+
 def test_unknown_protocols_are_refused() -> None:
     with pytest.raises(errors.InvalidValueError, match="protocol is 'ddim'; allowed are ddim10, cosine20, edm18"):
         sampling_protocol("ddim")

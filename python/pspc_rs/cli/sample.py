@@ -76,7 +76,7 @@ def sample(
     options = Options(**others)
     check_options(options)
     if jump_to is not None and options.protocol is not None:
-        raise click.UsageError("--jump-to is not for --protocol, which decides the noise levels")
+        raise click.UsageError(f"--jump-to is not for --protocol {options.protocol}, which decides the noise levels")
     output = options.outdir / f"{options.denoiser}_samples.npy"
     with output_lock(output):
         data = load_data(options.data, xflip=options.xflip)
