@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 # What float32 outputs may add to an error; where a denoiser returns the image itself, it is all there is.
 _ROUNDING = 1e-9
 _STANDARD_ERRORS = 2
-_HIGHEST_RATIO = 10
+_HIGHEST_RATIO = 2.5
 
 
 class Row(NamedTuple):
@@ -153,13 +153,13 @@ def _table(cells: Mapping[tuple[str, float], str]) -> str:
 def ratio_figure(rows: Sequence[Row], levels: Sequence[PublishedLevel]) -> "Figure":
     """Errors relative to the Gaussian's for the same noisy images, one curve per seed; published ratios as crosses.
 
-    Bars are one standard error of the paired difference. Ratios above 10 are outside of the figure.
+    Bars are one standard error of the paired difference. Ratios above 2.5 are outside of the figure.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
     figure = new_figure(7.5, 4.2)
-    axis = log_axes(figure, "squared error / that of the Gaussian")
+    axis = log_axes(figure, "squared error / that of the Gaussian", logarithmic_y=False)
     axis.set_xlabel("noise level \N{GREEK SMALL LETTER SIGMA}, [0, 1] pixels")
     sigmas = [level.sigma01 for level in levels]
     for index, name in enumerate(dict.fromkeys(row.cell.member for row in rows)):
@@ -170,7 +170,7 @@ def ratio_figure(rows: Sequence[Row], levels: Sequence[PublishedLevel]) -> "Figu
         if member.published is not None:
             ratios = [level.errors[member.published].mean / level.errors["gaussian"].mean for level in levels]
             axis.plot(sigmas, ratios, color=colour, marker="x", linestyle="none")
-    axis.set_ylim(top=_HIGHEST_RATIO)
+    axis.set_ylim(0, _HIGHEST_RATIO)
     figure.legend(loc="outside right upper", frameon=False)
     return figure
 
@@ -181,5 +181,4 @@ def _draw_ratios(axis: Any, rows: Sequence[Row], colour: str) -> None:
     base = np.array([row.ours.mean - paired.mean for row, paired in pairs])
     ratio = np.array([row.ours.mean for row, _ in pairs]) / base
     bars = np.array([paired.standard_error for _, paired in pairs]) / base
-    shown = np.where(ratio > _ROUNDING, ratio, np.nan)  # a logarithmic axis has no 0
-    axis.errorbar([row.cell.sigma01 for row, _ in pairs], shown, bars, color=colour, marker=".", linewidth=1)
+    axis.errorbar([row.cell.sigma01 for row, _ in pairs], ratio, bars, color=colour, marker=".", linewidth=1)
