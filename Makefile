@@ -6,7 +6,7 @@ OUT    ?= out
 # Whatever the compiled module is built from. Python files and page templates are used in place and need no rebuild.
 BUILT  := Cargo.toml Cargo.lock pyproject.toml $(shell find src -type f)
 
-.PHONY: demo test test-long fuzz lint bench doc clean
+.PHONY: demo test test-long fuzz lint bench table doc clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -56,6 +56,11 @@ lint: $(VENV)/.dev
 bench: $(VENV)/.dev
 	cargo bench --features stages
 	$(BIN)/python benchmarks/compare.py --out $(OUT)/bench
+
+# Training-free denoisers beside published numbers: make table DATA=... TEST=... PUBLISHED=...; hours, and it resumes.
+table: $(VENV)/.dev
+	$(BIN)/python benchmarks/public_table.py --data $(DATA) --test $(TEST) --published $(PUBLISHED) --seeds 0,1 \
+		--out $(OUT)/table
 
 doc:
 	cargo doc --no-deps --open

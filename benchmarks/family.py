@@ -2,17 +2,17 @@
 
     python benchmarks/family.py --out out/bench [--data FILE_OR_NAME] [--images 10000] [--queries 8] [--rounds 5]
 
-Microseconds a pair of query and image of 32 by 32 pixels, and for `ELS` and `BBELS` seconds for one query on 50,000 images,
-extrapolated from a few hundred. Rows:
+Microseconds a pair of query and image of 32 by 32 pixels, and for `ELS` and `BBELS` seconds for one query on 50,000
+images, extrapolated from a few hundred. Rows:
 
 - ``square``: PSPC-Square, side 3, what soft windows are compared with;
 - ``LS``, ``soft``, ``PCA``, ``ELS``, ``BBELS``: a member at a noise level at which published schedules use it;
-- ``rows``: any precision and response of [1024, 1024]; ``GEMM``: a matrix product of its size, [images, 1024] times
-  [1024, 1024], twice for every query.
+- ``rows``: any precision and response of [1024, 1024]; ``GEMM``: three matrix products of its size for every query,
+  [images, 1024] times [1024, 1024], as many as its two passes take.
 
 The PyTorch column forms the squared differences of a few hundred images, sums them by convolutions, rolls or matrix
-products, and keeps an online softmax; it is timed on 1,000 images, with subnormal numbers flushed to zero. Contestants take
-turns, round by round, and the least time of each counts.
+products, and keeps an online softmax; it is timed on 1,000 images, with subnormal numbers flushed to zero. Contestants
+take turns, round by round, and the least time of each counts.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def one_pass(energies: Energies, images: Tensor, z: Tensor, sigma: float, values
 def two_passes(
     energies: Energies, answer: Callable[[Tensor], Tensor], images: Tensor, z: Tensor, sigma: float
 ) -> Tensor:
-    """Composites of components with several answers; `answer` spreads weights [B, components] over pixels [B, pixels]."""
+    """Composites of components with several answers; `answer` spreads weights [B, components] over [B, pixels]."""
     cover = answer(torch.ones(1, z[0, 0].numel()))
     results = []
     for query in z:

@@ -106,6 +106,7 @@ TARGETS: dict[str, Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]] = {
     "residual": lambda alpha, s, x, n: s / alpha * n,
     "v": lambda alpha, s, x, n: alpha * n - s * x,
     "flow": lambda alpha, s, x, n: n - x,
+    "velocity": lambda alpha, s, x, n: x - n,
     # Karras et al. 2022, eq. 8: the effective target, (x - c_skip z) / c_out.
     "edm": lambda alpha, s, x, n: (
         (x - 0.25 / (0.25 + (s / alpha) ** 2) * (x + s / alpha * n))

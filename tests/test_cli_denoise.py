@@ -6,6 +6,7 @@ import pickle
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -302,6 +303,27 @@ def test_gaussian_rank_counts(tmp_path: Path, grey: Path) -> None:
     expected = G(normals(18, 2, 1, 8, 8)[10], pspc.edm_sigmas(18)[10])
     assert np.allclose(denoised(tmp_path / "out", "gaussian_outputs_t_10_of_18.npy"), expected, atol=1e-6)
     assert "rank is 500" in fail(1, "denoise", "--outdir", tmp_path / "out", *options, "--rank", 500)
+
+
+@pytest.mark.parametrize(
+    ("words", "chosen"),
+    [
+        (["--variance-floor", 0.2], {"variance_floor": 0.2}),
+        (["--shrinkage", 0.3], {"shrinkage": 0.3}),
+        (["--shrinkage", "ledoit-wolf"], {"shrinkage": "ledoit-wolf"}),
+    ],
+)
+def test_the_gaussian_of_few_images_has_its_options(
+    tmp_path: Path, grey: Path, words: list[Any], chosen: dict[str, Any]
+) -> None:
+    np.save(tmp_path / "z.npy", normals(18, 2, 1, 8, 8))
+    options = ["--data", grey, "--denoiser", "gaussian", "--z", tmp_path / "z.npy", "--t-idx", 10, "--n-samples", 2]
+    succeed("denoise", "--outdir", tmp_path / "out", *options, *words)
+    G = pspc.Gaussian(pspc.load(grey, xflip=True), cache=False, **chosen)
+    expected = G(normals(18, 2, 1, 8, 8)[10], pspc.edm_sigmas(18)[10])
+    assert np.allclose(denoised(tmp_path / "out", "gaussian_outputs_t_10_of_18.npy"), expected, atol=1e-6)
+    message = fail(1, "denoise", "--outdir", tmp_path / "other", *options, "--shrinkage", "oas")
+    assert "shrinkage is 'oas'; allowed are numbers from 0 to 1 and 'ledoit-wolf'" in message
 
 
 @pytest.mark.parametrize(

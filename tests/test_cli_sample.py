@@ -60,6 +60,20 @@ def test_z_init_is_where_sampling_starts(tmp_path: Path, grey: Path) -> None:
     assert "--n-samples is 50" in fail(1, "sample", "--outdir", tmp_path / "out", *options)
 
 
+def test_a_jump_along_the_gaussians_path_starts_the_sampler_lower(tmp_path: Path, grey: Path) -> None:
+    options = ["--data", grey, "--n-steps", 4, "--n-samples", 3, "--sampler", "heun", "--seed", 2]
+    jump = ["--jump-to", 2.5, "--variance-floor", 0.01]
+    succeed("sample", "--outdir", tmp_path / "out", *options, *jump)
+    data = pspc.load(grey, xflip=True)
+    G = pspc.Gaussian(data, variance_floor=0.01, cache=False)
+    expected = pspc.sample(pspc.Empirical(data), 3, num_steps=4, seed=2, jump=G, jump_to=2.5)
+    assert np.array_equal(np.load(tmp_path / "out" / "empirical_samples.npy"), expected)
+    record = json.loads((tmp_path / "out" / "empirical_samples.json").read_text())
+    assert record["jump"] == {"to": 2.5, **G.settings}
+    assert "jump" in fail(1, "sample", "--outdir", tmp_path / "out", *options)
+    assert "sigma_max is 80, below sigma" in fail(1, "sample", "--outdir", tmp_path, *options, "--jump-to", 90)
+
+
 def test_the_record_tells_how_to_do_it_again(tmp_path: Path, grey: Path) -> None:
     out = tmp_path / "out"
     succeed("sample", "--outdir", out, "--data", grey, "--n-samples", 2, "--n-steps", 3, "--sampler", "huen")

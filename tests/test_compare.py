@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 import pspc_rs as pspc
 from command_line import fail, names, random_data, start, succeed
 from pspc_rs import errors
-from pspc_rs.experiments import cfdm_mse, compare, forward_noisy, mse_figure, reverse_noisy
+from pspc_rs.experiments import METRICS, cfdm_mse, compare, forward_noisy, metric_figure, mse_figure, reverse_noisy
 from pspc_rs.experiments.results import Row
 
 DATA = pspc.ImageSet(np.random.default_rng(0).integers(0, 256, (40, 1, 6, 6), dtype=np.uint8), xflip=True)
@@ -383,3 +383,70 @@ def wait_for_rows(table: Path, process: "subprocess.Popen[str]", count: int) -> 
         assert process.poll() is None, "the run ended before it could be disturbed"
         assert time.monotonic() < end
         time.sleep(0.005)
+
+
+def test_further_metrics_are_those_of_the_outputs(tmp_path: Path) -> None:
+    wanted = ["mse01", "r2", "pearson_r"]
+    rows = run(tmp_path, metrics=wanted, processes=["forward"])
+    assert len(rows) == 9
+    for row in rows:
+        z = forward_noisy(DATA, 5, float(row["sigma"]))
+        ours, theirs = (
+            np.asarray(D(z, float(row["sigma"])), np.float32) for D in (family()[str(row["denoiser"])], shrink)
+        )
+        for name in wanted:
+            value, error = METRICS[name].compute(ours, theirs)
+            assert row[name] == pytest.approx(value, rel=1e-5)
+            assert row[f"{name}_error"] == pytest.approx(error, rel=1e-4)
+    lines = (tmp_path / "metrics.csv").read_text().splitlines()
+    assert lines[0] == "process,target,denoiser,settings,level,metric,sigma,n,value,standard_error"
+    assert len(lines) == 1 + 9 * 3
+    assert metric_figure(rows, "r2").axes[0].get_ylabel() == "r2 (unbiased variance), mean over images"
+
+
+def test_metrics_add_rows_to_a_table_without_them(tmp_path: Path) -> None:
+    calls: list[float] = []
+
+    def counted(z: Any, sigma: Any) -> Any:
+        calls.append(float(np.max(sigma)))
+        return 0.5 * z
+
+    denoisers = {"counted": counted}
+    first = run(tmp_path, denoisers, processes=["forward"])
+    table, number = table_bytes(tmp_path), len(calls)
+    assert not (tmp_path / "metrics.csv").exists() and "r2" not in first[0]
+    with pytest.raises(errors.InvalidValueError, match=r"some rows have no r2; call compare with metrics=\['r2'\]"):
+        metric_figure(first, "r2")
+    again = run(tmp_path, denoisers, processes=["forward"], metrics=["r2", "mse"])
+    assert len(calls) == 2 * number and table_bytes(tmp_path) == table
+    assert run(tmp_path, denoisers, processes=["forward"], metrics=["r2"]) == again
+    assert run(tmp_path, denoisers, processes=["forward"]) == first
+    assert len(calls) == 2 * number
+    # Another metric is computed from the same outputs, which are not kept.
+    run(tmp_path, denoisers, processes=["forward"], metrics=["pixel_r2"])
+    assert len(calls) == 3 * number
+
+
+def test_unknown_metrics_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(errors.InvalidValueError, match="a metric is 'R2'; allowed are mse, mse01, sse01, r2"):
+        run(tmp_path, metrics=["R2"])
+    with pytest.raises(errors.DTypeError, match="metrics are 'r2'; allowed are lists of mse"):
+        run(tmp_path, metrics="r2")
+
+
+def test_the_command_names_its_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("net_of_metrics.py").write_text("def half(z, sigma):\n    return z / 2\n")
+    data = random_data(tmp_path / "data.npy", 20, 1, 4, 4)
+    options = ["--data", data, "--outdir", "run", "--target", "net_of_metrics:half", "--denoisers", "empirical"]
+    options += ["--process", "forward", "--n", 3, "--n-steps", 3]
+    text = succeed("compare", *options, "--metrics", "r2,sse01")
+    for title in (
+        "MSE per value, [-1, 1] pixels",
+        "r2 (unbiased variance), mean over images",
+        "squared error per image, [0, 1] pixels",
+    ):
+        assert title in text
+    assert {"mse.png", "r2.png", "sse01.png", "metrics.csv"} <= set(names(tmp_path / "run"))
+    assert json.loads(Path("run/compare.json").read_text())["options"]["metrics"] == ["mse", "r2", "sse01"]
+    assert "allowed are mse, mse01" in fail(2, "compare", *options, "--metrics", "ssim")

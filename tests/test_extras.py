@@ -56,6 +56,11 @@ def test_an_absent_package_is_named_with_its_extra(monkeypatch: pytest.MonkeyPat
         ("torch", "from pspc_rs.networks import Adapter", ["libx.so.9"]),
         ("PIL", "pspc_rs.images.save_png('a.png', np.zeros((2, 2), np.uint8))", ["libx.so.9", "a picture needs PIL"]),
         ("matplotlib", "from pspc_rs.experiments.figures import new_figure; new_figure(1, 1)", ["libx.so.9"]),
+        (
+            "azula",
+            "from pspc_rs.networks import azula_denoiser; azula_denoiser(D, lambda t: (1 + 0 * t, t))",
+            ["libx.so.9", "azula_denoiser needs azula"],
+        ),
         ("jinja2", "open('a.csv', 'w').write('a\\n1\\n'); pspc_rs.experiments.write_report('.')", ["libx.so.9"]),
     ],
 )

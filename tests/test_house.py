@@ -36,7 +36,7 @@ LAYERS = (
         "threads",
         "writing",
     },
-    {"cuda", "data", "images", "schedules", "sigmas"},
+    {"cuda", "data", "images", "published", "schedules", "sigmas"},
     {"denoisers", "heatmaps", "networks", "outputs", "posterior", "provenance", "samplers"},
     {"__init__", "demo", "experiments", "training"},
     {"cli"},

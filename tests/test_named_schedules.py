@@ -1,7 +1,9 @@
-"""The fitted schedules that come with the package: each is what its own curves and origin say."""
+"""The schedules that come with the package: fitted ones are what their curves say, published ones what papers say."""
 
+import math
 from typing import Any
 
+import numpy as np
 import pytest
 
 import pspc_rs as pspc
@@ -42,5 +44,39 @@ def test_names_stand_for_schedules_wherever_one_is_asked_for() -> None:
     assert resolve_patch_schedule("mnist-bp", 28) == pspc.patch_schedule("mnist-bp")
     with pytest.raises(ScheduleError, match="is for 28 x 28 images"):
         resolve_patch_schedule("mnist-bp", 32)
-    with pytest.raises(ScheduleError, match="'cifar10', 'afhq-cats-64-bfcnn', 'cifar10-bfcnn', 'mnist-bp', 'mnist-yz'"):
+    with pytest.raises(
+        ScheduleError, match=r"'cifar10', 'kamb-cifar10-resnet', .*'kamb-mnist-unet', 'afhq-cats-64-bfcnn'"
+    ):
         pspc.patch_schedule("celeba")
+
+
+KAMB = {
+    "kamb-cifar10-resnet": "3 3 3 5 5 5 7 7 7 7 9 9 11 11 13 15 17 17 17",
+    "kamb-cifar10-resnet-circular": "3 3 3 5 5 5 5 7 7 7 9 9 11 11 13 13 15 15 15",
+    "kamb-cifar10-unet": "3 3 3 5 5 5 5 7 7 7 7 9 9 11 13 13 15 17 25",
+    "kamb-fashion-resnet": "3 5 5 7 7 9 9 9 11 11 11 13 13 13 15 15 15 17 17",
+    "kamb-fashion-unet": "3 5 5 7 7 7 9 11 11 11 13 15 15 21 23 25 25 25 25",
+    "kamb-mnist-resnet": "3 5 5 5 7 7 7 9 9 11 11 11 11 13 15 15 15 15 15",
+    "kamb-mnist-unet": "3 3 5 5 7 7 7 9 9 9 11 13 15 17 21 23 23 25 27",
+}
+
+
+@pytest.mark.parametrize("name", KAMB)
+def test_kamb_and_gangulis_sides_are_those_of_their_times(name: str) -> None:
+    schedule = pspc.patch_schedule(name)
+    upward = [int(side) for side in KAMB[name].split()]
+    assert [schedule.at(math.tan(math.pi * i / 40.32)) for i in range(1, 20)] == upward
+    np.testing.assert_allclose(schedule.sigmas[:3] + schedule.sigmas[-1:], (11.034, 5.8856, 3.9791, 0.07807), rtol=1e-4)
+    assert (len(schedule.sigmas), schedule.image_size, schedule.name) == (19, (32, 32), name)
+    assert "2412.20292" in schedule.provenance["source"]
+
+
+def test_kamb_and_gangulis_sides_suit_every_windowed_denoiser() -> None:
+    data = pspc.ImageSet(np.random.default_rng(0).integers(0, 256, (5, 1, 32, 32), dtype=np.uint8))
+    z = np.zeros((1, 1, 32, 32))
+    for name in KAMB:
+        pspc.PSPCSquare(data, name)
+        denoisers: list[Any] = [kind(data, name) for kind in (pspc.LS, pspc.ELS, pspc.BBELS)]
+        assert {D.schedule.patch_sizes for D in denoisers} == {pspc.patch_schedule(name).patch_sizes}
+    same = pspc.LS(data, window_sizes=25)(z, 11.0)
+    np.testing.assert_array_equal(pspc.LS(data, "kamb-cifar10-unet")(z, 11.0), same)

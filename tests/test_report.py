@@ -49,7 +49,7 @@ def test_everything_in_the_folder_is_on_the_page(run: Path) -> None:
     assert text.count("<img ") == 2
     assert "figures/samples_0.3.png; numbers in figures/samples_0.3.csv" in text
     assert text.count("<svg ") == 2
-    assert "MSE: process forward" in text
+    assert "MSE per value, [-1, 1] pixels: process forward" in text
     assert re.search(r"<td>80</td><td>0.01</td><td>0.04</td>", text)
     assert "cifar10, images of 32 x 32" in text
     assert "isa_available" in text

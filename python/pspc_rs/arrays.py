@@ -393,8 +393,8 @@ def sigma_vector(sigma: object, batch: int) -> NDArray[np.float64]:
     return np.broadcast_to(values.reshape(-1), (batch,)).copy()
 
 
-def check_sigma_shape(shape: tuple[int, ...], batch: int) -> None:
-    """Refuses noise levels of another shape than `sigma_vector` takes.
+def check_sigma_shape(shape: tuple[int, ...], batch: int, name: str = "sigma") -> None:
+    """Refuses noise levels, or other numbers per image, of another shape than `sigma_vector` takes.
 
     Raises:
         ShapeError: another shape.
@@ -404,7 +404,7 @@ def check_sigma_shape(shape: tuple[int, ...], batch: int) -> None:
     """
     if tuple(shape) not in ((), (1,), (1, 1, 1, 1), (batch,), (batch, 1, 1, 1)):
         raise ShapeError(
-            f"sigma has shape {list(shape)}; allowed are a number, [1], [{batch}] and [{batch}, 1, 1, 1] "
+            f"{name} has shape {list(shape)}; allowed are a number, [1], [{batch}] and [{batch}, 1, 1, 1] "
             f"for a batch of {batch}"
         )
 

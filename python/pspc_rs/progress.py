@@ -238,6 +238,13 @@ class Steps:
         if self._progress is not None:
             self._progress(self.done, self.total)
 
+    def reach(self, done: int) -> None:
+        """Counts and reports steps that turned out not to be needed, if so many are not done yet."""
+        if done > self.done:
+            self.done = done
+            if self._progress is not None:
+                self._progress(done, self.total)
+
 
 class EarlierProgress:
     """A function of an earlier protocol as a progress.

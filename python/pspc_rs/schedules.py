@@ -16,6 +16,7 @@ from pspc_rs.arrays import is_torch
 from pspc_rs.checks import integer, real_number
 from pspc_rs.errors import DTypeError, InvalidValueError, MissingFileError, PspcError, ScheduleError, ShapeError
 from pspc_rs.files import replacing
+from pspc_rs.published import SIDES, THRESHOLDS, Published
 from pspc_rs.reprs import build_repr
 from pspc_rs.sigmas import Nearest, check_grid, check_nearest, edm_sigmas, nearest_index, nearest_level
 
@@ -29,7 +30,6 @@ Value = TypeVar("Value")
 SomeSchedule = TypeVar("SomeSchedule", bound="Schedule[Any]")
 
 _FITTED = Path(__file__).with_name("fitted")
-_PAPER = "Niedoba et al., ICML 2025 (arXiv 2411.19339)"
 
 
 class Schedule(ABC, Generic[Value]):
@@ -39,7 +39,7 @@ class Schedule(ABC, Generic[Value]):
     """
 
     kind: ClassVar[str]
-    published: ClassVar[Mapping[str, tuple[Any, ...]]]
+    published: ClassVar[Mapping[str, Published]]
     _values_field: ClassVar[str]
 
     sigmas: tuple[float, ...]
@@ -217,7 +217,7 @@ class PatchSchedule(Schedule[Side]):
     """
 
     kind: ClassVar[str] = "patch"
-    published: ClassVar[Mapping[str, tuple[int, ...]]] = {"cifar10": (32,) * 7 + (23, 15, 11, 7, 5) + (3,) * 6}
+    published: ClassVar[Mapping[str, Published]] = SIDES
     _values_field: ClassVar[str] = "patch_sizes"
 
     patch_sizes: tuple[Side, ...]
@@ -324,9 +324,7 @@ class ThresholdSchedule(Schedule[float]):
     """
 
     kind: ClassVar[str] = "threshold"
-    published: ClassVar[Mapping[str, tuple[float, ...]]] = {
-        "cifar10": (1.0,) * 7 + (0.7, 0.7, 0.5) + (0.4,) * 4 + (0.3,) * 4
-    }
+    published: ClassVar[Mapping[str, Published]] = THRESHOLDS
     _values_field: ClassVar[str] = "thresholds"
 
     thresholds: tuple[float, ...]
@@ -347,9 +345,16 @@ class ThresholdSchedule(Schedule[float]):
 def patch_schedule(name: str) -> PatchSchedule:
     """A schedule of window sides by name.
 
-    "cifar10" is that of Niedoba et al. 2025 for 32 x 32 images, on the EDM grid of 18 noise levels. "mnist-bp",
-    "mnist-yz", "cifar10-bfcnn" and "afhq-cats-64-bfcnn" were fitted here to small networks, between sigma 0.05 and 2;
-    their ``provenance`` says how, with the curves.
+    "cifar10" is that of Niedoba et al. 2025 for 32 x 32 images, on the EDM grid of 18 noise levels.
+
+    Those of Kamb and Ganguli (arXiv 2412.20292) are squares around a pixel that make their equivariant score machine
+    come nearest to a network, on 19 levels of a cosine schedule from sigma 11.03 to .078: "kamb-cifar10-resnet" (zero
+    padding), "kamb-cifar10-resnet-circular", "kamb-cifar10-unet", "kamb-fashion-resnet", "kamb-fashion-unet",
+    "kamb-mnist-resnet" and "kamb-mnist-unet". All are for 32 x 32 images, to which they enlarged the latter two sets.
+    Their sides are odd and fit the image, so that `LS`, `ELS`, `BBELS` and `PSPCSquare` take them.
+
+    "mnist-bp", "mnist-yz", "cifar10-bfcnn" and "afhq-cats-64-bfcnn" were fitted here to small networks, between sigma
+    0.05 and 2; their ``provenance`` says how, with the curves.
 
     Raises:
         ScheduleError: there is no schedule of this name.
@@ -357,6 +362,8 @@ def patch_schedule(name: str) -> PatchSchedule:
     Example:
         >>> patch_schedule("cifar10").patch_sizes[6:10]
         ('full', 23, 15, 11)
+        >>> patch_schedule("kamb-cifar10-unet").at([11.03, 1.0, 0.1])
+        [25, 7, 3]
     """
     return _published(PatchSchedule, name)
 
@@ -546,9 +553,8 @@ def _published(cls: type[SomeSchedule], name: str) -> SomeSchedule:
         raise ScheduleError(f"there is no {cls.kind} schedule {name!r}; allowed are {known} and paths of JSON files")
     if name not in cls.published:
         return cls.load(_FITTED / cls.kind / f"{name}.json")
-    values = cls.published[name]
-    grid = edm_sigmas(len(values), include_zero=False)
-    return cast(SomeSchedule, cast(Any, cls)(values, grid, (32, 32), name, provenance={"source": _PAPER}))
+    values, sigmas, source, size = cls.published[name]
+    return cast(SomeSchedule, cast(Any, cls)(values, sigmas, size, name, provenance={"source": source}))
 
 
 def _image_size(size: object) -> tuple[int, int]:

@@ -1,5 +1,6 @@
-"""Noise levels: the EDM grid, and which level of a grid a given sigma belongs to."""
+"""Noise levels: published grids, and which level of a grid a given sigma belongs to."""
 
+import math
 from typing import Any, Literal, TypeAlias, overload
 
 import numpy as np
@@ -55,6 +56,18 @@ def edm_sigmas(
             "take fewer steps, a wider range or a moderate rho"
         )
     return np.append(levels, 0.0) if include_zero else levels
+
+
+def cosine20_sigmas() -> tuple[float, ...]:
+    """The 19 noise levels of Kamb and Ganguli (arXiv 2412.20292), descending: tan(pi i / 40.32), i = 19 .. 1.
+
+    At i = 0 of their 20 steps there is no noise and nothing is done.
+
+    Example:
+        >>> [round(level, 4) for level in cosine20_sigmas()[::9]]
+        [11.0339, 0.9876, 0.0781]
+    """
+    return tuple(math.tan(math.pi * i / 40.32) for i in range(19, 0, -1))
 
 
 def check_range(num_steps: object, sigma_min: object, sigma_max: object) -> tuple[int, float, float]:

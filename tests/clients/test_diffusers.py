@@ -12,7 +12,7 @@ from torch import Tensor
 
 import pspc_rs as pspc
 from pspc_rs import errors
-from pspc_rs.networks import open_network
+from pspc_rs.networks import DiffusersModel, open_network
 from pspc_rs.networks.diffusers_scheduler import training_of
 from pspc_rs.networks.processes import DiscreteVP
 
@@ -200,17 +200,98 @@ def test_class_labels(tmp_path: Path) -> None:
         D(z, 1.0, torch.zeros(2, 3))
 
 
-def test_ddim_with_a_denoiser_is_eulers_method() -> None:
-    data = pspc.ImageSet(np.random.default_rng(0).integers(0, 256, (30, 1, 8, 8), dtype=np.uint8))
-    D = pspc.PSPCSquare(data, patch_sizes=5)
+DATA = pspc.ImageSet(np.random.default_rng(0).integers(0, 256, (30, 1, 8, 8), dtype=np.uint8))
+DENOISER = pspc.PSPCSquare(DATA, patch_sizes=5)
+
+
+def drawn(scheduler: Any, start: Tensor, model: Any = None) -> Tensor:
+    """What the scheduler makes of the denoiser from a start in its own scale."""
+    model = DiffusersModel(DENOISER, scheduler) if model is None else model
+    x = start
+    for t in scheduler.timesteps:
+        given = scheduler.scale_model_input(x, t) if hasattr(scheduler, "scale_model_input") else x
+        x = scheduler.step(model(given, t).sample, t, x).prev_sample
+    return x
+
+
+def test_ddim_on_the_levels_of_ddim10_is_eulers_method_on_them() -> None:
     scheduler = diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=True)
     scheduler.set_timesteps(10)
-    abar = scheduler.alphas_cumprod[scheduler.timesteps]
-    sigmas = ((1 - abar) / abar).sqrt()
-    x = images()
-    for t, one, sigma in zip(scheduler.timesteps, abar, sigmas, strict=True):
-        z = x / one.sqrt()
-        x = scheduler.step((z - D(z, sigma)) / sigma, t, x).prev_sample
-    levels = [*sigmas.tolist(), 0.0]
-    ours = pspc.samplers.sample_euler(D, images() / abar[0].sqrt(), levels)
-    torch.testing.assert_close(ours, x, rtol=0, atol=1e-4)
+    protocol = pspc.samplers.PROTOCOLS["ddim10"]
+    assert scheduler.timesteps.tolist() == list(range(900, -1, -100))
+    abar = scheduler.alphas_cumprod[scheduler.timesteps].double()
+    np.testing.assert_allclose(((1 - abar) / abar).sqrt(), protocol.grid(include_zero=False), rtol=1e-4)
+    ours = pspc.samplers.sample_euler(DENOISER, images() * protocol.start_scale, protocol.sigmas)
+    torch.testing.assert_close(ours, drawn(scheduler, images()), rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "entries", "sampler"),
+    [
+        ("EulerDiscreteScheduler", {}, "euler"),
+        ("EulerDiscreteScheduler", {"use_karras_sigmas": True}, "euler"),
+        ("EulerDiscreteScheduler", {"prediction_type": "v_prediction"}, "euler"),
+        ("EulerDiscreteScheduler", {"prediction_type": "sample"}, "euler"),
+        ("HeunDiscreteScheduler", {}, "heun"),
+        ("EDMEulerScheduler", {}, "euler"),
+        ("EDMEulerScheduler", {"prediction_type": "v_prediction"}, "euler"),
+        ("FlowMatchEulerDiscreteScheduler", {"shift": 3.0}, "euler"),
+    ],
+)
+def test_its_samplers_are_ours_on_their_levels(name: str, entries: dict[str, Any], sampler: str) -> None:
+    scheduler = getattr(diffusers, name)(**entries)
+    scheduler.set_timesteps(12)
+    sigmas = scheduler.sigmas.double()
+    scale = float(getattr(scheduler, "init_noise_sigma", 1.0))
+    if name.startswith("Flow"):
+        # At time 1 nothing of the image is left.
+        sigmas, scale = torch.cat([torch.tensor([1e6]), (sigmas / (1 - sigmas))[1:]]), 1e6
+    levels = torch.unique_consecutive(sigmas)
+    ours = pspc.samplers.SAMPLERS[sampler](DENOISER, images().double() * scale, levels)
+    start = images() * float(getattr(scheduler, "init_noise_sigma", 1.0))
+    torch.testing.assert_close(drawn(scheduler, start).double(), ours, rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "entries"),
+    [
+        ("DDPMScheduler", {"clip_sample": False}),
+        ("DDPMScheduler", {"clip_sample": False, "prediction_type": "v_prediction", "rescale_betas_zero_snr": True}),
+        ("DDIMScheduler", {"clip_sample": False, "timestep_spacing": "trailing", "rescale_betas_zero_snr": True,
+                           "prediction_type": "v_prediction"}),
+        ("PNDMScheduler", {}),
+        ("DEISMultistepScheduler", {}),
+        ("DPMSolverMultistepScheduler", {}),
+        ("DPMSolverMultistepScheduler", {"use_karras_sigmas": True}),
+        ("DPMSolverMultistepScheduler", {"use_flow_sigmas": True, "prediction_type": "flow_prediction"}),
+        ("DPMSolverSinglestepScheduler", {"lower_order_final": True}),
+        ("EulerAncestralDiscreteScheduler", {}),
+        ("LMSDiscreteScheduler", {}),
+        ("UniPCMultistepScheduler", {}),
+        ("EDMDPMSolverMultistepScheduler", {}),
+        ("FlowMatchHeunDiscreteScheduler", {}),
+        ("FlowMatchLCMScheduler", {}),
+    ],
+)  # fmt: skip
+def test_every_scheduler_samples_the_data(name: str, entries: dict[str, Any]) -> None:
+    """The denoiser of a single image leads every solver to that image."""
+    image = DATA.images[:1]
+    D = pspc.Empirical(pspc.ImageSet(image))
+    scheduler = getattr(diffusers, name)(**entries)
+    scheduler.set_timesteps(30)
+    torch.manual_seed(0)
+    start = images() * float(getattr(scheduler, "init_noise_sigma", 1.0))
+    x = drawn(scheduler, start, DiffusersModel(D, scheduler))
+    expected = torch.from_numpy(image / 127.5 - 1).expand(2, -1, -1, -1).float()
+    torch.testing.assert_close(x.float(), expected, rtol=0, atol=0.05)
+
+
+def test_a_pipeline_draws_with_a_denoiser() -> None:
+    scheduler = diffusers.DDIMScheduler(clip_sample=False, set_alpha_to_one=True)
+    pipeline = diffusers.DDIMPipeline(unet=DiffusersModel(DENOISER, scheduler), scheduler=scheduler)
+    pipeline.set_progress_bar_config(disable=True)
+    pictures = pipeline(batch_size=2, num_inference_steps=10, output_type="np", generator=torch.manual_seed(1)).images
+    protocol = pspc.samplers.PROTOCOLS["ddim10"]
+    ours = pspc.samplers.sample_euler(DENOISER, images() * protocol.start_scale, protocol.sigmas)
+    expected = (ours / 2 + 0.5).clamp(0, 1).permute(0, 2, 3, 1)
+    np.testing.assert_allclose(pictures, expected, rtol=0, atol=1e-4)

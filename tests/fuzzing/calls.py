@@ -17,6 +17,8 @@ from bad_files import random_images
 from fuzzing.targets import Arrays, Target
 from pspc_rs import images, samplers, schedules, sigmas
 from pspc_rs.data import load, to_float
+from pspc_rs.denoisers.predictions import PREDICTIONS, Prediction
+from pspc_rs.experiments import METRICS, flow_distance, r2
 
 SHAPE = (2, 6, 5)
 _HOSTILE_SHARE = 0.12
@@ -101,11 +103,11 @@ def training_data(floats: bool) -> pspc.ImageSet:
 
 
 @cache
-def denoisers() -> list[pspc.Denoiser]:
+def denoisers() -> list[pspc.Denoiser | pspc.Piecewise]:
     """One of each kind, on either data set."""
     masks = np.zeros((2, *SHAPE[1:]), bool)
     masks[0, :4] = masks[1, 2:] = True
-    found: list[pspc.Denoiser] = []
+    found: list[pspc.Denoiser | pspc.Piecewise] = []
     for data in (training_data(False), training_data(True)):
         found += [
             pspc.Empirical(data),
@@ -115,6 +117,7 @@ def denoisers() -> list[pspc.Denoiser]:
             pspc.SNIS(data, num_neighbors=5, num_draws=10),
             pspc.Gaussian(data, cache=False),
         ]
+        found.append(pspc.Piecewise([(None, 0.5, found[-5]), (0.5, 5, found[-6]), (5, None, found[-1])]))
     return found
 
 
@@ -184,7 +187,8 @@ def build_denoiser(source: random.Random, folder: Path) -> Arrays:
     sides, levels = maybe(source, 3, "full", [4, 3], [3]), maybe(source, None, [1.0], [1, 0.1])
     nearest, scale = maybe(source, "log", None), maybe(source, None, 5)
     maps = maybe(source, numbers(source, (1, 6, 5, 6, 5)), np.ones((2, 6, 5, 6, 5)))
-    makes: list[Callable[[], pspc.Denoiser]] = [
+    ends, gap = maybe(source, None, 1.0, 1e-6), maybe(source, 1.0, 1.0, 1.5)
+    makes: list[Callable[[], Any]] = [
         lambda: pspc.PSPCSquare(data, patch_sizes=sides, sigmas=levels),
         lambda: pspc.PSPCSquare(data, maybe(source, "cifar10"), scale_to=scale, nearest=nearest),
         lambda: pspc.PSPCFlex(data, masks=maybe(source, masks, masks[:1], masks.astype(int), ~masks)),
@@ -192,6 +196,9 @@ def build_denoiser(source: random.Random, folder: Path) -> Arrays:
         lambda: pspc.CFDM(data, maybe(source, 0.5, 0), maybe(source, 1, 3), maybe(source, 0, 7)),
         lambda: pspc.SNIS(data, maybe(source, 1, 100), maybe(source, 1, 10), maybe(source, 0, 7)),
         lambda: pspc.Gaussian(data, maybe(source, None, 1, 5), cache=False),
+        lambda: pspc.Gaussian(data, variance_floor=maybe(source, None, 0.1), cache=False),
+        lambda: pspc.Gaussian(data, shrinkage=maybe(source, 0, 0.5, "ledoit-wolf"), cache=False),
+        lambda: pspc.Piecewise([(ends, gap, pspc.Empirical(data)), (1.0, ends, pspc.SNIS(data, 3, 5, 0))]),
         lambda: pspc.Empirical(data, maybe(source, "cpu", "auto", "cuda:x")),
         lambda: pspc.Empirical(data, temperature=maybe(source, 1, 0.5, 1e18), conditional=maybe(source, True, False)),
     ]
@@ -211,6 +218,8 @@ def build_sample(source: random.Random, folder: Path) -> Arrays:
         "trajectory": source.random() < 0.3,
     }
     kept = {name: value for name, value in options.items() if source.random() < 0.5}
+    if source.random() < 0.2:
+        kept["protocol"] = maybe(source, *samplers.PROTOCOLS)
     number: Any = source.choice([1, 2, -1, 0, 1.5, None, "2"])
     steps: Any = source.choice([1, 2, 5, -1, 0, 2.5, None])
     sampler = maybe(source, "euler", "heun", "edm", "dpmpp_2m")
@@ -227,6 +236,28 @@ def solve(source: random.Random, folder: Path) -> Arrays:
         names = ("S_churn", "S_min", "S_max", "S_noise", "noise")
         options |= {name: maybe(source, 0, 1, 40.0) for name in names if source.random() < 0.5}
     return [solver(source.choice(denoisers()), batch(source), levels, **options)]
+
+
+def predict(source: random.Random, folder: Path) -> Arrays:
+    """What a denoiser predicts in another convention."""
+    del folder
+    seen = Prediction(source.choice(denoisers()), maybe(source, *PREDICTIONS), sigma_data=maybe(source, 0.5, 1.0))
+    x = batch(source)
+    size = x.shape[0] if getattr(x, "shape", ()) else 1
+    return [seen(x, maybe(source, 1.0, sigma(source, size)), sigma(source, size))]
+
+
+def score(source: random.Random, folder: Path) -> Arrays:
+    """Metrics between images."""
+    del folder
+    first = batch(source)
+    second = first if source.random() < 0.1 else batch(source, tuple(getattr(first, "shape", SHAPE))[1:])
+    calls: list[Callable[[], Any]] = [
+        lambda: METRICS[source.choice([*METRICS])].compute(first, second),
+        lambda: r2(first, second, ddof=maybe(source, 0, 1)),
+        lambda: flow_distance(first, second, order=maybe(source, 1, 2)),
+    ]
+    return [np.array(source.choice(calls)())]
 
 
 def grids(source: random.Random, folder: Path) -> Arrays:
@@ -291,6 +322,8 @@ CALLS = [
     Target("denoiser", build_denoiser, 2),
     Target("sample", build_sample),
     Target("solve", solve, 2),
+    Target("predict", predict, 2),
+    Target("score", score),
     Target("grids", grids, 2),
     Target("pictures", pictures, 2),
     Target("items", items, 2),

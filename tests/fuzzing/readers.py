@@ -21,6 +21,7 @@ from pspc_rs import schedules
 from pspc_rs.data import load, read_folder, save_edm_zip
 from pspc_rs.data.readers import cifar
 from pspc_rs.data.readers.plain_pickle import read_plain_pickle
+from pspc_rs.denoisers.covariance import principal_axes
 from pspc_rs.denoisers.gaussian import cached_statistics
 from pspc_rs.outputs import open_array
 
@@ -160,7 +161,7 @@ def heatmap_seeds() -> list[bytes]:
 
 
 def statistics_seeds() -> list[bytes]:
-    found = pspc.denoisers.gaussian.principal_axes(DATA)
+    found = principal_axes(DATA)
     return [zip_of({f"{name}.npy": npy(getattr(found, name)) for name in ("mean", "axes", "variances")}, 0)]
 
 

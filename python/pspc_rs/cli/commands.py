@@ -1,9 +1,10 @@
 """How commands take and show their options: in groups, flags with or without a value, summaries in full."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeVar
 
 import click
+from click.core import ParameterSource
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 
@@ -28,11 +29,43 @@ class GroupedOption(click.Option):
         self.group = group
 
 
+class DecidingOption(GroupedOption):
+    """An option that decides the values of others, which are refused beside it.
+
+    Args:
+        decide: the values of the others, by the names of their parameters, for a value of this one.
+    """
+
+    def __init__(self, *args: Any, decide: Callable[[Any], Mapping[str, Any]], **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._decide = decide
+
+    def settle(self, context: click.Context) -> None:
+        """Gives those of the others that the command has their values.
+
+        Raises:
+            click.UsageError: one of them was given, too.
+        """
+        value = context.params.get(str(self.name))
+        for name, decided in {} if value is None else self._decide(value).items():
+            if name in context.params:
+                if is_given(context, name):
+                    raise click.UsageError(
+                        f"--{name.replace('_', '-')} is decided by {self.opts[0]} {value}; give one of them"
+                    )
+                context.params[name] = decided
+
+
+def is_given(context: click.Context, name: str) -> bool:
+    """Whether a parameter does not have its value by default."""
+    return context.get_parameter_source(name) is not ParameterSource.DEFAULT
+
+
 def option_group(title: str) -> Callable[..., Callable[[Function], Function]]:
     """``click.option`` for the options of one group."""
 
     def option(*names: str, **settings: Any) -> Callable[[Function], Function]:
-        return click.option(*names, cls=GroupedOption, group=title, **settings)
+        return click.option(*names, **{"cls": GroupedOption, "group": title, **settings})
 
     return option
 
@@ -81,7 +114,11 @@ class Command(click.Command):
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parses the arguments."""
-        return super().parse_args(ctx, self._plain_flags(ctx, args))
+        rest = super().parse_args(ctx, self._plain_flags(ctx, args))
+        for one in self.params:
+            if isinstance(one, DecidingOption):
+                one.settle(ctx)
+        return rest
 
     def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         """Writes the options, those of the command itself first."""

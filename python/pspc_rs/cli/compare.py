@@ -13,6 +13,8 @@ from pspc_rs.cli.options import Options, comma_list, listed, n_option, named_opt
 from pspc_rs.errors import MissingDependencyError
 from pspc_rs.experiments import mse_curves, patches
 from pspc_rs.experiments.figures import save_figure, save_pictures
+from pspc_rs.experiments.metric_figures import metric_figure
+from pspc_rs.experiments.metrics import METRICS
 from pspc_rs.experiments.mse_curves import NOISY_PROCESSES
 from pspc_rs.experiments.noisy_sets import DETERMINISTIC_SAMPLERS, Start
 from pspc_rs.experiments.results import Row
@@ -24,6 +26,13 @@ def _processes(context: click.Context, option: click.Parameter, value: str) -> l
     if not words or not set(words) <= set(NOISY_PROCESSES):
         raise click.BadParameter(f"{value!r}; allowed are {', '.join(NOISY_PROCESSES)}")
     return list(dict.fromkeys(words))
+
+
+def _metrics(context: click.Context, option: click.Parameter, value: str) -> list[str]:
+    words = listed(context, option, value)
+    if not set(words) <= set(METRICS):
+        raise click.BadParameter(f"{value!r}; allowed are {', '.join(METRICS)}")
+    return list(dict.fromkeys(["mse", *words]))
 
 
 @click.command(cls=Command)
@@ -55,6 +64,13 @@ def _processes(context: click.Context, option: click.Parameter, value: str) -> l
     default="noise",
     help="Where trajectories start: at noise at t_max, or at noisy data at the highest level compared.",
 )
+@click.option(
+    "--metrics",
+    default="mse",
+    callback=_metrics,
+    metavar="LIST",
+    help=f"Metrics beside the MSE: {', '.join(name for name in METRICS if name != 'mse')}.",
+)
 @click.option("--sigma-from", type=float, default=0.0, help="Lowest noise level to compare at.")
 @click.option("--sigma-to", type=float, help="Highest noise level to compare at.  [default: no limit]")
 @click.option(
@@ -71,17 +87,19 @@ def compare(
     process: list[str],
     sampler: str,
     start: str,
+    metrics: list[str],
     sigma_from: float,
     sigma_to: float | None,
     leave_one_out: bool,
     **others: Any,
 ) -> None:
-    """Compare denoisers with networks by MSE, over noise levels.
+    """Compare denoisers with networks by MSE and other metrics, over noise levels.
 
     Forward: noisy images of the data. Reverse: images on the network's own sampling trajectories. Writes mse.csv (mean
     over pixels and images in [-1, 1] units, standard error over images), and mse.png and mse.pdf with its curves, next
-    to results.sqlite (every row), settings.json, times.csv and the trajectories. After an interruption the same command
-    continues; with other denoisers, networks or settings it adds rows.
+    to results.sqlite (every row), settings.json, times.csv and the trajectories; further metrics go to metrics.csv,
+    with curves named after each. After an interruption the same command continues; with other denoisers, networks or
+    settings it adds rows.
     """
     clock = Clock()
     options = Options(**others)
@@ -102,38 +120,44 @@ def compare(
             batch=options.batch,
             sampler=sampler,
             start=cast(Start, start),
+            start_scale=options.start_scale,
             sigma_range=(sigma_from, float("inf") if sigma_to is None else sigma_to),
             leave_one_out=leave_one_out,
+            metrics=metrics,
             progress=progress,
         )
     own = {"target": target, "denoisers": denoisers, "process": process, "sampler": sampler, "start": start}
+    own["metrics"] = metrics
     limits = {"sigma_from": sigma_from, "sigma_to": sigma_to, "leave_one_out": leave_one_out}
     record = provenance("compare", {**options.as_dict(), **own, **limits}, data=data, clock=clock)
     save_record(options.outdir / "compare.json", record)
-    click.echo(_summary(rows))
+    click.echo("\n\n".join(_summary(rows, metric) for metric in metrics))
     click.echo(options.outdir / "mse.csv")
-    _draw(rows, options)
+    if len(metrics) > 1:
+        click.echo(options.outdir / "metrics.csv")
+    _draw(rows, metrics, options)
 
 
-def _draw(rows: Sequence[Row], options: Options) -> None:
+def _draw(rows: Sequence[Row], metrics: Sequence[str], options: Options) -> None:
     try:
-        figure = mse_curves.mse_figure(rows)
+        figures = {metric: metric_figure(rows, metric) for metric in metrics}
     except MissingDependencyError as error:
         click.echo(f"No figure is drawn: {error}", err=True)
         return
-    for path in save_pictures(options.outdir / "mse", figure):
-        click.echo(path)
+    for metric, figure in figures.items():
+        for path in save_pictures(options.outdir / metric, figure):
+            click.echo(path)
 
 
-def _summary(rows: Sequence[Row]) -> str:
-    """The MSE as text, one block per process and target, one line per level, one column per denoiser."""
-    blocks = []
+def _summary(rows: Sequence[Row], metric: str) -> str:
+    """A metric as text, one block per process and target, one line per level, one column per denoiser."""
+    blocks = [METRICS[metric].title]
     for process, target in dict.fromkeys((row["process"], row["target"]) for row in rows):
         chosen = [row for row in rows if (row["process"], row["target"]) == (process, target)]
         names = list(dict.fromkeys(str(row["denoiser"]) for row in chosen))
         width = max(10, *(len(name) + 2 for name in names))
         lines = [f"{process}, against {target}", "sigma".rjust(9) + "".join(name.rjust(width) for name in names)]
-        cells = {(row["level"], row["denoiser"]): f"{row['mse']:.3g}" for row in chosen}
+        cells = {(row["level"], row["denoiser"]): f"{row[metric]:.3g}" for row in chosen}
         for level, sigma in sorted({(int(row["level"]), float(row["sigma"])) for row in chosen}):
             lines.append(f"{sigma:9.4g}" + "".join(cells[level, name].rjust(width) for name in names))
         blocks.append("\n".join(lines))

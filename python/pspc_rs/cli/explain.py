@@ -8,10 +8,9 @@ from typing import Any, cast
 
 import click
 import numpy as np
-from click.core import ParameterSource
 from numpy.typing import NDArray
 
-from pspc_rs.cli.commands import Command, option_group
+from pspc_rs.cli.commands import Command, is_given, option_group
 from pspc_rs.cli.front import interruptible_bar
 from pspc_rs.cli.inputs import read_noisy
 from pspc_rs.cli.models import build_model, checksums, class_labels, load_data, schedule_of
@@ -84,7 +83,9 @@ class _Source:
 @_images("--trajectory", is_flag=True, help="Explain sampling runs of the denoiser, from noise to samples.")
 @_trajectory("--sampler", type=click.Choice(DETERMINISTIC_SAMPLERS), default="heun", help="Solver of the ODE.")
 @_trajectory(
-    "--z-init", type=input_file(), help="Initial states, .npy [N, C, H, W], scaled by t_max.  [default: drawn]"
+    "--z-init",
+    type=input_file(),
+    help="Initial states, .npy [N, C, H, W], scaled by t_max, or as --protocol has it.  [default: drawn]",
 )
 @_shown(
     "--sigmas",
@@ -110,7 +111,7 @@ def explain(context: click.Context, /, **given: Any) -> None:
     own |= {name: given.pop(name) for name in ("trajectory", "sampler", "z_init", "sigmas", "at", "top")}
     clock, options = Clock(), Options(**given)
     check_options(options)
-    own["n_given"] = _is_given(context, "n_samples")
+    own["n_given"] = is_given(context, "n_samples")
     _check_images(context, own)
     import_templates()  # before the work
     page = options.outdir / f"{STEM}.html"
@@ -150,13 +151,8 @@ def _check_images(context: click.Context, own: dict[str, Any]) -> None:
     if own["indices"] and own["n_given"]:
         raise click.UsageError("--indices and --n-samples both say how many images; give one of them")
     for needed, name in (("trajectory", "sampler"), ("trajectory", "z_init"), ("images", "images_split")):
-        if not own[needed] and _is_given(context, name):
+        if not own[needed] and is_given(context, name):
             raise click.UsageError(f"--{name.replace('_', '-')} is for --{needed}")
-
-
-def _is_given(context: click.Context, name: str) -> bool:
-    """Whether an option does not have its value by default."""
-    return context.get_parameter_source(name) is not ParameterSource.DEFAULT
 
 
 def _number(options: Options, own: dict[str, Any], what: object, available: int) -> int:
@@ -177,7 +173,7 @@ def _of_trajectories(
 ) -> dict[str, Any]:
     number, data = options.n_samples, model.data
     if own["z_init"] is None:
-        start = initial_noise(number, data.shape, options.t_max, options.seed)
+        start = initial_noise(number, data.shape, options.start_scale, options.seed)
         name = f"sample from the noise of seed {options.seed}"
     else:
         number = _number(options, own, own["z_init"], _stored(own["z_init"]))

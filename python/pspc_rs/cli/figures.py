@@ -9,12 +9,14 @@ from typing import Any, cast
 
 import click
 import numpy as np
+from numpy.typing import NDArray
 
 from pspc_rs.cli.commands import Command, Group
 from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import noisy_options, read_noisy, read_samples, samples_option, split_options
 from pspc_rs.cli.models import build_model, load_data, warn_of_program
 from pspc_rs.cli.options import (
+    PROTOCOL,
     TRUST,
     Options,
     comma_list,
@@ -25,11 +27,13 @@ from pspc_rs.cli.options import (
     output_folder,
     read_pixel,
 )
+from pspc_rs.errors import ShapeError
 from pspc_rs.experiments import image_grids
 from pspc_rs.experiments.figures import check_levels, save_figure, spread_evenly
 from pspc_rs.experiments.heatmap_mass import PAPER_SHARES, mass_figure, mass_sides, pixel_map_figure
 from pspc_rs.experiments.noisy_sets import DETERMINISTIC_SAMPLERS
 from pspc_rs.experiments.report import write_report
+from pspc_rs.experiments.sample_metrics import sample_metrics, sample_metrics_figure
 from pspc_rs.experiments.similarity import (
     gradient_descriptor,
     pixel_descriptor,
@@ -39,11 +43,12 @@ from pspc_rs.experiments.similarity import (
 )
 from pspc_rs.outputs import open_array
 from pspc_rs.provenance import Clock, provenance, save_record, sha256
-from pspc_rs.samplers import initial_noise
+from pspc_rs.samplers import PROTOCOLS, initial_noise
 from pspc_rs.sigmas import edm_sigmas
 
 _DEFAULT_LEVELS = 5
 _MAX_SAMPLES = 16
+_SHOWN_METRICS = ("samples", "title", "value", "standard_error")
 
 
 def _echo(paths: Iterable[Path]) -> None:
@@ -63,6 +68,7 @@ def figure() -> None:
 @figure.command()
 @click.option("--heatmaps", "path", type=input_file(), required=True, help="Heat maps, .npy [levels, H, W, H, W].")
 @output_folder()
+@PROTOCOL
 @click.option("--t-max", type=float, default=80.0, help="First noise level of the grid.")
 @click.option("--t-min", type=float, default=0.002, help="Last noise level of the grid.")
 @click.option("--rho", type=float, default=7.0, help="Curvature of the grid.")
@@ -78,6 +84,7 @@ def heatmaps(
     *,
     path: Path,
     outdir: Path,
+    protocol: str | None,
     t_max: float,
     t_min: float,
     rho: float,
@@ -90,7 +97,7 @@ def heatmaps(
     noise level; and heatmap_pixel: the maps of one pixel.
     """
     clock, maps = Clock(), open_array(path)
-    sigmas = edm_sigmas(len(maps), t_min, t_max, rho, include_zero=False)
+    sigmas = _levels_of(maps, path, protocol) if protocol else edm_sigmas(len(maps), t_min, t_max, rho)[:-1]
     sides = mass_sides(maps, sigmas, shares)
     numbers = {"sigmas": sides.sigmas, "shares": sides.shares, "sides": sides.sides}
     y, x = pixel or (maps.shape[1] // 2, maps.shape[2] // 2)
@@ -98,10 +105,19 @@ def heatmaps(
     written = save_figure(outdir / "heatmap_sides", mass_figure(sides), numbers, sides.table())
     maps_figure = pixel_map_figure(maps, sigmas, (y, x))
     written += save_figure(outdir / "heatmap_pixel", maps_figure, {**shown, "maps": maps[:, y, x]})
-    used = {"heatmaps": path, "t_max": t_max, "t_min": t_min, "rho": rho, "shares": shares, "pixel": [y, x]}
+    grid = {"protocol": PROTOCOLS[protocol].settings} if protocol else {"t_max": t_max, "t_min": t_min, "rho": rho}
+    used = {"heatmaps": path, **grid, "shares": shares, "pixel": [y, x]}
     record = provenance("figure heatmaps", used, clock=clock, inputs_sha256={"heatmaps": sha256(path)})
     save_record(outdir / "heatmaps_run.json", record)
     _echo(written)
+
+
+def _levels_of(maps: NDArray[Any], path: Path, protocol: str) -> NDArray[np.float64]:
+    """The noise levels of heat maps that were made under a protocol."""
+    sigmas = PROTOCOLS[protocol].grid(include_zero=False)
+    if len(maps) != len(sigmas):
+        raise ShapeError(f"{path} has maps of {len(maps)} levels; --protocol {protocol} has {len(sigmas)}")
+    return sigmas
 
 
 @figure.command()
@@ -151,7 +167,9 @@ def denoised(denoisers: Sequence[str], t_idx: list[int] | None, **others: Any) -
 )
 @click.option("--n-samples", "--n", type=click.IntRange(min=1), default=3, help="How many trajectories of each.")
 @click.option("--sampler", type=click.Choice(DETERMINISTIC_SAMPLERS), default="heun", help="Solver of the ODE.")
-@click.option("--z-init", type=input_file(), help="Initial states, .npy [N, C, H, W], scaled by t_max.")
+@click.option(
+    "--z-init", type=input_file(), help="Initial states, .npy [N, C, H, W], scaled by t_max, or as --protocol has it."
+)
 @click.option(
     "--show", type=click.Choice(["denoised", "state"]), default="denoised", help="D(z, sigma), or z to its own scale."
 )
@@ -166,7 +184,7 @@ def trajectories(denoisers: Sequence[str], sampler: str, z_init: Path | None, sh
     data = load_data(options.data, xflip=options.xflip)
     models = {name: build_model(own, data) for name, own in named.items()}
     if z_init is None:
-        start = initial_noise(options.n_samples, data.shape, options.t_max, options.seed)
+        start = initial_noise(options.n_samples, data.shape, options.start_scale, options.seed)
     else:
         start = read_noisy(z_init, options.n_samples, data)
     sigmas = options.sigmas(include_zero=True)
@@ -233,6 +251,47 @@ def similarity(
     checked = {} if sscd is None else {"sscd": sha256(sscd)}
     record = provenance("figure similarity", used, clock=clock, inputs_sha256=checked)
     save_record(outdir / f"similarity_{descriptor}_run.json", record)
+    _echo(written)
+
+
+@figure.command()
+@samples_option
+@output_folder()
+@click.option("--n-samples", "--n", type=click.IntRange(min=2), help="Images of each.  [default: all]")
+@click.option(
+    "--reference", metavar="NAME", help="The samples that the others are compared with.  [default: the first]"
+)
+@click.option("--data", metavar="PATH|NAME", help="Training images, for the copy ratio.  [default: it is left out]")
+@click.option("--xflip/--no-xflip", default=True, help="Count horizontal flips as further data; also --xflip=False.")
+@click.option("--clip", is_flag=True, help="Clip samples to [-1, 1] before.")
+def metrics(
+    *,
+    specs: Sequence[str],
+    outdir: Path,
+    n_samples: int | None,
+    reference: str | None,
+    data: str | None,
+    xflip: bool,
+    clip: bool,
+) -> None:
+    """Measure samples of several denoisers that started from the same noise against those of one of them.
+
+    Writes sample_metrics.csv, .png, .pdf and .npz: mean squared errors in both pixel units, r2, R2, Pearson's r, the
+    probability flow distance, and with --data the copy ratio d1/d2, each with its standard error over samples.
+    """
+    clock = Clock()
+    images = read_samples(specs, n_samples)
+    training = None if data is None else load_data(data, xflip=xflip)
+    with interruptible_bar("img", "nearest images", "nothing is kept") as progress:
+        found = sample_metrics(images, reference or next(iter(images)), training, clip=clip, progress=progress)
+    table = found.table()
+    drawn = sample_metrics_figure(found)
+    written = save_figure(outdir / "sample_metrics", drawn, table, table)
+    for name, title, value, error in zip(*(table[key] for key in _SHOWN_METRICS), strict=True):
+        click.echo(f"{name}  {title}: {value:.4g} +- {error:.2g}")
+    used = {"samples": list(specs), "n_samples": found.n, "reference": found.reference, "data": data, "xflip": xflip}
+    record = provenance("figure metrics", {**used, "clip": clip}, data=training, clock=clock)
+    save_record(outdir / "sample_metrics_run.json", record)
     _echo(written)
 
 

@@ -1,5 +1,6 @@
 """`pspc-rs fit-schedule`: the schedule, or the baseline's settings, that come closest to a target."""
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,8 @@ from pspc_rs.cli.options import Options, comma_list, file_name, named_options, o
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import MissingDependencyError
 from pspc_rs.experiments.figures import save_figure
-from pspc_rs.experiments.fit_families import Family, Sides, Thresholds
+from pspc_rs.experiments.fit_families import Family, Sides, Thresholds, odd_sides
+from pspc_rs.experiments.fit_rules import FRACTION, RULES
 from pspc_rs.experiments.fitting import Fit, Outside, fit_figure
 from pspc_rs.experiments.fitting import fit_schedule as fit
 from pspc_rs.experiments.tuning import Tuned, tune_cfdm, tune_snis
@@ -37,10 +39,21 @@ def _number(text: str) -> float | str:
 @click.command("fit-schedule", cls=Command)
 @click.option(
     "--target",
-    required=True,
     metavar="NETWORK|clean",
     help="What to come close to: a network, module:callable of the form D(z, sigma), a denoiser's name, or the clean "
-    "images behind held-out z (--noise-data).",
+    "images behind held-out z (--noise-data). Not for --rule entropy, unless z are on its trajectories.",
+)
+@click.option(
+    "--rule",
+    type=click.Choice(RULES),
+    default="error",
+    help="error: the value of least error. greedy: from the lowest level up, the next larger value while the error "
+    "falls. entropy: the smallest value at which the windows' posteriors have a mean entropy of a share of ln N.",
+)
+@click.option(
+    "--entropy-fraction",
+    type=click.FloatRange(0, 1, min_open=True, max_open=True),
+    help=f"That share, for --rule entropy.  [default: {FRACTION:g}]",
 )
 @click.option(
     "--fit",
@@ -53,7 +66,8 @@ def _number(text: str) -> float | str:
     "--candidates",
     metavar="LIST",
     callback=comma_list(_number, "numbers, such as 3,5,7,full"),
-    help="Sides, thresholds, smoothings or numbers of neighbours to try.  [default: a few]",
+    help="Sides, thresholds, smoothings or numbers of neighbours to try.  [default: a few; every odd side and full for "
+    "--rule entropy and greedy]",
 )
 @click.option(
     "--outside",
@@ -71,7 +85,9 @@ def _number(text: str) -> float | str:
 @options_for_many
 def fit_schedule(
     *,
-    target: str,
+    target: str | None,
+    rule: str,
+    entropy_fraction: float | None,
     family: str,
     candidates: list[float | str] | None,
     outside: str,
@@ -79,30 +95,35 @@ def fit_schedule(
     leave_one_out: bool,
     **others: Any,
 ) -> None:
-    """Fit a schedule to a target: the value of least mean squared error at every noise level.
+    """Fit a schedule: at every noise level the value of least error against a target, or by another rule.
 
     Writes NAME.json, a schedule as --patch-sizes and --thresholds take it, with its origin and curves; fit.csv, the
-    error of every candidate at every level; and NAME_curves.png, .pdf, .npz and .csv. Every error is kept: after an
-    interruption the same command continues. For cfdm and snis, NAME.json holds the settings and NAME.csv the errors.
+    error of every candidate at every level, or fit_entropy.csv, its entropy; and NAME_curves.png, .pdf, .npz and .csv.
+    Every number is kept: after an interruption the same command continues. For cfdm and snis, NAME.json holds the
+    settings and NAME.csv the errors.
     """
     clock, (options, source) = Clock(), split_options(others)
-    chosen = None if target == _CLEAN else next(iter(named_options([target], options).values()))
+    _check_rule(rule, entropy_fraction, target, family, source)
+    named = [] if target in (None, _CLEAN) else named_options([str(target)], options).values()
+    chosen = next(iter(named), None)
     if family == "pspc_flex" and options.heatmaps is None:
         raise click.UsageError("--fit pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W]")
     if family in _BASELINES and chosen is None:
         raise click.UsageError(f"--fit {family} needs a network or denoiser as its --target")
     data = load_data(options.data, xflip=options.xflip)
     model = None if chosen is None else build_model(chosen, data)
-    wanted = source.clean(options, data) if model is None else model
+    wanted = source.clean(options, data) if target == _CLEAN else model
     with interruptible_bar("step", "fitting", KEPT) as progress:
         noisy = source.levels(options, data, model, progress)
         own = {"target": target, "fit": family, "candidates": candidates, "leave_one_out": leave_one_out}
-        used = {**options.as_dict(), **vars(source), **own}
+        by = {} if rule == "error" else {"rule": rule, "entropy_fraction": entropy_fraction}
+        used = {**options.as_dict(), **vars(source), **own, **by}
         origin: dict[str, Any] = {
             "noisy": noisy.settings,
             "noisy_data": source.images(options, data).name,
-            "target_spec": target,
         }
+        if target is not None:
+            origin["target_spec"] = target
         if family in _BASELINES:
             tuned = _tune(
                 family,
@@ -119,13 +140,14 @@ def fit_schedule(
                 options.outdir / name, family, tuned, provenance("fit-schedule", used, data=data, clock=clock, **origin)
             )
             return
-        values = _family(family, candidates, options, data)
         fitted = fit(
-            values,
-            wanted,
+            _family(family, candidates, options, data, rule),
+            None if rule == "entropy" else wanted,
             noisy,
             options.sigmas(),
-            options.outdir / "fit.csv",
+            options.outdir / ("fit_entropy.csv" if rule == "entropy" else "fit.csv"),
+            rule=rule,
+            fraction=entropy_fraction,
             name=name,
             fit_range=source.limits,
             outside=_outside(outside, family, options, data),
@@ -138,8 +160,25 @@ def fit_schedule(
     save_record(options.outdir / f"{name}_run.json", provenance("fit-schedule", used, data=data, clock=clock, **origin))
 
 
-def _family(family: str, candidates: list[Any] | None, options: Options, data: ImageSet) -> Family:
+def _check_rule(rule: str, fraction: float | None, target: str | None, family: str, source: NoisySource) -> None:
+    if fraction is not None and rule != "entropy":
+        raise click.UsageError("--entropy-fraction is for --rule entropy")
+    if rule != "error" and family in _BASELINES:
+        raise click.UsageError(f"--rule {rule} is for windows and masks; --fit {family} is tuned by its error")
+    if rule != "entropy" and target is None:
+        raise click.UsageError(f"--rule {rule} needs --target, a network, a denoiser or clean")
+    on_trajectories = source.process == "reverse" and source.z is None
+    if rule == "entropy" and (target is not None) != on_trajectories:
+        raise click.UsageError(
+            "--rule entropy compares with no target: give --target with --process reverse, for z on its trajectories, "
+            "and leave it out otherwise"
+        )
+
+
+def _family(family: str, candidates: list[Any] | None, options: Options, data: ImageSet, rule: str) -> Family:
     if family == "pspc_sq":
+        if candidates is None and rule != "error":
+            return Sides(data, odd_sides(data.height, data.width))
         return Sides(data, None if candidates is None else [_integer_if_whole(one) for one in candidates])
     heatmaps = np.load(Path(str(options.heatmaps)), mmap_mode="r", allow_pickle=False)
     return Thresholds(data, heatmaps, options.sigmas().tolist(), candidates)
@@ -208,16 +247,14 @@ def _save(stem: Path, fitted: Fit) -> None:
     if isinstance(earlier, dict):
         _tell_if_replaced(path, earlier.get("fitted"), plain(fitted.schedule.provenance)["fitted"])
     fitted.schedule.save(path)
-    best = fitted.mse.argmin(axis=1)
-    for level, sigma in enumerate(fitted.sigmas):
-        click.echo(
-            f"{sigma:9.4g}  {fitted.family} {fitted.schedule.at(sigma)!s:>4}  mse {fitted.mse[level, best[level]]:.4g}"
-        )
+    for sigma, measure in zip(fitted.sigmas, fitted.chosen, strict=True):
+        click.echo(f"{sigma:9.4g}  {fitted.family} {fitted.schedule.at(sigma)!s:>4}  {fitted.measure} {measure:.4g}")
     click.echo(path)
-    table = {"sigma": list(fitted.sigmas)} | {
-        f"mse_{value:g}": fitted.mse[:, index].tolist() for index, value in enumerate(fitted.values)
-    }
-    numbers = {name: getattr(fitted, name) for name in ("sigmas", "values", "mse", "standard_error")}
+    table: dict[str, list[Any]] = {"sigma": list(fitted.sigmas)}
+    for value, curve in zip(fitted.values, fitted.curves.T.tolist(), strict=True):
+        table[f"{fitted.measure}_{value:g}"] = ["" if math.isnan(one) else one for one in curve]
+    numbers = {name: getattr(fitted, name) for name in ("sigmas", "values", "standard_error")}
+    numbers[fitted.measure] = fitted.curves
     try:
         figure = fit_figure(fitted)
     except MissingDependencyError as error:

@@ -25,6 +25,7 @@ from pspc_rs.experiments.noisy_sets import (
 )
 from pspc_rs.outputs import open_array
 from pspc_rs.progress import Progress, describe
+from pspc_rs.samplers import PROTOCOLS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -116,7 +117,9 @@ class NoisySource:
             sigmas,
             options.n_samples,
             seed=options.seed,
+            sampler="heun" if options.protocol is None else PROTOCOLS[options.protocol].sampler,
             start=cast(Start, self.start),
+            start_scale=options.start_scale,
             limits=self.limits,
             batch=options.batch,
             progress=progress,

@@ -1,5 +1,6 @@
 """The data and the denoiser that the options of a command describe, and what decides its numbers."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, TypeAlias, cast
 
@@ -7,7 +8,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.cli.options import FILTERED_DENOISERS, Options
+from pspc_rs.cli.options import FILTERED_DENOISERS, Options, options_of
 from pspc_rs.data import ImageSet, load
 from pspc_rs.denoisers import (
     BBELS,
@@ -20,6 +21,7 @@ from pspc_rs.denoisers import (
     Gaussian,
     Network,
     PCALocality,
+    Piecewise,
     PosteriorComposite,
     PSPCFlex,
     PSPCSquare,
@@ -34,14 +36,14 @@ from pspc_rs.provenance import describe_data, machine_settings, sha256
 from pspc_rs.reprs import a_few
 from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, resolve_patch_schedule, resolve_threshold_schedule
 
-BuiltModel: TypeAlias = Denoiser | Network
+BuiltModel: TypeAlias = Denoiser | Network | Piecewise
 
 _SECONDS_BEFORE_BAR = 1.0
 _DEFAULT_SCHEDULE = "cifar10"
 _DEFAULT_SIZE = (32, 32)
 # The location of files does not decide the numbers; schedules, heat maps and data are compared by their content.
 _NOT_SETTINGS = (
-    *("outdir", "device", "data", "heatmaps", "patch_sizes", "thresholds", "scale_to", "network_pkl"),
+    *("outdir", "device", "data", "heatmaps", "patch_sizes", "thresholds", "scale_to", "network_pkl", "parts"),
     "trust",
 )
 
@@ -63,20 +65,25 @@ def build_model(options: Options, data: ImageSet) -> BuiltModel:
     Raises:
         PspcError: the options do not fit the data.
     """
-    match options.denoiser:
-        case "gaussian":
-            return Gaussian(data, options.rank)
-        case "pspc_sq":
-            schedule = _patch_schedule(options, data)
-            return PSPCSquare(data, schedule, device=options.device, temperature=options.temperature)
-        case "pspc_flex":
-            return _flex(options, data)
-        case "cfdm" | "snis":
-            return _sampled_baseline(options, data)
-        case "network":
-            return _network(options, data)
-        case _:
-            return _filtered(options, data)
+    builders: dict[str, Callable[[Options, ImageSet], BuiltModel]] = {
+        "gaussian": build_gaussian,
+        "pspc_sq": _square,
+        "pspc_flex": _flex,
+        "cfdm": _sampled_baseline,
+        "snis": _sampled_baseline,
+        "network": _network,
+        "piecewise": _piecewise,
+    }
+    return builders.get(options.denoiser, _filtered)(options, data)
+
+
+def build_gaussian(options: Options, data: ImageSet) -> Gaussian:
+    """The Gaussian denoiser that the options describe.
+
+    Raises:
+        PspcError: the options do not fit the data.
+    """
+    return Gaussian(data, options.rank, variance_floor=options.variance_floor, shrinkage=options.shrinkage)
 
 
 def _network(options: Options, data: ImageSet) -> Network:
@@ -94,6 +101,11 @@ def _network(options: Options, data: ImageSet) -> Network:
     )
 
 
+def _piecewise(options: Options, data: ImageSet) -> Piecewise:
+    parts = options.parts or []
+    return Piecewise([(low, high, build_model(options_of(what, options), data)) for what, low, high in parts])
+
+
 def warn_of_program(program: str | None) -> None:
     """Says on stderr that a file's program is run without --trust, which a later version will not do.
 
@@ -102,6 +114,11 @@ def warn_of_program(program: str | None) -> None:
     """
     if program is not None:
         click.echo(f"Warning: {program}; give --trust if you trust it, as a later version will ask for", err=True)
+
+
+def _square(options: Options, data: ImageSet) -> PSPCSquare:
+    schedule = _patch_schedule(options, data)
+    return PSPCSquare(data, schedule, device=options.device, temperature=options.temperature)
 
 
 def _flex(options: Options, data: ImageSet) -> PSPCFlex:
@@ -167,8 +184,8 @@ def schedule_of(model: BuiltModel) -> PatchSchedule | ThresholdSchedule | None:
 
 
 def network_of(model: BuiltModel) -> dict[str, Any] | None:
-    """What identifies a network, None for other denoisers."""
-    return model.settings if isinstance(model, Network) else None
+    """What identifies a network, or the parts of a piecewise denoiser; None for other denoisers."""
+    return model.settings if isinstance(model, Network | Piecewise) else None
 
 
 def checksums(**files: Path | str | None) -> dict[str, str]:

@@ -10,13 +10,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs import cuda
-from pspc_rs.cli.commands import ignored_options, option_group
-from pspc_rs.errors import PspcError
+from pspc_rs.cli.commands import DecidingOption, ignored_options, option_group
+from pspc_rs.errors import InvalidValueError, PspcError
+from pspc_rs.samplers import PROTOCOLS
 from pspc_rs.sigmas import edm_sigmas
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_LATER = {"temperature": 1.0, "class_label": None, "pca_threshold": 0.05, "width": None}
+_LATER = {
+    "temperature": 1.0,
+    "class_label": None,
+    "pca_threshold": 0.05,
+    "width": None,
+    "variance_floor": None,
+    "shrinkage": None,
+    "parts": None,
+    "protocol": None,
+}
 """Options that were added later, and the values with which they change nothing."""
 
 CENTRED_DENOISERS = ("ls", "els", "bbels")
@@ -25,7 +35,11 @@ CENTRED_DENOISERS = ("ls", "els", "bbels")
 FILTERED_DENOISERS = (*CENTRED_DENOISERS, "soft", "pca")
 """Those whose components have a precision and a response of their own."""
 
-DENOISERS = ("empirical", "network", "gaussian", "pspc_sq", "pspc_flex", "cfdm", "snis", *FILTERED_DENOISERS)
+DENOISERS = (
+    *("empirical", "network", "gaussian", "pspc_sq", "pspc_flex", "cfdm", "snis"),
+    *FILTERED_DENOISERS,
+    "piecewise",
+)
 
 POSTERIOR_DENOISERS = ("empirical", "pspc_sq", "pspc_flex", *FILTERED_DENOISERS)
 """Those whose posteriors over training images can be asked for."""
@@ -47,10 +61,13 @@ class Options:
     """The values of the options, given or default, under the names of the options.
 
     Attributes:
+        protocol: name of one that decides the noise levels and what sampling starts from, beside n_steps, t_max and
+            t_min, which are then its own.
         heatmaps: a file, or "gaussian" for those of the Gaussian denoiser.
         patch_sizes: a side, a list of sides, or the name or file of a schedule.
         thresholds: a number, a list of numbers, or the name or file of a schedule.
         class_label: of all images, None for all classes.
+        parts: of the piecewise denoiser: a denoiser or network each, with the ends of its range, None where open.
     """
 
     outdir: Path
@@ -64,6 +81,7 @@ class Options:
     t_max: float
     t_min: float
     rho: float
+    protocol: str | None = None
     patch_sizes: int | str | list[int | str] | None = None
     scale_to: int | None = None
     heatmaps: Path | str | None = None
@@ -71,6 +89,8 @@ class Options:
     width: float | None = None
     pca_threshold: float = 0.05
     rank: int | None = None
+    variance_floor: float | None = None
+    shrinkage: float | str | None = None
     smoothing: float = 0.7
     num_noises: int = 8
     num_neighbors: int = 2048
@@ -82,11 +102,27 @@ class Options:
     device: str = "cpu"
     temperature: float = 1.0
     class_label: int | None = None
+    parts: list[tuple[str, float | None, float | None]] | None = None
 
     def sigmas(self, num_steps: int | None = None, *, include_zero: bool = False) -> NDArray[np.float64]:
-        """The noise grid of the run, or one of another length with the same ends and curvature."""
+        """The noise grid of the run, or one of another length with the same ends and curvature.
+
+        Raises:
+            InvalidValueError: the grid is not one, or a protocol has none of that length.
+        """
         steps = self.n_steps if num_steps is None else num_steps
-        return edm_sigmas(steps, self.t_min, self.t_max, self.rho, include_zero=include_zero)
+        if self.protocol is None:
+            return edm_sigmas(steps, self.t_min, self.t_max, self.rho, include_zero=include_zero)
+        if steps != self.n_steps:
+            raise InvalidValueError(
+                f"a list has {steps} values; --protocol {self.protocol} has {self.n_steps} noise levels"
+            )
+        return PROTOCOLS[self.protocol].grid(include_zero=include_zero)
+
+    @property
+    def start_scale(self) -> float:
+        """Standard deviation of the noise that sampling starts from."""
+        return self.t_max if self.protocol is None else PROTOCOLS[self.protocol].start_scale
 
     def batches(self) -> list[slice]:
         """The samples cut into batches."""
@@ -94,9 +130,16 @@ class Options:
         return [slice(start, min(start + self.batch, self.n_samples)) for start in ends]
 
     def as_dict(self) -> dict[str, Any]:
-        """Every option by name; a temperature of 1 and no class are left out, as commands without these options do."""
+        """Every option by name; a protocol with its noise levels, and without the curvature that none has.
+
+        Options that were added later are left out where they change nothing, as commands without them do.
+        """
         given = {one.name: getattr(self, one.name) for one in fields(self)}
-        return {name: value for name, value in given.items() if name not in _LATER or value != _LATER[name]}
+        kept = {name: value for name, value in given.items() if name not in _LATER or value != _LATER[name]}
+        if self.protocol is not None:
+            kept["protocol"] = PROTOCOLS[self.protocol].settings
+            del kept["rho"]
+        return kept
 
 
 def input_file() -> click.Path:
@@ -180,26 +223,27 @@ def denoiser_option(allowed: Sequence[str] = DENOISERS) -> Callable[[Command], C
 
 def shared_options(command: Command) -> Command:
     """Adds the options of `Options` to a command that writes one output, and --overwrite."""
-    chosen = (denoiser_option(), *_COMPOSITE, *_FILTERED, TEMPERATURE, *_BASELINES, CLASS, *_NETWORK)
+    chosen = (denoiser_option(), *_COMPOSITE, *_FILTERED, TEMPERATURE, *_BASELINES, _PARTS, CLASS, *_NETWORK)
     return _with((*_SINGLE, *_GRID, *_DATA, *chosen), command)
 
 
 def posterior_options(command: Command) -> Command:
     """Adds the options of `Options` to a command for denoisers with posteriors over images, without --n-samples."""
-    windows = [one for one in _COMPOSITE if one is not _RANK]
+    windows = [one for one in _COMPOSITE if one not in _GAUSSIAN]
     chosen = (denoiser_option(EXPLAINED_DENOISERS), *windows, *_FILTERED, TEMPERATURE, CLASS)
     return _with((_OUTDIR, _SEED, _DEVICE, *_GRID, *_DATA, *chosen), command)
 
 
 def source_options(command: Command) -> Command:
     """Adds the options of `Options` to a command for denoisers that have heat maps, and --overwrite."""
-    allowed = [name for name in DENOISERS if name not in ("cfdm", "snis", *FILTERED_DENOISERS)]
+    allowed = [name for name in DENOISERS if name not in ("cfdm", "snis", "piecewise", *FILTERED_DENOISERS)]
     return _with((*_SINGLE, *_GRID, *_DATA, denoiser_option(allowed), *_COMPOSITE, *_NETWORK), command)
 
 
 def options_for_many(command: Command) -> Command:
     """Adds the options of `Options` to a command for several denoisers, without --denoiser and --n-samples."""
-    return _with((_OUTDIR, _SEED, *_COMPUTING, *_GRID, *_DATA, *_COMPOSITE, *_FILTERED, *_BASELINES, TRUST), command)
+    chosen = (*_COMPOSITE, *_FILTERED, *_BASELINES, _PARTS, TRUST)
+    return _with((_OUTDIR, _SEED, *_COMPUTING, *_GRID, *_DATA, *chosen), command)
 
 
 def data_options(command: Command) -> Command:
@@ -253,6 +297,33 @@ def _shares(context: click.Context, option: click.Parameter, value: str | None) 
     return thresholds if len(thresholds) > 1 else thresholds[0]
 
 
+def _parts(
+    context: click.Context, option: click.Parameter, value: str | None
+) -> list[tuple[str, float | None, float | None]] | None:
+    """The denoisers of a comma list WHAT=LOW:HIGH with the ends of their ranges."""
+    if value is None:
+        return None
+    parts = []
+    for text in listed(context, option, value):
+        what, equals, ends = text.rpartition("=")
+        low, colon, high = ends.partition(":")
+        if not (what and equals and colon):
+            raise click.BadParameter(f"{text!r} is not a part; write WHAT=LOW:HIGH, such as gaussian=2:80")
+        try:
+            parts.append((what, float(low) if low.strip() else None, float(high) if high.strip() else None))
+        except ValueError as error:
+            raise click.BadParameter(f"{text!r} has ends that are no numbers; write WHAT=LOW:HIGH") from error
+    return parts
+
+
+def _shrinkage(context: click.Context, option: click.Parameter, value: str | None) -> float | str | None:
+    """A number if the text is one, else the name of a formula, unchanged."""
+    try:
+        return None if value is None else float(value)
+    except ValueError:
+        return value
+
+
 def _heatmaps(context: click.Context, option: click.Parameter, value: str | None) -> Path | str | None:
     """A file that exists, or "gaussian", which needs none."""
     return value if value in (None, "gaussian") else Path(str(input_file().convert(value, option, context)))
@@ -280,7 +351,27 @@ _RESUME = ignored_options("--resume", reason="a run is always continued; leave i
 
 _SINGLE = (_RESUME, _OUTDIR, n_option(), _SEED, *_COMPUTING, _OVERWRITE)
 
+
+def _decided(protocol: str) -> dict[str, Any]:
+    """What a protocol says instead of the options of the noise grid and of samplers."""
+    one = PROTOCOLS[protocol]
+    # EDM's protocols have this rho; the others have none, and refuse one all the same.
+    levels = {"n_steps": one.num_steps, "t_max": one.sigmas[0], "t_min": one.sigmas[-2], "rho": 7.0}
+    return {**levels, "sampler": one.sampler}
+
+
+PROTOCOL = _grid(
+    "--protocol",
+    cls=DecidingOption,
+    decide=_decided,
+    type=click.Choice(list(PROTOCOLS)),
+    metavar="|".join(PROTOCOLS),
+    help="Noise levels of a published protocol, its sampler and the scale of its initial noise, in place of --n-steps, "
+    "--t-max, --t-min, --rho and --sampler.",
+)
+
 _GRID = (
+    PROTOCOL,
     _grid("--n-steps", type=_COUNT, default=18, help="Length of the noise grid."),
     _grid("--t-max", type=float, default=80.0, help="First noise level of the grid."),
     _grid("--t-min", type=float, default=0.002, help="Last noise level of the grid."),
@@ -292,7 +383,21 @@ _DATA = (
     _data("--xflip/--no-xflip", default=True, help="Count horizontal flips as further data; also --xflip=False."),
 )
 
-_RANK = _denoiser("--rank", type=_COUNT, help="gaussian: directions to keep.  [default: all]")
+_GAUSSIAN = (
+    _denoiser("--rank", type=_COUNT, help="gaussian: directions to keep.  [default: all]"),
+    _denoiser(
+        "--variance-floor",
+        type=click.FloatRange(min=0, min_open=True),
+        help="gaussian: the least variance in every direction, for few images.  [default: none]",
+    ),
+    _denoiser(
+        "--shrinkage",
+        metavar="NUMBER|ledoit-wolf",
+        callback=_shrinkage,
+        help="gaussian: how far the covariance is moved towards a multiple of the identity, 0 to 1, for few images.  "
+        "[default: 0]",
+    ),
+)
 
 _COMPOSITE = (
     _denoiser(
@@ -319,7 +424,7 @@ _COMPOSITE = (
         help="pspc_flex: one threshold, a comma list with one per noise level, a published schedule or the JSON file "
         "of one. [default: cifar10, for 32 x 32 images]",
     ),
-    _RANK,
+    *_GAUSSIAN,
 )
 
 _FILTERED = (
@@ -355,6 +460,14 @@ _BASELINES = (
     _denoiser("--num-draws", type=_COUNT, default=256, help="snis: images drawn per query."),
 )
 
+_PARTS = _denoiser(
+    "--parts",
+    metavar="LIST",
+    callback=_parts,
+    help="piecewise: comma list of WHAT=LOW:HIGH, a denoiser or network for every range of noise levels, such as "
+    "net.json=:0.5,pspc_sq=0.5:5,gaussian=5:80; an end left out is that of the denoiser.",
+)
+
 TRUST = _network_option(
     "--trust",
     is_flag=True,
@@ -387,7 +500,9 @@ def check_options(options: Options) -> None:
         InvalidValueError: the noise grid is not one.
     """
     options.sigmas()
-    if options.temperature != 1 and options.denoiser not in POSTERIOR_DENOISERS:
+    if options.denoiser == "piecewise":
+        _check_parts(options)
+    elif options.temperature != 1 and options.denoiser not in POSTERIOR_DENOISERS:
         raise click.UsageError(
             f"--temperature is for --denoiser {', '.join(POSTERIOR_DENOISERS)}, not for {options.denoiser}"
         )
@@ -405,6 +520,19 @@ def check_options(options: Options) -> None:
         )
 
 
+def _check_parts(options: Options) -> None:
+    """Checks the parts of the piecewise denoiser as denoisers of their own."""
+    if not options.parts:
+        raise click.UsageError("--denoiser piecewise needs --parts, such as pspc_sq=:2,gaussian=2:80")
+    if options.class_label is not None:
+        raise click.UsageError("--class is not for --denoiser piecewise, whose parts name classes in different ways")
+    for what, _, _ in options.parts:
+        own = options_of(what, options)
+        if own.denoiser == "piecewise":
+            raise click.UsageError("--parts holds piecewise; allowed are other denoisers and networks")
+        check_options(own)
+
+
 def named_options(specs: Sequence[str], options: Options) -> dict[str, Options]:
     """The options of several denoisers and networks by name, each checked by `check_options`.
 
@@ -419,7 +547,7 @@ def named_options(specs: Sequence[str], options: Options) -> dict[str, Options]:
     for spec in specs:
         given, equals, rest = spec.partition("=")
         what = rest if equals else spec
-        own = _options_of(what, options)
+        own = options_of(what, options)
         check_options(own)
         name = given if equals else own.denoiser if own.network is None else _short_name(what)
         if not name or name in named:
@@ -428,7 +556,16 @@ def named_options(specs: Sequence[str], options: Options) -> dict[str, Options]:
     return named
 
 
-def _options_of(what: str, options: Options) -> Options:
+def options_of(what: str, options: Options) -> Options:
+    """The options of one denoiser or network.
+
+    Args:
+        what: one of `DENOISERS`, or a network.
+        options: all others.
+
+    Raises:
+        click.UsageError: it is neither.
+    """
     denoiser = what.replace("-", "_").lower()
     if denoiser in DENOISERS and denoiser != "network":
         return replace(options, denoiser=denoiser)

@@ -1,5 +1,6 @@
 """`pspc-rs sample`: samples of the probability flow ODE, batch by batch, which can be resumed."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import read_noisy
 from pspc_rs.cli.models import (
     BuiltModel,
+    build_gaussian,
     build_model,
     checksums,
     class_labels,
@@ -26,7 +28,7 @@ from pspc_rs.images import image_grid, save_png
 from pspc_rs.outputs import ResumableArray, output_lock
 from pspc_rs.progress import Steps
 from pspc_rs.provenance import Clock, provenance
-from pspc_rs.samplers import SAMPLERS, initial_noise, noise_source
+from pspc_rs.samplers import SAMPLERS, gaussian_start, initial_noise, noise_source
 
 _HISTORICAL = {"huen": "heun"}
 _CHURN = ("S_churn", "S_min", "S_max", "S_noise")
@@ -42,14 +44,27 @@ _sampling = option_group("Sampling")
     default="euler",
     help="Solver of the ODE; huen is the historical spelling of heun.",
 )
-@_sampling("--z-init", type=input_file(), help="Initial states, .npy [N, C, H, W], scaled by t_max.  [default: drawn]")
+@_sampling(
+    "--z-init",
+    type=input_file(),
+    help="Initial states, .npy [N, C, H, W], scaled by t_max, or as --protocol has it.  [default: drawn]",
+)
+@_sampling(
+    "--jump-to",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SIGMA",
+    help="Start at SIGMA, where the exact path of the Gaussian denoiser from t_max ends; the steps are those of a grid "
+    "from SIGMA down.  [default: no jump]",
+)
 @_sampling("--s-churn", type=float, help="edm: how much noise is added in all.  [default: 0]")
 @_sampling("--s-min", type=float, help="edm: lowest noise level at which noise is added.  [default: 0]")
 @_sampling("--s-max", type=float, help="edm: highest noise level at which noise is added.  [default: no limit]")
 @_sampling("--s-noise", type=float, help="edm: standard deviation of the added noise.  [default: 1]")
 @shared_options
 @option_group("Run")("--save-images", is_flag=True, help="Also write a grid of the samples as a PNG file.")
-def sample(sampler: str, z_init: Path | None, save_images: bool, overwrite: bool, **others: Any) -> None:
+def sample(
+    sampler: str, z_init: Path | None, jump_to: float | None, save_images: bool, overwrite: bool, **others: Any
+) -> None:
     """Draw samples with a denoiser.
 
     Writes {denoiser}_samples.npy, float32 [N, C, H, W] in [-1, 1] units, not clipped, and a .json file with every
@@ -60,22 +75,29 @@ def sample(sampler: str, z_init: Path | None, save_images: bool, overwrite: bool
     solver = _solver(sampler, {name: others.pop(name.lower()) for name in _CHURN})
     options = Options(**others)
     check_options(options)
+    if jump_to is not None and options.protocol is not None:
+        raise click.UsageError(f"--jump-to is not for --protocol {options.protocol}, which decides the noise levels")
     output = options.outdir / f"{options.denoiser}_samples.npy"
     with output_lock(output):
         data = load_data(options.data, xflip=options.xflip)
         start = _start(options, data, z_init)
         model = build_model(options, data)
+        jump = None if jump_to is None else build_gaussian(options, data)
+        if jump is not None and jump_to is not None:
+            start = gaussian_start(jump, len(start), jump_to, sigma_max=options.t_max, x_init=start)
         facts: dict[str, Any] = {
             "schedule": schedule_of(model),
             "network": network_of(model),
             "inputs_sha256": checksums(z_init=z_init, heatmaps=options.heatmaps, network_pkl=options.network_pkl),
             "initial_noise": f"{noise_source()} generator" if z_init is None else "file",
             "solver": solver,
+            **({} if jump is None else {"jump": {"to": jump_to, **jump.settings}}),
         }
         with ResumableArray(output, run_settings(options, data, **facts), overwrite=overwrite) as samples:
             if not samples.complete:
                 labels = class_labels(options, model, data, len(start))
-                kept = _sample_batches(samples, model, start, options, solver, labels=labels)
+                sigmas = _levels(options, jump_to)
+                kept = _sample_batches(samples, model, start, options, solver, sigmas=sigmas, labels=labels)
                 used = {**options.as_dict(), "sampler": sampler, "z_init": z_init}
                 record = provenance("sample", used, data=data, clock=clock, **facts, batches_kept_from_earlier_run=kept)
                 samples.finish(len(options.batches()), record)
@@ -97,7 +119,13 @@ def _solver(sampler: str, churn: dict[str, float | None]) -> dict[str, Any]:
 def _start(options: Options, data: ImageSet, z_init: Path | None) -> NDArray[Any]:
     if z_init is not None:
         return read_noisy(z_init, options.n_samples, data)
-    return initial_noise(options.n_samples, data.shape, options.t_max, options.seed)
+    return initial_noise(options.n_samples, data.shape, options.start_scale, options.seed)
+
+
+def _levels(options: Options, jump_to: float | None) -> NDArray[np.float64]:
+    """The levels of the steps: those of the run, or as many from the end of a jump down."""
+    start = options if jump_to is None else replace(options, t_max=jump_to)
+    return start.sigmas(include_zero=True)
 
 
 def _sample_batches(
@@ -107,10 +135,11 @@ def _sample_batches(
     options: Options,
     solver: dict[str, Any],
     *,
+    sigmas: NDArray[np.float64],
     labels: NDArray[Any] | None,
 ) -> int:
     """Draws the batches that are not there yet, and returns how many were."""
-    batches, sigmas = options.batches(), options.sigmas(include_zero=True)
+    batches = options.batches()
     pending = samples.pending(len(batches))
     with interruptible_bar("step", options.denoiser, KEPT) as progress:
         steps = Steps(progress, options.n_steps * len(batches), options.n_steps * (len(batches) - len(pending)))

@@ -82,6 +82,7 @@ def reverse(sampler: str, start: str, overwrite: bool, **shared: Any) -> None:
                 seed=options.seed,
                 sampler=sampler,
                 batch=options.batch,
+                start_scale=options.start_scale,
                 start_data=data if start == "data" else None,
                 overwrite=overwrite,
                 record={**options.as_dict(), "sampler": sampler, "start": start},

@@ -12,6 +12,8 @@ from pspc_rs.denoisers.gaussian import Gaussian
 from pspc_rs.denoisers.network import Network
 from pspc_rs.denoisers.orbit import Orbit
 from pspc_rs.denoisers.pca_locality import PCALocality
+from pspc_rs.denoisers.piecewise import Piecewise
+from pspc_rs.denoisers.predictions import Prediction
 from pspc_rs.denoisers.snis import SNIS
 from pspc_rs.denoisers.soft import SoftPSPC
 from pspc_rs.denoisers.square import PSPCSquare
@@ -32,7 +34,9 @@ __all__ = [
     "PCALocality",
     "PSPCFlex",
     "PSPCSquare",
+    "Piecewise",
     "PosteriorComposite",
+    "Prediction",
     "SoftPSPC",
     "masks_from_maps",
 ]

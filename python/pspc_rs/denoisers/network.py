@@ -45,7 +45,43 @@ _DTYPES = ("float32", "bfloat16", "float16")
 _RANGE_TOLERANCE = 1e-3
 
 
-class Network:
+class ShapeIfKnown:
+    """What denoisers have of whose images the shape need not be known.
+
+    Attributes:
+        shape: ``(channels, height, width)`` of the images, None if they may have any.
+    """
+
+    shape: tuple[int, int, int] | None
+
+    @property
+    def img_channels(self) -> int | None:
+        """Number of channels of the images, if known."""
+        return None if self.shape is None else self.shape[0]
+
+    @property
+    def img_resolution(self) -> int | tuple[int, int] | None:
+        """Side of the images, or ``(height, width)`` where they are not square, if known."""
+        if self.shape is None:
+            return None
+        _, height, width = self.shape
+        return height if height == width else (height, width)
+
+    def check_shape(self, z: Any) -> None:
+        """Refuses what are no floats in the shape of a batch of images.
+
+        Raises:
+            DTypeError: z is not an array or tensor of floats.
+            ShapeError: z has another shape.
+        """
+        check_dtype(z)
+        shape = tuple(z.shape)
+        if len(shape) != 4 or shape[1:] != tuple(self.shape or shape[1:]):
+            expected = "channels, height, width" if self.shape is None else ", ".join(map(str, self.shape))
+            raise ShapeError(f"z has shape {list(shape)}, expected [batch, {expected}]")
+
+
+class Network(ShapeIfKnown):
     """A callable ``net(x, sigma)`` or ``net(x, sigma, class_labels)`` that returns the denoised images, as a denoiser.
 
     A torch module gets tensors on its own device, in the type of its weights (float32 where they differ), with sigma as
@@ -110,19 +146,6 @@ class Network:
     def __repr__(self) -> str:
         shape = "images of any shape" if self.shape is None else f"images of {list(self.shape)}"
         return f"Network({self._name_of_net}, {shape}, sigma from {self.sigma_min:g} to {self.sigma_max:g})"
-
-    @property
-    def img_channels(self) -> int | None:
-        """Number of channels of the images, if known."""
-        return None if self.shape is None else self.shape[0]
-
-    @property
-    def img_resolution(self) -> int | tuple[int, int] | None:
-        """Side of the images, or ``(height, width)`` where they are not square, if known."""
-        if self.shape is None:
-            return None
-        _, height, width = self.shape
-        return height if height == width else (height, width)
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -257,11 +280,7 @@ class Network:
         return self.label_dim > 0 or any(takes(self.net, name) for name in ("class_labels", "labels", "y"))
 
     def _check_images(self, x: Any) -> None:
-        check_dtype(x)
-        shape = tuple(x.shape)
-        if len(shape) != 4 or shape[1:] != tuple(self.shape or shape[1:]):
-            expected = "channels, height, width" if self.shape is None else ", ".join(map(str, self.shape))
-            raise ShapeError(f"z has shape {list(shape)}, expected [batch, {expected}]")
+        self.check_shape(x)
         if not is_transformed(x):
             check_finite("z", x)
 

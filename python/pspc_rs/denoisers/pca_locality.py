@@ -45,11 +45,12 @@ class PCALocality(FilteredDenoiser):
     masks.
 
     Args:
-        data: the training images. threshold: the share of the maximum, above 0 and up to 1; .05 in the paper for
-        CIFAR-10, .02 for 64 x 64 images. normalise: "input" (the authors) or "output". maximum: "global" (the authors)
-        or "row". average_chunks: None, or so many images: the mean of the posterior means of consecutive chunks of the
-        data, each of
-            equal weight (the authors' weighted streaming softmax), instead of the posterior mean over all.
+        data: the training images.
+        threshold: the share of the maximum, above 0 and up to 1; .05 in the paper for CIFAR-10, .02 for 64 x 64 images.
+        normalise: "input" (the authors) or "output".
+        maximum: "global" (the authors) or "row".
+        average_chunks: None, or so many images: the mean of the posterior means of consecutive chunks of the data, each
+            of equal weight (the authors' weighted streaming softmax), instead of the posterior mean over all.
         source: see `Empirical`.
         device: ``"cpu"`` or ``"auto"``.
         temperature: see `Empirical`.

@@ -3,7 +3,7 @@
 from pspc_rs.experiments.explain_page import save_explanations
 from pspc_rs.experiments.explained import Subject
 from pspc_rs.experiments.explaining import Explanation, Way, explain, explain_trajectory
-from pspc_rs.experiments.fit_families import Sides, Thresholds
+from pspc_rs.experiments.fit_families import Sides, Thresholds, odd_sides
 from pspc_rs.experiments.fitting import Fit, fit_figure, fit_schedule
 from pspc_rs.experiments.heatmap_mass import MassSides, mass_figure, mass_sides, pixel_map_figure
 from pspc_rs.experiments.image_grids import (
@@ -14,11 +14,28 @@ from pspc_rs.experiments.image_grids import (
     trajectories,
     trajectory_figure,
 )
-from pspc_rs.experiments.mse_curves import compare, mse_figure
+from pspc_rs.experiments.metric_figures import metric_figure, mse_figure
+from pspc_rs.experiments.metrics import (
+    METRICS,
+    MeanError,
+    Metric,
+    copy_ratio,
+    copy_share,
+    flow_distance,
+    mean_over_images,
+    mean_squared_error,
+    pearson_r,
+    pixel_r2,
+    r2,
+    squared_errors,
+    trajectory_r2,
+)
+from pspc_rs.experiments.mse_curves import compare
 from pspc_rs.experiments.nearest import NearestImages, nearest_images
 from pspc_rs.experiments.noisy_sets import forward_noisy, reverse_noisy, save_forward, save_reverse
 from pspc_rs.experiments.patches import PatchErrors, PatchStudy, patch_errors, patch_study, patch_study_figure
 from pspc_rs.experiments.report import write_report
+from pspc_rs.experiments.sample_metrics import SampleMetrics, sample_metrics, sample_metrics_figure
 from pspc_rs.experiments.similarity import (
     SimilarityMatrix,
     gradient_descriptor,
@@ -30,13 +47,17 @@ from pspc_rs.experiments.similarity import (
 from pspc_rs.experiments.tuning import CFDMErrors, cfdm_mse
 
 __all__ = [
+    "METRICS",
     "CFDMErrors",
     "Explanation",
     "Fit",
     "MassSides",
+    "MeanError",
+    "Metric",
     "NearestImages",
     "PatchErrors",
     "PatchStudy",
+    "SampleMetrics",
     "Sides",
     "SimilarityMatrix",
     "Subject",
@@ -45,32 +66,46 @@ __all__ = [
     "Way",
     "cfdm_mse",
     "compare",
+    "copy_ratio",
+    "copy_share",
     "denoised_figure",
     "denoised_grid",
     "explain",
     "explain_trajectory",
     "fit_figure",
     "fit_schedule",
+    "flow_distance",
     "forward_noisy",
     "gradient_descriptor",
     "mass_figure",
     "mass_sides",
+    "mean_over_images",
+    "mean_squared_error",
+    "metric_figure",
     "mse_figure",
     "nearest_images",
+    "odd_sides",
     "patch_errors",
     "patch_study",
     "patch_study_figure",
+    "pearson_r",
     "pixel_descriptor",
     "pixel_map_figure",
+    "pixel_r2",
+    "r2",
     "reverse_noisy",
     "sample_figure",
+    "sample_metrics",
+    "sample_metrics_figure",
     "save_explanations",
     "save_forward",
     "save_reverse",
     "similarity_figure",
     "similarity_matrix",
+    "squared_errors",
     "sscd_descriptor",
     "trajectories",
     "trajectory_figure",
+    "trajectory_r2",
     "write_report",
 ]

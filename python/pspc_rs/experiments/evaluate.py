@@ -1,30 +1,18 @@
-"""The outputs of denoisers for many noisy images, batch by batch, and the mean squared error between outputs."""
+"""The outputs of denoisers for many noisy images, batch by batch."""
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.arrays import check_finite, copy_of, to_numpy
-from pspc_rs.denoisers import Denoiser
-from pspc_rs.errors import InvalidValueError, ShapeError
+from pspc_rs.denoisers import Denoiser, Piecewise
+from pspc_rs.errors import ShapeError
 from pspc_rs.progress import Progress
 
 Model: TypeAlias = Callable[..., Any]
 """A denoiser or network, D(z, sigma)."""
-
-
-class MeanError(NamedTuple):
-    """A mean error over images.
-
-    Attributes:
-        mean: the mean.
-        standard_error: its standard error over images.
-    """
-
-    mean: float
-    standard_error: float
 
 
 def denoise(
@@ -66,7 +54,8 @@ def denoise(
     for start in range(0, len(z), batch):
         part = z[start : start + batch]
         within = _images_done(progress, start, len(part), len(z))
-        given: dict[str, Any] = {"progress": within} if isinstance(model, Denoiser) and within is not None else {}
+        reports = isinstance(model, Denoiser | Piecewise) and within is not None
+        given: dict[str, Any] = {"progress": within} if reports else {}
         selected = {"class_labels": class_labels, "exclude": exclude}
         given |= {key: one[start : start + batch] for key, one in selected.items() if one is not None}
         # A copy: z is compared with what other models make of it.
@@ -83,29 +72,3 @@ def denoise(
 def _images_done(progress: Progress | None, start: int, size: int, total: int) -> Progress | None:
     """Progress within a batch as progress of all images, in whole images."""
     return progress and (lambda done, whole: progress(start + size * done // whole, total))
-
-
-def mean_squared_error(first: NDArray[Any], second: NDArray[Any]) -> MeanError:
-    """Mean over all pixels and images of (a - b)^2, and its standard error over images, in float64.
-
-    Args:
-        first: images [N, C, H, W], at least two.
-        second: images of the same shape.
-
-    Raises:
-        ShapeError: the shapes differ.
-        InvalidValueError: fewer than two images, which leave no standard error.
-
-    Example:
-        >>> a = np.array([1.0, 2.0, 3.0]).reshape(3, 1, 1, 1)
-        >>> error = mean_squared_error(a, 0 * a)
-        >>> round(error.mean, 4), round(error.standard_error, 4)
-        (4.6667, 2.3333)
-    """
-    if first.shape != second.shape:
-        raise ShapeError(f"images have shapes {list(first.shape)} and {list(second.shape)}; they must be the same")
-    if len(first) < 2:
-        raise InvalidValueError(f"there are {len(first)} images; a standard error needs at least 2")
-    pairs = zip(first, second, strict=True)
-    errors = np.array([np.square(np.subtract(a, b, dtype=np.float64)).mean() for a, b in pairs])
-    return MeanError(float(errors.mean()), float(errors.std(ddof=1) / np.sqrt(len(errors))))

@@ -31,6 +31,7 @@ class Family(ABC):
 
     name: str
     values: tuple[float, ...]
+    _composite: "_Composite"
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{value:g}' for value in self.values)})"
@@ -41,6 +42,9 @@ class Family(ABC):
         """What decides the numbers besides the candidate, for records."""
 
     @abstractmethod
+    def _use(self, value: float, sigma: float) -> None:
+        """Has the composite use the windows of a candidate at a noise level."""
+
     def denoise(
         self,
         value: float,
@@ -50,6 +54,30 @@ class Family(ABC):
         exclude: NDArray[np.integer[Any]] | None = None,
     ) -> NDArray[Any]:
         """D(z, sigma) of a candidate; ``exclude`` are images that do not count, one per noisy image."""
+        self._use(value, sigma)
+        return self._composite(z, sigma, exclude=exclude, progress=progress)
+
+    def entropy(
+        self,
+        value: float,
+        z: NDArray[Any],
+        sigma: float,
+        progress: Progress | None = None,
+        exclude: NDArray[np.integer[Any]] | None = None,
+    ) -> NDArray[np.float64]:
+        """The mean entropy of a candidate's posteriors over its windows, in nats, one per noisy image.
+
+        Every image of the data counts; ``exclude`` is that of `denoise`.
+        """
+        self._use(value, sigma)
+        entropy = self._composite.posterior(z, sigma, top=1, exclude=exclude, progress=progress).entropy
+        means: NDArray[np.float64] = entropy.mean(axis=1)
+        return means
+
+    def num_atoms(self, *, leave_one_out: bool = False) -> int:
+        """How many images the posteriors are over, flips among them."""
+        data = self._composite.data
+        return (data.num_stored - leave_one_out) * (1 + data.xflip)
 
     @abstractmethod
     def schedule(
@@ -75,6 +103,16 @@ class _Composite(PosteriorComposite):
 
     def _build_windows(self, level: Hashable) -> Windows:
         return self._windows[level]
+
+
+def odd_sides(height: int, width: int) -> list[Side]:
+    """Every odd side from 1 that is smaller than the image, and "full".
+
+    Example:
+        >>> odd_sides(8, 6)
+        [1, 3, 5, 'full']
+    """
+    return [*range(1, min(height, width), 2), FULL]
 
 
 class Sides(Family):
@@ -112,15 +150,8 @@ class Sides(Family):
     def _side(self, value: float) -> Side:
         return FULL if value == max(self._data.height, self._data.width) else int(value)
 
-    def denoise(
-        self,
-        value: float,
-        z: NDArray[Any],
-        sigma: float,
-        progress: Progress | None = None,
-        exclude: NDArray[np.integer[Any]] | None = None,
-    ) -> NDArray[Any]:
-        """PSPC-Square's D(z, sigma) with windows of this side."""
+    def _use(self, value: float, sigma: float) -> None:
+        del sigma
         side, (height, width) = self._side(value), (self._data.height, self._data.width)
         windows = (
             _core.Components.full(height, width)
@@ -128,7 +159,6 @@ class Sides(Family):
             else _core.Components.square(height, width, side)
         )
         self._composite.use(side, windows)
-        return self._composite(z, sigma, exclude=exclude, progress=progress)
 
     def schedule(
         self, values: Sequence[float], sigmas: Sequence[float], name: str, provenance: dict[str, Any]
@@ -189,15 +219,7 @@ class Thresholds(Family):
             digest.update(np.ascontiguousarray(level).data)
         return {"family": self.name, "data": self._data.fingerprint, "heatmaps_sha256": digest.hexdigest()}
 
-    def denoise(
-        self,
-        value: float,
-        z: NDArray[Any],
-        sigma: float,
-        progress: Progress | None = None,
-        exclude: NDArray[np.integer[Any]] | None = None,
-    ) -> NDArray[Any]:
-        """PSPC-Flex's D(z, sigma) with masks cut at this threshold."""
+    def _use(self, value: float, sigma: float) -> None:
         level, (height, width) = self._sigmas.index(sigma), (self._data.height, self._data.width)
         if value == 1:
             windows = _core.Components.full(height, width)
@@ -205,7 +227,6 @@ class Thresholds(Family):
             masks = masks_from_maps(np.asarray(self._heatmaps[level]), value)
             windows = _core.Components.masks(masks.reshape(-1, height, width))
         self._composite.use((level, value), windows)
-        return self._composite(z, sigma, exclude=exclude, progress=progress)
 
     def schedule(
         self, values: Sequence[float], sigmas: Sequence[float], name: str, provenance: dict[str, Any]

@@ -1,10 +1,11 @@
-"""Fitting a schedule: at every noise level, the candidate whose composite is nearest to a target denoiser."""
+"""Fitting a schedule: a candidate for every noise level, by its error against a target or its posteriors' entropy."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache, cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,12 +13,14 @@ from numpy.typing import NDArray
 from pspc_rs.arrays import check_finite
 from pspc_rs.checks import flag, integer
 from pspc_rs.errors import InvalidValueError, ScheduleError, ShapeError
-from pspc_rs.experiments.evaluate import Model, denoise, mean_squared_error
+from pspc_rs.experiments.evaluate import Model, denoise
 from pspc_rs.experiments.figures import draw_curves, log_axes, new_figure
 from pspc_rs.experiments.fit_families import Family
+from pspc_rs.experiments.fit_rules import FallenEntropy, Measure, Rule, find_rule
 from pspc_rs.experiments.leaving_out import Sources, left_out
+from pspc_rs.experiments.metrics import METRICS, MeanError, mean_over_images, mean_squared_error
 from pspc_rs.experiments.noisy_sets import NoisyLevels, positive_levels
-from pspc_rs.experiments.results import Kind, ResultTable
+from pspc_rs.experiments.results import Kind, ResultTable, Row
 from pspc_rs.progress import Progress, Steps, renamed_progress
 from pspc_rs.provenance import model_settings, settings_key, versions
 from pspc_rs.schedules import FULL, PatchSchedule, Schedule, ThresholdSchedule
@@ -31,18 +34,8 @@ Target = Model | Sequence[NDArray[Any]]
 Outside = Schedule[Any] | float | str | None
 """The values of levels that are not fitted: another schedule's, one value, or the nearest fitted level's (None)."""
 
-_COLUMNS: Mapping[str, Kind] = {
-    "settings": str,
-    "family": str,
-    "sigma": float,
-    "value": float,
-    "mse": float,
-    "standard_error": float,
-    "n": int,
-}
 _KEY = ("settings", "family", "sigma", "value")
-# Composites that agree to float32 rounding differ by less than this share of their error.
-_TIE = 1e-5
+_KEY_COLUMNS: Mapping[str, Kind] = {"settings": str, "family": str, "sigma": float, "value": float}
 
 
 @dataclass(frozen=True)
@@ -51,31 +44,60 @@ class Fit:
 
     Attributes:
         family: "side" or "threshold".
+        rule: how candidates were chosen, with its numbers.
         sigmas: the levels that were fitted, descending.
         values: candidates, ascending.
-        mse: mean squared error against the target, [levels, candidates].
-        standard_error: of that mean over images, [levels, candidates].
-        schedule: the candidate of least error at every level of the whole grid.
+        best: the candidate taken at each level.
+        curves: the mean squared error against the target or the mean entropy in nats, whatever the rule looks at,
+            [levels, candidates]; NaN for candidates that it did not come to.
+        standard_error: of these means over images, [levels, candidates].
+        schedule: the candidates of all levels of the whole grid.
     """
 
     family: str
+    rule: Rule
     sigmas: tuple[float, ...]
     values: tuple[float, ...]
-    mse: NDArray[np.float64]
+    best: tuple[float, ...]
+    curves: NDArray[np.float64]
     standard_error: NDArray[np.float64]
     schedule: PatchSchedule | ThresholdSchedule
 
     def __repr__(self) -> str:
-        return f"Fit({self.schedule.name!r}, {len(self.values)} {self.family}s at {len(self.sigmas)} levels)"
+        how = "" if self.rule.name == "error" else f" by {self.rule.name}"
+        return f"Fit({self.schedule.name!r}, {len(self.values)} {self.family}s at {len(self.sigmas)} levels{how})"
+
+    @property
+    def measure(self) -> Measure:
+        """What the curves are of, "mse" or "entropy"."""
+        return self.rule.measure
+
+    @property
+    def mse(self) -> NDArray[np.float64]:
+        """The curves of a fit to a target.
+
+        Raises:
+            InvalidValueError: the fit was made by the posteriors' entropy.
+        """
+        if self.measure != "mse":
+            raise InvalidValueError(f"the rule was {self.rule.name!r}, which measures no errors; see curves")
+        return self.curves
+
+    @cached_property
+    def chosen(self) -> NDArray[np.float64]:
+        """The measure of the candidate taken at each level, [levels]."""
+        return self.curves[np.arange(len(self.best)), [self.values.index(value) for value in self.best]]
 
 
 def fit_schedule(
     family: Family,
-    target: Target,
+    target: Target | None,
     noisy: Sequence[NDArray[Any]],
     sigmas: object,
     table: Path,
     *,
+    rule: str = "error",
+    fraction: float | None = None,
     name: str = "fitted",
     fit_range: tuple[float, float] = (0.0, math.inf),
     outside: Outside = None,
@@ -85,19 +107,31 @@ def fit_schedule(
     progress: Progress | None = None,
     tick: Callable[[int, int, str], object] | None = None,
 ) -> Fit:
-    """The schedule whose composite denoiser is nearest to a target at every noise level.
+    """The schedule of the candidates that a rule finds, one per noise level.
 
-    At each level the mean squared error mean |D_v(z, sigma) - target(z, sigma)|^2 of every candidate v over the noisy
-    images and their pixels; the least wins. Errors that agree to 1 part in 10^5, as at tiny sigma where every
-    composite returns z's own image, count as equal: then the smallest side or threshold wins. Every error is a row of
-    a table, written when it is known: a later call with the same table and settings takes it from there.
+    - "error": at each level the mean squared error mean |D_v(z, sigma) - target(z, sigma)|^2 of every candidate v over
+      the noisy images and their pixels; the least wins. Errors that agree to 1 part in 10^5, as at tiny sigma where
+      every composite returns z's own image, count as equal: then the smallest side or threshold wins.
+    - "greedy": the same errors, from the lowest noise level up: a level begins with the candidate of the level below
+      (the first with the smallest), and goes on to the next larger one for as long as the error falls, by more than 1
+      part in 10^5. Candidates never shrink as noise grows, and few errors are computed.
+    - "entropy": no target. The smallest candidate whose posteriors over the images, given its windows, have a mean
+      entropy over windows and noisy images of at most fraction ln N nats; the largest if none has. N is the number of
+      images that count, flips among them, less those left out: all of the data. Entropy falls as windows grow, so that
+      larger candidates are not computed.
+
+    Every number is a row of a table, written when it is known: a later call with the same table and settings takes it
+    from there.
 
     Args:
         family: the candidates, `Sides` or `Thresholds`.
-        target: D(z, sigma), or outputs [levels, n, C, H, W] to compare with, such as clean images.
+        target: D(z, sigma), or outputs [levels, n, C, H, W] to compare with, such as clean images; None for "entropy".
         noisy: noisy images [levels, n, C, H, W] of the whole grid, n at least 2: an array, memory map or sequence.
         sigmas: descending noise levels; a final 0 is ignored.
-        table: the CSV file, with its database beside it (see `ResultTable`); made, or continued.
+        table: the CSV file, with its database beside it (see `ResultTable`); made, or continued. Errors and entropies
+            are tables of different columns, so give each a file of its own.
+        rule: "error", "greedy" or "entropy".
+        fraction: of "entropy", above 0 and below 1; 0.8 if not given.
         name: of the schedule.
         fit_range: (lowest, highest) noise level to fit, those that the target is good for.
         outside: the values of the other levels; see `Outside`.
@@ -108,11 +142,13 @@ def fit_schedule(
         record: where the noisy images and the target come from; kept with the schedule, and part of what tells one fit
             from another in the table.
         progress: called as ``progress(candidates done, candidates)``, over all levels; its `describe` gets each one.
+            Candidates that the rule does not come to count as done at the end of their level.
         tick: deprecated; the earlier name of ``progress``, called as ``tick(done, total, what)``.
 
     Raises:
-        InvalidValueError: no level in the range, outputs that are not finite, fewer than two noisy images, or an image
-            is to be left out that is not known or by a target that cannot.
+        InvalidValueError: no level in the range, outputs that are not finite, fewer than two noisy images, an image is
+            to be left out that is not known or by a target that cannot, an unknown rule, a fraction out of range or for
+            another rule, or a target is missing, or given to "entropy".
         ShapeError: noisy images or target outputs of another shape.
         ScheduleError: ``outside`` is for other images or of another kind.
         DataError: the file holds another table, or is damaged.
@@ -132,27 +168,39 @@ def fit_schedule(
     if len(noisy) != len(grid):
         raise ShapeError(f"there are noisy images of {len(noisy)} levels for {len(grid)} sigmas above 0")
     levels = _levels_in(grid, fit_range)
-    settings = {**family.settings, "target": _target_settings(target), **dict(record or {})}
-    sources = _sources(family, noisy) if flag("leave_one_out", leave_one_out) else None
+    left_alone = flag("leave_one_out", leave_one_out)
+    found = find_rule(rule, fraction, family.num_atoms(leave_one_out=left_alone))
+    settings = {**family.settings, **_target_settings(found, target), **dict(record or {})}
+    sources = _sources(family, noisy) if left_alone else None
     if sources is not None:
         settings["leave_one_out"] = True
         if callable(target):
             left_out("the target", target, sources)  # refuses a target before anything is computed
-    results = ResultTable(table, _COLUMNS, _KEY)
-    key = settings_key(settings)
-    computed = _CandidateErrors(family, target, noisy, grid, results, key, integer("batch", batch), sources)
-    computed.run(levels, progress)
-    mse, errors = computed.curves(levels)
-    best = [family.values[index] for index in _least(mse)]
-    everywhere, how = _filled(family, grid, dict(zip(levels, best, strict=True)), outside)
+    columns = {**_KEY_COLUMNS, found.measure: float, "standard_error": float, "n": int}
+    results = ResultTable(table, columns, _KEY)
+    candidates = _Candidates(
+        family, found, target, noisy, grid, results, settings_key(settings), integer("batch", batch), sources
+    )
+    best = candidates.choose(levels, progress)
+    curves, errors = candidates.curves(levels)
+    everywhere, how = _filled(family, grid, best, outside)
+    kept = {
+        "sigma": [grid[level] for level in levels],
+        found.measure: curves.tolist(),
+        "standard_error": errors.tolist(),
+    }
+    limits = [grid[levels[-1]], grid[levels[0]]]
     provenance = {
-        "fitted": {**settings, "candidates": list(family.values), "fit_range": [grid[levels[-1]], grid[levels[0]]]},
+        "fitted": {**settings, **found.settings, "candidates": list(family.values), "fit_range": limits},
         "outside": how,
         "made_with": versions(),
-        "curves": {"sigma": [grid[level] for level in levels], "mse": mse.tolist(), "standard_error": errors.tolist()},
+        "curves": {what: _without_nan(numbers) for what, numbers in kept.items()},
     }
     schedule = family.schedule(everywhere, grid, name, provenance)
-    return Fit(family.name, tuple(grid[level] for level in levels), family.values, mse, errors, schedule)
+    taken = tuple(best[level] for level in levels)
+    return Fit(
+        family.name, found, tuple(grid[level] for level in levels), family.values, taken, curves, errors, schedule
+    )
 
 
 def _sources(family: Family, noisy: Sequence[NDArray[Any]]) -> Sources:
@@ -178,64 +226,105 @@ def _levels_in(grid: list[float], fit_range: tuple[float, float]) -> list[int]:
     return levels
 
 
-def _target_settings(target: Target) -> object:
-    return model_settings(target) if callable(target) else "given outputs"
+def _target_settings(rule: Rule, target: Target | None) -> dict[str, object]:
+    """What identifies the target of a fit; nothing where the rule has none."""
+    if rule.measure == "entropy":
+        if target is not None:
+            raise InvalidValueError(f"the rule is {rule.name!r}, which compares with no target; allowed is None")
+        return {}
+    if target is None:
+        raise InvalidValueError(f"target is None, but the rule {rule.name!r} needs one: a denoiser, or its outputs")
+    return {"target": model_settings(target) if callable(target) else "given outputs"}
 
 
-def _least(mse: NDArray[np.float64]) -> list[int]:
-    """The first candidate of least error at every level."""
-    least = mse.min(axis=1, keepdims=True)
-    return [int(index) for index in (mse <= least * (1 + _TIE)).argmax(axis=1)]
+def _without_nan(numbers: Any) -> Any:
+    """Nested lists of numbers with None, which JSON can hold, for NaN."""
+    if isinstance(numbers, list):
+        return [_without_nan(one) for one in numbers]
+    return None if math.isnan(numbers) else numbers
 
 
 @dataclass(frozen=True)
-class _CandidateErrors:
-    """The errors of every candidate at every level; noisy images and targets are made for missing rows only."""
+class _Candidates:
+    """What a rule measures of candidates; noisy images and targets are made for missing rows only."""
 
     family: Family
-    target: Target
+    rule: Rule
+    target: Target | None
     noisy: Sequence[NDArray[Any]]
     grid: list[float]
     results: ResultTable
     settings: str
     batch: int
     sources: Sources | None
+    asked: dict[tuple[int, int], Row] = field(default_factory=dict)
 
     def key(self, level: int, value: float) -> tuple[str, str, float, float]:
         return self.settings, self.family.name, self.grid[level], value
 
-    def run(self, levels: list[int], progress: Progress | None) -> None:
-        """Computes the rows that are missing."""
-        steps = Steps(progress, len(levels) * len(self.family.values))
-        for level in levels:
-            missing = [value for value in self.family.values if self.key(level, value) not in self.results]
-            steps.done += len(self.family.values) - len(missing)
-            wanted = self._target(level) if missing else None
-            for value in missing:
-                self.results.add(self._row(level, value, wanted))
-                steps.finish(f"{self.family.name} {value:g}, sigma {self.grid[level]:.3g}")
+    def choose(self, levels: list[int], progress: Progress | None) -> dict[int, float]:
+        """The value that the rule takes at each level; rows that it asks for are computed where they are missing."""
+        number = len(self.family.values)
+        steps = Steps(progress, len(levels) * number)
+        best: dict[int, float] = {}
+        last = 0
+        for position, level in enumerate(levels[::-1] if self.rule.ascending else levels):
+            last = self.rule.choose(self._curve(level, steps), number, last)
+            best[level] = self.family.values[last]
+            steps.reach((position + 1) * number)
+        return best
 
     def curves(self, levels: list[int]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Errors and their standard errors, [levels, candidates]."""
-        rows = {tuple(row[name] for name in _KEY): row for row in self.results}
-        table = [[rows[self.key(level, value)] for value in self.family.values] for level in levels]
-        mse, errors = (np.array([[row[name] for row in line] for line in table]) for name in ("mse", "standard_error"))
-        return mse.astype(np.float64), errors.astype(np.float64)
+        """What the rule asked for, and its standard errors, [levels, candidates]; NaN elsewhere."""
+        curves = np.full((2, len(levels), len(self.family.values)), np.nan)
+        for (level, index), row in self.asked.items():
+            curves[:, levels.index(level), index] = row[self.rule.measure], row["standard_error"]
+        return curves[0], curves[1]
 
-    def _target(self, level: int) -> NDArray[np.float32]:
-        z, sigma = self.noisy[level], self.grid[level]
+    def _curve(self, level: int, steps: Steps) -> Callable[[int], float]:
+        """The measures of a level's candidates, each looked up or computed once."""
+        noisy = cache(lambda: self.noisy[level])
+        wanted = cache(lambda: self._target(level, noisy()))
+
+        @cache
+        def measured(index: int) -> float:
+            value = self.family.values[index]
+            key = self.key(level, value)
+            if key in self.results:
+                steps.done += 1
+            else:
+                found = self._measure(level, value, noisy(), wanted)
+                numbers = {self.rule.measure: found.mean, "standard_error": found.standard_error, "n": len(noisy())}
+                self.results.add({**dict(zip(_KEY, key, strict=True)), **numbers})
+                steps.finish(f"{self.family.name} {value:g}, sigma {self.grid[level]:.3g}")
+            self.asked[level, index] = row = self.results[key]
+            return float(row[self.rule.measure])
+
+        return measured
+
+    def _target(self, level: int, z: NDArray[Any]) -> NDArray[np.float32]:
+        sigma = self.grid[level]
         if callable(self.target):
             exclude = None if self.sources is None else left_out("the target", self.target, self.sources)
             return denoise(self.target, z, sigma, self.batch, name="the target", exclude=exclude)
-        wanted = np.asarray(self.target[level], np.float32)
+        wanted = np.asarray(cast(Sequence[NDArray[Any]], self.target)[level], np.float32)
         if wanted.shape != z.shape:
             raise ShapeError(f"the target has shape {list(wanted.shape)} at sigma {sigma:g}; needed is {list(z.shape)}")
         check_finite("the target", wanted)
         return wanted
 
-    def _row(self, level: int, value: float, wanted: Any) -> dict[str, Any]:
-        z, sigma = self.noisy[level], self.grid[level]
-        exclude = None if self.sources is None else self.sources.indices
+    def _measure(
+        self, level: int, value: float, z: NDArray[Any], wanted: Callable[[], NDArray[np.float32]]
+    ) -> MeanError:
+        sigma, exclude = self.grid[level], None if self.sources is None else self.sources.indices
+        if self.rule.measure == "entropy":
+            parts = [slice(start, start + self.batch) for start in range(0, len(z), self.batch)]
+            chosen = [None if exclude is None else exclude[part] for part in parts]
+            means = [
+                self.family.entropy(value, z[part], sigma, exclude=one) for part, one in zip(parts, chosen, strict=True)
+            ]
+            return mean_over_images(np.concatenate(means))
+        target = wanted()
         ours = denoise(
             lambda part, _, **given: self.family.denoise(value, part, sigma, **given),
             z,
@@ -243,10 +332,7 @@ class _CandidateErrors:
             self.batch,
             exclude=exclude,
         )
-        error = mean_squared_error(ours, wanted)
-        numbers = {"mse": error.mean, "standard_error": error.standard_error, "n": len(z)}
-        named = dict(zip(_KEY, self.key(level, value), strict=True))
-        return {**named, **numbers}
+        return mean_squared_error(ours, target)
 
 
 def _filled(
@@ -284,24 +370,30 @@ def _values_of(family: Family, grid: list[float], schedule: Schedule[Any]) -> li
 
 
 def fit_figure(fit: Fit) -> "Figure":
-    """The curves of a fit: error of every candidate over the noise level, with the least of each level marked.
+    """The curves of a fit: what was measured of every candidate over the noise level, with the chosen ones marked.
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
     figure = new_figure(6.2, 4)
-    axis = log_axes(figure, "MSE against the target")
-    curves = {f"{fit.family} {value:g}": fit.mse[:, index] for index, value in enumerate(fit.values)}
+    errors = fit.measure == "mse"
+    label = (
+        f"{METRICS['mse'].title}, against the target" if errors else "mean entropy of the windows' posteriors (nats)"
+    )
+    axis = log_axes(figure, label, logarithmic_y=errors)
+    curves = {f"{fit.family} {value:g}": fit.curves[:, index] for index, value in enumerate(fit.values)}
     draw_curves(axis, fit.sigmas, curves)
-    shown = np.where(fit.mse > 0, fit.mse, np.nan)  # an exact target leaves errors of 0
+    if isinstance(fit.rule, FallenEntropy):
+        axis.axhline(fit.rule.limit, color="grey", linewidth=1, label=f"{fit.rule.fraction:g} ln N")
+    shown = np.where(fit.chosen > 0, fit.chosen, np.nan)  # an exact target leaves errors of 0
     axis.plot(
         fit.sigmas,
-        shown.min(axis=1),
+        shown,
         color="crimson",
         linestyle="none",
         marker="o",
         markerfacecolor="none",
-        label="least",
+        label="chosen",
     )
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     return figure

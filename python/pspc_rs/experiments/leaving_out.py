@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.data import ImageSet
-from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Network, PosteriorComposite
+from pspc_rs.denoisers import CFDM, SNIS, Denoiser, Network, Piecewise, PosteriorComposite
 from pspc_rs.errors import InvalidValueError
 
 _ABLE = (PosteriorComposite, CFDM, SNIS)
@@ -45,7 +45,9 @@ def left_out(name: str, model: object, sources: Sources) -> NDArray[np.int64] | 
         array([3, 0])
     """
     held: Any = model.net if isinstance(model, Network) else model
-    if not isinstance(held, Denoiser):
+    if isinstance(model, Piecewise):
+        return _left_out_by_parts(name, model, sources)
+    if not isinstance(held, Denoiser | Piecewise):
         return None
     if held is not model or not isinstance(held, _ABLE):
         kind = f"{type(held).__name__}{' in a Network' * (held is not model)}"
@@ -55,6 +57,17 @@ def left_out(name: str, model: object, sources: Sources) -> NDArray[np.int64] | 
         )
     check_images(name, held.data, sources)
     return sources.indices
+
+
+def _left_out_by_parts(name: str, model: Piecewise, sources: Sources) -> NDArray[np.int64] | None:
+    """As `left_out`, of parts which must be of one kind: all leave images out, or all hold none."""
+    found = [left_out(f"{name}, sigma {part.low:g} to {part.high:g}", part.model, sources) for part in model.parts]
+    if len({one is None for one in found}) > 1:
+        raise InvalidValueError(
+            f"leave_one_out is on, but of the parts of {name} some hold images and some, networks and functions, do "
+            "not; allowed are parts of one kind"
+        )
+    return found[0]
 
 
 def check_images(name: str, data: ImageSet, sources: Sources) -> None:

@@ -1,21 +1,20 @@
-"""MSE between denoisers and networks over noise levels, forward and reverse: numbers and figure (Figures 2, 7, 15)."""
+"""MSE and other metrics between denoisers and networks over noise levels, forward and reverse (Figures 2, 7, 15)."""
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.checks import flag, integer, real_number
+from pspc_rs.checks import flag, integer, one_of, real_number
 from pspc_rs.data import ImageSet
-from pspc_rs.errors import InvalidValueError
-from pspc_rs.experiments.evaluate import Model, denoise, mean_squared_error
-from pspc_rs.experiments.figures import new_figure
+from pspc_rs.errors import DTypeError, InvalidValueError
+from pspc_rs.experiments.evaluate import Model, denoise
 from pspc_rs.experiments.leaving_out import Sources, left_out
+from pspc_rs.experiments.metrics import METRICS
 from pspc_rs.experiments.noisy_sets import (
     NoisyLevels,
     Start,
@@ -26,24 +25,19 @@ from pspc_rs.experiments.noisy_sets import (
     first_level,
     forward_levels,
     positive_levels,
+    scale_settings,
     trajectory_levels,
 )
-from pspc_rs.experiments.results import COMPARE_KEY, Row, RunFolder
+from pspc_rs.experiments.results import COMPARE_KEY, Row, RunFolder, error_column
 from pspc_rs.progress import Progress, describe, renamed_progress
 from pspc_rs.provenance import Clock, data_settings, machine_settings, model_settings, settings_key
 from pspc_rs.samplers import noise_source
 from pspc_rs.sigmas import edm_sigmas
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 NoisyProcess: TypeAlias = Literal["forward", "reverse"]
 """Where z comes from: noisy images of the data, or the target's own trajectories."""
 
 NOISY_PROCESSES: tuple[NoisyProcess, ...] = ("forward", "reverse")
-
-_COLORS = ("#4269d0", "#ff725c", "#3ca951", "#a463f2", "#9c6b4e", "#efb118", "#ff8ab7", "#6cc5b0", "#97bbf5", "#9498a0")
-_LINES = ("-", "--", ":", "-.")
 
 
 @dataclass(frozen=True)
@@ -60,8 +54,10 @@ class Plan:
     batch: int
     sampler: str
     start: Start
+    start_scale: float | None
     sigma_range: tuple[float, float]
     leave_one_out: bool = False
+    metrics: tuple[str, ...] = ()
 
     def __repr__(self) -> str:
         return f"Plan({', '.join(self.denoisers)} against {', '.join(self.targets)}, {len(self.levels)} levels)"
@@ -93,6 +89,7 @@ class Plan:
             settings["leave_one_out"] = True
         if process == "reverse":
             settings |= {"sampler": self.sampler, "start": self.start, "first_level": self.first}
+            settings |= scale_settings(self.start_scale, self.sigmas[0]) if self.start == "noise" else {}
         return settings
 
     def row_settings(self, process: NoisyProcess, target: str, denoiser: str) -> dict[str, Any]:
@@ -126,8 +123,10 @@ def compare(
     batch: int = 50,
     sampler: str = "heun",
     start: Start = "noise",
+    start_scale: float | None = None,
     sigma_range: tuple[float, float] = (0.0, float("inf")),
     leave_one_out: bool = False,
+    metrics: Sequence[str] = (),
     progress: Progress | None = None,
     report: Callable[[float, float, str], object] | None = None,
 ) -> list[Row]:
@@ -138,7 +137,8 @@ def compare(
     trajectories of the target itself (`save_reverse`). Rows are written level by level to ``mse.csv`` in ``outdir``,
     under a key of all settings, which ``settings.json`` holds in full; seconds go to ``times.csv``. Rows that are
     there already are not computed again: a stopped run continues, and another run adds to the table. Several runs may
-    write to one folder at once; ``results.sqlite`` holds the rows of all.
+    write to one folder at once; ``results.sqlite`` holds the rows of all. Further metrics go to ``metrics.csv``, one
+    per row, under the same keys.
 
     Args:
         data: the images of the forward process.
@@ -153,15 +153,19 @@ def compare(
         sampler: of the trajectories: "heun", "euler" or "dpmpp_2m".
         start: where trajectories start: at "noise" at the first level of the grid, or at noisy "data" at the first
             level in the range, for networks that are not good above it.
+        start_scale: standard deviation of the noise that trajectories start at; that of the first level if None.
         sigma_range: lowest and highest level to compare at.
         leave_one_out: denoise z made of image n as if n were not in the data set, its flip neither. For the forward
             process alone. Targets and denoisers that hold the images must be able to leave one out; networks and
             functions are called as ever.
+        metrics: names of `METRICS` to compute beside the MSE. "r2", "pearson_r" and "pixel_r2" need targets that are
+            not flat.
         progress: called as ``progress(images done, images)``; its `describe` gets what is being worked on.
         report: deprecated; the earlier name of ``progress``, called as ``report(done, total, what)``.
 
     Returns:
-        The rows of these settings, in the order of the table; the table itself may hold more.
+        The rows of these settings, in the order of the table; the table itself may hold more. A further metric stands
+        in a column of its name, its standard error beside it, as in "r2" and "r2_error".
 
     Raises:
         InvalidValueError: an argument is out of range, a model returned NaN, or one cannot leave an image out.
@@ -191,8 +195,10 @@ def compare(
         batch=integer("batch", batch),
         sampler=check_sampler(sampler),
         start=check_start(start),
+        start_scale=None if start_scale is None else real_number("start_scale", start_scale, above=0),
         sigma_range=_range(sigma_range),
         leave_one_out=flag("leave_one_out", leave_one_out),
+        metrics=_metrics(metrics),
     )
     if plan.leave_one_out and plan.processes != ("forward",):
         raise InvalidValueError(
@@ -239,7 +245,12 @@ class _Comparison:
         wanted = {self._row_key(*names, level) for names in self.keys for level in self.plan.levels}
         if self.done < self.total:  # another run in the folder did some of the work
             self._tell(self.total)
-        return [row for row in self.folder.mse if tuple(row[name] for name in COMPARE_KEY) in wanted]
+        rows = {key: dict(row) for row in self.folder.mse if (key := _key_of(row)) in wanted}
+        for row in self.folder.metrics:
+            name = str(row["metric"])
+            if name in self.plan.metrics and _key_of(row) in rows:
+                rows[_key_of(row)] |= {name: row["value"], error_column(name): row["standard_error"]}
+        return list(rows.values())
 
     def _sources(self) -> list[tuple[NoisyProcess, list[str]]]:
         """Every set of z, with the targets that share it: all of them in the forward process."""
@@ -259,10 +270,15 @@ class _Comparison:
     def _lacking(self, process: NoisyProcess, targets: list[str], level: int) -> dict[str, list[str]]:
         """The targets against which a row is missing, by denoiser."""
         missing = {
-            denoiser: [one for one in targets if self._row_key(process, one, denoiser, level) not in self.folder.mse]
+            denoiser: [one for one in targets if not self._is_there(self._row_key(process, one, denoiser, level))]
             for denoiser in self.plan.denoisers
         }
         return {denoiser: found for denoiser, found in missing.items() if found}
+
+    def _is_there(self, key: tuple[str | int, ...]) -> bool:
+        """Whether a row is there with every metric."""
+        further = all((*key, metric) in self.folder.metrics for metric in self.plan.metrics)
+        return further and key in self.folder.mse
 
     def _noisy(self, process: NoisyProcess, target: str) -> NoisyLevels:
         """Z of every level."""
@@ -283,6 +299,7 @@ class _Comparison:
             seed=plan.seed,
             sampler=plan.sampler,
             start=plan.start,
+            start_scale=plan.start_scale,
             batch=plan.batch,
             settings=settings,
             record={"target": target, "sampler": plan.sampler, "seed": plan.seed},
@@ -298,16 +315,20 @@ class _Comparison:
         for denoiser, against in lacking.items():
             clock = Clock()
             ours = self._denoised(denoiser, self.plan.denoisers[denoiser], z, level, process)
-            rows, times = [], []
+            rows, further, times = [], [], []
             for target in against:
-                error = mean_squared_error(ours, outputs[target])
                 row = dict(zip(COMPARE_KEY, self._row_key(process, target, denoiser, level), strict=True))
-                sigma = self.plan.sigmas[level]
-                rows.append(
-                    {**row, "sigma": sigma, "n": self.plan.n, "mse": error.mean, "standard_error": error.standard_error}
-                )
+                where: dict[str, str | int | float] = {"sigma": self.plan.sigmas[level], "n": self.plan.n}
+                for metric in ("mse", *self.plan.metrics):
+                    value, error = METRICS[metric].compute(ours, outputs[target])
+                    if metric == "mse":
+                        rows.append({**row, **where, "mse": value, "standard_error": error})
+                    else:
+                        further.append({**row, "metric": metric, **where, "value": value, "standard_error": error})
                 times.append({**row, "seconds": round(clock.seconds, 4)})
             self.folder.times.add(*times)
+            if further:
+                self.folder.metrics.add(*further)
             self.folder.mse.add(*rows)
 
     def _denoised(self, name: str, model: Model, z: NDArray[Any], level: int, process: str) -> NDArray[np.float32]:
@@ -344,82 +365,18 @@ def _processes(processes: Sequence[str]) -> tuple[NoisyProcess, ...]:
     return chosen
 
 
+def _metrics(metrics: Sequence[str]) -> tuple[str, ...]:
+    """The further metrics, each once; the MSE is there anyway."""
+    if isinstance(metrics, str):
+        raise DTypeError(f"metrics are {metrics!r:.80}; allowed are lists of {', '.join(METRICS)}")
+    return tuple(dict.fromkeys(name for one in metrics if (name := one_of("a metric", one, METRICS)) != "mse"))
+
+
+def _key_of(row: Row) -> tuple[str | int | float, ...]:
+    return tuple(row[name] for name in COMPARE_KEY)
+
+
 def _range(limits: tuple[float, float]) -> tuple[float, float]:
     low, high = limits
     top = high if high == float("inf") else real_number("the range's upper end", high)
     return real_number("the range's lower end", low), top
-
-
-def mse_figure(rows: Sequence[Row]) -> "Figure":
-    """A figure with one panel per process and target, one curve per denoiser, both axes logarithmic.
-
-    Bands are one standard error to each side. A denoiser that is there with several settings has several curves. An
-    MSE of 0, of a network compared with itself, cannot be shown.
-
-    Args:
-        rows: rows of the table that `compare` writes.
-
-    Raises:
-        InvalidValueError: there are no rows.
-        MissingDependencyError: matplotlib is not installed.
-
-    Example:
-        >>> row = {"process": "forward", "target": "net", "denoiser": "empirical", "settings": "0f", "level": 0}
-        >>> figure = mse_figure([{**row, "sigma": 1.0, "n": 2, "mse": 0.1, "standard_error": 0.01}])
-        >>> figure.axes[0].get_title()
-        'forward, against net'
-    """
-    if not rows:
-        raise InvalidValueError("there are no rows to draw")
-    panels = list(dict.fromkeys((str(row["process"]), str(row["target"])) for row in rows))
-    columns = min(len(panels), 2)
-    lines = -(-len(panels) // columns)
-    figure = new_figure(4.2 * columns + 1.2, 3.4 * lines)
-    axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    names = list(dict.fromkeys(str(row["denoiser"]) for row in rows))
-    colors = {name: _COLORS[index % len(_COLORS)] for index, name in enumerate(names)}
-    handles: dict[str, Any] = {}
-    for axis, panel in zip(axes, panels, strict=False):
-        for label, variant, curve in _curves([row for row in rows if (row["process"], row["target"]) == panel]):
-            style = {"color": colors[str(curve[0]["denoiser"])], "linestyle": _LINES[variant % len(_LINES)]}
-            handles.setdefault(label, _draw(axis, curve, style))
-        axis.set(title=f"{panel[0]}, against {panel[1]}", xscale="log", yscale="log", xlabel=r"noise level $\sigma$")
-        axis.grid(alpha=0.3)
-    _label_levels(axes[0], [float(row["sigma"]) for row in rows])
-    for axis in axes[len(panels) :]:
-        axis.set_visible(False)
-    axes[0].set_ylabel("MSE per pixel, [-1, 1] units")
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
-    return figure
-
-
-def _label_levels(axis: Any, sigmas: Sequence[float]) -> None:
-    """Plain numbers at 1, 2 and 5 times the powers of ten, or at these alone where they are many."""
-    from matplotlib.ticker import LogLocator, NullFormatter, StrMethodFormatter
-
-    many = max(sigmas) > 300 * min(sigmas)
-    axis.xaxis.set_major_locator(LogLocator(subs=(1.0,) if many else (1.0, 2.0, 5.0)))
-    axis.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
-    axis.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _draw(axis: Any, curve: Sequence[Row], style: dict[str, Any]) -> Any:
-    sigma, mse, error = (np.array([row[name] for row in curve], float) for name in ("sigma", "mse", "standard_error"))
-    mse = np.where(mse > 0, mse, np.nan)
-    axis.fill_between(sigma, np.fmax(mse - error, mse / 100), mse + error, color=style["color"], alpha=0.2, linewidth=0)
-    (line,) = axis.plot(sigma, mse, marker=".", **style)
-    return line
-
-
-def _curves(rows: Sequence[Row]) -> list[tuple[str, int, list[Row]]]:
-    """Label, number among those of the same denoiser, and rows of every curve; the later ones are numbered."""
-    curves: dict[tuple[str, str], list[Row]] = {}
-    for row in rows:
-        curves.setdefault((str(row["denoiser"]), str(row["settings"])), []).append(row)
-    earlier: Counter[str] = Counter()
-    found = []
-    for (denoiser, _), curve in curves.items():
-        variant = earlier[denoiser]
-        found.append((denoiser if variant == 0 else f"{denoiser} ({variant + 1})", variant, curve))
-        earlier[denoiser] += 1
-    return found

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeAlias, cast, get_args, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.checks import image_shape, integer, one_of
+from pspc_rs.checks import image_shape, integer, one_of, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.deprecation import overwriting
 from pspc_rs.errors import InvalidValueError, ShapeError
@@ -182,6 +182,7 @@ def save_reverse(
     seed: int = 0,
     sampler: str = "heun",
     batch: int = 50,
+    start_scale: float | None = None,
     start_data: ImageSet | None = None,
     resume: bool | None = None,
     overwrite: bool = False,
@@ -192,9 +193,9 @@ def save_reverse(
 ) -> bool:
     """Writes z along the deterministic trajectories of a network, `.npy` float32 [levels, n, C, H, W].
 
-    Trajectories start at the first level at normal noise of that standard deviation, or, for a network that is not
-    good at levels as high as that takes, at noisy images of a data set, as `forward_noisy` draws them. They are
-    computed and kept batch by batch; see `save_forward` for files, bytes and interruptions.
+    Trajectories start at the first level, at normal noise of that standard deviation or another one, or, for a network
+    that is not good at levels as high as that takes, at noisy images of a data set, as `forward_noisy` draws them. They
+    are computed and kept batch by batch; see `save_forward` for files, bytes and interruptions.
 
     Args:
         output: the `.npy` file.
@@ -205,6 +206,8 @@ def save_reverse(
         seed: of the noise at the first level, 0 .. 2^32 - 1.
         sampler: "heun", as published, "euler" or "dpmpp_2m".
         batch: images at once.
+        start_scale: standard deviation of the noise, such as that of a `Protocol`; the first level if None. It plays
+            no part with ``start_data``.
         start_data: images to start at, with noise added, instead of noise alone.
         resume: deprecated; a run with the same settings is always continued.
         overwrite: replace an output that has other settings.
@@ -241,6 +244,7 @@ def save_reverse(
         "sampler": check_sampler(sampler),
         "batch": integer("batch", batch),
         "start": "noise" if start_data is None else describe_data(start_data),
+        **({} if start_data is not None else scale_settings(start_scale, levels[0])),
         "shape": size,
         "model": model_settings(model),
         **_draw_settings(),
@@ -249,7 +253,7 @@ def save_reverse(
     with ResumableArray(output, settings, axis=1, overwrite=allowed, wait=wait, progress=progress) as stored:
         if stored.complete:
             return False
-        z = _starts(start_data, n, size, levels[0], seed)
+        z = _starts(start_data, n, size, levels[0], seed, scale=start_scale)
         cuts = range(0, n, batch)
         for index in _pending(stored, len(cuts), progress):
             stored.keep(index, reverse_noisy(model, z[cuts[index] : cuts[index] + batch], levels, sampler))
@@ -257,12 +261,23 @@ def save_reverse(
     return True
 
 
-def _starts(data: ImageSet | None, n: int, shape: tuple[int, int, int], sigma: float, seed: int) -> NDArray[np.float32]:
+def _starts(
+    data: ImageSet | None, n: int, shape: tuple[int, int, int], sigma: float, seed: int, *, scale: float | None
+) -> NDArray[np.float32]:
     """Where trajectories start: noise alone, or noisy images of a data set."""
-    start: NDArray[np.float32] = (
-        initial_noise(n, shape, sigma, seed) if data is None else forward_noisy(data, n, sigma, seed)
-    )
-    return start
+    if data is not None:
+        return forward_noisy(data, n, sigma, seed)
+    return initial_noise(n, shape, sigma if scale is None else scale, seed)
+
+
+def scale_settings(start_scale: float | None, sigma: float) -> dict[str, float]:
+    """What a standard deviation of the initial noise other than the first level adds to settings.
+
+    Example:
+        >>> scale_settings(None, 80.0), scale_settings(80.0, 80.0), scale_settings(5.1, 5.0)
+        ({}, {}, {'start_scale': 5.1})
+    """
+    return {} if start_scale in (None, sigma) else {"start_scale": real_number("start_scale", start_scale, above=0)}
 
 
 class NoisyLevels(Sequence[NDArray[Any]]):
@@ -330,6 +345,7 @@ def reverse_levels(
     seed: int = 0,
     sampler: str = "heun",
     start: Start = "noise",
+    start_scale: float | None = None,
     limits: tuple[float, float] = (0.0, float("inf")),
     batch: int = 50,
     progress: Progress | None = None,
@@ -345,6 +361,7 @@ def reverse_levels(
         seed: of their start.
         sampler: of the trajectories.
         start: "noise" at the first level of the grid, or noisy "data" at the highest level within the limits.
+        start_scale: see `save_reverse`; for ``start="noise"``.
         limits: lowest and highest level that will be asked for; with ``start="noise"`` the levels above are
             computed too.
         batch: images at once.
@@ -364,6 +381,7 @@ def reverse_levels(
         "noise": noise_source(),
         "sampler": sampler,
         "start": start,
+        **(scale_settings(start_scale, sigmas[0]) if start == "noise" else {}),
         "sigmas": list(sigmas[first : inside[-1] + 1]),
         "batch": batch,
         "network": model_settings(model),
@@ -379,6 +397,7 @@ def reverse_levels(
         seed=seed,
         sampler=sampler,
         start=start,
+        start_scale=start_scale,
         batch=batch,
         settings=settings,
         progress=progress,
@@ -396,6 +415,7 @@ def trajectory_levels(
     seed: int,
     sampler: str,
     start: Start,
+    start_scale: float | None = None,
     batch: int,
     settings: Mapping[str, Any],
     record: Mapping[str, object] | None = None,
@@ -413,6 +433,7 @@ def trajectory_levels(
         seed: of the start of the trajectories.
         sampler: of the trajectories.
         start: see `reverse_levels`.
+        start_scale: see `reverse_levels`.
         batch: images at once.
         settings: what identifies the images, for the records of those who use them.
         record: further options for the record beside the file.
@@ -431,6 +452,7 @@ def trajectory_levels(
         seed=seed,
         sampler=sampler,
         batch=batch,
+        start_scale=start_scale,
         start_data=data if start == "data" else None,
         wait=True,
         record=record,

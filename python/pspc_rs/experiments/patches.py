@@ -14,6 +14,7 @@ from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.experiments.evaluate import Model, denoise
 from pspc_rs.experiments.figures import draw_curves, log_axes, new_figure
+from pspc_rs.experiments.metrics import METRICS
 from pspc_rs.experiments.noisy_sets import positive_levels
 from pspc_rs.experiments.results import Kind, ResultTable
 from pspc_rs.progress import Progress, Steps, describe, part_of, renamed_progress
@@ -259,7 +260,7 @@ def patch_study_figure(study: PatchStudy, title: str = "") -> "Figure":
         MissingDependencyError: matplotlib is not installed.
     """
     figure = new_figure(6.2, 4)
-    axis = log_axes(figure, "MSE of patch posterior means")
+    axis = log_axes(figure, f"{METRICS['mse'].title}, of patch posterior means")
     draw_curves(axis, study.sigmas, {f"{side} x {side}": mse for side, mse in zip(study.sides, study.mse, strict=True)})
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     axis.set_title(title, fontsize=9)

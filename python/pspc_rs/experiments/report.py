@@ -15,6 +15,7 @@ from typing import Any
 
 from pspc_rs import __version__
 from pspc_rs.errors import InvalidValueError, MissingFileError
+from pspc_rs.experiments.metrics import METRICS
 from pspc_rs.experiments.pages import Record, Table, png_source, write_page
 from pspc_rs.extras import import_pillow
 
@@ -255,7 +256,7 @@ def _results(name: str, rows: Sequence[Sequence[str]]) -> Iterator[dict[str, Any
         curve[sigma] = mse
     for key, group in groups.items():
         title = ", ".join(f"{column} {value}" for column, value in zip(columns, key, strict=True))
-        yield _result(name, f"MSE: {title}" if title else "MSE", _numbered(group))
+        yield _result(name, f"{METRICS['mse'].title}: {title}" if title else METRICS["mse"].title, _numbered(group))
 
 
 def _result(name: str, caption: str, curves: Curves) -> dict[str, Any]:

@@ -31,6 +31,17 @@ DATABASE = "results.sqlite"
 COMPARE_KEY = ("process", "target", "denoiser", "settings", "level")
 """The columns that identify a row of `compare`, in the order of sorting."""
 
+
+def error_column(metric: str) -> str:
+    """The name of the standard error beside a metric in rows of `compare`.
+
+    Example:
+        >>> error_column("mse"), error_column("r2")
+        ('standard_error', 'r2_error')
+    """
+    return "standard_error" if metric == "mse" else f"{metric}_error"
+
+
 _COMPARE_COLUMNS: dict[str, Kind] = {"process": str, "target": str, "denoiser": str, "settings": str, "level": int}
 _BUSY_SECONDS = 60.0
 # Errors of SQLite that do not mean a damaged file: it is locked, cannot be opened or written, or the disk is full.
@@ -104,6 +115,9 @@ class ResultTable:
 
     def __contains__(self, key: object) -> bool:
         return key in self._rows
+
+    def __getitem__(self, key: Key) -> Row:
+        return self._rows[key]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -257,6 +271,7 @@ class RunFolder:
 
     Attributes:
         mse: ``mse.csv``, the MSE of every process, target, denoiser, settings and level.
+        metrics: ``metrics.csv``, further metrics of the same, one per row; it is there if some were asked for.
         times: ``times.csv``, the seconds that its rows took.
 
     Args:
@@ -277,6 +292,8 @@ class RunFolder:
         self.path = path
         numbers: dict[str, Kind] = {"sigma": float, "n": int, "mse": float, "standard_error": float}
         self.mse = ResultTable(path / "mse.csv", {**_COMPARE_COLUMNS, **numbers}, COMPARE_KEY)
+        metric: dict[str, Kind] = {"metric": str, "sigma": float, "n": int, "value": float, "standard_error": float}
+        self.metrics = ResultTable(path / "metrics.csv", {**_COMPARE_COLUMNS, **metric}, (*COMPARE_KEY, "metric"))
         self.times = ResultTable(path / "times.csv", {**_COMPARE_COLUMNS, "seconds": float}, COMPARE_KEY)
         self._settings = SettingsTable(path / "settings.json")
 

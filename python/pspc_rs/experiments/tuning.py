@@ -12,8 +12,9 @@ from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import SNIS, Empirical
 from pspc_rs.denoisers.cfdm import perturbed, smoothing_noises
 from pspc_rs.errors import InvalidValueError
-from pspc_rs.experiments.evaluate import Model, denoise, mean_squared_error
+from pspc_rs.experiments.evaluate import Model, denoise
 from pspc_rs.experiments.leaving_out import Sources, check_images, left_out
+from pspc_rs.experiments.metrics import mean_squared_error
 from pspc_rs.progress import Progress, Steps, renamed_progress
 
 

@@ -84,10 +84,13 @@ def wiener_rows(gaussian: Gaussian, sigma: float, pixels: Pixels) -> NDArray[np.
     """
     channels, height, width = gaussian.shape
     axes = gaussian.axes.reshape(channels, height * width, -1).astype(np.float32)
-    gain = (gaussian.variances / (gaussian.variances + sigma**2)).astype(np.float32)
+    along, elsewhere = gaussian.gains_at(sigma)
+    gain = (along - elsewhere).astype(np.float32)
     maps = np.zeros((len(pixels), height * width), np.float32)
     for rows in axes:
-        maps += np.abs((rows[pixels] * gain) @ rows.T)
+        products = (rows[pixels] * gain) @ rows.T
+        products[np.arange(len(pixels)), pixels] += np.float32(elsewhere)
+        maps += np.abs(products)
     return maps.reshape(-1, height, width)
 
 

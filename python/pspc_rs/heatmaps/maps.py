@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pspc_rs.arrays import real_array
 from pspc_rs.checks import integer
 from pspc_rs.data import ImageSet
-from pspc_rs.denoisers import Denoiser, Gaussian, Network
+from pspc_rs.denoisers import Denoiser, Gaussian, Network, Piecewise
 from pspc_rs.denoisers.composite import PosteriorComposite
 from pspc_rs.deprecation import overwriting
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
@@ -22,7 +22,12 @@ from pspc_rs.sigmas import check_grid
 
 
 def heatmaps_at(
-    denoiser: Denoiser | Network, z: NDArray[np.floating[Any]], sigma: float, pixels: object = None, *, batch: int = 16
+    denoiser: Denoiser | Network | Piecewise,
+    z: NDArray[np.floating[Any]],
+    sigma: float,
+    pixels: object = None,
+    *,
+    batch: int = 16,
 ) -> tuple[Float64, Float64]:
     """Heat maps of one noise level and their standard error over noisy images, each float64 [P, H, W].
 
@@ -31,7 +36,7 @@ def heatmaps_at(
     not depend on z.
 
     Args:
-        denoiser: a `Network`, `Gaussian`, `Empirical`, `PSPCSquare` or `PSPCFlex`.
+        denoiser: a `Network`, `Gaussian`, `Empirical`, `PSPCSquare` or `PSPCFlex`, or a `Piecewise` of them.
         z: noisy images [n, channels, height, width].
         sigma: their noise level.
         pixels: output pixels as pairs (y, x), [P, 2]; every pixel, row by row, if None.
@@ -56,7 +61,7 @@ def heatmaps_at(
 
 
 def save_heatmaps(
-    denoiser: Denoiser | Network,
+    denoiser: Denoiser | Network | Piecewise,
     noisy: Sequence[NDArray[np.floating[Any]]],
     sigmas: Sequence[float],
     output: Path,
@@ -153,9 +158,11 @@ def _pending(outputs: Sequence[ResumableArray], num: int, progress: Progress | N
 
 
 def _moments(
-    denoiser: Denoiser | Network, z: NDArray[np.floating[Any]], sigma: float, pixels: Pixels, batch: int
+    denoiser: Denoiser | Network | Piecewise, z: NDArray[np.floating[Any]], sigma: float, pixels: Pixels, batch: int
 ) -> tuple[Float64, Float64]:
     """Mean and standard error, merged batch by batch (Chan et al. 1983)."""
+    while isinstance(denoiser, Piecewise):
+        denoiser = denoiser.part_at(sigma)
     if isinstance(denoiser, Gaussian):
         maps = wiener_rows(denoiser, sigma, pixels).astype(np.float64)
         return maps, np.zeros_like(maps)
@@ -180,7 +187,7 @@ def _maps(denoiser: object, z: NDArray[np.floating[Any]], sigma: float, pixels: 
     )
 
 
-def _image_size(denoiser: Denoiser | Network, z: NDArray[np.floating[Any]]) -> tuple[int, int]:
+def _image_size(denoiser: Denoiser | Network | Piecewise, z: NDArray[np.floating[Any]]) -> tuple[int, int]:
     shape = denoiser.shape or z.shape[1:]
     if z.ndim != 4 or z.shape[1:] != tuple(shape) or len(z) == 0:
         raise ShapeError(f"z has shape {list(z.shape)}, expected [n, {', '.join(map(str, shape))}] with n at least 1")

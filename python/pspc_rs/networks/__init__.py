@@ -10,6 +10,7 @@ from pspc_rs.arrays import import_torch
 
 if TYPE_CHECKING:
     from pspc_rs.networks.adapter import Adapter, with_adapter
+    from pspc_rs.networks.clients import DiffusersModel, azula_denoiser
     from pspc_rs.networks.edm_pickle.read import convert_edm_pickle, read_edm_pickle
     from pspc_rs.networks.opening import is_safetensors, load_network, open_network
     from pspc_rs.networks.processes import (
@@ -28,11 +29,13 @@ _MODULES = {
     "Adapter": "adapter",
     "ContinuousVP": "processes",
     "CosineVP": "processes",
+    "DiffusersModel": "clients",
     "DiscreteVP": "processes",
     "Edm": "processes",
     "FlowMatching": "processes",
     "NoiseProcess": "processes",
     "VarianceExploding": "processes",
+    "azula_denoiser": "clients",
     "build_network": "registry",
     "convert_edm_pickle": "edm_pickle.read",
     "describe_network": "registry",
@@ -53,11 +56,13 @@ __all__ = [
     "Adapter",
     "ContinuousVP",
     "CosineVP",
+    "DiffusersModel",
     "DiscreteVP",
     "Edm",
     "FlowMatching",
     "NoiseProcess",
     "VarianceExploding",
+    "azula_denoiser",
     "build_network",
     "convert_edm_pickle",
     "describe_network",

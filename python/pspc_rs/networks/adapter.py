@@ -3,7 +3,7 @@
 import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -11,37 +11,10 @@ from torch import Tensor, nn
 from pspc_rs.arrays import is_module, real_array
 from pspc_rs.checks import flag, image_shape, one_of, real_number, sigma_range
 from pspc_rs.denoisers.modules import input_dtype
+from pspc_rs.denoisers.predictions import COEFFICIENTS, PREDICTIONS, Point
 from pspc_rs.denoisers.selection import refuse_labels
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.networks.processes import Edm, NoiseProcess, as_levels, check_entries, named_process
-
-
-class _State(NamedTuple):
-    """The point at which a network is called: x_t = alpha z, at the level r that sigma was rounded to."""
-
-    alpha: Tensor
-    r: Tensor
-    sigma: Tensor
-    sigma_data: float
-
-
-# D = skip z + out prediction. At the true level r = sigma; a prediction at a rounded one is taken as it was trained,
-# but for eps and score: they give a direction, and the amount of noise is known from sigma.
-_PREDICTIONS: dict[str, Callable[[_State], tuple[Tensor, Tensor]]] = {
-    "x0": lambda at: (torch.zeros_like(at.r), torch.ones_like(at.r)),
-    "eps": lambda at: (torch.ones_like(at.r), -at.sigma),
-    "score": lambda at: (torch.ones_like(at.r), at.sigma * at.alpha * at.r),
-    "residual": lambda at: (torch.ones_like(at.r), -torch.ones_like(at.r)),
-    "v": lambda at: (1 / (1 + at.r**2), -at.r / (at.alpha * (1 + at.r**2))),
-    "flow": lambda at: (1 / (1 + at.r), -at.r / (1 + at.r)),
-    "edm": lambda at: (
-        at.sigma_data**2 / (at.r**2 + at.sigma_data**2),
-        at.r * at.sigma_data * (at.r**2 + at.sigma_data**2).rsqrt(),
-    ),
-}
-
-PREDICTIONS = tuple(_PREDICTIONS)
-"""What networks predict."""
 
 
 class Adapter(nn.Module):
@@ -59,6 +32,7 @@ class Adapter(nn.Module):
     residual  sigma n                z - residual
     v         alpha n - s x          (alpha x_t - s v) / (alpha^2 + s^2)
     flow      n - x                  (x_t - s u) / (alpha + s)
+    velocity  x - n                  (x_t + s u) / (alpha + s)
     edm       F of Karras et al.     c_skip z + c_out F, for the process `Edm`
     ========  =====================  ==========================================
 
@@ -150,8 +124,8 @@ class Adapter(nn.Module):
         dtype = x.dtype
         x = x if dtype == torch.float64 else x.float()
         rounded = self.process.round_sigma(levels)
-        at = _State(self.process.scale(rounded), rounded, levels, getattr(self.process, "sigma_data", 1.0))
-        skip, out = (_per_sample(one, x) for one in _PREDICTIONS[self.prediction](at))
+        at = Point(self.process.scale(rounded), rounded, levels, getattr(self.process, "sigma_data", 1.0))
+        skip, out = (_per_sample(one, x) for one in COEFFICIENTS[self.prediction](at))
         z = self.gain * x + self.offset
         prediction = self._predict(_per_sample(at.alpha, x) * z, rounded, class_labels)
         denoised: Tensor = (skip * z + out * prediction - self.offset) / self.gain

@@ -102,7 +102,7 @@ def log_likelihood(
     integrator = Integrator(model, x, levels[levels > 0], extra_args, float64_state=True)
     z, size = integrator.start, math.prod(integrator.start.shape[1:])
     if kind == "auto":
-        kind = "exact" if hasattr(model, "divergence") or size <= _LARGEST_EXACT else "hutchinson"
+        kind = "exact" if _provides(model, "divergence") or size <= _LARGEST_EXACT else "hutchinson"
     if kind == "exact":
         directions = None
     else:
@@ -163,7 +163,13 @@ def _divergence(model: Any, integrator: Integrator, directions: NDArray[np.int8]
         total = found.sum(axis=0, keepdims=True) if directions is None else found
         return integrator.checked(denoised, z, sigma), total
 
-    return closed_form if directions is None and hasattr(model, "divergence") else by_products
+    return closed_form if directions is None and _provides(model, "divergence") else by_products
+
+
+def _provides(model: Any, method: str) -> bool:
+    """Whether a model has a method: for all of its noise levels, if it says so."""
+    asked = getattr(model, "provides", None)
+    return bool(asked(method)) if callable(asked) else callable(getattr(model, method, None))
 
 
 def _parts(directions: NDArray[np.int8] | None, shape: tuple[int, ...]) -> Iterator[Float64]:
@@ -186,7 +192,7 @@ def _products(model: Any, x: Any, sigmas: Any, extra_args: Mapping[str, Any]) ->
 
     By torch's autograd they are products with the transpose of J, but v . J v is the same for both.
     """
-    if callable(getattr(model, "jvp", None)):
+    if _provides(model, "jvp"):
         return lambda v: model.jvp(x, sigmas, like(v, x), **extra_args)
     if not is_torch(x):
         raise GradientError(

@@ -9,10 +9,12 @@ import numpy as np
 
 from pspc_rs.arrays import Array, import_torch, is_torch, to_numpy
 from pspc_rs.checks import image_shape, integer, one_of, real_number
-from pspc_rs.errors import InvalidValueError, ShapeError
+from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.progress import Progress
 from pspc_rs.samplers.integrator import Callback, Denoise, Integrator, Model, Step
 from pspc_rs.samplers.noise import Churn, Generator, Noise, initial_noise, noise_like
+from pspc_rs.samplers.protocols import Protocol, sampling_protocol
+from pspc_rs.samplers.starts import ExactPath, gaussian_start
 from pspc_rs.sigmas import edm_sigmas
 
 
@@ -209,33 +211,45 @@ SAMPLERS: Mapping[str, Callable[..., Any]] = {
 def sample(
     D: Model,
     n: int,
-    sampler: str = "heun",
-    num_steps: int = 18,
+    sampler: str | None = None,
+    num_steps: int | None = None,
     *,
-    sigma_min: float = 0.002,
-    sigma_max: float = 80.0,
-    rho: float = 7.0,
+    sigma_min: float | None = None,
+    sigma_max: float | None = None,
+    rho: float | None = None,
+    protocol: str | Protocol | None = None,
     seed: int = 0,
     x_init: Any = None,
+    jump: ExactPath | None = None,
+    jump_to: float | None = None,
     shape: Sequence[int] | None = None,
     as_torch: bool = False,
     generator: Generator = "auto",
     **sampler_options: Any,
 ) -> Any:
-    """Draws n samples [n, channels, height, width] of a denoiser: initial noise, EDM grid, sampler.
+    """Draws n samples [n, channels, height, width] of a denoiser: initial noise, noise levels, sampler.
 
-    As in EDM, the noise levels are clipped to ``D.sigma_min`` .. ``D.sigma_max`` where D has these attributes.
+    The noise levels are EDM's, and as in EDM they are clipped to ``D.sigma_min`` .. ``D.sigma_max`` where D has these
+    attributes; or sampler, noise levels and the scale of the initial noise are those of a protocol, as they are.
+
+    With ``jump``, a `Gaussian`, its exact path leads from sigma_max to ``jump_to``, and the sampler starts there: its
+    num_steps levels are those of the EDM grid from jump_to down, and D need not take levels above.
 
     Args:
         D: denoiser, called as D(x, sigma).
         n: number of samples, drawn as one batch.
-        sampler: "euler", "heun", "edm" or "dpmpp_2m".
-        num_steps: number of noise levels above 0.
-        sigma_min: last noise level above 0, in pixel units.
-        sigma_max: first noise level, in pixel units.
-        rho: curvature of the grid, see ``edm_sigmas``.
+        sampler: "euler", "heun" (if None), "edm" or "dpmpp_2m".
+        num_steps: number of noise levels above 0, 18 if None.
+        sigma_min: last noise level above 0, in pixel units, 0.002 if None.
+        sigma_max: first noise level, in pixel units, 80 if None.
+        rho: curvature of the grid, see ``edm_sigmas``; 7 if None.
+        protocol: "ddim10", "cosine20", "edm18", "edm40" or "heun30", see ``sampling_protocol``; without any of the five
+            arguments above, which it decides.
         seed: seed of the initial noise, and of the noise that the sampler "edm" adds.
-        x_init: initial states [n, channels, height, width], already scaled by sigma_max, in place of drawn ones.
+        x_init: initial states [n, channels, height, width], already scaled by sigma_max, or by the protocol's
+            ``start_scale``, in place of drawn ones.
+        jump: a `Gaussian` denoiser, see `gaussian_start`.
+        jump_to: where its path ends, a noise level up to sigma_max which D takes; not beside a protocol.
         shape: (channels, height, width), for a D without an attribute ``shape``.
         as_torch: sample with torch tensors, as a torch model needs; otherwise with numpy arrays, or in the kind of
             ``x_init``.
@@ -246,7 +260,9 @@ def sample(
         float32 numpy array or CPU tensor, or one like ``x_init``, in [-1, 1] units, not clipped.
 
     Raises:
-        InvalidValueError: an argument is out of range, the sampler is unknown, or D takes none of the noise levels.
+        InvalidValueError: an argument is out of range, the sampler or protocol is unknown, an argument is given beside
+            a protocol that decides it, D takes none of the noise levels, or not jump_to, or one of jump and jump_to is
+            given alone.
         ShapeError: x_init and shape do not fit each other, or neither they nor D give the shape.
         DTypeError: an argument is of the wrong type.
         MissingDependencyError: torch was asked for and is not installed.
@@ -254,22 +270,62 @@ def sample(
     Example:
         >>> def D(x, sigma):  # of data whose only image is 0.5 everywhere
         ...     return np.full_like(x, 0.5)
-        >>> sample(D, 1, "euler", shape=(1, 1, 2))
+        >>> sample(D, 1, protocol="ddim10", shape=(1, 1, 2))
         array([[[[0.5, 0.5]]]], dtype=float32)
     """
-    sampler_function = SAMPLERS[one_of("sampler", sampler, SAMPLERS)]
-    low, high = clipped_range(D, sigma_min, sigma_max)
-    sigmas = edm_sigmas(num_steps, low, high, rho)
+    given = {"num_steps": num_steps, "sigma_min": sigma_min, "sigma_max": sigma_max, "rho": rho}
+    level = _jump_level(D, jump, jump_to)
+    if protocol is None:
+        below = given if level is None else {**given, "sigma_max": level}
+        chosen = _edm_grid(D, "heun" if sampler is None else sampler, below)
+        highest = chosen.start_scale if level is None else 80.0 if sigma_max is None else sigma_max
+    else:
+        chosen = _alone(sampling_protocol(protocol), {"sampler": sampler, "jump_to": jump_to, **given})
+        highest = chosen.start_scale
     size = (integer("n", n), *_image_shape(D, shape, x_init))
     if x_init is None:
-        x_init = initial_noise(n, size[1:], high, seed, generator=generator)
+        x_init = initial_noise(n, size[1:], highest, seed, generator=generator)
     elif to_numpy(x_init, "x_init").shape != size:
         raise ShapeError(f"x_init has shape {list(x_init.shape)}; needed is {list(size)}")
     if as_torch and not is_torch(x_init):
         x_init = import_torch("as_torch=True").from_numpy(np.array(x_init))
-    if sampler == "edm":
+    if jump is not None and level is not None:
+        x_init = gaussian_start(jump, n, level, sigma_max=highest, x_init=x_init)
+    if chosen.sampler == "edm":
         sampler_options.setdefault("noise", seed)
-    return sampler_function(D, x_init, sigmas, **sampler_options)
+    return SAMPLERS[chosen.sampler](D, x_init, chosen.sigmas, **sampler_options)
+
+
+def _edm_grid(D: object, sampler: str, given: Mapping[str, Any]) -> Protocol:
+    """A sampler on EDM's grid with these parameters, those of None as for CIFAR-10, within what D takes."""
+    one_of("sampler", sampler, SAMPLERS)
+    grid: dict[str, Any] = {"num_steps": 18, "sigma_min": 0.002, "sigma_max": 80.0, "rho": 7.0}
+    grid |= {name: value for name, value in given.items() if value is not None}
+    grid["sigma_min"], grid["sigma_max"] = clipped_range(D, grid["sigma_min"], grid["sigma_max"])
+    levels = edm_sigmas(**grid).tolist()
+    return Protocol("EDM grid", sampler, tuple(levels), levels[0], "the arguments of sample")
+
+
+def _alone(protocol: Protocol, given: Mapping[str, Any]) -> Protocol:
+    """The protocol, after refusing arguments that it decides."""
+    for name, value in given.items():
+        if value is not None:
+            raise InvalidValueError(f"{name} is {value!r:.80} beside protocol {protocol.name!r}, which decides it")
+    return protocol
+
+
+def _jump_level(D: object, jump: object, jump_to: float | None) -> float | None:
+    """Where a jump ends, which must be a level that D takes; None for no jump."""
+    if jump is None and jump_to is None:
+        return None
+    if jump is None or jump_to is None:
+        raise InvalidValueError(f"jump is {jump!r:.80} and jump_to is {jump_to!r}; allowed are both, or none of them")
+    if not callable(getattr(jump, "jump", None)):
+        raise DTypeError(f"jump is {jump!r:.80}; allowed are Gaussian denoisers")
+    level, highest = real_number("jump_to", jump_to, above=0), _limit(D, "sigma_max", math.inf)
+    if level > highest:
+        raise InvalidValueError(f"jump_to is {level:g}; the denoiser takes noise levels up to {highest:g}")
+    return level
 
 
 def _euler_step(denoise: Denoise, x: Any, sigma: float, sigma_next: float) -> Step:
