@@ -168,7 +168,8 @@ def equivariant_rows(few: pspc.ImageSet, clean: Any, noise: Any) -> Iterator[Row
     for side, sigma in ((3, 0.2964), (7, 1.088), (15, 3.257)):
         z = (clean + sigma * noise).astype(np.float32)
         box, D = convolved(torch.ones(side)), pspc.ELS(few, window_sizes=side)
-        plain = lambda z=torch.from_numpy(z), box=box, sigma=sigma: rolled(box, z, sigma)  # noqa: E731
+        z_plain = torch.from_numpy(z)
+        plain = lambda z=z_plain, box=box, sigma=sigma: rolled(box, z, sigma)  # noqa: E731
         yield Row(f"ELS {side}, sigma {sigma:g}", lambda D=D, z=z, sigma=sigma: D(z, sigma), plain, per="image")
         B = pspc.BBELS(few, window_sizes=side)
         yield Row(f"BBELS {side}, sigma {sigma:g}", lambda D=B, z=z, sigma=sigma: D(z, sigma), None, per="image")

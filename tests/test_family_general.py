@@ -396,7 +396,9 @@ def test_functions_of_sigma_give_the_rows() -> None:
 
 
 @pytest.mark.parametrize("num", [33, 700])
-@pytest.mark.parametrize("kind", ["ls", "els", "inside", "bbels", "soft", "centre", "rows", "values", "pca", "flips"])
+@pytest.mark.parametrize(
+    "kind", ["ls", "els", "inside", "bbels", "soft", "centre", "rows", "values", "faint", "pca", "flips"]
+)
 def test_float32_is_float64(kind: str, num: int) -> None:
     """More images than a tile or a shard has, and sides of either kind of sums; posteriors are computed in float64."""
     rng = np.random.default_rng(num)
@@ -419,6 +421,7 @@ def test_float32_is_float64(kind: str, num: int) -> None:
         "centre": lambda: pspc.SoftPSPC(data, 1.1, response="centre"),
         "rows": lambda: pspc.FilteredPosteriorMean(data, rows, rows**2),
         "values": lambda: pspc.FilteredPosteriorMean(data, values, values, temperature=1.5),
+        "faint": lambda: pspc.FilteredPosteriorMean(data, rows, np.where(rows < rows.max(axis=0), 0, 1e-60)),
         "pca": lambda: pspc.PCALocality(data, 0.3, maximum="row"),
     }
     D = makers[kind]()

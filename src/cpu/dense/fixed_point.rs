@@ -117,7 +117,7 @@ impl FixedPointSums {
         }
         if self.grid.beyond == Beyond::Opposite {
             all.copy_within(1 + width..1 + width + reach, 1);
-            all.copy_within(1 + reach..1 + 2 * reach, 1 + reach + width);
+            all.copy_within(1 + reach..=2 * reach, 1 + reach + width);
         }
     }
 

@@ -41,7 +41,7 @@ const MOST_PAIRS: usize = 16_384;
 /// How components compare.
 enum Distances {
     Squares(Squares),
-    Planes(Planes),
+    Planes(Box<Planes>),
 }
 
 /// What all work items of a call share.
@@ -112,7 +112,9 @@ impl<'a> Call<'a> {
                 Distances::Squares(Squares::new(shape, side, wraps)?)
             }
             _ => match Planes::new(filter) {
-                Some(planes) if filter.all_views().iter().all(View::is_seen_by_all) => Distances::Planes(planes),
+                Some(planes) if filter.all_views().iter().all(View::is_seen_by_all) => {
+                    Distances::Planes(Box::new(planes))
+                }
                 _ => return Ok(None),
             },
         };
@@ -137,53 +139,56 @@ impl<'a> Call<'a> {
         monitor: &mut Monitor<'_>,
     ) -> Result<Vec<Option<Vec<f64>>>> {
         let (signals, [channels, height, width]) = (Signals::new(), self.filter.shape());
-        let (whole, answers_apart) = (Components::full(height, width)?, self.filter.response().per_value);
+        let whole = Components::full(height, width)?;
         let mirrors = [whole.clone(), whole];
         let job = Job::new(bank, pixels, &mirrors, probes, sources, &signals)?;
-        let (passes, answers) = match &self.response {
-            Some(_) => (2, 0),
-            None => (1, if answers_apart { 1 } else { channels }),
-        };
-        let mut scheduler = self.scheduler(&job, passes, answers, &signals, monitor)?;
-        let first = Means::pass(self.filter.count(), answers);
-        let mut totals: Vec<TotalMeans> =
-            probes.iter().map(|_| TotalMeans::empty(self.filter.count(), answers)).collect();
-        self.pass(&job, &first, &mut totals, &mut scheduler)?;
-        let serves: Vec<bool> = probes
-            .iter()
-            .zip(&totals)
-            .map(|(p, means)| p.rounding.allows(means.largest_bits(), p.logit_scale))
-            .collect();
+        let of_place = if self.filter.response().per_value { 1 } else { channels };
+        let (passes, answers) = if self.response.is_some() { (2, 0) } else { (1, of_place) };
+        let (mut scheduler, count) = (self.scheduler(&job, passes, answers, &signals, monitor)?, self.filter.count());
+        let mut totals: Vec<_> = probes.iter().map(|_| TotalMeans::empty(count, answers)).collect();
+        self.pass(&job, &Means::pass(count, answers), &mut totals, &mut scheduler)?;
+        let serves = |i: &usize| probes[*i].rounding.allows(totals[*i].largest_bits(), probes[*i].logit_scale);
+        let served: Vec<usize> = (0..probes.len()).filter(serves).collect();
         let (unit, centre) = (bank.unit(), bank.range().centre);
-        let Some(response) = &self.response else {
-            let of_probe = |(means, serves): (&TotalMeans, bool)| {
-                serves.then(|| means.means().map(|mean| mean / unit + centre).collect())
-            };
-            scheduler.finish()?;
-            return Ok(totals.iter().zip(serves).map(of_probe).collect());
-        };
-        let places: Vec<usize> = (0..probes.len()).filter(|&i| serves[i]).collect();
-        let probes: Vec<Probe> = places.iter().map(|&i| probes[i].clone()).collect();
-        let normalisers: Vec<_> = places.iter().map(|&i| totals[i].normaliser()).collect();
+        let mut found = vec![None; probes.len()];
+        if let Some(response) = &self.response {
+            let sums = self.second_pass(&job, response, &served, &totals, &mut scheduler)?;
+            for (&i, sums) in served.iter().zip(sums) {
+                let mean = |(sum, cover): (f64, &f64)| sum / (cover * unit) + centre;
+                found[i] = Some(sums.into_iter().zip(self.filter.cover()).map(mean).collect());
+            }
+        } else {
+            for i in served {
+                found[i] = Some(totals[i].means().map(|mean| mean / unit + centre).collect());
+            }
+        }
+        scheduler.finish()?;
+        Ok(found)
+    }
+
+    /// The weighted sums of centred pixels for some probes, given what the first pass found for all of them.
+    fn second_pass<P: Pixel>(
+        &self,
+        job: &Job<'_, P>,
+        response: &Sums,
+        served: &[usize],
+        totals: &[TotalMeans],
+        scheduler: &mut Scheduler<'_, '_>,
+    ) -> Result<Vec<Vec<f64>>> {
+        let [_, height, width] = self.filter.shape();
+        let probes: Vec<Probe> = served.iter().map(|&i| job.probes[i].clone()).collect();
+        let normalisers: Vec<_> = served.iter().map(|&i| totals[i].normaliser()).collect();
         let composite = Composite {
             normalisers: &normalisers,
             response,
             size: [height, width],
             places: self.filter.response().len(self.filter.shape()),
-            len: bank.image_len(),
+            len: job.bank.image_len(),
             components: self.filter.count(),
         };
-        let mut sums = vec![vec![0.0; bank.image_len()]; probes.len()];
-        if !probes.is_empty() {
-            self.pass(&job.with(&probes), &composite, &mut sums, &mut scheduler)?;
-        }
-        let mut found = vec![None; serves.len()];
-        for (place, sums) in places.into_iter().zip(sums) {
-            let mean = |(sum, cover): (f64, &f64)| sum / (cover * unit) + centre;
-            found[place] = Some(sums.into_iter().zip(self.filter.cover()).map(mean).collect());
-        }
-        scheduler.finish()?;
-        Ok(found)
+        let mut sums = vec![vec![0.0; job.bank.image_len()]; probes.len()];
+        self.pass(&job.with(&probes), &composite, &mut sums, scheduler)?;
+        Ok(sums)
     }
 
     /// A scheduler of so many passes, of which the first has so many answers a component; asks for all memory.
@@ -304,10 +309,8 @@ impl<'a> Call<'a> {
             for (from, to) in images.zip(exact_chunks_mut(&mut to.pixels, rows * columns)) {
                 piece.copy(from, to, P::Packed::ZERO);
             }
-            if let Distances::Squares(squares) = &self.distances {
-                if is_expanded {
-                    squares.prepare(job, piece, to, &mut space.squares);
-                }
+            if let (Distances::Squares(squares), true) = (&self.distances, is_expanded) {
+                squares.prepare(job, piece, to, &mut space.squares);
             }
         }
     }

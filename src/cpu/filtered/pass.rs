@@ -15,7 +15,8 @@ pub(super) struct Block<'a, P: Pixel> {
     pub(super) part: Range<usize>,
     /// The first component.
     pub(super) first: usize,
-    /// Where its answer lies among the pixels of a tile, if it has one of its own, and how far apart those of several answers lie.
+    /// Where its answer lies among the pixels of a tile, if it has one of its own, and how far apart those of several answers
+    /// lie.
     pub(super) place: usize,
     pub(super) apart: usize,
     pub(super) logit_scale: f32,

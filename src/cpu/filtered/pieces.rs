@@ -70,23 +70,30 @@ impl Piece {
         }
     }
 
+    /// The piece of a view on a rectangle of images of a size.
     fn new(
-        from: impl Fn(isize, isize) -> Option<Option<u32>>,
-        rows: Range<usize>,
-        columns: Range<usize>,
+        view: &View,
+        wraps: bool,
+        (rows, columns): (Range<usize>, Range<usize>),
         border: usize,
+        (height, width): (usize, usize),
     ) -> Self {
         let mut piece =
             Self { rows, columns, shifts: vec![(0, 0)], runs: Vec::new(), blank: 0, has_holes: false, border };
-        let (height, width) = piece.size();
-        let place = |start: usize, i: usize| (start + i) as isize - border as isize;
-        for to in 0..height * width {
-            match from(place(piece.rows.start, to / width), place(piece.columns.start, to % width)) {
-                Some(Some(pixel)) => piece.append(to as u32, pixel),
-                hole => {
-                    piece.blank += 1;
-                    piece.has_holes |= hole.is_some();
-                }
+        let (padded_height, padded_width) = piece.size();
+        // The row or column of a place that is so many after the border's first one.
+        let inside = |start: usize, i: usize, len: usize| match (start + i).checked_sub(border).filter(|&at| at < len) {
+            None if wraps => Some((start + i + len * border.div_ceil(len) - border) % len),
+            at => at,
+        };
+        for (to, (i, j)) in ndarray::indices((padded_height, padded_width)).into_iter().enumerate() {
+            let (y, x) = (inside(piece.rows.start, i, height), inside(piece.columns.start, j, width));
+            let pixel = y.zip(x).map(|(y, x)| view.from()[y * width + x]);
+            if let Some(pixel) = pixel.filter(|&pixel| pixel != View::NONE) {
+                piece.append(to as u32, pixel);
+            } else {
+                piece.blank += 1;
+                piece.has_holes |= pixel.is_some();
             }
         }
         piece
@@ -130,10 +137,10 @@ pub(super) fn pieces_of(filter: &Filter, surround: Surround) -> Option<Vec<Piece
         let [rows, columns] = seen(view, (0, 0), height, width)?;
         for rows in &rows {
             for columns in &columns {
-                let from = |y, x| pixel_at(view, surround, (y, x), (height, width));
                 let is_bare = surround.adds_border && rows.len() == height && columns.len() == width;
                 let border = if is_bare { 0 } else { surround.reach };
-                pieces.push(Piece::new(from, rows.clone(), columns.clone(), border));
+                let rectangle = (rows.clone(), columns.clone());
+                pieces.push(Piece::new(view, surround.wraps, rectangle, border, (height, width)));
             }
         }
         let mut places = vec![None; height * width];
@@ -143,21 +150,6 @@ pub(super) fn pieces_of(filter: &Filter, surround: Surround) -> Option<Vec<Piece
         bases.push(Base { view, places, pieces: start..pieces.len() });
     }
     Some(pieces)
-}
-
-/// The pixel at a place of a view, some but none where the view has no pixel, and none beyond a border that cuts.
-fn pixel_at(
-    view: &View,
-    surround: Surround,
-    (y, x): (isize, isize),
-    (height, width): (usize, usize),
-) -> Option<Option<u32>> {
-    let inside = |at: isize, len: usize| {
-        let at = if surround.wraps { at.rem_euclid(len as isize) } else { at };
-        usize::try_from(at).ok().filter(|&at| at < len)
-    };
-    let pixel = view.from()[inside(y, height)? * width + inside(x, width)?];
-    Some((pixel != View::NONE).then_some(pixel))
 }
 
 impl Base<'_> {
@@ -175,7 +167,9 @@ impl Base<'_> {
         if !own.iter().map(|piece| (&piece.rows, &piece.columns)).eq(places) {
             return false;
         }
-        own.iter_mut().for_each(|piece| piece.shifts.push(by));
+        for piece in own {
+            piece.shifts.push(by);
+        }
         true
     }
 }
@@ -184,7 +178,7 @@ impl Base<'_> {
 /// all pairs of such.
 fn seen(view: &View, by: (usize, usize), height: usize, width: usize) -> Option<[Vec<Range<usize>>; 2]> {
     if view.is_seen_by_all() {
-        return Some([vec![0..height], vec![0..width]]);
+        return Some([height, width].map(|len| ranges_of(&vec![true; len])));
     }
     let is_seen =
         |y: usize, x: usize| view.is_seen_by((y + height - by.0) % height * width + (x + width - by.1) % width);

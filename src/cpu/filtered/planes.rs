@@ -37,7 +37,7 @@ pub(super) struct Space {
 }
 
 impl Planes {
-    /// `None` where weights go on at the opposite border.
+    /// `None` where [`Sums`] do not serve.
     pub(super) fn new(filter: &Filter) -> Option<Self> {
         let (shape, precision) = (filter.shape(), filter.precision().clone());
         let (sums, components) = (Sums::new(&precision)?, filter.count());

@@ -6,6 +6,10 @@ use crate::cpu::chunks::exact_chunks;
 use crate::filter::{Lists, Operator, Weights};
 use crate::simd::{F32x16, Kernel, Vector};
 
+/// Weights beyond these are left to float64: products with them would leave the range of float32.
+const LEAST_WEIGHT: f64 = 1e-12;
+const LARGEST_WEIGHT: f64 = 1e12;
+
 /// Values after which one place stays free. Where rows of images are a power of two long, the values of a neighbourhood would
 /// otherwise fall into a few sets of the first-level cache, which do not hold them all.
 const SPREAD: usize = 32;
@@ -65,9 +69,10 @@ pub(super) struct WeightedList {
 const SIDE_BY_SIDE: usize = 4;
 
 impl Sums {
-    /// `None` where weights go on at the opposite border.
+    /// `None` where weights go on at the opposite border, or are too small or too large for float32.
     pub(super) fn new(operator: &Operator) -> Option<Self> {
         Some(match &operator.weights {
+            Weights::Rows(rows) if !rows.by_component.all_within(LEAST_WEIGHT, LARGEST_WEIGHT) => return None,
             Weights::Boxes { wraps: true, .. } => return None,
             Weights::Boxes { side, wraps: false } => Self::Taps(vec![1.0; side / 2 + 1]),
             Weights::Taps(taps) => Self::Taps(taps.iter().map(|&tap| tap as f32).collect()),
@@ -111,7 +116,9 @@ impl Sums {
 impl List {
     fn new(lists: &Lists, place: fn(usize) -> usize) -> Self {
         let longest = (0..lists.count()).map(|list| lists.of(list).len()).max().unwrap_or(0);
-        if (0..lists.count()).all(|list| lists.of(list).iter().all(|&(_, weight)| weight == 1.0)) {
+        #[allow(clippy::float_cmp, reason = "ones are ones exactly")]
+        let is_one = |&(_, weight): &(u32, f64)| weight == 1.0;
+        if (0..lists.count()).all(|list| lists.of(list).iter().all(is_one)) {
             Self::Plain(PlainList::new(lists, place, longest))
         } else {
             Self::Weighted(WeightedList::new(lists, place, longest))
