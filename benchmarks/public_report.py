@@ -14,8 +14,10 @@ from pspc_rs.experiments.metrics import MeanError, mean_over_images
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-# What float32 outputs may add to an error; where a denoiser returns the image itself, it is all there is.
+# What float32 outputs may add to an error, and to an error of 1: at low noise some denoisers return the image itself,
+# or one training image under every draw.
 _ROUNDING = 1e-9
+_SHARE = 1e-6
 _STANDARD_ERRORS = 2
 _HIGHEST_RATIO = 2.5
 
@@ -66,7 +68,11 @@ class Row(NamedTuple):
 def agree(ours: MeanError, published: MeanError) -> bool:
     """Whether two means differ by at most two standard errors of their difference, as if of different images."""
     error = np.hypot(ours.standard_error, published.standard_error)
-    return bool(abs(ours.mean - published.mean) <= _STANDARD_ERRORS * error + _ROUNDING)
+    return bool(abs(ours.mean - published.mean) <= _STANDARD_ERRORS * error + _rounding(published.mean))
+
+
+def _rounding(error: float) -> float:
+    return _ROUNDING + _SHARE * error
 
 
 def rows_of(cells: Sequence[Cell], levels: Sequence[PublishedLevel]) -> list[Row]:
@@ -98,8 +104,9 @@ def draw_distances(cells: Sequence[Cell], levels: Sequence[PublishedLevel]) -> d
             if column is None or len(errors) < 2 or errors.shape[1] != level.images:
                 continue
             variance = float(errors.var(axis=0, ddof=1).mean())
-            error = np.sqrt(variance * (1 + 1 / len(errors)) / level.images)
-            found[name, level.sigma01] = float((errors.mean() - level.errors[column].mean) / (error + _ROUNDING))
+            published = level.errors[column].mean
+            error = np.sqrt(variance * (1 + 1 / len(errors)) / level.images) + _rounding(published)
+            found[name, level.sigma01] = float((errors.mean() - published) / error)
     return found
 
 
