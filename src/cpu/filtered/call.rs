@@ -102,7 +102,7 @@ impl<'a> Call<'a> {
         let (shape, precision, answers) = (filter.shape(), filter.precision(), filter.response());
         let mut response = None;
         if !matches!(answers.weights, Weights::Places) {
-            response = Sums::new(answers);
+            response = Sums::new(answers, true);
             if response.is_none() {
                 return Ok(None);
             }

@@ -30,8 +30,10 @@ pub(super) struct Composite<'a> {
 /// What the pass keeps for a probe.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    /// `[tile][component]`.
+    /// `[tile][component]`, each at its [`Sums::place`].
     weights: Vec<F32x16>,
+    /// Those of a row of components.
+    row: Vec<F32x16>,
     /// Whether any weight of the group counts.
     any: bool,
     /// `[tile][place]`.
@@ -49,7 +51,7 @@ impl Pass for Composite<'_> {
     type Total = Vec<f64>;
 
     fn start(&self, state: &mut State, _negligible: f32) {
-        state.weights.resize(TILES * self.components, F32x16::ZERO);
+        state.weights.resize(TILES * self.response.plane_len(self.components), F32x16::ZERO);
         state.coefficients.resize(TILES * self.places, F32x16::ZERO);
         (state.any, state.pending) = (false, 0);
         state.sums.clear();
@@ -68,12 +70,16 @@ impl Pass for Composite<'_> {
             cutoff: job.dense_cutoff as f32,
         };
         for tile in 0..block.tiles.len() {
-            let weights = &mut state.weights[tile * self.components..][components.clone()];
             let (energies, columns, active) = (block.of_tile(tile), components.len(), &mut [false]);
-            if job.isa.run(Normalise { energies, softmax, columns, active, weights: &mut *weights }) {
+            state.row.resize(columns, F32x16::ZERO);
+            if job.isa.run(Normalise { energies, softmax, columns, active, weights: &mut state.row }) {
                 state.any = true;
             } else {
-                weights.fill(F32x16::ZERO);
+                state.row.fill(F32x16::ZERO);
+            }
+            let plane = &mut state.weights[tile * self.response.plane_len(self.components)..];
+            for (k, weight) in components.clone().zip(&state.row) {
+                plane[self.response.place(k)] = *weight;
             }
         }
     }
@@ -82,10 +88,10 @@ impl Pass for Composite<'_> {
         if !std::mem::take(&mut state.any) {
             return;
         }
-        let values = &state.weights[..tiles.len() * self.components];
+        let values = &state.weights[..tiles.len() * self.response.plane_len(self.components)];
         let out = &mut state.coefficients[..tiles.len() * self.places];
         let (sums, size, across) = (self.response, self.size, &mut state.across);
-        job.isa.run(Apply { sums, adjoint: true, size, values, out: &mut *out, tiles: tiles.len(), across });
+        job.isa.run(Apply { sums, size, values, out: &mut *out, tiles: tiles.len(), across });
         let mut terms: [Term<'_, P>; TILES] = [(&tiles[0], &[]); TILES];
         for (term, of_tile) in terms.iter_mut().zip(tiles.iter().zip(exact_chunks(out, self.places))) {
             *term = of_tile;

@@ -40,7 +40,7 @@ impl Planes {
     /// `None` where [`Sums`] do not serve.
     pub(super) fn new(filter: &Filter) -> Option<Self> {
         let (shape, precision) = (filter.shape(), filter.precision().clone());
-        let (sums, components) = (Sums::new(&precision)?, filter.count());
+        let (sums, components) = (Sums::new(&precision, false)?, filter.count());
         Some(Self { shape, precision, sums, components, apart: shape[1] * shape[2] })
     }
 
@@ -93,7 +93,7 @@ impl Planes {
         }
         energies.resize(tiles.len() * self.components, F32x16::ZERO);
         let (sums, size, values, out) = (&self.sums, [height, width], &residuals[..], &mut energies[..]);
-        job.isa.run(Apply { sums, adjoint: false, size, values, out, tiles: tiles.len(), across });
+        job.isa.run(Apply { sums, size, values, out, tiles: tiles.len(), across });
         for (tile, energies) in tiles.iter().zip(exact_chunks_mut(energies, self.components)) {
             for energy in if tile.valid < LANES { energies } else { &mut [] } {
                 energy.0[tile.valid..].fill(f32::MAX);

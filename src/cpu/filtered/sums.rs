@@ -1,7 +1,5 @@
 //! `Sums`: how weights are applied to planes of sixteen images in float32, and their adjoint.
 
-use std::collections::BTreeMap;
-
 use crate::cpu::chunks::exact_chunks;
 use crate::filter::{Lists, Operator, Weights};
 use crate::simd::{F32x16, Kernel, Vector};
@@ -10,11 +8,11 @@ use crate::simd::{F32x16, Kernel, Vector};
 const LEAST_WEIGHT: f64 = 1e-12;
 const LARGEST_WEIGHT: f64 = 1e12;
 
-/// Values after which one place stays free. Where rows of images are a power of two long, the values of a neighbourhood would
+/// Numbers after which one place stays free. Where rows of images are a power of two long, those of a neighbourhood would
 /// otherwise fall into a few sets of the first-level cache, which do not hold them all.
 const SPREAD: usize = 32;
 
-/// The place of a value in a plane in which such places are free.
+/// The place of a number in a plane in which such places are free.
 #[inline(always)]
 fn spread(value: usize) -> usize {
     value + value / SPREAD
@@ -23,15 +21,15 @@ fn spread(value: usize) -> usize {
 /// Columns whose sums are formed side by side.
 const COLUMNS: usize = 4;
 
-/// A linear map from the values of an image to components, and back.
+/// A linear map from the values of an image to components, or its adjoint from components to values.
 #[derive(Debug)]
 pub(super) enum Sums {
     /// Around every pixel the products `taps[|dy|] taps[|dx|]`, cut at the border.
     Taps(Vec<f32>),
     /// Every value alone.
     Places,
-    /// By component and by value: which of the others count, and their weights.
-    Rows([List; 2]),
+    /// For every component which values count, and their weights; or the other way round.
+    Rows(List),
 }
 
 /// Lists of indices with weights, a few of which share what they read.
@@ -70,28 +68,27 @@ const SIDE_BY_SIDE: usize = 4;
 
 impl Sums {
     /// `None` where weights go on at the opposite border, or are too small or too large for float32.
-    pub(super) fn new(operator: &Operator) -> Option<Self> {
+    pub(super) fn new(operator: &Operator, is_adjoint: bool) -> Option<Self> {
         Some(match &operator.weights {
             Weights::Rows(rows) if !rows.by_component.all_within(LEAST_WEIGHT, LARGEST_WEIGHT) => return None,
             Weights::Boxes { wraps: true, .. } => return None,
             Weights::Boxes { side, wraps: false } => Self::Taps(vec![1.0; side / 2 + 1]),
             Weights::Taps(taps) => Self::Taps(taps.iter().map(|&tap| tap as f32).collect()),
             Weights::Places => Self::Places,
-            Weights::Rows(rows) => {
-                Self::Rows([List::new(&rows.by_component, spread), List::new(&rows.by_place, |k| k)])
-            }
+            Weights::Rows(rows) if is_adjoint => Self::Rows(List::new(&rows.by_place)),
+            Weights::Rows(rows) => Self::Rows(List::new(&rows.by_component)),
         })
     }
 
-    /// Where a value lies in a plane of them that [`Apply`] takes.
+    /// Where a number lies in a plane of them that [`Apply`] takes.
     #[inline(always)]
-    pub(super) fn place(&self, value: usize) -> usize {
-        if matches!(self, Self::Rows(_)) { spread(value) } else { value }
+    pub(super) fn place(&self, number: usize) -> usize {
+        if matches!(self, Self::Rows(_)) { spread(number) } else { number }
     }
 
-    /// The length of a plane of so many values.
-    pub(super) fn plane_len(&self, values: usize) -> usize {
-        self.place(values)
+    /// The length of a plane of so many numbers.
+    pub(super) fn plane_len(&self, numbers: usize) -> usize {
+        self.place(numbers)
     }
 
     /// The most additions, one after the other, that a value passes through.
@@ -99,7 +96,7 @@ impl Sums {
         match self {
             Self::Taps(taps) => 2 * taps.len(),
             Self::Places => 0,
-            Self::Rows([by_component, _]) => by_component.chain(),
+            Self::Rows(list) => list.chain(),
         }
     }
 
@@ -108,20 +105,20 @@ impl Sums {
         match self {
             Self::Taps(taps) => height.min(2 * taps.len() - 1) * width.min(2 * taps.len() - 1),
             Self::Places => 1,
-            Self::Rows([by_component, _]) => by_component.longest(),
+            Self::Rows(list) => list.longest(),
         }
     }
 }
 
 impl List {
-    fn new(lists: &Lists, place: fn(usize) -> usize) -> Self {
+    fn new(lists: &Lists) -> Self {
         let longest = (0..lists.count()).map(|list| lists.of(list).len()).max().unwrap_or(0);
         #[allow(clippy::float_cmp, reason = "ones are ones exactly")]
         let is_one = |&(_, weight): &(u32, f64)| weight == 1.0;
         if (0..lists.count()).all(|list| lists.of(list).iter().all(is_one)) {
-            Self::Plain(PlainList::new(lists, place, longest))
+            Self::Plain(PlainList::new(lists, longest))
         } else {
-            Self::Weighted(WeightedList::new(lists, place, longest))
+            Self::Weighted(WeightedList::new(lists, longest))
         }
     }
 
@@ -141,25 +138,31 @@ impl List {
     }
 }
 
-/// The indices of a few lists from `first` on, each once, with its weights on them.
-fn union<const N: usize>(lists: &Lists, first: usize) -> BTreeMap<u32, [f32; N]> {
-    let mut union: BTreeMap<u32, [f32; N]> = BTreeMap::new();
-    for list in first..lists.count().min(first + N) {
-        for &(index, weight) in lists.of(list) {
-            union.entry(index).or_insert([0.0; N])[list - first] = weight as f32;
+/// The indices of a few lists from `first` on, each once and in increasing order, as the lists are, with its weights on them.
+fn union<const N: usize>(lists: &Lists, first: usize) -> Vec<(u32, [f32; N])> {
+    let mut rest: [&[(u32, f64)]; N] =
+        std::array::from_fn(|i| if first + i < lists.count() { lists.of(first + i) } else { &[] });
+    let mut union = Vec::new();
+    while let Some(next) = rest.iter().filter_map(|list| list.first()).map(|&(index, _)| index).min() {
+        let mut weights = [0.0; N];
+        for (list, weight) in rest.iter_mut().zip(&mut weights) {
+            if let Some((&(_, own), later)) = list.split_first().filter(|((index, _), _)| *index == next) {
+                (*weight, *list) = (own as f32, later);
+            }
         }
+        union.push((next, weights));
     }
     union
 }
 
 impl PlainList {
-    fn new(lists: &Lists, place: fn(usize) -> usize, longest: usize) -> Self {
+    fn new(lists: &Lists, longest: usize) -> Self {
         let mut all = Self { indices: Vec::new(), ends: Vec::new(), longest };
         for first in (0..lists.count()).step_by(2) {
             let pair = union::<2>(lists, first);
             let mut add = |of: [bool; 2]| {
                 let same = pair.iter().filter(|(_, weights)| weights.map(|weight| weight > 0.0) == of);
-                all.indices.extend(same.map(|(&index, _)| place(index as usize) as u32));
+                all.indices.extend(same.map(|&(index, _)| spread(index as usize) as u32));
                 all.indices.len() as u32
             };
             let ends = [add([true, false]), add([false, true]), add([true, true])];
@@ -170,11 +173,11 @@ impl PlainList {
 }
 
 impl WeightedList {
-    fn new(lists: &Lists, place: fn(usize) -> usize, longest: usize) -> Self {
+    fn new(lists: &Lists, longest: usize) -> Self {
         let mut all = Self { indices: Vec::new(), weights: Vec::new(), ends: Vec::new(), longest };
         for first in (0..lists.count()).step_by(SIDE_BY_SIDE) {
             let (indices, weights): (Vec<u32>, Vec<_>) = union::<SIDE_BY_SIDE>(lists, first).into_iter().unzip();
-            all.indices.extend(indices.into_iter().map(|index| place(index as usize) as u32));
+            all.indices.extend(indices.into_iter().map(|index| spread(index as usize) as u32));
             all.weights.extend(weights);
             all.ends.push(all.indices.len());
         }
@@ -182,15 +185,14 @@ impl WeightedList {
     }
 }
 
-/// Writes the weighted sums of the values of one or two tiles on every component or, if `adjoint`, of components at every value.
+/// Writes the weighted sums of one or two tiles.
 pub(super) struct Apply<'a> {
     pub(super) sums: &'a Sums,
-    pub(super) adjoint: bool,
     /// Rows and columns of images.
     pub(super) size: [usize; 2],
-    /// `[tile][value]`, each at its [`Sums::place`] if these are not components.
+    /// `[tile][number]`, each at its [`Sums::place`].
     pub(super) values: &'a [F32x16],
-    /// `[tile][component]`.
+    /// `[tile][sum]`.
     pub(super) out: &'a mut [F32x16],
     pub(super) tiles: usize,
     /// Working space.
@@ -202,7 +204,7 @@ impl Kernel for Apply<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { sums, adjoint, size, values, out, tiles, across } = self;
+        let Self { sums, size, values, out, tiles, across } = self;
         let (values_of_tile, out_of_tile) = (values.len() / tiles, out.len() / tiles);
         match sums {
             Sums::Places => out.copy_from_slice(values),
@@ -211,7 +213,7 @@ impl Kernel for Apply<'_> {
                     separable::<V>(taps, size, values, out, across);
                 }
             }
-            Sums::Rows(both) => match (&both[usize::from(adjoint)], tiles) {
+            Sums::Rows(list) => match (list, tiles) {
                 (List::Weighted(list), 1) => weighted_sums::<V, 1>(list, values, out),
                 (List::Weighted(list), _) => weighted_sums::<V, 2>(list, values, out),
                 (List::Plain(list), _) => {
@@ -395,24 +397,26 @@ mod tests {
         for weights in kinds {
             let operator = Operator { weights, per_value: false };
             let count = if matches!(operator.weights, Weights::Rows(_)) { 9 } else { 35 };
-            let sums = Sums::new(&operator).unwrap();
+            let [forward, back] = [false, true].map(|is_adjoint| Sums::new(&operator, is_adjoint).unwrap());
             let mut longest = 0;
             for k in 0..count {
                 let mut len = 0;
                 operator.for_each_weight(k, shape, |_, _| len += 1);
                 longest = longest.max(len);
             }
-            assert_eq!(sums.values([5, 7]), longest);
+            assert_eq!(forward.values([5, 7]), longest);
             for (isa, tiles) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 2)]) {
-                let (values, components) = (numbers(35 * tiles), numbers(count * tiles));
-                let len = sums.plane_len(35);
-                let mut plane = vec![F32x16::ZERO; len * tiles];
-                (0..35 * tiles).for_each(|i| plane[i / 35 * len + sums.place(i % 35)] = values[i]);
-                let (mut found, mut back) = (vec![F32x16::ZERO; count * tiles], vec![F32x16::ZERO; 35 * tiles]);
-                let (mut across, size) = (Vec::new(), [5, 7]);
-                let (sums, across) = (&sums, &mut across);
-                isa.run(Apply { sums, adjoint: false, size, values: &plane, out: &mut found, tiles, across });
-                isa.run(Apply { sums, adjoint: true, size, values: &components, out: &mut back, tiles, across });
+                let (values, components, size) = (numbers(35 * tiles), numbers(count * tiles), [5, 7]);
+                let apply = |sums: &Sums, from: &[F32x16], to: usize| {
+                    let (len, plane_len) = (from.len() / tiles, sums.plane_len(from.len() / tiles));
+                    let mut plane = vec![F32x16::ZERO; plane_len * tiles];
+                    (0..from.len()).for_each(|i| plane[i / len * plane_len + sums.place(i % len)] = from[i]);
+                    let mut out = vec![F32x16::ZERO; to * tiles];
+                    let (values, across) = (&plane[..], &mut Vec::new());
+                    isa.run(Apply { sums, size, values, out: &mut out, tiles, across });
+                    out
+                };
+                let (found, found_back) = (apply(&forward, &values, count), apply(&back, &components, 35));
                 let (mut exact, mut exact_back) = (vec![F32x16::ZERO; count * tiles], vec![F32x16::ZERO; 35 * tiles]);
                 for (t, k) in (0..tiles).flat_map(|t| (0..count).map(move |k| (t, k))) {
                     operator.for_each_weight(k, shape, |place, weight| {
@@ -423,7 +427,7 @@ mod tests {
                         }
                     });
                 }
-                assert_eq!((found, back), (exact, exact_back), "{operator:?}");
+                assert_eq!((found, found_back), (exact, exact_back), "{operator:?}");
             }
         }
     }
