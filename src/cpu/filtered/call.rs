@@ -54,12 +54,14 @@ struct Call<'a> {
 }
 
 /// The working space of a thread.
-struct Space<P: Pixel, S> {
+struct Space<P: Pixel, W, S> {
     loaded: Vec<Tile<P>>,
     /// The loaded images under a view.
     viewed: Vec<Tile<P>>,
     squares: squares::Space,
     planes: planes::Space,
+    /// Of the pass.
+    pass: W,
     /// Of every probe.
     states: Vec<S>,
 }
@@ -222,7 +224,10 @@ impl<'a> Call<'a> {
             Distances::Squares(squares) => squares.workspace(TILES),
             Distances::Planes(planes) => planes.workspace(TILES),
         };
-        TILES * (of_pixels(height * width) + of_pixels(viewed)) + of_distances
+        let places = self.filter.response().len(self.filter.shape());
+        let of_response = |response| Composite::workspace(response, self.filter.count(), places);
+        let of_second_pass = self.response.as_ref().map_or(0, of_response);
+        TILES * (of_pixels(height * width) + of_pixels(viewed)) + of_distances + of_second_pass
     }
 
     /// A pass over all images, views and probes.
@@ -239,9 +244,10 @@ impl<'a> Call<'a> {
             viewed: (0..TILES).map(|_| Tile::new(channels, 0)).collect(),
             squares: squares::Space::default(),
             planes: planes::Space::default(),
+            pass: T::Space::default(),
             states: Vec::new(),
         };
-        let visit = |item: &WorkItem, space: &mut Space<P, T::State>| self.visit(job, pass, item, space);
+        let visit = |item: &WorkItem, space: &mut Space<P, T::Space, T::State>| self.visit(job, pass, item, space);
         let items = self.items(job.len(), job.probes.len());
         scheduler.run_items(&items, totals, space, visit, |total, part| pass.merge(total, part))?;
         job.check_unchanged()
@@ -263,7 +269,7 @@ impl<'a> Call<'a> {
         job: &Job<'_, P>,
         pass: &T,
         item: &WorkItem,
-        space: &mut Space<P, T::State>,
+        space: &mut Space<P, T::Space, T::State>,
     ) -> Vec<T::Partial> {
         let negligible = negligible_bits(item.images.len() * self.filter.views()) as f32;
         space.states.resize_with(item.probes.len(), T::State::default);
@@ -275,15 +281,16 @@ impl<'a> Call<'a> {
                 for &by in piece.shifts.iter().take_while(|_| !job.is_stopped()) {
                     for probe in item.probes.clone() {
                         let penalties = penalties(job, &job.probes[probe], &positions);
-                        let Space { viewed, squares, planes, states, .. } = &mut *space;
+                        let Space { viewed, squares, planes, pass: work, states, .. } = &mut *space;
+                        pass.start_group(work);
                         let (images, state) = ((&viewed[..tiles], &penalties), &mut states[probe - item.probes.start]);
-                        let add = |block: &Block<'_, P>| pass.add(job, probe, block, state);
+                        let add = |block: &Block<'_, P>| pass.add(job, probe, block, work, state);
                         let of_probe = &job.probes[probe];
                         match &self.distances {
                             Distances::Squares(of) => of.compare(job, of_probe, (piece, by), images, squares, add),
                             Distances::Planes(of) => of.compare(job, of_probe, images, planes, add),
                         }
-                        pass.end_group(job, &viewed[..tiles], state);
+                        pass.end_group(job, &viewed[..tiles], work, state);
                     }
                 }
             }
@@ -292,13 +299,13 @@ impl<'a> Call<'a> {
     }
 
     /// Copies loaded images under a view, and what all probes of a work item share on them.
-    fn look<P: Pixel, S>(
+    fn look<P: Pixel, W, S>(
         &self,
         job: &Job<'_, P>,
         item: &WorkItem,
         piece: &Piece,
         tiles: usize,
-        space: &mut Space<P, S>,
+        space: &mut Space<P, W, S>,
     ) {
         let ([channels, height, width], (rows, columns)) = (self.filter.shape(), piece.size());
         let is_expanded = job.probes[item.probes.clone()].iter().any(|probe| probe.regime.is_expanded());

@@ -8,7 +8,7 @@ use crate::cpu::dense::arithmetic::TILES;
 use crate::cpu::dense::online_softmax::{Normalise, Softmax};
 use crate::cpu::job::Job;
 use crate::cpu::tile::{Pixel, Tile};
-use crate::simd::F32x16;
+use crate::simd::{F32x16, LANES};
 
 /// Groups of images, under a view each, whose weighted pixels are summed in float32 before they are added to others in float64.
 const GROUPS: usize = 8;
@@ -27,9 +27,9 @@ pub(super) struct Composite<'a> {
     pub(super) components: usize,
 }
 
-/// What the pass keeps for a probe.
+/// The working space of a thread.
 #[derive(Debug, Default)]
-pub(super) struct State {
+pub(super) struct Space {
     /// `[tile][component]`, each at its [`Sums::place`].
     weights: Vec<F32x16>,
     /// Those of a row of components.
@@ -39,28 +39,53 @@ pub(super) struct State {
     /// `[tile][place]`.
     coefficients: Vec<F32x16>,
     across: Vec<F32x16>,
+}
+
+/// What the pass keeps for a probe.
+#[derive(Debug, Default)]
+pub(super) struct State {
     sums: Vec<f32>,
     totals: Vec<f64>,
     /// Groups since sums were added to totals.
     pending: usize,
 }
 
+impl Composite<'_> {
+    /// Bytes of the working space of a thread.
+    pub(super) fn workspace(response: &Sums, components: usize, places: usize) -> usize {
+        let across = 4 * places.max(LANES);
+        TILES * (response.plane_len(components) + places + across) * size_of::<F32x16>()
+    }
+}
+
 impl Pass for Composite<'_> {
+    type Space = Space;
     type State = State;
     type Partial = Vec<f64>;
     type Total = Vec<f64>;
 
     fn start(&self, state: &mut State, _negligible: f32) {
-        state.weights.resize(TILES * self.response.plane_len(self.components), F32x16::ZERO);
-        state.coefficients.resize(TILES * self.places, F32x16::ZERO);
-        (state.any, state.pending) = (false, 0);
+        state.pending = 0;
         state.sums.clear();
         state.sums.resize(self.len, 0.0);
         state.totals.clear();
         state.totals.resize(self.len, 0.0);
     }
 
-    fn add<P: Pixel>(&self, job: &Job<'_, P>, probe: usize, block: &Block<'_, P>, state: &mut State) {
+    fn start_group(&self, space: &mut Space) {
+        space.weights.resize(TILES * self.response.plane_len(self.components), F32x16::ZERO);
+        space.coefficients.resize(TILES * self.places, F32x16::ZERO);
+        space.any = false;
+    }
+
+    fn add<P: Pixel>(
+        &self,
+        job: &Job<'_, P>,
+        probe: usize,
+        block: &Block<'_, P>,
+        space: &mut Space,
+        _state: &mut State,
+    ) {
         let (shift, scale) = &self.normalisers[probe];
         let components = block.first..block.first + block.part.len();
         let softmax = Softmax {
@@ -71,26 +96,29 @@ impl Pass for Composite<'_> {
         };
         for tile in 0..block.tiles.len() {
             let (energies, columns, active) = (block.of_tile(tile), components.len(), &mut [false]);
-            state.row.resize(columns, F32x16::ZERO);
-            if job.isa.run(Normalise { energies, softmax, columns, active, weights: &mut state.row }) {
-                state.any = true;
+            let plane = &mut space.weights[tile * self.response.plane_len(self.components)..];
+            space.row.resize(columns, F32x16::ZERO);
+            let weights = if self.response.is_spread() { &mut space.row[..] } else { &mut plane[components.clone()] };
+            if job.isa.run(Normalise { energies, softmax, columns, active, weights: &mut *weights }) {
+                space.any = true;
             } else {
-                state.row.fill(F32x16::ZERO);
+                weights.fill(F32x16::ZERO);
             }
-            let plane = &mut state.weights[tile * self.response.plane_len(self.components)..];
-            for (k, weight) in components.clone().zip(&state.row) {
-                plane[self.response.place(k)] = *weight;
+            if self.response.is_spread() {
+                for (k, weight) in components.clone().zip(&space.row) {
+                    plane[self.response.place(k)] = *weight;
+                }
             }
         }
     }
 
-    fn end_group<P: Pixel>(&self, job: &Job<'_, P>, tiles: &[Tile<P>], state: &mut State) {
-        if !std::mem::take(&mut state.any) {
+    fn end_group<P: Pixel>(&self, job: &Job<'_, P>, tiles: &[Tile<P>], space: &mut Space, state: &mut State) {
+        if !space.any {
             return;
         }
-        let values = &state.weights[..tiles.len() * self.response.plane_len(self.components)];
-        let out = &mut state.coefficients[..tiles.len() * self.places];
-        let (sums, size, across) = (self.response, self.size, &mut state.across);
+        let values = &space.weights[..tiles.len() * self.response.plane_len(self.components)];
+        let out = &mut space.coefficients[..tiles.len() * self.places];
+        let (sums, size, across) = (self.response, self.size, &mut space.across);
         job.isa.run(Apply { sums, size, values, out: &mut *out, tiles: tiles.len(), across });
         let mut terms: [Term<'_, P>; TILES] = [(&tiles[0], &[]); TILES];
         for (term, of_tile) in terms.iter_mut().zip(tiles.iter().zip(exact_chunks(out, self.places))) {

@@ -148,6 +148,7 @@ pub(super) struct MeansPass {
 }
 
 impl Pass for MeansPass {
+    type Space = ();
     type State = Means;
     type Partial = ShardMeans;
     type Total = TotalMeans;
@@ -156,11 +157,11 @@ impl Pass for MeansPass {
         means.start(self.count, self.answers, negligible);
     }
 
-    fn add<P: Pixel>(&self, job: &Job<'_, P>, _probe: usize, block: &Block<'_, P>, means: &mut Means) {
+    fn add<P: Pixel>(&self, job: &Job<'_, P>, _probe: usize, block: &Block<'_, P>, (): &mut (), means: &mut Means) {
         job.isa.run(Update { block, means });
     }
 
-    fn end_group<P: Pixel>(&self, job: &Job<'_, P>, _tiles: &[Tile<P>], means: &mut Means) {
+    fn end_group<P: Pixel>(&self, job: &Job<'_, P>, _tiles: &[Tile<P>], (): &mut (), means: &mut Means) {
         means.count_group(job.isa);
     }
 

@@ -33,6 +33,8 @@ impl<'a, P: Pixel> Block<'a, P> {
 
 /// What a pass over the images does with energies.
 pub(super) trait Pass: Sync {
+    /// The working space of a thread, whatever the probe.
+    type Space: Default + Send;
     /// What it keeps for a probe while it works on a shard.
     type State: Default + Send;
     /// What it finds for a probe on a shard.
@@ -43,11 +45,27 @@ pub(super) trait Pass: Sync {
     /// Before any image of a shard; images `negligible` powers of two below the best so far may be passed over.
     fn start(&self, state: &mut Self::State, negligible: f32);
 
+    /// Before the first block of a group of images under a view.
+    fn start_group(&self, _space: &mut Self::Space) {}
+
     /// Takes in a block of energies of a probe of the job.
-    fn add<P: Pixel>(&self, job: &Job<'_, P>, probe: usize, block: &Block<'_, P>, state: &mut Self::State);
+    fn add<P: Pixel>(
+        &self,
+        job: &Job<'_, P>,
+        probe: usize,
+        block: &Block<'_, P>,
+        space: &mut Self::Space,
+        state: &mut Self::State,
+    );
 
     /// After the last block of a group of images under a view.
-    fn end_group<P: Pixel>(&self, job: &Job<'_, P>, tiles: &[Tile<P>], state: &mut Self::State);
+    fn end_group<P: Pixel>(
+        &self,
+        job: &Job<'_, P>,
+        tiles: &[Tile<P>],
+        space: &mut Self::Space,
+        state: &mut Self::State,
+    );
 
     /// After the last image of a shard.
     fn finish<P: Pixel>(&self, job: &Job<'_, P>, state: &mut Self::State) -> Self::Partial;

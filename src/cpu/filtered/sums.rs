@@ -83,7 +83,13 @@ impl Sums {
     /// Where a number lies in a plane of them that [`Apply`] takes.
     #[inline(always)]
     pub(super) fn place(&self, number: usize) -> usize {
-        if matches!(self, Self::Rows(_)) { spread(number) } else { number }
+        if self.is_spread() { spread(number) } else { number }
+    }
+
+    /// Whether numbers lie elsewhere than one after the other.
+    #[inline(always)]
+    pub(super) fn is_spread(&self) -> bool {
+        matches!(self, Self::Rows(_))
     }
 
     /// The length of a plane of so many numbers.
