@@ -58,11 +58,6 @@ impl Lists {
         &self.entries[self.starts[list]..self.starts[list + 1]]
     }
 
-    /// Whether all weights lie in a range.
-    pub(crate) fn all_within(&self, least: f64, most: f64) -> bool {
-        self.entries.iter().all(|&(_, weight)| (least..=most).contains(&weight))
-    }
-
     /// How many lists there are.
     pub(crate) fn count(&self) -> usize {
         self.starts.len() - 1

@@ -397,7 +397,7 @@ def test_functions_of_sigma_give_the_rows() -> None:
 
 @pytest.mark.parametrize("num", [33, 700])
 @pytest.mark.parametrize(
-    "kind", ["ls", "els", "inside", "bbels", "soft", "centre", "rows", "values", "faint", "pca", "flips"]
+    "kind", ["ls", "els", "inside", "bbels", "soft", "centre", "rows", "values", "faint", "tails", "pca", "flips"]
 )
 def test_float32_is_float64(kind: str, num: int) -> None:
     """More images than a tile or a shard has, and sides of either kind of sums; posteriors are computed in float64."""
@@ -422,6 +422,7 @@ def test_float32_is_float64(kind: str, num: int) -> None:
         "rows": lambda: pspc.FilteredPosteriorMean(data, rows, rows**2),
         "values": lambda: pspc.FilteredPosteriorMean(data, values, values, temperature=1.5),
         "faint": lambda: pspc.FilteredPosteriorMean(data, rows, np.where(rows < rows.max(axis=0), 0, 1e-60)),
+        "tails": lambda: pspc.FilteredPosteriorMean(data, (rows / 2) ** 200, (rows / 2) ** 90 + 1e-3),
         "pca": lambda: pspc.PCALocality(data, 0.3, maximum="row"),
     }
     D = makers[kind]()

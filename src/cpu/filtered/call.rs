@@ -1,6 +1,6 @@
 //! `Call`: the queries of a filter's call, and the way of a pass through images, views and queries.
 
-use std::ops::Range;
+use std::ops::{Range, RangeInclusive};
 
 use super::composite::Composite;
 use super::means::{Means, TotalMeans};
@@ -37,6 +37,10 @@ const LEAST_PAIRS: usize = 1024;
 
 /// Most pairs, but for the images of a group: so few that progress is told often.
 const MOST_PAIRS: usize = 16_384;
+
+/// Values whose responses sum up to less or more than this are left to float64: their sums would leave the range of float32.
+/// A small weight beside others does not matter, and neither does one of the precision, beside logits that float32 serves.
+const COVER: RangeInclusive<f64> = 1e-12..=1e12;
 
 /// How components compare.
 enum Distances {
@@ -105,7 +109,7 @@ impl<'a> Call<'a> {
         let mut response = None;
         if !matches!(answers.weights, Weights::Places) {
             response = Sums::new(answers, true);
-            if response.is_none() {
+            if response.is_none() || !filter.cover().iter().all(|cover| COVER.contains(cover)) {
                 return Ok(None);
             }
         }

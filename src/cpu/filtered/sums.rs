@@ -4,10 +4,6 @@ use crate::cpu::chunks::exact_chunks;
 use crate::filter::{Lists, Operator, Weights};
 use crate::simd::{F32x16, Kernel, Vector};
 
-/// Weights beyond these are left to float64: products with them would leave the range of float32.
-const LEAST_WEIGHT: f64 = 1e-12;
-const LARGEST_WEIGHT: f64 = 1e12;
-
 /// Numbers after which one place stays free. Where rows of images are a power of two long, those of a neighbourhood would
 /// otherwise fall into a few sets of the first-level cache, which do not hold them all.
 const SPREAD: usize = 32;
@@ -67,10 +63,9 @@ pub(super) struct WeightedList {
 const SIDE_BY_SIDE: usize = 4;
 
 impl Sums {
-    /// `None` where weights go on at the opposite border, or are too small or too large for float32.
+    /// `None` where weights go on at the opposite border.
     pub(super) fn new(operator: &Operator, is_adjoint: bool) -> Option<Self> {
         Some(match &operator.weights {
-            Weights::Rows(rows) if !rows.by_component.all_within(LEAST_WEIGHT, LARGEST_WEIGHT) => return None,
             Weights::Boxes { wraps: true, .. } => return None,
             Weights::Boxes { side, wraps: false } => Self::Taps(vec![1.0; side / 2 + 1]),
             Weights::Taps(taps) => Self::Taps(taps.iter().map(|&tap| tap as f32).collect()),
