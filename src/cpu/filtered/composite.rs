@@ -8,7 +8,7 @@ use crate::cpu::dense::arithmetic::TILES;
 use crate::cpu::dense::online_softmax::{Normalise, Softmax};
 use crate::cpu::job::Job;
 use crate::cpu::tile::{Pixel, Tile};
-use crate::simd::{F32x16, LANES};
+use crate::simd::{F32x16, Kernel, LANES, Vector};
 
 /// Groups of images, under a view each, whose weighted pixels are summed in float32 before they are added to others in float64.
 const GROUPS: usize = 8;
@@ -48,6 +48,25 @@ pub(super) struct State {
     totals: Vec<f64>,
     /// Groups since sums were added to totals.
     pending: usize,
+}
+
+/// What is taken off posterior weights, and what is left of those below it: nothing. Their products with small responses would be
+/// subnormal, with which processors are slow.
+const SMALL: f32 = 1e-20;
+
+struct LeaveOutSmall<'a> {
+    weights: &'a mut [F32x16],
+}
+
+impl Kernel for LeaveOutSmall<'_> {
+    type Output = ();
+
+    #[inline(always)]
+    fn run<V: Vector>(self) {
+        for weights in self.weights {
+            V::load(weights).sub(V::splat(SMALL)).max(V::splat(0.0)).store(weights);
+        }
+    }
 }
 
 impl Composite<'_> {
@@ -101,6 +120,7 @@ impl Pass for Composite<'_> {
             let weights = if self.response.is_spread() { &mut space.row[..] } else { &mut plane[components.clone()] };
             if job.isa.run(Normalise { energies, softmax, columns, active, weights: &mut *weights }) {
                 space.any = true;
+                job.isa.run(LeaveOutSmall { weights: &mut *weights });
             } else {
                 weights.fill(F32x16::ZERO);
             }
