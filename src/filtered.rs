@@ -69,7 +69,12 @@ impl FilteredPosteriors {
         monitor: &mut Monitor<'_>,
     ) -> Result<Array4<f32>> {
         check_fits(bank, filter)?;
-        let found = filtered::composites(bank, filter, queries, monitor)?;
+        let mut before = 0;
+        let mut watch = |done, total| {
+            before = total;
+            monitor(done, total)
+        };
+        let found = filtered::composites(bank, filter, queries, &mut watch)?;
         let rest: Vec<usize> = (0..queries.len()).filter(|&query| found[query].is_none()).collect();
         let mut denoised = Array4::zeros(queries.z().shape());
         for (query, values) in found.into_iter().enumerate() {
@@ -80,7 +85,9 @@ impl FilteredPosteriors {
             let (z, atoms) = (queries.images().select(Axis(0), &rest), queries.atoms().of_queries(&rest));
             let sigma: Vec<f64> = rest.iter().map(|&query| queries.sigma()[query]).collect();
             let queries = Queries::new(bank, z.view(), &sigma)?.among(&atoms);
-            let found = Self::before(bank, filter, &queries, 2, monitor)?.composite_as((1, 2), bank, monitor)?;
+            let mut further = |done: u64, total: u64| monitor(before + done, before + total);
+            let found = Self::before(bank, filter, &queries, 2, &mut further)?;
+            let found = found.composite_as((1, 2), bank, &mut further)?;
             for (&query, found) in rest.iter().zip(found.outer_iter()) {
                 denoised.slice_mut(s![query, .., .., ..]).assign(&found);
             }

@@ -121,7 +121,11 @@ impl Posterior {
     /// scale near 1. For shifts that are integers.
     #[must_use]
     pub fn normaliser(&self) -> (Vec<f32>, Vec<f32>) {
-        normaliser_of(self.shift.iter().zip(&self.sum))
+        let of_window = |(&shift, &sum): (&f64, &f64)| {
+            let integer = (shift - sum.log2()).round();
+            (integer as f32, ((shift - integer).exp2() / sum) as f32)
+        };
+        self.shift.iter().zip(&self.sum).map(of_window).unzip()
     }
 
     /// `(least, scale)` per window: `2^(logit_scale (least - energy)) * scale` is the normalised weight. For shifts that are
@@ -130,15 +134,6 @@ impl Posterior {
     pub fn least_and_scale(&self) -> (Vec<f64>, Vec<f32>) {
         (self.shift.clone(), self.sum.iter().map(|sum| (1.0 / sum) as f32).collect())
     }
-}
-
-/// [`Posterior::normaliser`] of pairs of a shift and a sum.
-pub(crate) fn normaliser_of<'a>(windows: impl Iterator<Item = (&'a f64, &'a f64)>) -> (Vec<f32>, Vec<f32>) {
-    let of_window = |(&shift, &sum): (&f64, &f64)| {
-        let integer = (shift - sum.log2()).round();
-        (integer as f32, ((shift - integer).exp2() / sum) as f32)
-    };
-    windows.map(of_window).unzip()
 }
 
 /// Two to the power of an integer that is at most zero, as differences of shifts are, without the cost of a library call.

@@ -48,6 +48,16 @@ pub(crate) const AMORTISED_IMAGES: usize = 640;
 /// Most images of a shard.
 const MAX_SHARD: usize = 4096;
 
+/// Shards of a data set under many views, where each has enough pairs of image and view.
+const SHARDS_OF_VIEWS: usize = 256;
+
+/// Fewest pairs of such a shard: so many that starting one costs nothing beside them, as in each every component has to find its
+/// shift again.
+const LEAST_PAIRS: usize = 1024;
+
+/// Most pairs, but for the images of a group: so few that progress is told often.
+const MOST_PAIRS: usize = 16_384;
+
 /// The same where the full image is the only window: the means of a shard are sums of float32, which round a little with every
 /// 32 images.
 const MAX_FULL_SHARD: usize = 1024;
@@ -262,6 +272,17 @@ pub(crate) fn work_items<P: Pixel>(job: &Job<'_, P>, amortised: usize) -> Vec<Wo
     let of_shard =
         |images: Range<usize>| probes_of_items(job).map(move |probes| WorkItem { images: images.clone(), probes });
     blocks(0..job.len(), shard).flat_map(of_shard).collect()
+}
+
+/// Work items of images that are seen under many views, a few probes each: shards of so many images, a multiple of `group`, that each
+/// has work enough. They depend on the data and the views alone, as the order of additions decides the bits.
+pub(crate) fn items_of_views(images: usize, views: usize, probes: usize, group: usize) -> Vec<WorkItem> {
+    let images_of = |pairs: usize| pairs.div_ceil(views);
+    let shard = images.div_ceil(SHARDS_OF_VIEWS).clamp(images_of(LEAST_PAIRS), images_of(MOST_PAIRS));
+    let of_shard = |images: Range<usize>| {
+        blocks(0..probes, MIN_PROBES).map(move |probes| WorkItem { images: images.clone(), probes })
+    };
+    blocks(0..images, shard.next_multiple_of(group)).flat_map(of_shard).collect()
 }
 
 /// The work items in epochs of shards, each four times as long as the one before: the least energies of one epoch bound the

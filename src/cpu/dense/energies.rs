@@ -167,7 +167,7 @@ pub(crate) fn mask_energies<P: Pixel>(
 }
 
 /// Gives lanes without an image the largest energy.
-fn mark_missing<P: Pixel>(tile: &Tile<P>, energies: &mut [F32x16]) {
+pub(crate) fn mark_missing<P: Pixel>(tile: &Tile<P>, energies: &mut [F32x16]) {
     for energy in if tile.valid < LANES { energies } else { &mut [] } {
         energy.0[tile.valid..].fill(f32::MAX);
     }

@@ -2,8 +2,9 @@
 
 use std::ops::Range;
 
-use super::arithmetic::{Arithmetic, EnergyBlock, TILES};
+use super::arithmetic::{Arithmetic, EnergyBlock, TILES, TilePenalties};
 use crate::cpu::job::Job;
+use crate::cpu::probe::Probe;
 use crate::cpu::scheduler::blocks;
 use crate::cpu::tile::{Pixel, Tile};
 use crate::simd::LANES;
@@ -32,12 +33,7 @@ impl<P: Pixel, A: Arithmetic> Group<P, A> {
     /// Transposes the image at position `first` and those after it into tiles, as many as fit and `shard` has.
     pub(crate) fn load(&mut self, job: &Job<'_, P>, first: usize, shard: &Range<usize>) {
         self.positions = first..shard.end.min(first + Self::IMAGES);
-        let images = job.images(self.positions.clone());
-        job.check_images(&images, first);
-        for (tile, images) in self.tiles.iter_mut().zip(images.chunks(LANES)).take_while(|_| !job.is_stopped()) {
-            tile.load(job.isa, images, job.centre);
-        }
-        let filled = self.filled();
+        let filled = load_tiles(job, &self.positions, &mut self.tiles);
         A::prepare(&mut self.space, job, &mut self.tiles[..filled]);
     }
 
@@ -63,10 +59,26 @@ impl<P: Pixel, A: Arithmetic> Group<P, A> {
             return;
         }
         let filled = self.filled();
-        let mut penalties = [None; TILES];
-        for (penalties, positions) in penalties.iter_mut().zip(blocks(self.positions.clone(), LANES)) {
-            *penalties = job.penalties(&job.probes[probe], positions);
-        }
+        let penalties = tile_penalties(job, &job.probes[probe], &self.positions);
         A::energies(&mut self.space, job, probe, &self.tiles[..filled], &penalties, consume);
     }
+}
+
+/// Transposes the images at some positions into tiles, unless the call is stopped; returns how many tiles they fill.
+pub(crate) fn load_tiles<P: Pixel>(job: &Job<'_, P>, positions: &Range<usize>, tiles: &mut [Tile<P>]) -> usize {
+    let images = job.images(positions.clone());
+    job.check_images(&images, positions.start);
+    for (tile, images) in tiles.iter_mut().zip(images.chunks(LANES)).take_while(|_| !job.is_stopped()) {
+        tile.load(job.isa, images, job.centre);
+    }
+    positions.len().div_ceil(LANES)
+}
+
+/// The penalties of the images at some positions, by tile.
+pub(crate) fn tile_penalties<P: Pixel>(job: &Job<'_, P>, probe: &Probe, positions: &Range<usize>) -> TilePenalties {
+    let mut penalties = [None; TILES];
+    for (penalties, positions) in penalties.iter_mut().zip(blocks(positions.clone(), LANES)) {
+        *penalties = job.penalties(probe, positions);
+    }
+    penalties
 }

@@ -1,6 +1,6 @@
 //! `Call`: the queries of a filter's call, and the way of a pass through images, views and queries.
 
-use std::ops::{Range, RangeInclusive};
+use std::ops::RangeInclusive;
 
 use super::composite::Composite;
 use super::means::{Means, TotalMeans};
@@ -12,11 +12,12 @@ use super::sums::Sums;
 use crate::bank::{Bank, Pixels};
 use crate::components::Components;
 use crate::cpu::chunks::{exact_chunks, exact_chunks_mut};
-use crate::cpu::dense::arithmetic::{TILES, TilePenalties};
+use crate::cpu::dense::arithmetic::TILES;
+use crate::cpu::dense::group::{load_tiles, tile_penalties};
 use crate::cpu::job::{Job, Signals};
 use crate::cpu::memory;
 use crate::cpu::probe::Probe;
-use crate::cpu::scheduler::{MIN_PROBES, Scheduler, WorkItem, blocks};
+use crate::cpu::scheduler::{MIN_PROBES, Scheduler, WorkItem, blocks, items_of_views};
 use crate::cpu::tile::{Pixel, PixelLanes, Tile};
 use crate::error::Result;
 use crate::filter::{Filter, View, Weights};
@@ -28,15 +29,6 @@ use crate::sources::Sources;
 
 /// Images of a group.
 const GROUP: usize = TILES * LANES;
-
-/// Shards of a data set, where each has enough pairs of image and view.
-const TARGET_SHARDS: usize = 256;
-
-/// Fewest pairs of a shard: in each, every component has to find its shift again.
-const LEAST_PAIRS: usize = 1024;
-
-/// Most pairs, but for the images of a group: so few that progress is told often.
-const MOST_PAIRS: usize = 16_384;
 
 /// Values whose responses sum up to less or more than this are left to float64: their sums would leave the range of float32.
 /// A small weight beside others does not matter, and neither does one of the precision, beside logits that float32 serves.
@@ -153,7 +145,8 @@ impl<'a> Call<'a> {
         let (mut scheduler, count) = (self.scheduler(&job, passes, answers, &signals, monitor)?, self.filter.count());
         let mut totals: Vec<_> = probes.iter().map(|_| TotalMeans::empty(count, answers)).collect();
         self.pass(&job, &Means::pass(count, answers), &mut totals, &mut scheduler)?;
-        let serves = |i: &usize| probes[*i].rounding.allows(totals[*i].largest_bits(), probes[*i].logit_scale);
+        let serves =
+            |i: &usize| probes[*i].rounding.allows(totals[*i].posterior.largest_bits(), probes[*i].logit_scale);
         let served: Vec<usize> = (0..probes.len()).filter(serves).collect();
         let (unit, centre) = (bank.unit(), bank.range().centre);
         let mut found = vec![None; probes.len()];
@@ -183,7 +176,7 @@ impl<'a> Call<'a> {
     ) -> Result<Vec<Vec<f64>>> {
         let [_, height, width] = self.filter.shape();
         let probes: Vec<Probe> = served.iter().map(|&i| job.probes[i].clone()).collect();
-        let normalisers: Vec<_> = served.iter().map(|&i| totals[i].normaliser()).collect();
+        let normalisers: Vec<_> = served.iter().map(|&i| totals[i].posterior.normaliser()).collect();
         let composite = Composite {
             normalisers: &normalisers,
             response,
@@ -252,20 +245,9 @@ impl<'a> Call<'a> {
             states: Vec::new(),
         };
         let visit = |item: &WorkItem, space: &mut Space<P, T::Space, T::State>| self.visit(job, pass, item, space);
-        let items = self.items(job.len(), job.probes.len());
+        let items = items_of_views(job.len(), self.filter.views(), job.probes.len(), GROUP);
         scheduler.run_items(&items, totals, space, visit, |total, part| pass.merge(total, part))?;
         job.check_unchanged()
-    }
-
-    /// Shards of the images, of so many that each has work enough, with a few queries each. They depend on the data and the
-    /// filter alone, as the order of additions decides the bits.
-    fn items(&self, images: usize, probes: usize) -> Vec<WorkItem> {
-        let images_of = |pairs: usize| pairs.div_ceil(self.filter.views());
-        let shard = images.div_ceil(TARGET_SHARDS).clamp(images_of(LEAST_PAIRS), images_of(MOST_PAIRS));
-        let of_shard = |images: Range<usize>| {
-            blocks(0..probes, MIN_PROBES).map(move |probes| WorkItem { images: images.clone(), probes })
-        };
-        blocks(0..images, shard.next_multiple_of(GROUP)).flat_map(of_shard).collect()
     }
 
     fn visit<P: Pixel, T: Pass>(
@@ -279,12 +261,12 @@ impl<'a> Call<'a> {
         space.states.resize_with(item.probes.len(), T::State::default);
         space.states.iter_mut().for_each(|state| pass.start(state, negligible));
         for positions in blocks(item.images.clone(), GROUP) {
-            let tiles = load(job, &positions, &mut space.loaded);
+            let tiles = load_tiles(job, &positions, &mut space.loaded);
             for piece in self.pieces.iter().take_while(|_| !job.is_stopped()) {
                 self.look(job, item, piece, tiles, space);
                 for &by in piece.shifts.iter().take_while(|_| !job.is_stopped()) {
                     for probe in item.probes.clone() {
-                        let penalties = penalties(job, &job.probes[probe], &positions);
+                        let penalties = tile_penalties(job, &job.probes[probe], &positions);
                         let Space { viewed, squares, planes, pass: work, states, .. } = &mut *space;
                         pass.start_group(work);
                         let (images, state) = ((&viewed[..tiles], &penalties), &mut states[probe - item.probes.start]);
@@ -325,23 +307,4 @@ impl<'a> Call<'a> {
             }
         }
     }
-}
-
-/// The penalties of the images at some positions, by tile.
-fn penalties<P: Pixel>(job: &Job<'_, P>, probe: &Probe, positions: &Range<usize>) -> TilePenalties {
-    let mut penalties = [None; TILES];
-    for (penalties, positions) in penalties.iter_mut().zip(blocks(positions.clone(), LANES)) {
-        *penalties = job.penalties(probe, positions);
-    }
-    penalties
-}
-
-/// Transposes the images at some positions; returns how many tiles they fill.
-fn load<P: Pixel>(job: &Job<'_, P>, positions: &Range<usize>, tiles: &mut [Tile<P>]) -> usize {
-    let images = job.images(positions.clone());
-    job.check_images(&images, positions.start);
-    for (tile, images) in tiles.iter_mut().zip(images.chunks(LANES)) {
-        tile.load(job.isa, images, job.centre);
-    }
-    positions.len().div_ceil(LANES)
 }

@@ -5,7 +5,7 @@ use super::pass::{Block, Pass};
 use crate::cpu::dense::online_softmax::{MIN_EXPONENT, NO_SHIFT, RESCALE_BITS, any_near, best_of, part_of, shift_of};
 use crate::cpu::job::Job;
 use crate::cpu::tile::{Pixel, Tile};
-use crate::posterior::{normaliser_of, power_of_two};
+use crate::posterior::{Posterior, ShiftUnit, power_of_two};
 use crate::simd::{F32x8, F32x16, Isa, Kernel, Vector};
 
 /// Groups of images, under a view each, whose weights are summed in float32 before they are added to others in float64: every
@@ -29,16 +29,17 @@ pub(super) struct Means {
 
 /// What a shard adds to the means of a query.
 pub(super) struct ShardMeans {
-    shift: Vec<f32>,
-    sums: Vec<f64>,
+    shift: Vec<f64>,
+    sum: Vec<f64>,
+    /// `[component][answer]`.
+    answers: Vec<f64>,
 }
 
-/// The means of a query.
+/// The means of a query: its posterior, and sums of centred pixels with the same weights.
 pub(super) struct TotalMeans {
-    shift: Vec<f64>,
-    /// `[component][1 + answers]`.
-    sums: Vec<f64>,
-    numbers: usize,
+    pub(super) posterior: Posterior,
+    /// `[component][answer]`.
+    answers: Vec<f64>,
 }
 
 impl Means {
@@ -90,37 +91,32 @@ impl Means {
 impl TotalMeans {
     /// Of no image.
     pub(super) fn empty(count: usize, answers: usize) -> Self {
-        let numbers = 1 + answers;
-        Self { shift: vec![f64::from(NO_SHIFT); count], sums: vec![0.0; count * numbers], numbers }
+        Self { posterior: Posterior::empty(count, ShiftUnit::PowersOfTwo), answers: vec![0.0; count * answers] }
+    }
+
+    /// Answers of a component.
+    fn per_component(&self) -> usize {
+        self.answers.len() / self.posterior.sums().len()
     }
 
     /// Adds a shard; the order of shards fixes the bits.
     fn merge(&mut self, shard: &ShardMeans) {
-        let sums = self.sums.chunks_exact_mut(self.numbers).zip(shard.sums.chunks_exact(self.numbers));
-        for ((shift, &of_shard), (sums, added)) in self.shift.iter_mut().zip(&shard.shift).zip(sums) {
-            let of_shard = f64::from(of_shard);
-            let joint = shift.min(of_shard);
-            let shares = [*shift, of_shard].map(|shift| power_of_two(joint - shift));
-            sums.iter_mut().zip(added).for_each(|(sum, added)| *sum = *sum * shares[0] + added * shares[1]);
-            *shift = joint;
-        }
-    }
-
-    /// The largest magnitude of a logit of the best image of some component, in powers of two.
-    pub(super) fn largest_bits(&self) -> f64 {
-        self.shift.iter().map(|shift| shift.abs()).fold(0.0, f64::max)
-    }
-
-    /// `(shift, scale)` per component, as [`Posterior::normaliser`](crate::posterior::Posterior::normaliser).
-    pub(super) fn normaliser(&self) -> (Vec<f32>, Vec<f32>) {
-        let sums = self.sums.iter().step_by(self.numbers);
-        normaliser_of(self.shift.iter().zip(sums))
+        let count = self.per_component();
+        let Self { posterior, answers } = self;
+        posterior.merge_with(&shard.shift, &shard.sum, |k, shares| {
+            let of_component = k * count..(k + 1) * count;
+            for (sum, added) in answers[of_component.clone()].iter_mut().zip(&shard.answers[of_component]) {
+                *sum = *sum * shares[0] + added * shares[1];
+            }
+        });
     }
 
     /// The means, `[answer][component]`.
     pub(super) fn means(&self) -> impl Iterator<Item = f64> {
-        let of_answer = |answer: usize| self.sums.chunks_exact(self.numbers).map(move |sums| sums[answer] / sums[0]);
-        (1..self.numbers).flat_map(of_answer)
+        let (count, sums) = (self.per_component(), self.posterior.sums());
+        (0..count).flat_map(move |answer| {
+            self.answers[answer..].iter().step_by(count).zip(sums).map(|(answer, sum)| answer / sum)
+        })
     }
 }
 
@@ -167,7 +163,12 @@ impl Pass for MeansPass {
 
     fn finish<P: Pixel>(&self, job: &Job<'_, P>, means: &mut Means) -> ShardMeans {
         means.settle(job.isa);
-        ShardMeans { shift: means.shift.clone(), sums: means.settled.clone() }
+        let of_components = || means.settled.chunks_exact(means.numbers);
+        ShardMeans {
+            shift: means.shift.iter().map(|&shift| f64::from(shift)).collect(),
+            sum: of_components().map(|sums| sums[0]).collect(),
+            answers: of_components().flat_map(|sums| &sums[1..]).copied().collect(),
+        }
     }
 
     fn merge(&self, total: &mut TotalMeans, shard: ShardMeans) {

@@ -15,6 +15,16 @@ pub(super) struct Surround {
     pub(super) adds_border: bool,
 }
 
+impl Surround {
+    /// The row or column of an image of `len` that is number `at` of an image with a border; none beyond a border that cuts.
+    pub(super) fn inside(self, at: usize, border: usize, len: usize) -> Option<usize> {
+        match at.checked_sub(border).filter(|&at| at < len) {
+            None if self.wraps => Some((at + len * border.div_ceil(len) - border) % len),
+            inside => inside,
+        }
+    }
+}
+
 /// A view on a rectangle of its places.
 #[derive(Debug)]
 pub(super) struct Piece {
@@ -73,7 +83,7 @@ impl Piece {
     /// The piece of a view on a rectangle of images of a size.
     fn new(
         view: &View,
-        wraps: bool,
+        surround: Surround,
         (rows, columns): (Range<usize>, Range<usize>),
         border: usize,
         (height, width): (usize, usize),
@@ -81,13 +91,9 @@ impl Piece {
         let mut piece =
             Self { rows, columns, shifts: vec![(0, 0)], runs: Vec::new(), blank: 0, has_holes: false, border };
         let (padded_height, padded_width) = piece.size();
-        // The row or column of a place that is so many after the border's first one.
-        let inside = |start: usize, i: usize, len: usize| match (start + i).checked_sub(border).filter(|&at| at < len) {
-            None if wraps => Some((start + i + len * border.div_ceil(len) - border) % len),
-            at => at,
-        };
         for (to, (i, j)) in ndarray::indices((padded_height, padded_width)).into_iter().enumerate() {
-            let (y, x) = (inside(piece.rows.start, i, height), inside(piece.columns.start, j, width));
+            let y = surround.inside(piece.rows.start + i, border, height);
+            let x = surround.inside(piece.columns.start + j, border, width);
             let pixel = y.zip(x).map(|(y, x)| view.from()[y * width + x]);
             if let Some(pixel) = pixel.filter(|&pixel| pixel != View::NONE) {
                 piece.append(to as u32, pixel);
@@ -140,7 +146,7 @@ pub(super) fn pieces_of(filter: &Filter, surround: Surround) -> Option<Vec<Piece
                 let is_bare = surround.adds_border && rows.len() == height && columns.len() == width;
                 let border = if is_bare { 0 } else { surround.reach };
                 let rectangle = (rows.clone(), columns.clone());
-                pieces.push(Piece::new(view, surround.wraps, rectangle, border, (height, width)));
+                pieces.push(Piece::new(view, surround, rectangle, border, (height, width)));
             }
         }
         let mut places = vec![None; height * width];

@@ -6,6 +6,7 @@ use super::sums::{Apply, Sums};
 use crate::bank::Bank;
 use crate::cpu::chunks::exact_chunks_mut;
 use crate::cpu::dense::arithmetic::TilePenalties;
+use crate::cpu::dense::energies::mark_missing;
 use crate::cpu::dense::residuals::EXPANDED;
 use crate::cpu::dense::single::penalise;
 use crate::cpu::job::Job;
@@ -95,9 +96,7 @@ impl Planes {
         let (sums, size, values, out) = (&self.sums, [height, width], &residuals[..], &mut energies[..]);
         job.isa.run(Apply { sums, size, values, out, tiles: tiles.len(), across });
         for (tile, energies) in tiles.iter().zip(exact_chunks_mut(energies, self.components)) {
-            for energy in if tile.valid < LANES { energies } else { &mut [] } {
-                energy.0[tile.valid..].fill(f32::MAX);
-            }
+            mark_missing(tile, energies);
         }
         penalise(energies, self.components, penalties, probe.logit_scale);
         for first in (0..self.components).step_by(width) {

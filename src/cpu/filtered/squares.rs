@@ -156,15 +156,11 @@ fn parts(start: usize, count: usize, width: usize) -> impl Iterator<Item = (Rang
 }
 
 /// z with a border: the pixels of the opposite side, or the centre of the data.
-fn padded(z: ArrayView3<'_, f64>, Surround { reach, wraps, .. }: Surround, centre: f64) -> Array3<f64> {
-    let (channels, height, width) = z.dim();
-    Array3::from_shape_fn((channels, height + 2 * reach, width + 2 * reach), |(c, y, x)| {
-        if wraps {
-            let inside = |place: usize, len: usize| (place + len * reach.div_ceil(len) - reach) % len;
-            return z[[c, inside(y, height), inside(x, width)]];
-        }
-        let is_inside = (reach..reach + height).contains(&y) && (reach..reach + width).contains(&x);
-        if is_inside { z[[c, y - reach, x - reach]] } else { centre }
+fn padded(z: ArrayView3<'_, f64>, surround: Surround, centre: f64) -> Array3<f64> {
+    let ((channels, height, width), border) = (z.dim(), surround.reach);
+    Array3::from_shape_fn((channels, height + 2 * border, width + 2 * border), |(c, y, x)| {
+        let place = surround.inside(y, border, height).zip(surround.inside(x, border, width));
+        place.map_or(centre, |(y, x)| z[[c, y, x]])
     })
 }
 

@@ -9,7 +9,7 @@ use crate::bank::{Bank, Pixels};
 use crate::components::Components;
 use crate::cpu::job::{Job, Signals};
 use crate::cpu::memory;
-use crate::cpu::scheduler::{Scheduler, WorkItem, blocks};
+use crate::cpu::scheduler::{MIN_PROBES, Scheduler, WorkItem, items_of_views};
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
 use crate::filter::{Filter, View};
@@ -19,20 +19,8 @@ use crate::regime::{FAR_FROM, dense_cutoff_bits};
 use crate::simd::{F64x16, Isa, Kernel, LANES, Vector, VectorF64};
 use crate::sources::Sources;
 
-/// Most queries that share the tiles of a work item.
-const QUERIES_PER_ITEM: usize = 8;
-
-/// Fewest pairs of image and view per work item: so many that starting one costs nothing beside them.
-const LEAST_PAIRS: usize = 1024;
-
-/// Most pairs, but for the images of a tile: so few that progress is told often.
-const MOST_PAIRS: usize = 16_384;
-
 /// Pixels that are transposed at once, so that what is written stays in the first-level cache.
 const PIXELS_AT_ONCE: usize = 64;
-
-/// Shards of a data set, where each has enough pairs.
-const TARGET_SHARDS: usize = 256;
 
 /// A query, in centred stored units of the bank.
 pub(super) struct Query {
@@ -176,28 +164,16 @@ impl<'a> Call<'a> {
         let job = Job::new(self.bank, pixels, &self.mirrors, &[], &self.sources, &signals)?;
         let work = (self.queries.len() * self.sources.len) as u64;
         let workspace = size_of::<F64x16>() * (6 * self.len() + 4 * self.filter.count());
-        let results = of_query * QUERIES_PER_ITEM.min(self.queries.len());
+        let results = of_query * MIN_PROBES.min(self.queries.len());
         // An image takes as long as there are views of it.
         let values = self.len() * self.filter.views();
         let mut scheduler = Scheduler::with_results(work, values, workspace, results, &signals, monitor)?;
         memory::check_available(scheduler.bytes() + of_query.saturating_mul(self.queries.len()))?;
         let visit =
             |item: &WorkItem, planes: &mut Planes| self.isa.run(Visit { call: self, job: &job, pass, item, planes });
-        scheduler.run_items(&self.items(), totals, Planes::default, visit, |total, part| pass.merge(total, part))?;
+        let items = items_of_views(self.sources.len, self.filter.views(), self.queries.len(), LANES);
+        scheduler.run_items(&items, totals, Planes::default, visit, |total, part| pass.merge(total, part))?;
         job.check_unchanged()
-    }
-
-    /// Shards of the images, of so many that each has work enough, with a few queries each. They depend on the data and the
-    /// filter alone, as the order of additions decides the bits.
-    fn items(&self) -> Vec<WorkItem> {
-        let images = |pairs: usize| pairs.div_ceil(self.filter.views());
-        let shard = self.sources.len.div_ceil(TARGET_SHARDS).clamp(images(LEAST_PAIRS), images(MOST_PAIRS));
-        let shard = shard.next_multiple_of(LANES);
-        let of_shard = |images: Range<usize>| {
-            blocks(0..self.queries.len(), QUERIES_PER_ITEM)
-                .map(move |probes| WorkItem { images: images.clone(), probes })
-        };
-        blocks(0..self.sources.len, shard).flat_map(of_shard).collect()
     }
 }
 
