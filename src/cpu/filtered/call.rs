@@ -100,7 +100,7 @@ impl<'a> Call<'a> {
         let (shape, precision, answers) = (filter.shape(), filter.precision(), filter.response());
         let mut response = None;
         if !matches!(answers.weights, Weights::Places) {
-            response = Sums::new(answers, true);
+            response = Sums::new(answers, shape[2], true);
             if response.is_none() || !filter.cover().iter().all(|cover| COVER.contains(cover)) {
                 return Ok(None);
             }
@@ -174,13 +174,11 @@ impl<'a> Call<'a> {
         totals: &[TotalMeans],
         scheduler: &mut Scheduler<'_, '_>,
     ) -> Result<Vec<Vec<f64>>> {
-        let [_, height, width] = self.filter.shape();
         let probes: Vec<Probe> = served.iter().map(|&i| job.probes[i].clone()).collect();
         let normalisers: Vec<_> = served.iter().map(|&i| totals[i].posterior.normaliser()).collect();
         let composite = Composite {
             normalisers: &normalisers,
             response,
-            size: [height, width],
             places: self.filter.response().len(self.filter.shape()),
             len: job.bank.image_len(),
             components: self.filter.count(),
