@@ -22,6 +22,7 @@
 //! | [`engine`] | the one entry |
 //! | [`posterior`] | the (shift, sum) state of a softmax and its merge |
 //! | [`posteriors`] | what pass 1 found for the queries of a call, and what can be asked of it |
+//! | [`rank_evidence`] | pass 1 on one of several ranks of the images, and what it adds to a composite |
 //! | `cpu` | the passes on the CPU, with three routes: `dense`, `full`, `sparse` |
 //! | `cuda` | the same on NVIDIA GPUs, with the feature of that name |
 //! | `simd` | vectors of every instruction set; all unsafe code of the CPU engine |
@@ -71,6 +72,7 @@ pub mod posteriors;
 #[cfg(feature = "python")]
 mod python;
 pub mod query;
+pub mod rank_evidence;
 pub mod regime;
 pub mod reserve;
 pub mod runs;

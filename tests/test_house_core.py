@@ -18,6 +18,7 @@ LAYERS = (
     {"cpu", "cuda"},
     {"posteriors"},
     {"engine", "filtered", "info", "stages"},
+    {"rank_evidence"},
     {"lib", "python"},
 )
 """The rooms of the core from the bottom up: a file uses files of its own room, of its own layer and of lower ones."""

@@ -16,6 +16,7 @@ __all__ = [
     "Engine",
     "Filter",
     "Posteriors",
+    "RankEvidence",
     "Weights",
     "build_info",
     "check_sigma",
@@ -96,6 +97,16 @@ class Engine:
         images: npt.NDArray[np.uint32] | None = None,
         left_out: Sequence[npt.NDArray[np.uint32]] | None = None,
     ) -> Posteriors: ...
+    def rank_evidence(
+        self,
+        components: Components | Filter,
+        z: npt.NDArray[np.float32] | npt.NDArray[np.float64],
+        sigma: list[float],
+        flips: bool,
+        progress: Callable[[int, int], object] | None = None,
+        images: npt.NDArray[np.uint32] | None = None,
+        left_out: Sequence[npt.NDArray[np.uint32]] | None = None,
+    ) -> RankEvidence: ...
     def jvp(
         self,
         components: Components | Filter,
@@ -141,6 +152,18 @@ class Posteriors:
         transposed: bool,
         progress: Callable[[int, int], object] | None = None,
     ) -> npt.NDArray[np.float32]: ...
+    def shared(self, log_shares: npt.NDArray[np.float64]) -> Posteriors: ...
+    def contribution(
+        self, log_shares: npt.NDArray[np.float64], progress: Callable[[int, int], object] | None = None
+    ) -> npt.NDArray[np.float64]: ...
+
+@final
+class RankEvidence:
+    @property
+    def log_evidence(self) -> npt.NDArray[np.float64]: ...
+    def contribution(
+        self, log_shares: npt.NDArray[np.float64], progress: Callable[[int, int], object] | None = None
+    ) -> npt.NDArray[np.float64]: ...
 
 def check_sigma(sigma: npt.NDArray[np.float64]) -> None: ...
 def cuda_devices() -> list[tuple[int, str, int]]: ...

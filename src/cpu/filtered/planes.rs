@@ -60,18 +60,24 @@ impl Planes {
         let z = queries.image(query);
         Probe::for_sums(bank, z.view(), queries.sigma()[query], query, |z, reach| {
             let channels = if self.precision.per_value { 1 } else { self.shape[0] };
-            let square = |p: usize| -> f64 {
-                z[p..].iter().step_by(self.apart).take(channels).map(|z| (z.abs() + reach).powi(2)).sum()
-            };
-            let squares: Vec<f64> = (0..self.precision.len(self.shape)).map(square).collect();
-            let farthest = (0..self.components).map(|k| {
-                let mut sum = 0.0;
-                self.precision.for_each_weight(k, self.shape, |place, weight| sum += weight * squares[place]);
-                sum
-            });
+            let squares: Vec<f64> = z.iter().map(|z| (z.abs() + reach).powi(2)).collect();
+            let farthest = self.sums(&squares).into_iter().fold(0.0, f64::max);
             let values = channels * self.sums.values([self.shape[1], self.shape[2]]);
-            Rounding::of_sums(channels + self.sums.chain(), values, z, farthest.fold(0.0, f64::max))
+            Rounding::of_sums(channels + self.sums.chain(), values, z, farthest)
         })
+    }
+
+    /// Weighted sums of values of an image for every component.
+    pub(super) fn sums(&self, values: &[f64]) -> Vec<f64> {
+        let channels = if self.precision.per_value { 1 } else { self.shape[0] };
+        let of_place = |p: usize| values[p..].iter().step_by(self.apart).take(channels).sum();
+        let of_places: Vec<f64> = (0..self.precision.len(self.shape)).map(of_place).collect();
+        let of_component = |k: usize| {
+            let mut sum = 0.0;
+            self.precision.for_each_weight(k, self.shape, |place, weight| sum += weight * of_places[place]);
+            sum
+        };
+        (0..self.components).map(of_component).collect()
     }
 
     /// Hands the energies of a probe to `consume`, a row of components at a time.
