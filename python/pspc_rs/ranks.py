@@ -29,6 +29,7 @@ class Ranks:
         group: a group of ``torch.distributed``; None for all processes.
 
     Attributes:
+        group: the group.
         number: which rank this process is, from 0.
         count: how many there are.
 
@@ -46,13 +47,13 @@ class Ranks:
             raise InvalidValueError(
                 "no group of processes has been started; torchrun and torch.distributed.init_process_group start one"
             )
-        self._group = dist.group.WORLD if group is None else group
-        if not isinstance(self._group, dist.ProcessGroup):
-            if self._group == dist.GroupMember.NON_GROUP_MEMBER:
+        self.group = dist.group.WORLD if group is None else group
+        if not isinstance(self.group, dist.ProcessGroup):
+            if self.group == dist.GroupMember.NON_GROUP_MEMBER:
                 raise InvalidValueError("this process is not in the group; allowed are groups that it is in")
             raise DTypeError(f"group is {group!r:.80}; allowed are a group of torch.distributed, and None for all")
-        self.number, self.count = dist.get_rank(self._group), dist.get_world_size(self._group)
-        self._device = "cuda" if dist.get_backend(self._group) == "nccl" else "cpu"
+        self.number, self.count = dist.get_rank(self.group), dist.get_world_size(self.group)
+        self._device = "cuda" if dist.get_backend(self.group) == "nccl" else "cpu"
 
     def __repr__(self) -> str:
         return f"Ranks({self.number} of {self.count})"
@@ -68,7 +69,7 @@ class Ranks:
 
         own = torch.from_numpy(np.ascontiguousarray(numbers, np.float64)).to(self._device)
         parts = [torch.empty_like(own) for _ in range(self.count)]
-        self._wait(lambda: dist.all_gather(parts, own, group=self._group, async_op=True))
+        self._wait(lambda: dist.all_gather(parts, own, group=self.group, async_op=True))
         return np.stack([part.cpu().numpy() for part in parts])
 
     def sum(self, numbers: Float64) -> Float64:
@@ -77,18 +78,38 @@ class Ranks:
         import torch.distributed as dist
 
         total = torch.from_numpy(np.array(numbers, np.float64, order="C")).to(self._device)
-        self._wait(lambda: dist.all_reduce(total, group=self._group, async_op=True))
+        self._wait(lambda: dist.all_reduce(total, group=self.group, async_op=True))
         summed: Float64 = total.cpu().numpy()
         return summed
 
-    def _wait(self, start: Callable[[], Any]) -> None:
+    def tell(self, message: bytes) -> None:
+        """Tells all ranks a message, which the others hear; on the first rank."""
+        self._broadcast(np.array([len(message)], np.int64))
+        self._broadcast(np.frombuffer(message, np.uint8).copy())
+
+    def hear(self) -> bytes:
+        """The next message of the first rank, however long it takes."""
+        length = int(self._broadcast(np.zeros(1, np.int64))[0])
+        return self._broadcast(np.zeros(length, np.uint8)).tobytes()
+
+    def _broadcast(self, values: npt.NDArray[Any]) -> npt.NDArray[Any]:
+        import torch
+        import torch.distributed as dist
+
+        told = torch.from_numpy(values).to(self._device)
+        first = dist.get_global_rank(self.group, 0)
+        self._wait(lambda: dist.broadcast(told, first, group=self.group, async_op=True), most=None)
+        heard: npt.NDArray[Any] = told.cpu().numpy()
+        return heard
+
+    def _wait(self, start: Callable[[], Any], most: float | None = _MOST_WAIT) -> None:
         """Waits for the others; sleeps between looks, as waiting inside torch would be deaf to Ctrl-C."""
         begun, pause = time.monotonic(), _POLL[0]
         try:
             work = start()
             while not work.is_completed():
-                if time.monotonic() - begun > _MOST_WAIT:
-                    raise PspcError(f"another rank has not answered for {_MOST_WAIT // 60} minutes")
+                if most is not None and time.monotonic() - begun > most:
+                    raise PspcError(f"another rank has not answered for {most / 60:g} minutes")
                 time.sleep(pause)
                 pause = min(2 * pause, _POLL[1])
             work.wait()

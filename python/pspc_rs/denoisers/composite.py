@@ -3,7 +3,7 @@
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
@@ -90,6 +90,7 @@ class PosteriorComposite(Denoiser):
     _engine_checks_z = True
     _has_derivatives = True
     _ranks: Ranks | None = None
+    _announce: Callable[..., None] | None = None
 
     def __init__(
         self,
@@ -164,6 +165,20 @@ class PosteriorComposite(Denoiser):
         other._ranks, other.can_compute_on_gpu, other._has_derivatives = ranks, False, False
         other._start_engine()
         return other
+
+    def announce_calls(self, announce: Callable[[Floats, Float64, Selection | None], None]) -> None:
+        """Has every call for denoised images announced, with its arguments for `repeat_call`, before it starts.
+
+        So ranks that do not run the same program can make the same calls. Posteriors are refused from then on.
+
+        Args:
+            announce: called with noisy images, noise levels and the images that count.
+        """
+        self._announce = announce
+
+    def repeat_call(self, z: Floats, sigmas: Float64, selection: Selection | None) -> None:
+        """Makes a call that another rank has announced."""
+        self._denoise(z, sigmas, selection, None)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle holds: all but the objects of the engine, which are made again from the data on arrival.
@@ -304,6 +319,8 @@ class PosteriorComposite(Denoiser):
         self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None, stages: int
     ) -> list[PosteriorPart]:
         """What the engine finds in its first pass, which is one of so many stages of the whole work."""
+        if self._announce is not None:
+            raise InvalidValueError("posteriors are not computed by the ranks of a command; run it without torchrun")
         z, parts = _copied(z), []
         for part in self._parts(sigmas, selection, progress):
             found = self._engine.evidence(*self._arguments(part, z, sigmas), part.share(0, stages), **part.choice)
@@ -313,6 +330,8 @@ class PosteriorComposite(Denoiser):
     def _denoise(
         self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None
     ) -> npt.NDArray[np.float32]:
+        if self._announce is not None:
+            self._announce(z, sigmas, selection)
         z, parts = _copied(z), self._parts(sigmas, selection, progress)
         denoised = np.empty(z.shape, np.float32)
         for part in parts:
