@@ -73,16 +73,16 @@ def gather(repository: str) -> None:
     """Writes every page to out/docs: those of docs/, of the root, and of notebooks, which are executed."""
     shutil.rmtree(STAGED, ignore_errors=True)
     shutil.copytree(ROOT / "docs", STAGED)
+    import notebook_pages  # the tests of page_text need no Jupyter
+
+    for notebook in sorted(STAGED.rglob("*.ipynb")):
+        notebook_pages.render(notebook)
     pages = {file.relative_to(STAGED).as_posix(): file for file in sorted(STAGED.rglob("*.md"))}
     for page, file in pages.items():
         home = posixpath.join("docs", posixpath.dirname(page)).rstrip("/")
         file.write_text(page_text(file.read_text("utf-8"), home, page, repository), "utf-8")
     for source, page in ROOT_PAGES.items():
         (STAGED / page).write_text(page_text((ROOT / source).read_text("utf-8"), "", page, repository), "utf-8")
-    import notebook_pages  # the tests of page_text need no Jupyter
-
-    for notebook in sorted(STAGED.rglob("*.ipynb")):
-        notebook_pages.render(notebook)
 
 
 def main() -> None:

@@ -21,4 +21,5 @@ def render(notebook: Path) -> None:
         picture = notebook.parent / name
         picture.parent.mkdir(exist_ok=True)
         picture.write_bytes(content)
-    notebook.with_suffix(".md").write_text(f"{page}\n[Download this notebook]({notebook.name})\n", "utf-8")
+    source = f'<a href="{notebook.name}" download>Download this notebook</a>'
+    notebook.with_suffix(".md").write_text(f"{page}\n{source}\n", "utf-8")

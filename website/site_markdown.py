@@ -15,6 +15,7 @@ from markdown.extensions import Extension
 from markdown.postprocessors import Postprocessor
 
 _INLINE = re.compile(r'<span class="arithmatex">\\\((.*?)\\\)</span>', re.DOTALL)
+_BLOCK = re.compile(r'(?<=<div class="arithmatex">)\\\[(.*?)\\\](?=</div>)', re.DOTALL)
 _CODE = re.compile(
     r"(?P<skipped><(a|pre|h[1-6]|autoref)\b.*?</\2>)|<code>(?P<name>[\w.]+)(?:\([^<]*\))?</code>", re.DOTALL
 )
@@ -51,6 +52,7 @@ def _linked(match: re.Match[str]) -> str:
 
 class _Page(Postprocessor):
     def run(self, text: str) -> str:
+        text = _BLOCK.sub(lambda match: mathml(match[1], "block"), text)
         text = _INLINE.sub(lambda match: mathml(match[1], "inline"), text)
         return _CODE.sub(_linked, text)
 
