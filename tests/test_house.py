@@ -36,7 +36,7 @@ LAYERS = (
         "threads",
         "writing",
     },
-    {"cuda", "data", "images", "published", "schedules", "sigmas"},
+    {"cuda", "data", "images", "notebook", "published", "schedules", "sigmas"},
     {"denoisers", "heatmaps", "networks", "outputs", "posterior", "provenance", "samplers"},
     {"__init__", "demo", "experiments", "training"},
     {"cli"},

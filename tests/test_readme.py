@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from command_line import succeed
 
 README = Path(__file__).parents[1] / "README.md"
