@@ -7,6 +7,7 @@ into such a function.
 """
 
 import contextlib
+import importlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
@@ -175,10 +176,7 @@ class ProgressBar:
         delay: float = 0.0,
     ) -> None:
         notebook = in_notebook()
-        if notebook:
-            from tqdm.auto import tqdm
-        else:
-            from tqdm import tqdm
+        tqdm: Any = importlib.import_module("tqdm.auto" if notebook else "tqdm").tqdm
 
         terminal = notebook or on_terminal()
         self._delay = delay
@@ -186,7 +184,7 @@ class ProgressBar:
         self._scale = scale
         self._unit = unit
         self._what = what
-        self._bar: tqdm[Any] = tqdm(
+        self._bar = tqdm(
             total=total,
             initial=done,
             unit=unit,

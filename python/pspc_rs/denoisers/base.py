@@ -21,10 +21,10 @@ from pspc_rs.arrays import (
     to_numpy,
 )
 from pspc_rs.cuda import on_gpu
+from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.gradients import refuse_gradient, refuse_tracing, uncompiled, wants_gradient
 from pspc_rs.denoisers.modules import checked_device
 from pspc_rs.denoisers.selection import Selection, refuse_exclude, refuse_labels
-from pspc_rs.data import ImageSet
 from pspc_rs.errors import GradientError, ShapeError
 from pspc_rs.notebook import described, pictures, some_of
 from pspc_rs.progress import Progress
