@@ -20,6 +20,7 @@ from pspc_rs.experiments.display import colours_of
 from pspc_rs.experiments.figures import axes_of, save_figure
 from pspc_rs.experiments.image_grids import sample_figure
 from pspc_rs.experiments.report import write_report
+from pspc_rs.experiments.results import Row
 from pspc_rs.images import image_grid, save_png
 from pspc_rs.outputs import save_table
 from pspc_rs.provenance import provenance, save_record
@@ -119,7 +120,11 @@ def test_each_question_has_one_chart(run: Path) -> None:
 
 def test_forward_and_reverse_of_a_target_stand_side_by_side(tmp_path: Path) -> None:
     names = [(process, target) for process in ("forward", "reverse") for target in ("a", "b")]
-    columns = {"process": [name[0] for name in names], "target": [name[1] for name in names], "sigma": [1.0] * 4}
+    columns: dict[str, list[object]] = {
+        "process": [name[0] for name in names],
+        "target": [name[1] for name in names],
+        "sigma": [1.0] * 4,
+    }
     save_table(
         tmp_path / "mse.csv", {**columns, "denoiser": ["ls"] * 4, "mse": [0.1] * 4, "standard_error": [0.02] * 4}
     )
@@ -131,8 +136,15 @@ def test_forward_and_reverse_of_a_target_stand_side_by_side(tmp_path: Path) -> N
 
 
 def test_a_denoiser_has_one_colour_and_one_name_in_figures_and_charts(tmp_path: Path) -> None:
-    rows = [{"process": "forward", "target": "net", "settings": "0", "sigma": 1.0, "mse": 0.1, "standard_error": 0.01}]
-    rows = [{**row, "denoiser": name} for row in rows for name in ("mine", "pspc_sq", "gaussian")]
+    row: Row = {
+        "process": "forward",
+        "target": "net",
+        "settings": "0",
+        "sigma": 1.0,
+        "mse": 0.1,
+        "standard_error": 0.01,
+    }
+    rows: list[Row] = [{**row, "denoiser": name} for name in ("mine", "pspc_sq", "gaussian")]
     axis = mse_figure(rows).axes[0]
     drawn = {line.get_label(): line.get_color() for line in axis.lines}
     save_table(tmp_path / "mse.csv", {name: [row[name] for row in reversed(rows)] for name in rows[0]})
@@ -153,16 +165,16 @@ def test_colours_are_distinct_and_those_of_known_denoisers_are_fixed(names: list
 
 
 def test_figures_of_one_panel_are_drawn_on_axes_that_are_given() -> None:
-    row = {"process": "forward", "target": "net", "denoiser": "ls", "settings": "0", "sigma": 1.0, "mse": 0.1}
-    rows = [{**row, "standard_error": 0.01, "sigma": sigma} for sigma in (1.0, 0.1)]
+    row: Row = {"process": "forward", "target": "net", "denoiser": "ls", "settings": "0", "mse": 0.1}
+    rows: list[Row] = [{**row, "standard_error": 0.01, "sigma": sigma} for sigma in (1.0, 0.1)]
     figure, axis = axes_of(None, 4, 3)
     assert mse_figure(rows, ax=axis) is figure
-    assert [line.get_xdata().tolist() for line in axis.lines] == [[1.0, 0.1]]
+    assert [np.asarray(line.get_xdata()).tolist() for line in axis.lines] == [[1.0, 0.1]]
     with pytest.raises(InvalidValueError, match="rows are of 2"):
         mse_figure([*rows, {**rows[0], "process": "reverse"}], ax=axis)
     with pytest.raises(DTypeError, match="allowed are axes"):
         mse_figure(rows, ax=figure)  # type: ignore[arg-type]
-    matrix = SimilarityMatrix(("ls", "els"), np.eye(2), np.zeros((2, 2)), 4)
+    matrix = SimilarityMatrix(("ls", "els"), np.eye(2), np.zeros((2, 2)), np.zeros((2, 2)))
     figure, axis = axes_of(None, 4, 3)
     assert similarity_figure(matrix, "pixels", ax=axis) is figure
     assert [label.get_text() for label in axis.get_xticklabels()] == ["LS", "ELS"]

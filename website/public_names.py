@@ -6,7 +6,7 @@ from functools import cache
 from pathlib import Path
 
 REFERENCE = Path(__file__).resolve().parents[1] / "docs" / "reference"
-PACKAGES = ("", ".denoisers", ".samplers", ".data", ".heatmaps", ".networks", ".training", ".experiments")
+PACKAGES = ("", ".denoisers", ".samplers", ".data", ".heatmaps", ".networks", ".training", ".experiments", ".testing")
 """The packages whose ``__all__`` is public, those that say most about a name first."""
 
 _ENTRY = re.compile(r"^::: (pspc_rs[\w.]*)", re.MULTILINE)
@@ -41,4 +41,4 @@ def target_of(name: str) -> str | None:
     return _targets().get(name.removeprefix("pspc."))
 
 
-_MODULES = {*PACKAGES, ".errors", ".images", ".schedules", ".sigmas", ".testing"}
+_MODULES = {*PACKAGES, ".errors", ".images", ".schedules", ".sigmas"}
