@@ -64,6 +64,16 @@ class Posterior:
         top_view: which view of the image, int64 [batch, K, top]: 0 as it is stored, 1 mirrored; of denoisers with more
             maps, the number of the map.
         top_weight: their weights, [batch, K, top]; 0 where the index is -1.
+
+    Example:
+        >>> import pspc_rs as pspc
+        >>> from pspc_rs.testing import tiny_images
+        >>> data = tiny_images()
+        >>> P = pspc.PSPCSquare(data, patch_sizes=5).posterior(data.batch([3]), sigma=0.01, top=2)
+        >>> P
+        Posterior(1 query, 16 components, top 2 of 20 images)
+        >>> P.top_index[0, :, 0].tolist() == [3] * 16, P.effective_images.round(2).max().item()
+        (True, 1.0)
     """
 
     def __init__(self, parts: Sequence[PosteriorPart], data: ImageSet, z: Any, top: int, views: int) -> None:

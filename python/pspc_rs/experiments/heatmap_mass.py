@@ -128,6 +128,11 @@ def mass_figure(sides: MassSides, *, ax: "Axes | None" = None) -> "Figure":
     Raises:
         DTypeError: ax is something else.
         MissingDependencyError: matplotlib is not installed.
+
+    Example:
+        >>> figure = mass_figure(MassSides(np.array([2.0, 1.0]), (0.5,), np.full((2, 1, 4, 4), 3)))
+        >>> figure.axes[0].lines[0].get_ydata().tolist()
+        [3.0, 3.0]
     """
     figure, axis = axes_of(ax, 5, 3.4)
     label_curves(axis, "side of the square (pixels)", logarithmic_y=False)

@@ -21,7 +21,14 @@ _LINES = ("-", "--", ":", "-.")
 
 
 def mse_figure(rows: Sequence[Row], *, ax: "Axes | None" = None) -> "Figure":
-    """The figure of the MSE; see `metric_figure`."""
+    """The figure of the MSE; see `metric_figure`.
+
+    Example:
+        >>> row = {"process": "forward", "target": "net", "denoiser": "pspc_sq", "settings": "0f", "sigma": 1.0}
+        >>> figure = mse_figure([{**row, "mse": 0.1, "standard_error": 0.01}])
+        >>> [text.get_text() for text in figure.legends[0].texts]
+        ['PSPC-Square']
+    """
     return metric_figure(rows, ax=ax)
 
 

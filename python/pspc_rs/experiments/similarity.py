@@ -113,6 +113,13 @@ def similarity_figure(matrix: SimilarityMatrix, title: str, *, ax: "Axes | None"
     Raises:
         DTypeError: ax is something else.
         MissingDependencyError: matplotlib is not installed.
+
+    Example:
+        >>> samples = np.random.default_rng(0).normal(size=(2, 3, 1, 4, 4))
+        >>> matrix = similarity_matrix({"ls": samples[0], "net": samples[1]}, pixel_descriptor)
+        >>> figure = similarity_figure(matrix, "pixels")
+        >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        ['LS', 'net']
     """
     side = 1.4 + 0.62 * len(matrix.names)
     figure, axis = axes_of(ax, side + 0.8, side)
