@@ -6,7 +6,7 @@ OUT    ?= out
 # Whatever the compiled module is built from. Python files and page templates are used in place and need no rebuild.
 BUILT  := Cargo.toml Cargo.lock pyproject.toml $(shell find src -type f)
 
-.PHONY: demo test test-long fuzz lint bench table doc clean
+.PHONY: demo test test-long fuzz lint docs bench table doc clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +21,11 @@ $(VENV)/.demo: $(VENV)/.made $(BUILT)
 $(VENV)/.dev: $(VENV)/.made $(BUILT)
 	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --extras dev,test,download,demo,plot
 	touch $@ $(VENV)/.demo
+
+# The tools of the documentation site.
+$(VENV)/.docs: $(VENV)/.dev
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --extras dev,test,download,demo,plot,docs
+	touch $@
 
 demo: $(VENV)/.demo
 	$(BIN)/pspc-rs demo --outdir $(OUT)/demo
@@ -52,6 +57,10 @@ lint: $(VENV)/.dev
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m mypy.stubtest pspc_rs._core
+
+# The documentation site in out/site; a broken link or an unknown name is an error. REPOSITORY=URL links to source files.
+docs: $(VENV)/.docs
+	$(BIN)/python website/build_site.py --repository "$(REPOSITORY)"
 
 bench: $(VENV)/.dev
 	cargo bench --features stages

@@ -8,7 +8,7 @@ from public_cells import Cell
 from public_members import MEMBERS
 from public_numbers import PublishedLevel
 
-from pspc_rs.experiments.figures import log_axes, new_figure
+from pspc_rs.experiments.figures import axes_of, label_curves
 from pspc_rs.experiments.metrics import MeanError, mean_over_images
 
 if TYPE_CHECKING:
@@ -165,8 +165,8 @@ def ratio_figure(rows: Sequence[Row], levels: Sequence[PublishedLevel]) -> "Figu
     Raises:
         MissingDependencyError: matplotlib is not installed.
     """
-    figure = new_figure(7.5, 4.2)
-    axis = log_axes(figure, "squared error / that of the Gaussian", logarithmic_y=False)
+    figure, axis = axes_of(None, 7.5, 4.2)
+    label_curves(axis, "squared error / that of the Gaussian", logarithmic_y=False)
     axis.set_xlabel("noise level \N{GREEK SMALL LETTER SIGMA}, [0, 1] pixels")
     sigmas = [level.sigma01 for level in levels]
     for index, name in enumerate(dict.fromkeys(row.cell.member for row in rows)):

@@ -37,9 +37,9 @@ LAYERS = (
         "threads",
         "writing",
     },
-    {"cuda", "data", "images", "published", "schedules", "sigmas"},
+    {"cuda", "data", "images", "notebook", "published", "schedules", "sigmas"},
     {"denoisers", "heatmaps", "networks", "outputs", "posterior", "provenance", "samplers"},
-    {"__init__", "demo", "experiments", "training"},
+    {"__init__", "demo", "experiments", "testing", "training"},
     {"cli"},
 )
 """The rooms of the package from the bottom up: a module imports modules of its own layer and of lower ones."""

@@ -10,12 +10,17 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 import pspc_rs as pspc
-from pspc_rs.errors import InvalidValueError, MissingDependencyError, MissingFileError, OutputError
-from pspc_rs.experiments.figures import save_figure
+from pspc_rs.errors import DTypeError, InvalidValueError, MissingDependencyError, MissingFileError, OutputError
+from pspc_rs.experiments import SimilarityMatrix, mse_figure, similarity_figure
+from pspc_rs.experiments.display import colours_of
+from pspc_rs.experiments.figures import axes_of, save_figure
 from pspc_rs.experiments.image_grids import sample_figure
 from pspc_rs.experiments.report import write_report
+from pspc_rs.experiments.results import Row
 from pspc_rs.images import image_grid, save_png
 from pspc_rs.outputs import save_table
 from pspc_rs.provenance import provenance, save_record
@@ -50,7 +55,7 @@ def test_everything_in_the_folder_is_on_the_page(run: Path) -> None:
     assert "figures/samples_0.3.png; numbers in figures/samples_0.3.csv" in text
     assert text.count("<svg ") == 2
     assert "MSE per value, [-1, 1] pixels: process forward" in text
-    assert re.search(r"<td>80</td><td>0.01</td><td>0.04</td>", text)
+    assert '<td>80</td><td class="least">0.01</td><td>0.04</td>' in text
     assert "cifar10, images of 32 x 32" in text
     assert "isa_available" in text
     assert "part.json" not in text
@@ -96,10 +101,83 @@ def test_denoisers_share_a_table_whatever_their_settings(tmp_path: Path) -> None
     save_table(tmp_path / "mse.csv", {"process": ["forward"] * 3, "sigma": [1.0] * 3, **columns})
     text = write_report(tmp_path).read_text(encoding="utf-8")
     assert text.count("<svg ") == 1
-    assert "<td>1</td><td>0.1</td><td>0.2</td><td>0.3</td>" in text
-    assert '<th scope="col">gaussian (2)</th>' in text
+    assert '<td>1</td><td class="least">0.1</td><td>0.2</td><td>0.3</td>' in text
+    assert '<th scope="col">Gaussian (2)</th>' in text
     save_table(tmp_path / "mse.csv", {"settings": ["a", "b"], "side": [3, 3], "sigma": [1.0] * 2, "mse": [0.1, 0.2]})
     assert write_report(tmp_path).read_text(encoding="utf-8").count("<svg ") == 2
+
+
+def test_each_question_has_one_chart(run: Path) -> None:
+    figure = (run / "grid.png").read_bytes()
+    for name in ("mse", "fit"):
+        (run / f"{name}.png").write_bytes(figure)
+    save_table(run / "fit.csv", {"side": [3, 5], "sigma": [1.0, 1.0], "mse": [0.1, 0.2]})
+    text = write_report(run).read_text(encoding="utf-8")
+    assert "<figcaption>mse.png" not in text  # drawn by the page
+    assert "<figcaption>fit.png" in text  # marks what was chosen
+    assert text.count("<svg ") == 2
+
+
+def test_forward_and_reverse_of_a_target_stand_side_by_side(tmp_path: Path) -> None:
+    names = [(process, target) for process in ("forward", "reverse") for target in ("a", "b")]
+    columns: dict[str, list[object]] = {
+        "process": [name[0] for name in names],
+        "target": [name[1] for name in names],
+        "sigma": [1.0] * 4,
+    }
+    save_table(
+        tmp_path / "mse.csv", {**columns, "denoiser": ["ls"] * 4, "mse": [0.1] * 4, "standard_error": [0.02] * 4}
+    )
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    order = re.findall(r"<h3>MSE per value, \[-1, 1\] pixels: process (\w+), target (\w)</h3>", text)
+    assert order == [("forward", "a"), ("reverse", "a"), ("forward", "b"), ("reverse", "b")]
+    assert text.count("<td>0.1 ± 0.020</td>") == 4
+    assert text.count('<polygon class="band"') == 4
+
+
+def test_a_denoiser_has_one_colour_and_one_name_in_figures_and_charts(tmp_path: Path) -> None:
+    row: Row = {
+        "process": "forward",
+        "target": "net",
+        "settings": "0",
+        "sigma": 1.0,
+        "mse": 0.1,
+        "standard_error": 0.01,
+    }
+    rows: list[Row] = [{**row, "denoiser": name} for name in ("mine", "pspc_sq", "gaussian")]
+    axis = mse_figure(rows).axes[0]
+    drawn = {line.get_label(): line.get_color() for line in axis.lines}
+    save_table(tmp_path / "mse.csv", {name: [row[name] for row in reversed(rows)] for name in rows[0]})
+    text = write_report(tmp_path).read_text(encoding="utf-8")
+    legend = dict(re.findall(r'<li><span style="background:(.*?)"></span>(.*?)</li>', text))
+    assert {name: colour for colour, name in legend.items()} == dict(
+        zip(("mine", "PSPC-Square", "Gaussian"), drawn.values(), strict=True)
+    )
+
+
+@given(names=st.lists(st.sampled_from(["pspc_sq", "empirical", "ls", "a", "b", "c", "d"])))
+def test_colours_are_distinct_and_those_of_known_denoisers_are_fixed(names: list[str]) -> None:
+    found = colours_of(names)
+    assert set(found) == set(names)
+    assert len(set(found.values())) == len(set(names))
+    for name in {"pspc_sq", "empirical", "ls"} & set(names):
+        assert found[name] == colours_of([name])[name]
+
+
+def test_figures_of_one_panel_are_drawn_on_axes_that_are_given() -> None:
+    row: Row = {"process": "forward", "target": "net", "denoiser": "ls", "settings": "0", "mse": 0.1}
+    rows: list[Row] = [{**row, "standard_error": 0.01, "sigma": sigma} for sigma in (1.0, 0.1)]
+    figure, axis = axes_of(None, 4, 3)
+    assert mse_figure(rows, ax=axis) is figure
+    assert [np.asarray(line.get_xdata()).tolist() for line in axis.lines] == [[1.0, 0.1]]
+    with pytest.raises(InvalidValueError, match="rows are of 2"):
+        mse_figure([*rows, {**rows[0], "process": "reverse"}], ax=axis)
+    with pytest.raises(DTypeError, match="allowed are axes"):
+        mse_figure(rows, ax=figure)  # type: ignore[arg-type]
+    matrix = SimilarityMatrix(("ls", "els"), np.eye(2), np.zeros((2, 2)), np.zeros((2, 2)))
+    figure, axis = axes_of(None, 4, 3)
+    assert similarity_figure(matrix, "pixels", ax=axis) is figure
+    assert [label.get_text() for label in axis.get_xticklabels()] == ["LS", "ELS"]
 
 
 def test_results_without_anything_positive_have_no_chart(run: Path) -> None:

@@ -41,7 +41,7 @@ from pspc_rs.sigmas import edm_sigmas
 from pspc_rs.threads import num_threads, set_num_threads
 
 if TYPE_CHECKING:
-    from pspc_rs import experiments, images, networks, training
+    from pspc_rs import experiments, images, networks, testing, training
 
 __version__ = dict(_build_info())["version"]
 
@@ -85,11 +85,12 @@ __all__ = [
     "schedules",
     "set_num_threads",
     "sigmas",
+    "testing",
     "threshold_schedule",
     "training",
 ]
 
-_LAZY = ("experiments", "images", "networks", "training")
+_LAZY = ("experiments", "images", "networks", "testing", "training")
 
 
 if not TYPE_CHECKING:  # type checkers would take it for a promise of every name

@@ -8,9 +8,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pspc_rs import _core
-from pspc_rs.arrays import beside, is_torch, like
+from pspc_rs.arrays import beside, is_torch, like, numpy_view
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError
+from pspc_rs.notebook import described, table
 from pspc_rs.progress import Progress, part_of
 from pspc_rs.reprs import build_repr
 
@@ -19,6 +20,18 @@ if TYPE_CHECKING:
 
 MOST_TOP = 65536
 """So many of the heaviest images are found for a component at most."""
+
+
+_SHOWN_QUERIES = 5
+_COLUMNS = (
+    "query",
+    "effective images: least",
+    "median",
+    "most",
+    "greatest weight",
+    "of image",
+    "in component",
+)
 
 
 class PosteriorPart(NamedTuple):
@@ -54,6 +67,16 @@ class Posterior:
         top_view: which view of the image, int64 [batch, K, top]: 0 as it is stored, 1 mirrored; of denoisers with more
             maps, the number of the map.
         top_weight: their weights, [batch, K, top]; 0 where the index is -1.
+
+    Example:
+        >>> import pspc_rs as pspc
+        >>> from pspc_rs.testing import tiny_images
+        >>> data = tiny_images()
+        >>> P = pspc.PSPCSquare(data, patch_sizes=5).posterior(data.batch([3]), sigma=0.01, top=2)
+        >>> P
+        Posterior(1 query, 16 components, top 2 of 20 images)
+        >>> P.top_index[0, :, 0].tolist() == [3] * 16, P.effective_images.round(2).max().item()
+        (True, 1.0)
     """
 
     def __init__(self, parts: Sequence[PosteriorPart], data: ImageSet, z: Any, top: int, views: int) -> None:
@@ -89,6 +112,17 @@ class Posterior:
         return build_repr(
             self, queries, f"{components} component{'s' * (components != 1)}", f"top {self._top} of {images}"
         )
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the repr, and what the posteriors of the first queries say, over their components."""
+        effective, weights, index = map(numpy_view, (self.effective_images, self.top_weight, self.top_index))
+        rows = []
+        for query in range(min(self._shape[0], _SHOWN_QUERIES) if weights.size else 0):
+            component = int(weights[query, :, 0].argmax())
+            spread = [float(np.quantile(effective[query], q)) for q in (0.0, 0.5, 1.0)]
+            heaviest = float(weights[query, component, 0]), int(index[query, component, 0])
+            rows.append([query, *spread, *heaviest, component])
+        return described(self, table(_COLUMNS, rows) if rows else "")
 
     @cached_property
     def denoised(self) -> Any:

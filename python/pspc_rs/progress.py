@@ -7,10 +7,12 @@ into such a function.
 """
 
 import contextlib
+import importlib
 import sys
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Self, TypeAlias
 
@@ -60,8 +62,8 @@ def reporting(progress: bool | Progress | None, unit: str, what: str, total: int
     """The progress function that a caller asked for, for as long as the work lasts.
 
     Args:
-        progress: True for a `ProgressBar`, False for silence, or a progress function. None is True on a terminal and
-            for a total above 2000, else False.
+        progress: True for a `ProgressBar`, False for silence, or a progress function. None is True on a terminal or in
+            a notebook and for a total above 2000, else False.
         unit: what is counted: "img".
         what: what is being worked on.
         total: how much there is.
@@ -76,7 +78,7 @@ def reporting(progress: bool | Progress | None, unit: str, what: str, total: int
     """
     if callable(progress):
         yield progress
-    elif progress is True or (progress is None and total > _WORTH_SHOWING and on_terminal()):
+    elif progress is True or (progress is None and total > _WORTH_SHOWING and (on_terminal() or in_notebook())):
         with ProgressBar(unit, what, total=total) as bar:
             yield bar
     elif progress is None or progress is False:
@@ -127,8 +129,22 @@ def on_terminal() -> bool:
         return False
 
 
+def in_notebook() -> bool:
+    """Whether this runs in a notebook that can show a bar: in a Jupyter kernel, with ipywidgets installed.
+
+    Example:
+        >>> in_notebook()
+        False
+    """
+    interactive = sys.modules.get("IPython")
+    shell = None if interactive is None else interactive.get_ipython()
+    return hasattr(shell, "kernel") and find_spec("ipywidgets") is not None
+
+
 class ProgressBar:
     """A progress that is shown as a bar on stderr; where that is no terminal, as a line every ten seconds or so.
+
+    In a notebook it is a bar of ipywidgets where these are installed.
 
     Args:
         unit: what is counted: "img".
@@ -159,15 +175,16 @@ class ProgressBar:
         smoothing: float = 0.3,
         delay: float = 0.0,
     ) -> None:
-        from tqdm import tqdm
+        notebook = in_notebook()
+        tqdm: Any = importlib.import_module("tqdm.auto" if notebook else "tqdm").tqdm
 
-        terminal = on_terminal()
+        terminal = notebook or on_terminal()
         self._delay = delay
         interval = 0.1 if terminal else _SECONDS_BETWEEN_LINES
         self._scale = scale
         self._unit = unit
         self._what = what
-        self._bar: tqdm[Any] = tqdm(
+        self._bar = tqdm(
             total=total,
             initial=done,
             unit=unit,

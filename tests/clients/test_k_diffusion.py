@@ -77,8 +77,18 @@ def test_log_likelihood_of_a_network_is_that_of_its_data(sampling: Any) -> None:
 
 
 def test_log_likelihood_without_derivatives_is_refused(sampling: Any) -> None:
-    with pytest.raises(errors.GradientError, match="Empirical has no derivatives yet"):
-        sampling.log_likelihood(pspc.Empirical(DATA), start(0.5), 0.1, 10.0)
+    with pytest.raises(errors.GradientError, match="SNIS has no derivatives"):
+        sampling.log_likelihood(pspc.SNIS(DATA), start(0.5), 0.1, 10.0)
+
+
+def test_log_likelihood_of_a_denoiser_is_ours(sampling: Any) -> None:
+    D, x, sigmas = pspc.PSPCSquare(DATA, patch_sizes=5), start(0.5), pspc.edm_sigmas(60, 0.5, 80.0)
+    torch.manual_seed(0)
+    found, _ = sampling.log_likelihood(D, x, 0.5, 80.0)
+    exact = pspc.samplers.log_likelihood(D, x, sigmas).value
+    probes = pspc.samplers.log_likelihood(D, x, sigmas, divergence="hutchinson", num_probes=8).standard_error
+    assert bool((abs(found - exact) < 5 * 8**0.5 * probes).all())  # theirs has a single probe
+    assert bool((8**0.5 * probes < 0.25 * abs(exact)).all())
 
 
 def test_gradients_through_an_ode_are_those_of_the_flow(sampling: Any) -> None:

@@ -13,6 +13,7 @@ from pspc_rs.checks import flag, integer, shown
 from pspc_rs.data.image_arrays import Choice, Pixels, as_choice, as_indices, as_log_prior, as_stored, choose, chunks
 from pspc_rs.data.torch_dataset import read_items
 from pspc_rs.errors import DTypeError, ImageIndexError
+from pspc_rs.notebook import described, pictures, some_of
 from pspc_rs.progress import Progress
 
 
@@ -275,6 +276,10 @@ class ImageSet:
         labels = f"{kinds} class{'es' * (kinds != 1)}" if kinds else "no labels"
         prior = "" if self._log_prior is None else ", with log_prior"
         return f"ImageSet({self._name!r}, {images}, {labels}{prior}, xflip={self._xflip})"
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the repr, and a few of the images."""
+        return described(self, pictures(self.batch(some_of(self.num_stored))))
 
     def batch(self, indices: object) -> NDArray[np.float32]:
         """The images at `indices`, mirrored where the index is N or more.

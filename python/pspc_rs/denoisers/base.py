@@ -21,10 +21,12 @@ from pspc_rs.arrays import (
     to_numpy,
 )
 from pspc_rs.cuda import on_gpu
+from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.gradients import refuse_gradient, refuse_tracing, uncompiled, wants_gradient
 from pspc_rs.denoisers.modules import checked_device
 from pspc_rs.denoisers.selection import Selection, refuse_exclude, refuse_labels
 from pspc_rs.errors import GradientError, ShapeError
+from pspc_rs.notebook import described, pictures, some_of
 from pspc_rs.progress import Progress
 
 Floats = npt.NDArray[np.floating[Any]]
@@ -51,6 +53,11 @@ class Denoiser(ABC):
 
     def __init__(self, shape: tuple[int, int, int]) -> None:
         self.shape = shape
+
+    def _repr_html_(self) -> str:
+        """What notebooks show: the repr, and a few of the images behind the denoiser where it has some."""
+        data = getattr(self, "data", None)
+        return described(self, pictures(data.batch(some_of(data.num_stored))) if isinstance(data, ImageSet) else "")
 
     @property
     def img_channels(self) -> int:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.errors import InvalidValueError
+from pspc_rs.errors import DTypeError, InvalidValueError
 from pspc_rs.extras import import_extra
 from pspc_rs.files import replacing
 from pspc_rs.images import image_grid
 from pspc_rs.outputs import save_table
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 _DPI = 150
@@ -83,16 +84,35 @@ def picture_table(
     return figure
 
 
-def log_axes(figure: "Figure", ylabel: str, *, logarithmic_y: bool = True) -> Any:
-    """The only axes of a figure of curves over the noise level, which is on a logarithmic axis."""
-    axis = figure.subplots()
+def axes_of(ax: "Axes | None", width: float, height: float) -> "tuple[Figure, Axes]":
+    """The axes to draw on, and their figure: the caller's, or the only ones of a new figure of this many inches.
+
+    Raises:
+        DTypeError: ax is no axes of matplotlib.
+        MissingDependencyError: matplotlib is not installed.
+
+    Example:
+        >>> figure, axis = axes_of(None, 4, 3)
+        >>> axes_of(axis, 9, 9) == (figure, axis)
+        True
+    """
+    if ax is None:
+        figure = new_figure(width, height)
+        return figure, figure.subplots()
+    if not isinstance(ax, import_extra("matplotlib.axes", "a figure", "plot").Axes):
+        raise DTypeError(f"ax is {ax!r:.80}; allowed are axes of matplotlib and None")
+    owner: Figure = ax.figure
+    return owner, ax
+
+
+def label_curves(axis: Any, ylabel: str, *, logarithmic_y: bool = True) -> None:
+    """Labels axes of curves over the noise level, which is on a logarithmic axis."""
     axis.set(xscale="log", xlabel="noise level \N{GREEK SMALL LETTER SIGMA}", ylabel=ylabel)
     plain_ticks(axis.xaxis)
     if logarithmic_y:
         axis.set_yscale("log")
         plain_ticks(axis.yaxis)
     axis.grid(alpha=0.3)
-    return axis
 
 
 def draw_curves(axis: Any, sigmas: Sequence[float], curves: Mapping[str, NDArray[np.float64]]) -> None:

@@ -14,7 +14,7 @@ from pspc_rs.arrays import check_finite
 from pspc_rs.checks import flag, integer
 from pspc_rs.errors import InvalidValueError, ScheduleError, ShapeError
 from pspc_rs.experiments.evaluate import Model, denoise
-from pspc_rs.experiments.figures import draw_curves, log_axes, new_figure
+from pspc_rs.experiments.figures import axes_of, draw_curves, label_curves
 from pspc_rs.experiments.fit_families import Family
 from pspc_rs.experiments.fit_rules import FallenEntropy, Measure, Rule, find_rule
 from pspc_rs.experiments.leaving_out import Sources, left_out
@@ -26,6 +26,7 @@ from pspc_rs.provenance import model_settings, settings_key, versions
 from pspc_rs.schedules import FULL, PatchSchedule, Schedule, ThresholdSchedule
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Target = Model | Sequence[NDArray[Any]]
@@ -369,18 +370,23 @@ def _values_of(family: Family, grid: list[float], schedule: Schedule[Any]) -> li
     return [float(max(size)) if value == FULL else float(value) for value in schedule.at(grid)]
 
 
-def fit_figure(fit: Fit) -> "Figure":
+def fit_figure(fit: Fit, *, ax: "Axes | None" = None) -> "Figure":
     """The curves of a fit: what was measured of every candidate over the noise level, with the chosen ones marked.
 
+    Args:
+        fit: as `fit_schedule` returns it.
+        ax: axes of matplotlib to draw on; those of a new figure if not given.
+
     Raises:
+        DTypeError: ax is something else.
         MissingDependencyError: matplotlib is not installed.
     """
-    figure = new_figure(6.2, 4)
+    figure, axis = axes_of(ax, 6.2, 4)
     errors = fit.measure == "mse"
     label = (
         f"{METRICS['mse'].title}, against the target" if errors else "mean entropy of the windows' posteriors (nats)"
     )
-    axis = log_axes(figure, label, logarithmic_y=errors)
+    label_curves(axis, label, logarithmic_y=errors)
     curves = {f"{fit.family} {value:g}": fit.curves[:, index] for index, value in enumerate(fit.values)}
     draw_curves(axis, fit.sigmas, curves)
     if isinstance(fit.rule, FallenEntropy):

@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.errors import InvalidValueError, ShapeError
-from pspc_rs.experiments.figures import check_levels, log_axes, new_figure, sigma_label, spread_evenly
+from pspc_rs.experiments.figures import axes_of, check_levels, label_curves, new_figure, sigma_label, spread_evenly
 from pspc_rs.sigmas import check_grid
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 PAPER_SHARES = (0.5, 0.75, 0.95)
@@ -117,14 +118,24 @@ def _level_sides(maps: NDArray[np.float64], shares: NDArray[np.float64]) -> NDAr
     return sides
 
 
-def mass_figure(sides: MassSides) -> "Figure":
+def mass_figure(sides: MassSides, *, ax: "Axes | None" = None) -> "Figure":
     """The curves of `mass_sides`: mean side over output pixels by noise level, with the 10th to 90th percentile.
 
+    Args:
+        sides: as `mass_sides` returns them.
+        ax: axes of matplotlib to draw on; those of a new figure if not given.
+
     Raises:
+        DTypeError: ax is something else.
         MissingDependencyError: matplotlib is not installed.
+
+    Example:
+        >>> figure = mass_figure(MassSides(np.array([2.0, 1.0]), (0.5,), np.full((2, 1, 4, 4), 3)))
+        >>> figure.axes[0].lines[0].get_ydata().tolist()
+        [3.0, 3.0]
     """
-    figure = new_figure(5, 3.4)
-    axis = log_axes(figure, "side of the square (pixels)", logarithmic_y=False)
+    figure, axis = axes_of(ax, 5, 3.4)
+    label_curves(axis, "side of the square (pixels)", logarithmic_y=False)
     low, high = np.percentile(sides.sides, [10, 90], axis=(2, 3))
     for index, share in enumerate(sides.shares):
         axis.plot(sides.sigmas, sides.mean[:, index], marker="o", markersize=3, label=f"{100 * share:g} % of the mass")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pspc_rs.arrays import to_numpy
 from pspc_rs.checks import one_of
 from pspc_rs.errors import InvalidValueError, ShapeError
+from pspc_rs.experiments.display import display_name
 from pspc_rs.experiments.evaluate import Model, denoise
 from pspc_rs.experiments.figures import check_levels, picture_table, sigma_label, spread_evenly
 from pspc_rs.progress import Progress, Steps, renamed_progress
@@ -101,7 +102,7 @@ def denoised_figure(
         for image in check_levels("images", range(z.shape[1]) if images is None else images, z.shape[1]):
             rows.append([array[level, image : image + 1] for array in (z, *outputs.values())])
             labels.append(sigma_label(float(grid[level])))
-    return picture_table(rows, labels, ["z", *outputs])
+    return picture_table(rows, labels, ["z", *map(display_name, outputs)])
 
 
 def sample_figure(samples: Mapping[str, NDArray[Any]], *, columns: int | None = None) -> "Figure":
@@ -119,7 +120,9 @@ def sample_figure(samples: Mapping[str, NDArray[Any]], *, columns: int | None = 
         MissingDependencyError: matplotlib is not installed.
     """
     check_alike(samples)
-    return picture_table([list(samples.values())], [""], list(samples), cell=2.4, columns=columns)
+    return picture_table(
+        [list(samples.values())], [""], [display_name(name) for name in samples], cell=2.4, columns=columns
+    )
 
 
 @dataclass(frozen=True)
@@ -222,7 +225,7 @@ def trajectory_figure(
         for name, way in ways.items():
             cells = [_cell(way, show, level, float(grid[level]))[image : image + 1] for level in columns]
             rows.append([*cells, way.states[-1][image : image + 1]])
-            labels.append(name)
+            labels.append(display_name(name))
     return picture_table(rows, labels, [*(sigma_label(float(grid[level])) for level in columns), "sample"])
 
 

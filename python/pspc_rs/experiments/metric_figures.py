@@ -8,23 +8,31 @@ import numpy as np
 
 from pspc_rs.checks import one_of
 from pspc_rs.errors import InvalidValueError
-from pspc_rs.experiments.figures import new_figure
+from pspc_rs.experiments.display import colours_of, display_name
+from pspc_rs.experiments.figures import axes_of, new_figure
 from pspc_rs.experiments.metrics import METRICS, Metric
 from pspc_rs.experiments.results import Row, error_column
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-_COLORS = ("#4269d0", "#ff725c", "#3ca951", "#a463f2", "#9c6b4e", "#efb118", "#ff8ab7", "#6cc5b0", "#97bbf5", "#9498a0")
 _LINES = ("-", "--", ":", "-.")
 
 
-def mse_figure(rows: Sequence[Row]) -> "Figure":
-    """The figure of the MSE; see `metric_figure`."""
-    return metric_figure(rows)
+def mse_figure(rows: Sequence[Row], *, ax: "Axes | None" = None) -> "Figure":
+    """The figure of the MSE; see `metric_figure`.
+
+    Example:
+        >>> row = {"process": "forward", "target": "net", "denoiser": "pspc_sq", "settings": "0f", "sigma": 1.0}
+        >>> figure = mse_figure([{**row, "mse": 0.1, "standard_error": 0.01}])
+        >>> [text.get_text() for text in figure.legends[0].texts]
+        ['PSPC-Square']
+    """
+    return metric_figure(rows, ax=ax)
 
 
-def metric_figure(rows: Sequence[Row], metric: str = "mse") -> "Figure":
+def metric_figure(rows: Sequence[Row], metric: str = "mse", *, ax: "Axes | None" = None) -> "Figure":
     """A figure with one panel per process and target, one curve per denoiser, over a logarithmic noise level.
 
     Errors are on a logarithmic axis, and one of 0, of a network compared with itself, cannot be shown. Bands are one
@@ -33,10 +41,12 @@ def metric_figure(rows: Sequence[Row], metric: str = "mse") -> "Figure":
     Args:
         rows: rows that `compare` returned.
         metric: the column that is drawn, one of `METRICS`.
+        ax: axes of matplotlib to draw on, for rows of one process and target; those of a new figure if not given.
 
     Raises:
-        InvalidValueError: there are no rows, they lack the metric, or there is none of this name.
-        DTypeError: metric is not a string.
+        InvalidValueError: there are no rows, they lack the metric, there is none of this name, or axes are given for
+            rows of several panels.
+        DTypeError: metric is not a string, or ax is something else.
         MissingDependencyError: matplotlib is not installed.
 
     Example:
@@ -51,16 +61,12 @@ def metric_figure(rows: Sequence[Row], metric: str = "mse") -> "Figure":
     if any(metric not in row for row in rows):
         raise InvalidValueError(f"some rows have no {metric}; call compare with metrics=[{metric!r}]")
     panels = list(dict.fromkeys((str(row["process"]), str(row["target"])) for row in rows))
-    columns = min(len(panels), 2)
-    lines = -(-len(panels) // columns)
-    figure = new_figure(4.2 * columns + 1.2, 3.4 * lines)
-    axes = figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel()
-    names = list(dict.fromkeys(str(row["denoiser"]) for row in rows))
-    colors = {name: _COLORS[index % len(_COLORS)] for index, name in enumerate(names)}
+    figure, axes = _panels(len(panels), ax)
+    colours = colours_of(str(row["denoiser"]) for row in rows)
     handles: dict[str, Any] = {}
     for axis, panel in zip(axes, panels, strict=False):
         for label, variant, curve in _curves([row for row in rows if (row["process"], row["target"]) == panel]):
-            style = {"color": colors[str(curve[0]["denoiser"])], "linestyle": _LINES[variant % len(_LINES)]}
+            style = {"color": colours[str(curve[0]["denoiser"])], "linestyle": _LINES[variant % len(_LINES)]}
             handles.setdefault(label, _draw(axis, curve, chosen, style))
         axis.set(title=f"{panel[0]}, against {panel[1]}", xscale="log", xlabel=r"noise level $\sigma$")
         axis.set_yscale("log" if chosen.is_error else "linear")
@@ -69,8 +75,24 @@ def metric_figure(rows: Sequence[Row], metric: str = "mse") -> "Figure":
     for axis in axes[len(panels) :]:
         axis.set_visible(False)
     axes[0].set_ylabel(chosen.title)
-    figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
+    if ax is None:
+        figure.legend(handles.values(), handles.keys(), loc="outside right upper", frameon=False)
+    else:
+        ax.legend(handles.values(), handles.keys(), fontsize=8)
     return figure
+
+
+def _panels(number: int, ax: "Axes | None") -> "tuple[Figure, Sequence[Axes]]":
+    """The axes of so many panels, in rows of two, or the caller's for one."""
+    if ax is not None:
+        if number > 1:
+            raise InvalidValueError(f"ax is for one panel, and the rows are of {number}; choose one process and target")
+        figure, axis = axes_of(ax, 0, 0)
+        return figure, [axis]
+    columns = min(number, 2)
+    lines = -(-number // columns)
+    figure = new_figure(4.2 * columns + 1.2, 3.4 * lines)
+    return figure, list(figure.subplots(lines, columns, squeeze=False, sharex=True, sharey=True).ravel())
 
 
 def _label_levels(axis: Any, sigmas: Sequence[float]) -> None:
@@ -104,6 +126,7 @@ def _curves(rows: Sequence[Row]) -> list[tuple[str, int, list[Row]]]:
     found = []
     for (denoiser, _), curve in curves.items():
         variant = earlier[denoiser]
-        found.append((denoiser if variant == 0 else f"{denoiser} ({variant + 1})", variant, curve))
+        label = display_name(denoiser)
+        found.append((label if variant == 0 else f"{label} ({variant + 1})", variant, curve))
         earlier[denoiser] += 1
     return found

@@ -248,7 +248,15 @@ def copy_ratio(near: NearestImages) -> MeanError:
 
 
 def copy_share(near: NearestImages) -> MeanError:
-    """The share of images that are copies, d1 / d2 < 1/3; see `copy_ratio`."""
+    """The share of images that are copies, d1 / d2 < 1/3; see `copy_ratio`.
+
+    Example:
+        >>> from pspc_rs.data import ImageSet
+        >>> from pspc_rs.experiments.nearest import nearest_images
+        >>> data = ImageSet(np.array([0, 3, 10], np.float32).reshape(3, 1, 1, 1))
+        >>> copy_share(nearest_images(data, np.array([1.0, 2.9]).reshape(2, 1, 1, 1))).mean
+        0.5
+    """
     copy_ratio(near)
     return mean_over_images(near.is_copy.astype(np.float64))
 

@@ -15,13 +15,17 @@ _LONG_LIST = 12
 
 @dataclass(frozen=True)
 class Table:
-    """A table of text; ``num_rows`` counts those that are not shown, too."""
+    """A table of text; ``num_rows`` counts those that are not shown, too.
+
+    ``marked`` are the cells that stand out, as (row, column).
+    """
 
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
     note: str = ""
     num_rows: int = 0
+    marked: frozenset[tuple[int, int]] = frozenset()
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.experiments.evaluate import Model, denoise
-from pspc_rs.experiments.figures import draw_curves, log_axes, new_figure
+from pspc_rs.experiments.figures import axes_of, draw_curves, label_curves
 from pspc_rs.experiments.metrics import METRICS
 from pspc_rs.experiments.noisy_sets import positive_levels
 from pspc_rs.experiments.results import Kind, ResultTable
@@ -21,6 +21,7 @@ from pspc_rs.progress import Progress, Steps, describe, part_of, renamed_progres
 from pspc_rs.provenance import data_settings, model_settings, settings_key
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Float32 = NDArray[np.float32]
@@ -249,18 +250,20 @@ def _numbers(found: PatchErrors) -> dict[str, Any]:
     return {"side": found.side, "mse": found.mean, "standard_error": found.standard_error, **positions}
 
 
-def patch_study_figure(study: PatchStudy, title: str = "") -> "Figure":
+def patch_study_figure(study: PatchStudy, title: str = "", *, ax: "Axes | None" = None) -> "Figure":
     """One curve per side over the noise level, as in Figure 4.
 
     Args:
         study: the numbers.
         title: what stands above.
+        ax: axes of matplotlib to draw on; those of a new figure if not given.
 
     Raises:
+        DTypeError: ax is something else.
         MissingDependencyError: matplotlib is not installed.
     """
-    figure = new_figure(6.2, 4)
-    axis = log_axes(figure, f"{METRICS['mse'].title}, of patch posterior means")
+    figure, axis = axes_of(ax, 6.2, 4)
+    label_curves(axis, f"{METRICS['mse'].title}, of patch posterior means")
     draw_curves(axis, study.sigmas, {f"{side} x {side}": mse for side, mse in zip(study.sides, study.mse, strict=True)})
     axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
     axis.set_title(title, fontsize=9)

@@ -6,15 +6,17 @@ What is on the page is decided here; how it looks, in ``templates/report.html``.
 import csv
 import io
 import json
-import math
 import struct
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from pspc_rs import __version__
 from pspc_rs.errors import InvalidValueError, MissingFileError
+from pspc_rs.experiments.charts import Curve, curve_chart, curve_table
+from pspc_rs.experiments.display import colours_of, display_name
 from pspc_rs.experiments.metrics import METRICS
 from pspc_rs.experiments.pages import Record, Table, png_source, write_page
 from pspc_rs.extras import import_pillow
@@ -27,19 +29,6 @@ _WIDE = 1.7
 _MACHINE = ("build", "versions", "isa")
 _SERIES = ("denoiser", "side", "value", "candidate")
 _GROUPS = ("process", "target", "family", "settings")
-# Readable on white and on black.
-_COLOURS = (
-    "#2f81f7",
-    "#d2691e",
-    "#2da44e",
-    "#c03a76",
-    "#8a63d2",
-    "#8c7300",
-    "#008b8b",
-    "#777f88",
-    "#d1242f",
-    "#5c7cfa",
-)
 
 
 @dataclass
@@ -80,8 +69,8 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
 
     The page is one HTML file that needs no network: pictures are embedded, there are no scripts. It is readable on a
     phone and follows the reader's dark or light scheme. PNG, CSV and JSON files in the folder and below it are shown,
-    except in hidden folders; a file that cannot be read is listed with the reason. Tables of more than 400 rows are
-    cut, and say so. The same files give the same bytes.
+    except in hidden folders, and a figure of curves that the page draws itself; a file that cannot be read is listed
+    with the reason. Tables of more than 400 rows are cut, and say so. The same files give the same bytes.
 
     Args:
         run_dir: the folder, as `compare`, `fit_schedule` or the figures leave it.
@@ -166,9 +155,15 @@ def _read_file(contents: RunContents, name: str, path: Path) -> None:
 def _sections(contents: RunContents) -> list[dict[str, Any]]:
     """The sections of the page that have entries; how the template shows an entry depends on the section's id."""
     tables, records = contents.tables, contents.records
+    results = {
+        name: list(_results(name, rows, drawn=_has_curves(name, contents.pictures))) for name, rows in tables.items()
+    }
+    # A figure of numbers that a chart shows below would say the same twice.
+    charted = {_picture_of(name) for name, found in results.items() if any(one["chart"] for one in found)}
+    figures = {name: content for name, content in contents.pictures.items() if name not in charted}
     sections: dict[str, list[Any]] = {
-        "Figures": [_picture(name, content, tables) for name, content in contents.pictures.items()],
-        "Results": [result for name, rows in tables.items() for result in _results(name, rows)],
+        "Figures": [_picture(name, content, tables) for name, content in figures.items()],
+        "Results": [one for found in results.values() for one in found],
         "Schedules": [_schedule(name, content) for name, content in contents.schedules.items()],
         "Tables": [_table(name, rows) for name, rows in tables.items()],
         "Settings": [Record(name, _without_machine(content)) for name, content in records.items()],
@@ -182,6 +177,17 @@ def _sections(contents: RunContents) -> list[dict[str, Any]]:
         for title, entries in sections.items()
         if entries
     ]
+
+
+def _picture_of(table: str) -> str:
+    """The picture that a command writes beside a table."""
+    return Path(table).with_suffix(".png").as_posix()
+
+
+def _has_curves(table: str, pictures: Iterable[str]) -> bool:
+    """Whether a figure shows the curves of a table: one of its name, or that of a fitted schedule beside it."""
+    beside = [one for one in pictures if Path(one).parent == Path(table).parent]
+    return any(one == _picture_of(table) or one.endswith("_curves.png") for one in beside)
 
 
 def _picture(name: str, content: bytes, tables: Mapping[str, object]) -> dict[str, Any]:
@@ -231,12 +237,20 @@ def _machines(records: Mapping[str, dict[str, Any]]) -> list[Record]:
     return [Record(", ".join(names), json.loads(text), is_open=True) for text, names in machines.items()]
 
 
-Curves = dict[str, dict[float, float]]
-"""MSE by noise level, by label."""
+_Groups = dict[tuple[str, ...], dict[tuple[str, str], Curve]]
+"""Curves by label and settings, by what tells whole tables apart."""
 
 
-def _results(name: str, rows: Sequence[Sequence[str]]) -> Iterator[dict[str, Any]]:
-    """Charts and tables of the errors in a CSV file: one row per noise level, one column per denoiser or candidate."""
+def _results(name: str, rows: Sequence[Sequence[str]], *, drawn: bool) -> Iterator[dict[str, Any]]:
+    """Charts and tables of the errors in a CSV file: one row per noise level, one column per denoiser or candidate.
+
+    Those of a target follow each other, and have the same axes.
+
+    Args:
+        name: of the file.
+        rows: with the header first.
+        drawn: whether a figure on the page shows candidates already.
+    """
     header = list(rows[0])
     series = next((column for column in _SERIES if column in header), None)
     if series is None or not {"sigma", "mse"} <= set(header):
@@ -244,88 +258,55 @@ def _results(name: str, rows: Sequence[Sequence[str]]) -> Iterator[dict[str, Any
     # Where a row names its denoiser, its settings are those of that denoiser; else they tell whole tables apart.
     by_name = series == "denoiser"
     columns = [column for column in _GROUPS if column in header and not (by_name and column == "settings")]
-    groups: dict[tuple[str, ...], dict[tuple[str, str], dict[float, float]]] = {}
-    for row in rows[1:]:
+    groups = _groups(header, rows[1:], series, columns)
+    target = columns.index("target") if "target" in columns else None
+    for key in sorted(groups, key=lambda key: _place(key, target, list(groups))):
+        title = ", ".join(f"{column} {value}" for column, value in zip(columns, key, strict=True))
+        caption = f"{METRICS['mse'].title}: {title}" if title else METRICS["mse"].title
+        curves = list(groups[key].values())
+        near = [other for other in groups if target is None or other[target] == key[target]]
+        beside = [curve for other in near for curve in groups[other].values()]
+        note = f"From {name}; ± one standard error; the least of a row in bold."
+        chart = None if drawn and not by_name else curve_chart(f"{caption} ({name})", curves, beside)
+        yield {"table": curve_table(caption, curves, note), "chart": chart, "is_first": key == near[0]}
+
+
+def _groups(header: list[str], rows: Sequence[Sequence[str]], series: str, columns: Sequence[str]) -> _Groups:
+    """The curves of a table; none where a cell is no number."""
+    groups: _Groups = {}
+    by_name = series == "denoiser"
+    colours = colours_of(row[header.index(series)] for row in rows)
+    for row in rows:
         entry = dict(zip(header, row, strict=True))
         try:
-            sigma, mse = float(entry["sigma"]), float(entry["mse"])
+            sigma, mse, error = (float(entry.get(column) or "nan") for column in ("sigma", "mse", "standard_error"))
         except ValueError:
-            return
+            return {}
+        label = display_name(entry[series]) if by_name else _candidate(series, entry[series])
         group = groups.setdefault(tuple(entry[column] for column in columns), {})
-        curve = group.setdefault((_label(series, entry[series]), entry.get("settings", "") if by_name else ""), {})
-        curve[sigma] = mse
-    for key, group in groups.items():
-        title = ", ".join(f"{column} {value}" for column, value in zip(columns, key, strict=True))
-        yield _result(name, f"{METRICS['mse'].title}: {title}" if title else METRICS["mse"].title, _numbered(group))
+        curve = group.setdefault(
+            (label, entry.get("settings", "") if by_name else ""), Curve(label, colours[entry[series]])
+        )
+        curve.points[sigma] = (mse, error)
+    for group in groups.values():
+        _number(list(group.values()))
+    return groups
 
 
-def _result(name: str, caption: str, curves: Curves) -> dict[str, Any]:
-    sigmas = sorted({sigma for curve in curves.values() for sigma in curve}, reverse=True)
-    body = [
-        [f"{sigma:.4g}", *(f"{curve[sigma]:.3g}" if sigma in curve else "" for curve in curves.values())]
-        for sigma in sigmas
-    ]
-    table = Table(caption, ["sigma", *curves], body, note=f"From {name}.")
-    return {"table": table, "chart": _chart(f"{caption} ({name})", curves)}
+def _place(key: tuple[str, ...], target: int | None, keys: list[tuple[str, ...]]) -> tuple[int, int]:
+    """The order of the results: by target, in the order of the file."""
+    first = 0 if target is None else next(i for i, other in enumerate(keys) if other[target] == key[target])
+    return first, keys.index(key)
 
 
-def _label(series: str, value: str) -> str:
-    if series == "denoiser":
-        return value
+def _candidate(series: str, value: str) -> str:
     return f"{series if series != 'value' else ''} {value.removesuffix('.0')}".strip()
 
 
-def _numbered(group: dict[tuple[str, str], dict[float, float]]) -> Curves:
-    """Curves by label; later ones of the same label, with other settings, are numbered."""
-    curves: Curves = {}
-    for label, _ in group:
-        number = sum(one == label or one.startswith(f"{label} (") for one in curves) + 1
-        curves[label if number == 1 else f"{label} ({number})"] = {}
-    return dict(zip(curves, group.values(), strict=True))
-
-
-def _chart(title: str, curves: Curves) -> dict[str, Any] | None:
-    """Where the lines and labels of a drawing stand, 640 x 335, both axes logarithmic; None if nothing is positive."""
-    logs = {
-        name: sorted((math.log10(x), math.log10(y)) for x, y in curve.items() if x > 0 and 0 < y < math.inf)
-        for name, curve in curves.items()
-    }
-    points = [point for curve in logs.values() for point in curve]
-    if not points:
-        return None
-    (left, right), (low, high) = (_limits([point[axis] for point in points]) for axis in (0, 1))
-
-    def across(x: float) -> float:
-        return 60 + 570 * (x - left) / (right - left)
-
-    def down(y: float) -> float:
-        return 20 + 270 * (high - y) / (high - low)
-
-    heights = [(down(math.log10(value)), value) for value in _ticks(low, high)]
-    return {
-        "title": title,
-        "columns": [(f"{across(math.log10(value)):.1f}", f"{value:g}") for value in _ticks(left, right)],
-        "lines": [(f"{y:.1f}", f"{y + 4:.1f}", f"{value:g}") for y, value in heights],
-        "curves": [
-            {
-                "name": name,
-                "colour": _COLOURS[index % len(_COLOURS)],
-                "points": " ".join(f"{across(x):.1f},{down(y):.1f}" for x, y in curve),
-            }
-            for index, (name, curve) in enumerate(logs.items())
-        ],
-    }
-
-
-def _limits(values: Sequence[float]) -> tuple[float, float]:
-    """The range of an axis in decades, with a margin."""
-    low, high = min(values), max(values)
-    margin = max(0.05 * (high - low), 0.1)
-    return low - margin, high + margin
-
-
-def _ticks(low: float, high: float) -> list[float]:
-    """Powers of ten between two logarithms, and twice and five times these where there are few."""
-    steps = (1,) if high - low > 2 else (1, 2, 5)
-    values = [step * 10.0**decade for decade in range(math.floor(low), math.ceil(high)) for step in steps]
-    return [value for value in values if low <= math.log10(value) <= high]
+def _number(curves: Sequence[Curve]) -> None:
+    """Numbers the later ones of the same label, which have other settings."""
+    earlier: Counter[str] = Counter()
+    for curve in curves:
+        earlier[curve.label] += 1
+        if earlier[curve.label] > 1:
+            curve.label = f"{curve.label} ({earlier[curve.label]})"

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pspc_rs.checks import flag, one_of
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError
+from pspc_rs.experiments.display import colours_of, display_name
 from pspc_rs.experiments.figures import new_figure
 from pspc_rs.experiments.image_grids import check_alike
 from pspc_rs.experiments.metrics import METRICS, MeanError, copy_ratio, copy_share, flow_distance
@@ -123,20 +124,23 @@ def sample_metrics_figure(found: SampleMetrics) -> "Figure":
         MissingDependencyError: matplotlib is not installed.
     """
     shown = {metric: by_set for metric, by_set in found.values.items() if by_set}
+    colours = colours_of(name for by_set in shown.values() for name in by_set)
     columns = min(len(shown), 3)
     lines = -(-len(shown) // columns)
     figure = new_figure(_PANEL * columns + 0.8, _PANEL * lines)
     axes = figure.subplots(lines, columns, squeeze=False).ravel()
     for axis, (metric, by_set) in zip(axes, shown.items(), strict=False):
-        means, errors = zip(*by_set.values(), strict=True)
-        axis.errorbar(range(len(by_set)), means, yerr=errors, fmt="o", capsize=3)
-        axis.set_xticks(range(len(by_set)), list(by_set), rotation=40, ha="right", fontsize=7)
+        for place, (name, (mean, error)) in enumerate(by_set.items()):
+            axis.errorbar(place, mean, yerr=error, fmt="o", capsize=3, color=colours[name])
+        axis.set_xticks(
+            range(len(by_set)), [display_name(name) for name in by_set], rotation=40, ha="right", fontsize=7
+        )
         axis.set_title(_title(metric), fontsize=7)
         axis.margins(x=0.2)
         axis.grid(alpha=0.3)
     for axis in axes[len(shown) :]:
         axis.set_visible(False)
-    figure.suptitle(f"{found.n} samples, against {found.reference}", fontsize=8)
+    figure.suptitle(f"{found.n} samples, against {display_name(found.reference)}", fontsize=8)
     return figure
 
 

@@ -15,10 +15,12 @@ from numpy.typing import NDArray
 from pspc_rs.arrays import check_finite, import_torch, to_numpy
 from pspc_rs.checks import flag, integer
 from pspc_rs.errors import DataError, InvalidValueError, MissingFileError, ShapeError
-from pspc_rs.experiments.figures import new_figure
+from pspc_rs.experiments.display import display_name
+from pspc_rs.experiments.figures import axes_of
 from pspc_rs.experiments.image_grids import check_alike
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 Descriptor: TypeAlias = Callable[[NDArray[Any]], NDArray[np.float64]]
@@ -100,23 +102,31 @@ def _unit(vectors: NDArray[np.float64]) -> NDArray[np.float64]:
     return unit
 
 
-def similarity_figure(matrix: SimilarityMatrix, title: str) -> "Figure":
+def similarity_figure(matrix: SimilarityMatrix, title: str, *, ax: "Axes | None" = None) -> "Figure":
     """The matrix of means with its numbers in the cells.
 
     Args:
         matrix: as `similarity_matrix` returns it.
         title: what stands above, such as the descriptor's name.
+        ax: axes of matplotlib to draw on; those of a new figure if not given.
 
     Raises:
+        DTypeError: ax is something else.
         MissingDependencyError: matplotlib is not installed.
+
+    Example:
+        >>> samples = np.random.default_rng(0).normal(size=(2, 3, 1, 4, 4))
+        >>> matrix = similarity_matrix({"ls": samples[0], "net": samples[1]}, pixel_descriptor)
+        >>> figure = similarity_figure(matrix, "pixels")
+        >>> [label.get_text() for label in figure.axes[0].get_xticklabels()]
+        ['LS', 'net']
     """
     side = 1.4 + 0.62 * len(matrix.names)
-    figure = new_figure(side + 0.8, side)
-    axis = figure.subplots()
+    figure, axis = axes_of(ax, side + 0.8, side)
     image = axis.imshow(matrix.mean, cmap="viridis", vmin=min(0.0, float(matrix.mean.min())), vmax=1)
-    ticks = range(len(matrix.names))
-    axis.set_xticks(ticks, matrix.names, rotation=40, ha="right", fontsize=7)
-    axis.set_yticks(ticks, matrix.names, fontsize=7)
+    ticks, names = range(len(matrix.names)), [display_name(name) for name in matrix.names]
+    axis.set_xticks(ticks, names, rotation=40, ha="right", fontsize=7)
+    axis.set_yticks(ticks, names, fontsize=7)
     for a in ticks:
         for b in ticks:
             value = matrix.mean[a, b]
