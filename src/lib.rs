@@ -25,6 +25,7 @@
 //! | `cpu` | the passes on the CPU, with three routes: `dense`, `full`, `sparse` |
 //! | `cuda` | the same on NVIDIA GPUs, with the feature of that name |
 //! | `simd` | vectors of every instruction set; all unsafe code of the CPU engine |
+//! | [`reading`] | images of many files: members of archives, PNGs |
 //! | [`reserve`] | memory kept back, so that running out of it is an error |
 //! | [`monitor`], [`threads`], [`info`], [`error`](mod@error) | progress and stopping, the thread pool, this CPU, the one error type |
 //!
@@ -71,6 +72,7 @@ pub mod posteriors;
 #[cfg(feature = "python")]
 mod python;
 pub mod query;
+pub mod reading;
 pub mod regime;
 pub mod reserve;
 pub mod runs;

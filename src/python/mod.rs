@@ -9,6 +9,7 @@ mod engine;
 mod errors;
 mod filter;
 mod posteriors;
+mod reading;
 
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
@@ -32,6 +33,8 @@ mod _core {
     use super::filter::{Filter, Weights};
     #[pymodule_export]
     use super::posteriors::Posteriors;
+    #[pymodule_export]
+    use super::reading::{PlainZip, decode_png_files};
     #[pymodule_export]
     use super::{build_info, check_sigma, num_threads, set_num_threads, vector_rate};
 
