@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from bad_files import Bytes, encoded, labels_of, random_images, write_zip
+from command_line import succeed
 from pspc_rs.data import ImageSet, decode, load, pixel_cache, read_edm_zip, save_edm_zip
 from pspc_rs.data.readers import image_files
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, PspcWarning
@@ -278,3 +279,15 @@ def test_a_killed_writer_leaves_nothing_that_is_read(tmp_path: Path, cache: Path
         for entry in cache.iterdir():
             entry.unlink()
     assert started == 3
+
+
+def test_commands_can_leave_the_cache_alone(archive: Path, tmp_path: Path, cache: Path) -> None:
+    words = ["denoise", "--t-idx", "3", "--data", archive, "--denoiser", "gaussian", "--n", "2", "--device", "cpu"]
+    succeed(*words, "--no-cache", "--outdir", tmp_path / "without")
+    assert not cache.parent.exists()
+    succeed(*words, "--outdir", tmp_path / "with")
+    assert len(entries(cache)) == 2 and (cache.parent / "gaussian").exists()
+    outputs = [tmp_path / run / "gaussian_outputs_t_03_of_18.npy" for run in ("without", "with")]
+    assert outputs[0].read_bytes() == outputs[1].read_bytes()
+    # It decides no number: the same command with or without it goes on.
+    assert "is complete already" in succeed(*words, "--no-cache", "--outdir", tmp_path / "with")

@@ -18,6 +18,7 @@ __all__ = [
     "Filter",
     "PlainZip",
     "Posteriors",
+    "TorchNormals",
     "Weights",
     "build_info",
     "check_sigma",
@@ -144,6 +145,11 @@ class Posteriors:
         transposed: bool,
         progress: Callable[[int, int], object] | None = None,
     ) -> npt.NDArray[np.float32]: ...
+
+@final
+class TorchNormals:
+    def __new__(cls, seed: int) -> TorchNormals: ...
+    def fill(self, numbers: npt.NDArray[np.float32]) -> None: ...
 
 @final
 class PlainZip:

@@ -8,6 +8,7 @@ mod cuda;
 mod engine;
 mod errors;
 mod filter;
+mod noise;
 mod posteriors;
 mod reading;
 
@@ -31,6 +32,8 @@ mod _core {
     use super::engine::Engine;
     #[pymodule_export]
     use super::filter::{Filter, Weights};
+    #[pymodule_export]
+    use super::noise::TorchNormals;
     #[pymodule_export]
     use super::posteriors::Posteriors;
     #[pymodule_export]

@@ -292,3 +292,57 @@ fn u32_at(bytes: &[u8], at: usize) -> Option<u32> {
 fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
     Some(u64::from_le_bytes(*bytes.get(at..)?.first_chunk()?))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    /// The entry of a member in the directory.
+    fn entry(name: &[u8], flags: u16, extra: &[u8]) -> Vec<u8> {
+        let mut entry = [ENTRY_MAGIC, &[0; ENTRY - 4]].concat();
+        entry[8..10].copy_from_slice(&flags.to_le_bytes());
+        entry[20..28].copy_from_slice(&[0xff, 0xff, 0xff, 0xff, 7, 0, 0, 0]);
+        entry[28..30].copy_from_slice(&(name.len() as u16).to_le_bytes());
+        entry[30..32].copy_from_slice(&(extra.len() as u16).to_le_bytes());
+        entry.extend([name, extra].concat());
+        entry
+    }
+
+    fn extra(kind: u16, content: &[u8]) -> Vec<u8> {
+        [&kind.to_le_bytes(), &(content.len() as u16).to_le_bytes(), content].concat()
+    }
+
+    #[test]
+    fn sizes_of_64_bits_come_from_the_extra_fields() {
+        let large = (5_u64 << 32).to_le_bytes();
+        let directory = entry(b"a", 0, &[extra(9, b"other"), extra(EXTRA_64, &large)].concat());
+        let members = members_of(&directory, 1 << 40).unwrap();
+        assert_eq!((members[0].stored, members[0].size, members[0].end), (5 << 32, 7, 1 << 40));
+        assert!(members_of(&entry(b"a", 0, &extra(EXTRA_64, &large[..7])), 0).is_none());
+        assert!(members_of(&directory[..directory.len() - 1], 0).is_none());
+    }
+
+    #[test]
+    fn names_that_readers_may_take_for_others_are_refused() {
+        let is_plain = |name: &[u8], flags, extra: &[u8]| members_of(&entry(name, flags, extra), 0).is_some();
+        assert!(is_plain(b"a/b.png", 0, b"") && is_plain("\u{fc}.png".as_bytes(), UTF_8, b""));
+        assert!(!is_plain("\u{fc}.png".as_bytes(), 0, b"") && !is_plain(b"\xff.png", UTF_8, b""));
+        assert!(!is_plain(b"a\0b.png", 0, b"") && !is_plain(b"a", 0, &extra(EXTRA_NAME, b"\x01name")));
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_directories_do_no_harm(
+            changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 0..5),
+            start in any::<u64>(),
+        ) {
+            let mut directory = [entry(b"a", 0, &extra(EXTRA_64, &[1; 8])), entry(b"b", UTF_8, b"")].concat();
+            for (place, value) in changes {
+                let place = place.index(directory.len());
+                directory[place] = value;
+            }
+            let _ = members_of(&directory, start);
+        }
+    }
+}

@@ -217,3 +217,71 @@ fn separate<const C: usize>(rows: &[u8], stride: usize, plane: usize, pixels: &m
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn chunk(kind: [u8; 4], content: &[u8]) -> Vec<u8> {
+        let mut crc = Crc::new();
+        crc.update(&kind);
+        crc.update(content);
+        [&(content.len() as u32).to_be_bytes(), &kind[..], content, &crc.sum().to_be_bytes()].concat()
+    }
+
+    fn png(shape: [usize; 3], rows: &[u8]) -> Vec<u8> {
+        let mut compressor = libdeflater::Compressor::default();
+        let mut data = vec![0; compressor.zlib_compress_bound(rows.len())];
+        let len = compressor.zlib_compress(rows, &mut data).unwrap();
+        let header = header_of(shape).unwrap();
+        [SIGNATURE, &chunk(*b"IHDR", &header), &chunk(*b"IDAT", &data[..len]), &chunk(*b"IEND", b"")].concat()
+    }
+
+    #[test]
+    fn predictors_follow_the_specification() {
+        assert_eq!(predictor(10, 20, 15), 10);
+        assert_eq!(predictor(10, 20, 12), 20);
+        assert_eq!(predictor(10, 20, 14), 20);
+        assert_eq!(predictor(30, 20, 25), 25);
+    }
+
+    #[test]
+    fn rows_without_a_filter_come_apart_by_channel() {
+        let file = png([3, 2, 2], &[0, 1, 2, 3, 4, 5, 6, 0, 7, 8, 9, 10, 11, 12]);
+        let mut pixels = [0; 12];
+        assert_eq!(Decoder::new([3, 2, 2]).decode(&file, &mut pixels), Some(()));
+        assert_eq!(pixels, [1, 4, 7, 10, 2, 5, 8, 11, 3, 6, 9, 12]);
+        assert_eq!(Decoder::new([3, 2, 2]).decode(&file, &mut pixels[..11]), None);
+        assert_eq!(Decoder::new([5, 2, 2]).decode(&file, &mut pixels), None);
+        assert_eq!(Decoder::new([0, 0, 0]).decode(&file, &mut []), None);
+    }
+
+    proptest! {
+        #[test]
+        fn damaged_files_do_no_harm(
+            changes in prop::collection::vec((0_usize..90, any::<u8>()), 0..4),
+            len in 0_usize..100,
+            shape in prop::array::uniform3(0_usize..5),
+        ) {
+            let mut file = png([1, 3, 4], &[0, 1, 2, 3, 4, 1, 5, 6, 7, 8, 4, 9, 10, 11, 12]);
+            for (place, value) in changes {
+                let place = place % file.len();
+                file[place] = value;
+            }
+            file.truncate(len);
+            let mut pixels = vec![0; shape.iter().product()];
+            let _ = Decoder::new(shape).decode(&file, &mut pixels);
+        }
+
+        #[test]
+        fn chunks_of_any_kind_do_no_harm(
+            kinds in prop::collection::vec((prop::sample::select(vec![b"IHDR", b"IDAT", b"IEND", b"tEXt", b"gAMA"]),
+                prop::collection::vec(any::<u8>(), 0..20)), 0..6),
+        ) {
+            let mut file = [SIGNATURE, &chunk(*b"IHDR", &header_of([1, 1, 1]).unwrap())].concat();
+            kinds.iter().for_each(|(kind, content)| file.extend(chunk(**kind, content)));
+            let _ = Decoder::new([1, 1, 1]).decode(&file, &mut [0]);
+        }
+    }
+}
