@@ -20,7 +20,7 @@ from PIL import Image
 
 from bad_files import encoded, png_chunk, random_images, write_folder, write_zip
 from pspc_rs import _core, num_threads, set_num_threads
-from pspc_rs.data import load, read_edm_zip, read_folder
+from pspc_rs.data import decode, load, read_edm_zip, read_folder
 from pspc_rs.data.decode import SUFFIXES
 from pspc_rs.data.readers import archives
 from pspc_rs.data.readers.archives import has_image_suffix, is_junk, member_name
@@ -275,6 +275,30 @@ def test_the_interpreter_goes_on_meanwhile(tmp_path: Path) -> None:
     while worker.is_alive():
         counted += 1
     assert counted > 100
+
+
+def test_pieces_of_large_images_are_short_enough_for_ctrl_c() -> None:
+    large = encoded(np.zeros((1, 4096, 4096), np.uint8))
+    pieces: list[int] = []
+
+    class Files:
+        def __len__(self) -> int:
+            return 12
+
+        def file(self, index: int) -> decode.ImageFile:
+            return decode.ImageFile("large", lambda: large)
+
+        def decode_plain(self, indices: range, pixels: NDArray[np.uint8]) -> list[int]:
+            pieces.append(len(indices))
+            return []
+
+    before = num_threads()
+    try:
+        set_num_threads(3)
+        decode.decode_images(Files(), "large", False)
+    finally:
+        set_num_threads(before)
+    assert pieces[0] == 3 and sum(pieces) == 11
 
 
 PARTS = ["a", "/", "\\", ".", "png", "__MACOSX", "lost+found", "@eaDir", ".PNG", "jpg", "\n", "\u0131", "x.tif"]

@@ -103,6 +103,7 @@ impl Archive {
     }
 
     /// The names of the members, in the order of the directory.
+    #[must_use]
     pub fn names(&self) -> impl ExactSizeIterator<Item = &str> {
         // They were checked when the archive was opened.
         self.members.iter().map(|member| str::from_utf8(&self.directory[member.name.clone()]).unwrap_or_default())

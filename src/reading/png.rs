@@ -240,13 +240,16 @@ mod tests {
 
     #[test]
     fn predictors_follow_the_specification() {
-        assert_eq!(predictor(10, 20, 15), 10);
         assert_eq!(predictor(10, 20, 12), 20);
-        assert_eq!(predictor(10, 20, 14), 20);
+        assert_eq!(predictor(10, 20, 18), 10);
         assert_eq!(predictor(30, 20, 25), 25);
+        // Where the corner is as near as another one, it comes last.
+        assert_eq!(predictor(2, 14, 10), 2);
+        assert_eq!(predictor(14, 2, 10), 2);
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "libdeflate is C")]
     fn rows_without_a_filter_come_apart_by_channel() {
         let file = png([3, 2, 2], &[0, 1, 2, 3, 4, 5, 6, 0, 7, 8, 9, 10, 11, 12]);
         let mut pixels = [0; 12];
@@ -259,6 +262,7 @@ mod tests {
 
     proptest! {
         #[test]
+        #[cfg_attr(miri, ignore = "libdeflate is C")]
         fn damaged_files_do_no_harm(
             changes in prop::collection::vec((0_usize..90, any::<u8>()), 0..4),
             len in 0_usize..100,
@@ -275,12 +279,15 @@ mod tests {
         }
 
         #[test]
+        #[cfg_attr(miri, ignore = "libdeflate is C")]
         fn chunks_of_any_kind_do_no_harm(
             kinds in prop::collection::vec((prop::sample::select(vec![b"IHDR", b"IDAT", b"IEND", b"tEXt", b"gAMA"]),
                 prop::collection::vec(any::<u8>(), 0..20)), 0..6),
         ) {
             let mut file = [SIGNATURE, &chunk(*b"IHDR", &header_of([1, 1, 1]).unwrap())].concat();
-            kinds.iter().for_each(|(kind, content)| file.extend(chunk(**kind, content)));
+            for (kind, content) in &kinds {
+                file.extend(chunk(**kind, content));
+            }
             let _ = Decoder::new([1, 1, 1]).decode(&file, &mut [0]);
         }
     }

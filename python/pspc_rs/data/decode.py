@@ -18,6 +18,7 @@ from pspc_rs.errors import DataError
 from pspc_rs.extras import import_pillow
 from pspc_rs.files import MAX_SIDE, decode_errors
 from pspc_rs.progress import Progress, reporting
+from pspc_rs.threads import num_threads
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,6 +40,9 @@ _FILES_PER_TASK = 32
 
 # Short enough for Ctrl-C, long enough to keep all threads busy.
 _SECONDS_PER_PIECE = 0.05
+
+# The first piece has at most so many values, or one file per thread.
+_VALUES_PER_PIECE = 1 << 24
 
 # Up to this many pixels per channel one thread is fastest: more would wait for the interpreter lock.
 _MAX_SINGLE_THREAD_PIXELS = 64 * 64
@@ -101,7 +105,9 @@ def decode_images(files: ImageFiles, what: str, progress: bool | Progress | None
 def _decode_plain(files: ImageFiles, images: NDArray[np.uint8], report: Progress) -> list[int]:
     """Decodes the plain PNGs after the first image, in pieces of a fraction of a second; returns all other indices."""
     others: list[int] = []
-    total, start, size = len(images), 1, _FILES_PER_TASK
+    total, start = len(images), 1
+    least = min(_FILES_PER_TASK, num_threads())
+    size = max(least, min(_FILES_PER_TASK, _VALUES_PER_PIECE // images[0].size))
     while start < total:
         piece = range(start, min(start + size, total))
         began = time.perf_counter()
@@ -116,7 +122,7 @@ def _decode_plain(files: ImageFiles, images: NDArray[np.uint8], report: Progress
         if seconds < _SECONDS_PER_PIECE:
             size *= 2
         elif seconds > 2 * _SECONDS_PER_PIECE:
-            size = max(1, size // 2)
+            size = max(least, size // 2)
     return others
 
 

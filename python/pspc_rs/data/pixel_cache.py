@@ -80,6 +80,9 @@ class PixelCache:
             return
         try:
             entry = self._entry()
+            if _read(entry) is not None:
+                # Another process was faster; on Windows its file, once mapped, could not be replaced.
+                return
             labels = np.empty(0, np.int64) if decoded.labels is None else decoded.labels
             # An entry counts once its pixels are there.
             _write(entry.with_name(entry.name + _LABELS), labels)

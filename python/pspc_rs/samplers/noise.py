@@ -149,7 +149,7 @@ def _torch_normals(seed: int) -> Callable[[tuple[int, ...]], NDArray[np.float32]
 
 
 def _core_draws_as_torch() -> bool:
-    """Whether the core's numbers have the bits of torch's on this machine: with torch's AVX2 kernels as GCC compiles them."""
+    """Whether the core's numbers have the bits of torch's here: those of its AVX2 kernels, as GCC compiles them."""
     has_avx2 = "x86-64-v3" in dict(_core.build_info())["isa_available"]
     return sys.platform == "linux" and has_avx2 and os.environ.get("ATEN_CPU_CAPABILITY", _VECTORISED[0]) in _VECTORISED
 
