@@ -16,6 +16,7 @@ from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import noisy_options, read_noisy, read_samples, samples_option, split_options
 from pspc_rs.cli.models import build_model, load_data, warn_of_program
 from pspc_rs.cli.options import (
+    NO_CACHE_OPTION,
     PROTOCOL,
     TRUST,
     Options,
@@ -262,6 +263,7 @@ def similarity(
     "--reference", metavar="NAME", help="The samples that the others are compared with.  [default: the first]"
 )
 @click.option("--data", metavar="PATH|NAME", help="Training images, for the copy ratio.  [default: it is left out]")
+@NO_CACHE_OPTION
 @click.option("--xflip/--no-xflip", default=True, help="Count horizontal flips as further data; also --xflip=False.")
 @click.option("--clip", is_flag=True, help="Clip samples to [-1, 1] before.")
 def metrics(

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs import cuda
-from pspc_rs.cli.commands import DecidingOption, ignored_options, option_group
+from pspc_rs.cli.commands import NO_CACHE, DecidingOption, ignored_options, option_group, set_meta
 from pspc_rs.errors import InvalidValueError, PspcError
 from pspc_rs.samplers import PROTOCOLS
 from pspc_rs.sigmas import edm_sigmas
@@ -378,9 +378,19 @@ _GRID = (
     _grid("--rho", type=float, default=7.0, help="Curvature of the grid."),
 )
 
+NO_CACHE_OPTION = _data(
+    "--no-cache",
+    is_flag=True,
+    expose_value=False,
+    callback=set_meta(NO_CACHE),
+    show_default=False,
+    help="Take neither decoded images nor statistics of data from the cache folder, and keep none there.",
+)
+
 _DATA = (
     _data("--data", required=True, metavar="PATH|NAME", help="Training images: a path, or a name such as cifar10."),
     _data("--xflip/--no-xflip", default=True, help="Count horizontal flips as further data; also --xflip=False."),
+    NO_CACHE_OPTION,
 )
 
 _GAUSSIAN = (

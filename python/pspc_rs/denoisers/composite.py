@@ -56,6 +56,11 @@ class Part(NamedTuple):
     before: int
     total: int
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the part is the batch, in its order."""
+        return self.queries == list(range(self.total))
+
     def share(self, stage: int = 0, stages: int = 1) -> Progress | None:
         """The progress of one of some stages of the work on this part."""
         size = len(self.queries)
@@ -321,22 +326,24 @@ class PosteriorComposite(Denoiser):
         """What the engine finds in its first pass, which is one of so many stages of the whole work."""
         if self._announce is not None:
             raise InvalidValueError("posteriors are not computed by the ranks of a command; run it without torchrun")
-        z, parts = _copied(z), []
-        for part in self._parts(sigmas, selection, progress):
+        parts, found_parts = self._parts(sigmas, selection, progress), []
+        z = _copied(z, parts)
+        for part in parts:
             found = self._engine.evidence(*self._arguments(part, z, sigmas), part.share(0, stages), **part.choice)
-            parts.append(PosteriorPart(part.queries, found, part.share(1, stages)))
-        return parts
+            found_parts.append(PosteriorPart(part.queries, found, part.share(1, stages)))
+        return found_parts
 
     def _denoise(
         self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None
     ) -> npt.NDArray[np.float32]:
         if self._announce is not None:
             self._announce(z, sigmas, selection)
-        z, parts = _copied(z), self._parts(sigmas, selection, progress)
+        parts = self._parts(sigmas, selection, progress)
+        z = _copied(z, parts)
         denoised = np.empty(z.shape, np.float32)
         for part in parts:
             found = self._engine.composite(*self._arguments(part, z, sigmas), part.share(), **part.choice)
-            if len(parts) == 1:
+            if part.is_whole:
                 return found
             denoised[part.queries] = found
         return denoised
@@ -351,8 +358,9 @@ class PosteriorComposite(Denoiser):
         *,
         transposed: bool,
     ) -> tuple[Floats, Floats]:
-        z, denoised, products = _copied(z), np.empty(z.shape, np.float32), np.empty(v.shape, np.float32)
-        for part in self._parts(sigmas, selection, progress):
+        parts = self._parts(sigmas, selection, progress)
+        z, denoised, products = _copied(z, parts), np.empty(z.shape, np.float32), np.empty(v.shape, np.float32)
+        for part in parts:
             denoised[part.queries], products[:, part.queries] = self._engine.jvp(
                 *self._arguments(part, z, sigmas),
                 np.ascontiguousarray(v[:, part.queries]),
@@ -365,8 +373,9 @@ class PosteriorComposite(Denoiser):
     def _divergence(
         self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None
     ) -> tuple[Floats, Float64]:
-        z, denoised, variances = _copied(z), np.empty(z.shape, np.float32), np.empty(len(z))
-        for part in self._parts(sigmas, selection, progress):
+        parts = self._parts(sigmas, selection, progress)
+        z, denoised, variances = _copied(z, parts), np.empty(z.shape, np.float32), np.empty(len(z))
+        for part in parts:
             found = self._engine.evidence(*self._arguments(part, z, sigmas), part.share(0, 3), **part.choice)
             denoised[part.queries] = found.composite(part.share(1, 3))
             variances[part.queries] = found.variance(part.share(2, 3))[0].sum(axis=(1, 2, 3))
@@ -375,7 +384,7 @@ class PosteriorComposite(Denoiser):
 
     def _arguments(self, part: Part, z: Floats, sigmas: Float64) -> tuple[Windows, Any, list[float], bool]:
         """What every call of the engine for a part starts with."""
-        queries = z if len(part.queries) == len(z) else z[part.queries]
+        queries = z if part.is_whole else z[part.queries]
         return part.windows, queries, self._effective(sigmas[part.queries]).tolist(), self.data.xflip
 
     def _effective(self, sigmas: Float64) -> Float64:
@@ -407,22 +416,25 @@ class PosteriorComposite(Denoiser):
         with torch.cuda.device(z.device):
             stream = torch.cuda.current_stream().cuda_stream
             for part in self._parts(sigmas, selection, progress):
-                whole = len(part.queries) == len(given)
                 windows, queries, levels, xflip = self._arguments(part, given, sigmas)
-                out = denoised if whole else torch.empty_like(queries)
+                out = denoised if part.is_whole else torch.empty_like(queries)
                 places = (queries.data_ptr(), wide, levels, xflip, out.data_ptr(), wide, stream)
                 engine.composite_at(cast(_core.Components, windows), *places, part.share(), **part.choice)
-                if not whole:
+                if not part.is_whole:
                     denoised[part.queries] = out
         return denoised.to(z.dtype)
 
     def _parts(self, sigmas: Float64, selection: Selection | None, progress: Progress | None) -> list[Part]:
-        """The queries by their windows and by the images that count, with the progress of each part."""
+        """The queries by their windows and by the images that count, with the progress of each part.
+
+        Those of a part are in order of their noise levels: the engine takes several together, and the work on them is
+        that of the one with the most, so that similar ones should meet. The bits are the same in any order.
+        """
         groups: dict[tuple[Windows, int], list[int]] = {}
         levels = self._levels(sigmas)
-        for query, level in enumerate(levels):
+        for query in np.argsort(sigmas, kind="stable").tolist():
             base = 0 if selection is None else int(selection.base_of[query])
-            groups.setdefault((self._windows_of(level), base), []).append(query)
+            groups.setdefault((self._windows_of(levels[query]), base), []).append(query)
         parts: list[Part] = []
         before = 0
         for (windows, _), queries in groups.items():
@@ -448,6 +460,20 @@ class PosteriorComposite(Denoiser):
         return self._engines[ordinal]
 
 
-def _copied(z: Floats) -> Floats:
-    """A copy: a progress callback, or another thread, may change the caller's array while the engine works."""
-    return np.array(z, dtype=np.float64 if z.dtype == np.float64 else np.float32, order="C")
+def _copied(z: Floats, parts: list[Part]) -> Floats:
+    """A copy: a progress callback, or another thread, may change the caller's array while the engine works.
+
+    Raises:
+        InvalidValueError: a pixel is out of range, and the engine, which checks them, would not know whose it is.
+    """
+    copy: Floats = np.array(z, dtype=np.float64 if z.dtype == np.float64 else np.float32, order="C")
+    if all(part.is_whole for part in parts):
+        return copy
+    fits = np.abs(copy) <= _core.MAX_Z
+    if not fits.all():
+        index = np.unravel_index(int(np.argmin(fits)), copy.shape)
+        value = "NaN" if np.isnan(copy[index]) else f"{copy[index]:g}"
+        raise InvalidValueError(
+            f"z holds {value} at {[int(one) for one in index]}; allowed are finite numbers of magnitude up to 1e9"
+        )
+    return copy

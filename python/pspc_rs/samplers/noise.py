@@ -2,6 +2,8 @@
 
 import importlib.util
 import math
+import os
+import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias
@@ -9,6 +11,7 @@ from typing import Any, Literal, Self, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from pspc_rs import _core
 from pspc_rs.arrays import check_finite, check_like, copy_of, is_torch, like, to_numpy
 from pspc_rs.checks import image_shape, in_order, integer, one_of, real_number
 from pspc_rs.extras import import_extra
@@ -23,6 +26,9 @@ Generator: TypeAlias = Literal["auto", "torch", "numpy"]
 _GENERATORS = ("auto", "torch", "numpy")
 _MAX_SEED = 2**64 - 1
 
+# What the variable that limits torch to older instructions may say.
+_VECTORISED = ("avx2", "avx512")
+
 
 def initial_noise(
     n: int, shape: Sequence[int], sigma_max: float = 80.0, seed: int = 0, *, generator: Generator = "auto"
@@ -30,7 +36,8 @@ def initial_noise(
     """Normal noise of standard deviation sigma_max, float32 [n, channels, height, width], to start samplers from.
 
     With torch it is one batch of ``torch.randn`` from a CPU generator, the numbers that the scripts published with the
-    PSPC and EDM papers start from with that seed; without torch, one batch of ``numpy.random.default_rng(seed)``.
+    PSPC and EDM papers start from with that seed; without torch, one batch of ``numpy.random.default_rng(seed)``. On
+    Linux with AVX2 the core draws torch's numbers, bit for bit, and torch is not imported.
 
     Args:
         n: number of samples.
@@ -122,9 +129,29 @@ def _normals(seed: int, library: str) -> Callable[[tuple[int, ...]], NDArray[np.
     if library == "numpy":
         stream = np.random.default_rng(seed)
         return lambda shape: stream.standard_normal(shape, dtype=np.float32)
+    if _core_draws_as_torch() and importlib.util.find_spec("torch"):
+        return _torch_normals(seed)
     torch = import_extra("torch", "generator='torch'", "torch", "generator='numpy' works without it")
     state = torch.Generator("cpu").manual_seed(seed)
     return lambda shape: to_numpy(torch.randn(shape, generator=state, dtype=torch.float32, device="cpu"))
+
+
+def _torch_normals(seed: int) -> Callable[[tuple[int, ...]], NDArray[np.float32]]:
+    """The stream of torch's CPU generator, drawn by the core: importing torch takes seconds."""
+    stream = _core.TorchNormals(seed)
+
+    def draw(shape: tuple[int, ...]) -> NDArray[np.float32]:
+        numbers = np.empty(shape, np.float32)
+        stream.fill(numbers.reshape(-1))
+        return numbers
+
+    return draw
+
+
+def _core_draws_as_torch() -> bool:
+    """Whether the core's numbers have the bits of torch's here: those of its AVX2 kernels, as GCC compiles them."""
+    has_avx2 = "x86-64-v3" in dict(_core.build_info())["isa_available"]
+    return sys.platform == "linux" and has_avx2 and os.environ.get("ATEN_CPU_CAPABILITY", _VECTORISED[0]) in _VECTORISED
 
 
 def _checked_seed(seed: object) -> int:
