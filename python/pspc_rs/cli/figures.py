@@ -135,7 +135,7 @@ def _levels_of(maps: NDArray[Any], path: Path, protocol: str) -> NDArray[np.floa
     metavar="LIST",
     help="Noise levels of the grid.  [default: five in range]",
 )
-@noisy_options
+@noisy_options(least=1)
 @options_for_many
 def denoised(denoisers: Sequence[str], t_idx: list[int] | None, **others: Any) -> None:
     """Show what several denoisers make of the same noisy images, one column each.

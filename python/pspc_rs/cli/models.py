@@ -204,7 +204,9 @@ def _threshold_schedule(options: Options, data: ImageSet) -> ThresholdSchedule:
     spec = _or_default(options.thresholds, "--thresholds", options, data)
     # A single threshold stands for every level, and there must be a heat map for each.
     grid = options.sigmas() if isinstance(spec, float) else _own_grid(spec, options)
-    return resolve_threshold_schedule(spec, (data.height, data.width), sigmas=grid, scale_to=options.scale_to)
+    return resolve_threshold_schedule(
+        spec, (data.height, data.width), sigmas=grid, scale_to=options.scale_to, sizes=options.mask_sizes
+    )
 
 
 def _or_default(spec: object, option: str, options: Options, data: ImageSet) -> object:

@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 import numpy as np
@@ -13,6 +13,7 @@ from pspc_rs import cuda
 from pspc_rs.cli.commands import DecidingOption, ignored_options, option_group
 from pspc_rs.errors import InvalidValueError, PspcError
 from pspc_rs.samplers import PROTOCOLS
+from pspc_rs.schedules import MaskSizes
 from pspc_rs.sigmas import edm_sigmas
 
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -26,6 +27,7 @@ _LATER = {
     "shrinkage": None,
     "parts": None,
     "protocol": None,
+    "mask_sizes": None,
 }
 """Options that were added later, and the values with which they change nothing."""
 
@@ -66,6 +68,7 @@ class Options:
         heatmaps: a file, or "gaussian" for those of the Gaussian denoiser.
         patch_sizes: a side, a list of sides, or the name or file of a schedule.
         thresholds: a number, a list of numbers, or the name or file of a schedule.
+        mask_sizes: what thresholds are shares of; None for what the schedule says.
         class_label: of all images, None for all classes.
         parts: of the piecewise denoiser: a denoiser or network each, with the ends of its range, None where open.
     """
@@ -86,6 +89,7 @@ class Options:
     scale_to: int | None = None
     heatmaps: Path | str | None = None
     thresholds: float | str | list[float] | None = None
+    mask_sizes: MaskSizes | None = None
     width: float | None = None
     pca_threshold: float = 0.05
     rank: int | None = None
@@ -423,6 +427,12 @@ _COMPOSITE = (
         callback=_shares,
         help="pspc_flex: one threshold, a comma list with one per noise level, a published schedule or the JSON file "
         "of one. [default: cifar10, for 32 x 32 images]",
+    ),
+    _denoiser(
+        "--mask-sizes",
+        type=click.Choice(get_args(MaskSizes)),
+        help="pspc_flex: what numbers in --thresholds are shares of: mass, of each heat map; equal, of the pixels, the "
+        "same number in every mask.  [default: mass, or what the schedule's file says]",
     ),
     *_GAUSSIAN,
 )
