@@ -22,6 +22,8 @@ from pspc_rs.experiments.patches import WEIGHINGS
 from pspc_rs.experiments.results import Row
 from pspc_rs.provenance import Clock, provenance, save_record
 
+_CLEAN: mse_curves.Clean = "clean"
+
 
 def _processes(context: click.Context, option: click.Parameter, value: str) -> list[str]:
     words = listed(context, option, value)
@@ -43,8 +45,8 @@ def _metrics(context: click.Context, option: click.Parameter, value: str) -> lis
     multiple=True,
     required=True,
     callback=listed,
-    metavar="[NAME=]NETWORK",
-    help="Network to compare with, module:callable of the form D(z, sigma); may be given several times.",
+    metavar="[NAME=]NETWORK|clean",
+    help="Network to compare with, or clean, the images behind forward z; may be given several times.",
 )
 @click.option(
     "--denoisers",
@@ -110,7 +112,9 @@ def compare(
     """
     clock = Clock()
     options = Options(**others)
-    wanted = named_options(target, options), named_options(denoisers, options)
+    clean = [one.rpartition("=")[0] or _CLEAN for one in target if one.rpartition("=")[2] == _CLEAN]
+    networks = [one for one in target if one.rpartition("=")[2] != _CLEAN]
+    wanted = named_options(networks, options), named_options(denoisers, options)
     if z is not None and noise_data is not None:
         raise click.UsageError("--z and --noise-data both say what z are; give one of them")
     data = load_data(options.data, xflip=options.xflip)
@@ -119,7 +123,7 @@ def compare(
     with interruptible_bar("img", "comparing", KEPT, smoothing=0) as progress:
         rows = mse_curves.compare(
             data,
-            targets,
+            {**targets, **dict.fromkeys(clean, _CLEAN)},
             models,
             options.outdir,
             sigmas=options.sigmas(),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pspc_rs import cuda
 from pspc_rs.cli.commands import DecidingOption, ignored_options, option_group
 from pspc_rs.errors import InvalidValueError, PspcError
+from pspc_rs.networks.shipped import SHIPPED
 from pspc_rs.samplers import PROTOCOLS
 from pspc_rs.schedules import MaskSizes
 from pspc_rs.sigmas import edm_sigmas
@@ -487,9 +488,10 @@ TRUST = _network_option(
 _NETWORK = (
     _network_option(
         "--network",
-        metavar="FILE|FOLDER|MODULE:CALLABLE",
+        metavar="FILE|FOLDER|MODULE:CALLABLE|NAME",
         help="network: a network file (safetensors, TorchScript, EDM pickle, or .json that describes one), a folder of "
-        "diffusers, or the import path of a function D(z, sigma) or torch module.",
+        "diffusers, the import path of a function D(z, sigma) or torch module, or cifar10-small, which lies in the "
+        "repository.",
     ),
     _network_option("--network-pkl", type=input_file(), help="network: a pickle of EDM, of which nothing is executed."),
     _network_option(
@@ -579,10 +581,11 @@ def options_of(what: str, options: Options) -> Options:
     denoiser = what.replace("-", "_").lower()
     if denoiser in DENOISERS and denoiser != "network":
         return replace(options, denoiser=denoiser)
-    if (":" not in what or Path(what).drive) and not Path(what).exists():
+    if what not in SHIPPED and (":" not in what or Path(what).drive) and not Path(what).exists():
         known = ", ".join(one for one in DENOISERS if one != "network")
         raise click.UsageError(
-            f"{what!r} is not a denoiser; allowed are {known}, and networks: files, folders, module:callable"
+            f"{what!r} is not a denoiser; allowed are {known}, and networks: files, folders, module:callable, "
+            f"{', '.join(SHIPPED)}"
         )
     return replace(options, denoiser="network", network=what)
 

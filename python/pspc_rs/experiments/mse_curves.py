@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,7 @@ from pspc_rs.experiments.noisy_sets import (
     check_sampler,
     check_seed,
     check_start,
+    drawn_images,
     drawn_indices,
     file_levels,
     first_level,
@@ -47,6 +48,9 @@ from pspc_rs.sigmas import edm_sigmas
 NoisyProcess: TypeAlias = Literal["forward", "reverse", "file"]
 """Where z comes from: noisy images, the target's own trajectories, or a file."""
 
+Clean: TypeAlias = Literal["clean"]
+"""In place of a target network: the clean images behind forward z."""
+
 NOISY_PROCESSES: tuple[NoisyProcess, ...] = ("forward", "reverse")
 """Those that are computed."""
 
@@ -56,7 +60,7 @@ class Plan:
     """What `compare` compares; the arguments of `compare` are described there."""
 
     data: ImageSet
-    targets: Mapping[str, Model]
+    targets: Mapping[str, Model | Clean]
     denoisers: Mapping[str, Model]
     sigmas: tuple[float, ...]
     processes: tuple[NoisyProcess, ...]
@@ -112,6 +116,11 @@ class Plan:
         """Everything that decides the numbers of a row, besides its level."""
         return {**self.settings(process, target), "denoiser": self._models[denoiser]}
 
+    def same(self, name: str) -> bool:
+        """Whether a name of both a target and a denoiser stands for one model."""
+        target = self.targets[name]
+        return not isinstance(target, str) and model_settings(target) == model_settings(self.denoisers[name])
+
     def is_target(self, denoiser: str, target: str) -> bool:
         """Whether a denoiser is the target itself, which no other can be better than."""
         return self._models[denoiser] == self._models[target]
@@ -119,11 +128,16 @@ class Plan:
     @cached_property
     def left_out(self) -> dict[str, NDArray[np.int64] | None]:
         """The images that every model leaves out, one per noisy image; None for none."""
-        models = {**self.targets, **self.denoisers}
+        models: dict[str, Model | Clean] = {**self.targets, **self.denoisers}
         if not self.leave_one_out:
             return dict.fromkeys(models)
         sources = Sources(self.data.fingerprint, drawn_indices(self.data, self.n, self.seed))
         return {name: left_out(name, model, sources) for name, model in models.items()}
+
+    @cached_property
+    def clean(self) -> NDArray[np.float32]:
+        """The clean images behind forward z, the same at every level."""
+        return drawn_images(self.noisy_images, self.n, self.seed)
 
     @cached_property
     def _z_sha256(self) -> str:
@@ -131,12 +145,16 @@ class Plan:
 
     @cached_property
     def _models(self) -> dict[str, dict[str, Any]]:
-        return {name: model_settings(model) for name, model in {**self.targets, **self.denoisers}.items()}
+        named: dict[str, Model | Clean] = {**self.targets, **self.denoisers}
+        return {
+            name: {"denoiser": "clean images"} if isinstance(model, str) else model_settings(model)
+            for name, model in named.items()
+        }
 
 
 def compare(
     data: ImageSet,
-    targets: Mapping[str, Model],
+    targets: Mapping[str, Model | Clean],
     denoisers: Mapping[str, Model],
     outdir: str | Path,
     *,
@@ -168,7 +186,7 @@ def compare(
 
     Args:
         data: the images of the forward process.
-        targets: networks D(z, sigma) by name.
+        targets: networks D(z, sigma) by name, or "clean" for the clean images behind z of the forward process.
         denoisers: denoisers or networks D(z, sigma) by name.
         outdir: folder of the run, made if need be.
         sigmas: descending noise levels, the EDM grid of 18 levels if not given; a final 0 is ignored.
@@ -243,11 +261,12 @@ def compare(
             f"leave_one_out is on, and processes are {', '.join(plan.processes)}; allowed is forward alone, as z of "
             "trajectories are made of no image of the data"
         )
+    _check_clean(plan)
     if not plan.levels:
         low, high = plan.sigma_range
         raise InvalidValueError(f"no level of the grid lies in the range {low:g} to {high:g}; take a wider one")
     for name in targets.keys() & denoisers.keys():
-        if model_settings(targets[name]) != model_settings(denoisers[name]):
+        if not plan.same(name):
             raise InvalidValueError(f"{name!r} names both a target and another denoiser; give them two names")
     _ = plan.left_out  # refuses models before anything is written
     return _Comparison(plan, RunFolder(Path(outdir)), progress).run()
@@ -362,7 +381,7 @@ class _Comparison:
         self._tell(self.done, what)
         return trajectory_levels(
             self.folder.noisy(target, settings_key(settings)),
-            plan.targets[target],
+            cast(Model, plan.targets[target]),
             plan.noisy_images,
             plan.sigmas,
             plan.n,
@@ -403,7 +422,12 @@ class _Comparison:
                 self.folder.metrics.add(*further)
             self.folder.mse.add(*rows)
 
-    def _denoised(self, name: str, model: Model, z: NDArray[Any], level: int, process: str) -> NDArray[np.float32]:
+    def _denoised(
+        self, name: str, model: Model | Clean, z: NDArray[Any], level: int, process: str
+    ) -> NDArray[np.float32]:
+        if isinstance(model, str):
+            self.done += len(z)
+            return self.plan.clean
         sigma, before = self.plan.sigmas[level], self.done
         self._tell(before, f"{process}, sigma {sigma:.3g}, {name}")
         progress = self.progress and (lambda images, of: self._tell(before + images))
@@ -443,10 +467,25 @@ def _needed(lacking: Mapping[str, Sequence[str]]) -> list[str]:
     return list(dict.fromkeys(target for targets in lacking.values() for target in targets))
 
 
-def _named(kind: str, models: Mapping[str, Model]) -> Mapping[str, Model]:
+Named = TypeVar("Named", bound=Mapping[str, Any])
+
+
+def _named(kind: str, models: Named) -> Named:
     if not models:
         raise InvalidValueError(f"there are no {kind}; at least one is needed")
     return models
+
+
+def _check_clean(plan: Plan) -> None:
+    """Refuses clean images as a target of z that are made of none."""
+    for name, target in plan.targets.items():
+        if isinstance(target, str):
+            one_of(f"the target {name}", target, get_args(Clean))
+            if plan.processes != ("forward",):
+                raise InvalidValueError(
+                    f"the target {name} is clean images, and processes are {', '.join(plan.processes)}; allowed is "
+                    "forward alone, as other z are made of no images"
+                )
 
 
 def _processes(processes: Sequence[str]) -> tuple[NoisyProcess, ...]:

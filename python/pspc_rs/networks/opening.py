@@ -13,6 +13,7 @@ from pspc_rs.denoisers import Network
 from pspc_rs.denoisers.modules import in_one_line
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingFileError, ShapeError
 from pspc_rs.file_kinds import is_url
+from pspc_rs.networks.shipped import SHIPPED, find_shipped
 from pspc_rs.networks.sources import is_safetensors, kind_of_file, read_description, refuse_weights
 
 __all__ = ["SOURCES", "NetworkFunction", "is_safetensors", "load_network", "open_network", "program_in"]
@@ -21,8 +22,8 @@ NetworkFunction = Callable[..., Any]
 """D(x, sigma) or D(x, sigma, class_labels)."""
 
 SOURCES = (
-    "module:callable, a safetensors file of ours, an EDM pickle, a TorchScript file, a diffusers folder, or a .json "
-    "file that describes one of these"
+    "cifar10-small, module:callable, a safetensors file of ours, an EDM pickle, a TorchScript file, a folder of "
+    "diffusers, or a .json file that describes one of these"
 )
 """What names a network."""
 
@@ -43,6 +44,7 @@ def open_network(
     them:
 
     - a callable;
+    - "cifar10-small", a small network of CIFAR-10 that lies in the project's repository;
     - an import path ``module:callable``, also of a module in the current folder, which is run;
     - a safetensors file of ``save_network``;
     - a pickle as EDM's networks are published in, of which nothing is executed;
@@ -162,6 +164,8 @@ def _network_of(source: object) -> NetworkFunction:
         return read_diffusers(path)
     if path.is_file():
         return _read_file(path)
+    if str(source) in SHIPPED:
+        return _read_file(find_shipped(str(source)))
     if ":" in str(source) and not path.drive:
         return _import(str(source))
     raise MissingFileError(f"there is no network {str(source)!r}; allowed are {SOURCES}")
