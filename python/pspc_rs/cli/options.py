@@ -15,7 +15,7 @@ from pspc_rs.errors import InvalidValueError, PspcError
 from pspc_rs.networks.shipped import SHIPPED
 from pspc_rs.samplers import PROTOCOLS
 from pspc_rs.schedules import MaskSizes
-from pspc_rs.sigmas import edm_sigmas
+from pspc_rs.sigmas import edm_sigmas, log_sigmas
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -29,6 +29,7 @@ _LATER = {
     "parts": None,
     "protocol": None,
     "mask_sizes": None,
+    "spacing": "edm",
 }
 """Options that were added later, and the values with which they change nothing."""
 
@@ -85,6 +86,7 @@ class Options:
     t_max: float
     t_min: float
     rho: float
+    spacing: str = "edm"
     protocol: str | None = None
     patch_sizes: int | str | list[int | str] | None = None
     scale_to: int | None = None
@@ -116,6 +118,8 @@ class Options:
             InvalidValueError: the grid is not one, or a protocol has none of that length.
         """
         steps = self.n_steps if num_steps is None else num_steps
+        if self.protocol is None and self.spacing == "log":
+            return log_sigmas(steps, self.t_min, self.t_max, include_zero=include_zero)
         if self.protocol is None:
             return edm_sigmas(steps, self.t_min, self.t_max, self.rho, include_zero=include_zero)
         if steps != self.n_steps:
@@ -361,7 +365,8 @@ def _decided(protocol: str) -> dict[str, Any]:
     """What a protocol says instead of the options of the noise grid and of samplers."""
     one = PROTOCOLS[protocol]
     # EDM's protocols have this rho; the others have none, and refuse one all the same.
-    levels = {"n_steps": one.num_steps, "t_max": one.sigmas[0], "t_min": one.sigmas[-2], "rho": 7.0}
+    levels: dict[str, Any] = {"n_steps": one.num_steps, "t_max": one.sigmas[0], "t_min": one.sigmas[-2], "rho": 7.0}
+    levels["spacing"] = "edm"
     return {**levels, "sampler": one.sampler}
 
 
@@ -381,6 +386,12 @@ _GRID = (
     _grid("--t-max", type=float, default=80.0, help="First noise level of the grid."),
     _grid("--t-min", type=float, default=0.002, help="Last noise level of the grid."),
     _grid("--rho", type=float, default=7.0, help="Curvature of the grid."),
+    _grid(
+        "--spacing",
+        type=click.Choice(["edm", "log"]),
+        default="edm",
+        help="edm: the grid of Karras et al. with --rho. log: evenly spaced in log sigma, as in Figure 2 of the paper.",
+    ),
 )
 
 _DATA = (
