@@ -13,6 +13,7 @@ from pspc_rs.cli.inputs import NoisySource, noisy_options, split_options
 from pspc_rs.cli.models import build_model, load_data
 from pspc_rs.cli.options import Options, comma_list, file_name, named_options, options_for_many
 from pspc_rs.data import ImageSet
+from pspc_rs.denoisers import Gaussian
 from pspc_rs.errors import MissingDependencyError
 from pspc_rs.experiments.figures import save_figure
 from pspc_rs.experiments.fit_families import Family, Sides, Thresholds, odd_sides
@@ -20,7 +21,7 @@ from pspc_rs.experiments.fit_rules import FRACTION, RULES
 from pspc_rs.experiments.fitting import ERRORS, Fit, Outside, fit_figure
 from pspc_rs.experiments.fitting import fit_schedule as fit
 from pspc_rs.experiments.tuning import Tuned, tune_cfdm, tune_snis
-from pspc_rs.heatmaps import gaussian_heatmaps
+from pspc_rs.heatmaps import cached_gaussian_heatmaps
 from pspc_rs.outputs import differences, load_record, open_array, plain, save_table
 from pspc_rs.progress import Progress
 from pspc_rs.provenance import Clock, provenance, save_record
@@ -195,9 +196,10 @@ def _family(family: str, candidates: list[Any] | None, options: Options, data: I
             return Sides(data, odd_sides(data.height, data.width))
         return Sides(data, None if candidates is None else [_integer_if_whole(one) for one in candidates])
     sigmas = options.sigmas().tolist()
-    maps = (
-        gaussian_heatmaps(data, sigmas) if options.heatmaps == "gaussian" else open_array(Path(str(options.heatmaps)))
-    )
+    if options.heatmaps == "gaussian":
+        maps = cached_gaussian_heatmaps(Gaussian(data), sigmas)
+    else:
+        maps = open_array(Path(str(options.heatmaps)))
     return Thresholds(data, maps, sigmas, candidates, sizes=options.mask_sizes or "mass")
 
 

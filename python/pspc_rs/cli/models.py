@@ -29,7 +29,7 @@ from pspc_rs.denoisers import (
 )
 from pspc_rs.denoisers.centred import CentredDenoiser
 from pspc_rs.errors import InvalidValueError, MissingFileError, ScheduleError
-from pspc_rs.heatmaps import gaussian_heatmaps
+from pspc_rs.heatmaps import cached_gaussian_heatmaps
 from pspc_rs.networks.opening import open_network, program_in
 from pspc_rs.progress import ProgressBar
 from pspc_rs.provenance import describe_data, machine_settings, sha256
@@ -124,7 +124,7 @@ def _square(options: Options, data: ImageSet) -> PSPCSquare:
 def _flex(options: Options, data: ImageSet) -> PSPCFlex:
     thresholds = _threshold_schedule(options, data)
     if options.heatmaps == "gaussian":
-        maps: Any = gaussian_heatmaps(Gaussian(data), thresholds)
+        maps: Any = cached_gaussian_heatmaps(Gaussian(data), thresholds)
     else:
         maps = options.heatmaps
     return PSPCFlex(data, heatmaps=maps, thresholds=thresholds, device=options.device, temperature=options.temperature)

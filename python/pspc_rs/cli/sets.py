@@ -115,10 +115,13 @@ def _pixels(context: click.Context, option: click.Parameter, values: tuple[str, 
     "--pixel", "pixels", multiple=True, metavar="Y,X", callback=_pixels, help="Output pixel; repeat.  [default: all]"
 )
 @ignored_options("--raw", reason="files hold the maps as they are, and PSPC-Flex raises what it must; leave it out")
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", help="Of the maps in the file.")
 @held_out_options
 @source_options
 def heatmaps(
+    *,
     pixels: list[tuple[int, int]] | None,
+    dtype: str,
     noise_data: str | None,
     noise_split: str,
     z: Path | None,
@@ -149,7 +152,14 @@ def heatmaps(
             noisy = file_levels(z, data.shape, len(sigmas), options.n_samples)
         record = provenance(
             "heatmaps",
-            {**options.as_dict(), "pixels": pixels, "noise_data": noise_data, "noise_split": noise_split, "z": z},
+            {
+                **options.as_dict(),
+                "pixels": pixels,
+                "noise_data": noise_data,
+                "noise_split": noise_split,
+                "z": z,
+                "dtype": dtype,
+            },
             data=data,
             clock=clock,
             network=network_of(model),
@@ -163,6 +173,7 @@ def heatmaps(
                 output,
                 pixels=None if pixels is None else np.array(pixels),
                 batch=options.batch,
+                dtype=dtype,
                 settings=noisy.settings,
                 record=record,
                 overwrite=overwrite,

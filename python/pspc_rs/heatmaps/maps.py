@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.arrays import real_array
-from pspc_rs.checks import integer
+from pspc_rs.checks import integer, one_of
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import Denoiser, Gaussian, Network, Piecewise
 from pspc_rs.denoisers.composite import PosteriorComposite
@@ -71,6 +71,7 @@ def save_heatmaps(
     pixels: object = None,
     raw: bool | None = None,
     batch: int = 16,
+    dtype: str = "float32",
     settings: Mapping[str, object] | None = None,
     record: Mapping[str, object] | None = None,
     resume: bool | None = None,
@@ -93,6 +94,7 @@ def save_heatmaps(
         raw: deprecated; maps are always kept as they are, and `PSPCFlex` sees to it that every pixel is in some mask.
             False raises every pixel's own entry above the others of its map, as earlier versions did.
         batch: noisy images at once.
+        dtype: of the maps in the file, "float32" or "float16", which halves it and which `PSPCFlex` takes, too.
         settings: what else decides the numbers, such as seed and data of ``noisy``.
         record: what else is recorded.
         resume: deprecated; a run with the same settings is always continued.
@@ -113,6 +115,7 @@ def save_heatmaps(
     if len(noisy) != len(sigmas) or len(sigmas) == 0:
         raise ShapeError(f"there are {len(noisy)} sets of noisy images for {len(sigmas)} levels; allowed is one each")
     integer("batch", batch)
+    stored_as = np.dtype(one_of("dtype", dtype, ("float32", "float16")))
     height, width = _image_size(denoiser, noisy[0])
     chosen = chosen_pixels(pixels, height, width)
     decides = {
@@ -122,6 +125,7 @@ def save_heatmaps(
         "pixels": None if pixels is None else chosen,
         "raw": not raised,
         "batch": batch,
+        **({} if dtype == "float32" else {"dtype": dtype}),
     }
     beside = output.with_name(f"{output.stem}_error.npy")
     rows = [chosen[start : start + width] for start in range(0, len(chosen), width)]
@@ -142,7 +146,7 @@ def save_heatmaps(
             if raised:
                 raise_own(maps.reshape(len(maps), -1), rows[row])
             for one in pending:
-                one.keep(index, maps if one is maps_file else errors)
+                one.keep(index, maps.astype(stored_as) if one is maps_file else errors)
         for one in pending:
             one.finish(len(rows) * len(sigmas), record or {}, shape)
     return bool(pending)
