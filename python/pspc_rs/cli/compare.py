@@ -10,19 +10,25 @@ from pspc_rs.cli.commands import Command
 from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import held_out_options, noise_images, noisy_options, split_options
 from pspc_rs.cli.models import build_model, load_data
-from pspc_rs.cli.options import Options, comma_list, listed, n_option, named_options, options_for_many
+from pspc_rs.cli.options import (
+    Options,
+    n_option,
+    named_options,
+    options_for_many,
+)
+from pspc_rs.cli.values import comma_list, listed
 from pspc_rs.errors import MissingDependencyError
 from pspc_rs.experiments import mse_curves, patches
+from pspc_rs.experiments.compare_plan import NOISY_PROCESSES, Clean
 from pspc_rs.experiments.figures import save_figure, save_pictures
 from pspc_rs.experiments.metric_figures import metric_figure
 from pspc_rs.experiments.metrics import METRICS
-from pspc_rs.experiments.mse_curves import NOISY_PROCESSES
 from pspc_rs.experiments.noisy_sets import DETERMINISTIC_SAMPLERS, Start
 from pspc_rs.experiments.patches import WEIGHINGS
 from pspc_rs.experiments.results import Row
 from pspc_rs.provenance import Clock, provenance, save_record
 
-_CLEAN: mse_curves.Clean = "clean"
+_CLEAN: Clean = "clean"
 
 
 def _processes(context: click.Context, option: click.Parameter, value: str) -> list[str]:

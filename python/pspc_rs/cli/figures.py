@@ -19,14 +19,11 @@ from pspc_rs.cli.options import (
     PROTOCOL,
     TRUST,
     Options,
-    comma_list,
-    input_file,
-    listed,
     named_options,
     options_for_many,
     output_folder,
-    read_pixel,
 )
+from pspc_rs.cli.values import comma_list, input_file, listed, read_pixel
 from pspc_rs.errors import ShapeError
 from pspc_rs.experiments import image_grids
 from pspc_rs.experiments.figures import check_levels, save_figure, spread_evenly

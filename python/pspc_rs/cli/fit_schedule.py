@@ -11,7 +11,12 @@ from pspc_rs.cli.commands import Command
 from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import NoisySource, noisy_options, split_options
 from pspc_rs.cli.models import build_model, load_data
-from pspc_rs.cli.options import Options, comma_list, file_name, named_options, options_for_many
+from pspc_rs.cli.options import (
+    Options,
+    named_options,
+    options_for_many,
+)
+from pspc_rs.cli.values import comma_list, file_name
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import Gaussian
 from pspc_rs.errors import MissingDependencyError

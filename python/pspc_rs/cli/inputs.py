@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 
 from pspc_rs.cli.commands import option_group
 from pspc_rs.cli.models import load_data
-from pspc_rs.cli.options import Options, input_file, n_option
+from pspc_rs.cli.options import (
+    Options,
+    n_option,
+)
+from pspc_rs.cli.values import input_file
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError, MissingFileError, ShapeError
 from pspc_rs.experiments.noisy_sets import (

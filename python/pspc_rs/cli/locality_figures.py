@@ -11,13 +11,15 @@ from pspc_rs.cli.commands import Command, option_group
 from pspc_rs.cli.front import interruptible_bar
 from pspc_rs.cli.inputs import read_samples, samples_option
 from pspc_rs.cli.models import load_data, warn_of_program
-from pspc_rs.cli.options import TRUST, input_file, listed, output_folder, read_pixel
-from pspc_rs.data import ImageSet
+from pspc_rs.cli.options import (
+    TRUST,
+    output_folder,
+)
+from pspc_rs.cli.values import input_file, listed, read_pixel
 from pspc_rs.denoisers.masks import covering_masks
 from pspc_rs.errors import MissingFileError, ScheduleError, ShapeError
 from pspc_rs.experiments.figures import save_figure, spread_evenly
 from pspc_rs.experiments.frechet import (
-    FeatureMoments,
     Features,
     data_features,
     feature_moments,
@@ -182,7 +184,11 @@ def fid(
         warn_of_program(f"{features} is TorchScript, a program that can read and write files")
     network: Features = _missing if features is None else torchscript_features(features)
     images = None if data is None else load_data(data, xflip=xflip)
-    target = read_moments(reference) if reference is not None else _moments_of(images, network)
+    if images is not None:
+        with interruptible_bar("img", "features of the data", "nothing is kept") as progress:
+            target = feature_moments(data_features(images, network, progress=progress))
+    else:
+        target = read_moments(Path(str(reference)))
     table: dict[str, list[Any]] = {"samples": [], "n": [], "fid": []}
     for name, own in samples.items():
         moments = feature_moments(sample_features(own, network))
@@ -196,12 +202,6 @@ def fid(
     record = provenance("figure fid", used, data=images, clock=clock, inputs_sha256=checked)
     save_record(outdir / "fid_run.json", record)
     click.echo(outdir / "fid.csv")
-
-
-def _moments_of(images: ImageSet | None, network: Features) -> FeatureMoments:
-    assert images is not None
-    with interruptible_bar("img", "features of the data", "nothing is kept") as progress:
-        return feature_moments(data_features(images, network, progress=progress))
 
 
 def _missing(images: Any) -> Any:

@@ -8,7 +8,7 @@ import click
 
 from pspc_rs.arrays import import_torch
 from pspc_rs.cli.commands import Group
-from pspc_rs.cli.options import input_file
+from pspc_rs.cli.values import input_file
 
 
 @click.group(cls=Group)

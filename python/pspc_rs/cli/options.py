@@ -11,6 +11,14 @@ from numpy.typing import NDArray
 
 from pspc_rs import cuda
 from pspc_rs.cli.commands import DecidingOption, ignored_options, option_group
+from pspc_rs.cli.values import (
+    input_file,
+    read_heatmaps,
+    read_parts,
+    read_shares,
+    read_shrinkage,
+    read_sides,
+)
 from pspc_rs.errors import InvalidValueError, PspcError
 from pspc_rs.networks.shipped import SHIPPED
 from pspc_rs.samplers import PROTOCOLS
@@ -151,56 +159,6 @@ class Options:
         return kept
 
 
-def input_file() -> click.Path:
-    """The type of an option that names a file which must exist."""
-    return click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-def listed(context: click.Context, option: click.Parameter, value: Sequence[str] | str | None) -> list[str]:
-    """The entries of one comma list, of several or of none."""
-    texts = [value] if isinstance(value, str) else value or []
-    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
-
-
-def comma_list(convert: Callable[[str], Any], what: str) -> Callable[..., Any]:
-    """The callback of an option that takes a comma list.
-
-    Args:
-        convert: makes an entry of its text; raises ValueError where it cannot.
-        what: what the entries are, for the message: "integers, such as 0,3,5".
-    """
-
-    def read(context: click.Context, option: click.Parameter, value: str | None) -> list[Any] | None:
-        if value is None:
-            return None
-        try:
-            return [convert(word.strip()) for word in value.split(",")]
-        except ValueError as error:
-            raise click.BadParameter(f"{value!r} is not a comma list of {what}") from error
-
-    return read
-
-
-def file_name(context: click.Context, option: click.Parameter, value: str) -> str:
-    """The callback of an option that names files of the output folder, without their suffix."""
-    if value in ("", ".", "..") or any(letter in "/\\:" or not letter.isprintable() for letter in value):
-        raise click.BadParameter(f"{value!r} is not the name of a file in --outdir; allowed are names without / and \\")
-    return value
-
-
-def read_pixel(text: str) -> tuple[int, int]:
-    """A pixel written as Y,X.
-
-    Raises:
-        click.BadParameter: this is not a pixel.
-    """
-    try:
-        y, x = (int(word) for word in text.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not a pixel; write Y,X") from error
-    return y, x
-
-
 def output_folder(purpose: str = "Folder for the files.") -> Callable[[Command], Command]:
     """The option --outdir."""
     kind = click.Path(file_okay=False, path_type=Path)
@@ -286,58 +244,6 @@ def _device(context: click.Context, option: click.Parameter, value: str) -> str:
     return "cpu" if ordinal is None else f"cuda:{ordinal}"
 
 
-def _sides(context: click.Context, option: click.Parameter, value: str | None) -> int | str | list[int | str] | None:
-    """A side or a list of sides if the text is one, else the name or file of a schedule, unchanged."""
-    words = [] if value is None else [word.strip() for word in value.split(",")]
-    if value is None or not all(word.isdecimal() or word == "full" for word in words):
-        return value
-    sides: list[int | str] = [int(word) if word.isdecimal() else word for word in words]
-    return sides if len(sides) > 1 else sides[0]
-
-
-def _shares(context: click.Context, option: click.Parameter, value: str | None) -> float | str | list[float] | None:
-    """A threshold or a list of them if the text is one, else the name or file of a schedule, unchanged."""
-    if value is None:
-        return None
-    try:
-        thresholds = [float(word) for word in value.split(",")]
-    except ValueError:
-        return value
-    return thresholds if len(thresholds) > 1 else thresholds[0]
-
-
-def _parts(
-    context: click.Context, option: click.Parameter, value: str | None
-) -> list[tuple[str, float | None, float | None]] | None:
-    """The denoisers of a comma list WHAT=LOW:HIGH with the ends of their ranges."""
-    if value is None:
-        return None
-    parts = []
-    for text in listed(context, option, value):
-        what, equals, ends = text.rpartition("=")
-        low, colon, high = ends.partition(":")
-        if not (what and equals and colon):
-            raise click.BadParameter(f"{text!r} is not a part; write WHAT=LOW:HIGH, such as gaussian=2:80")
-        try:
-            parts.append((what, float(low) if low.strip() else None, float(high) if high.strip() else None))
-        except ValueError as error:
-            raise click.BadParameter(f"{text!r} has ends that are no numbers; write WHAT=LOW:HIGH") from error
-    return parts
-
-
-def _shrinkage(context: click.Context, option: click.Parameter, value: str | None) -> float | str | None:
-    """A number if the text is one, else the name of a formula, unchanged."""
-    try:
-        return None if value is None else float(value)
-    except ValueError:
-        return value
-
-
-def _heatmaps(context: click.Context, option: click.Parameter, value: str | None) -> Path | str | None:
-    """A file that exists, or "gaussian", which needs none."""
-    return value if value in (None, "gaussian") else Path(str(input_file().convert(value, option, context)))
-
-
 _COUNT = click.IntRange(min=1)
 
 _OUTDIR = output_folder("Folder for the outputs; made if it is not there.")
@@ -409,7 +315,7 @@ _GAUSSIAN = (
     _denoiser(
         "--shrinkage",
         metavar="NUMBER|ledoit-wolf",
-        callback=_shrinkage,
+        callback=read_shrinkage,
         help="gaussian: how far the covariance is moved towards a multiple of the identity, 0 to 1, for few images.  "
         "[default: 0]",
     ),
@@ -419,7 +325,7 @@ _COMPOSITE = (
     _denoiser(
         "--patch-sizes",
         metavar="LIST|NAME|FILE",
-        callback=_sides,
+        callback=read_sides,
         help="pspc_sq, ls, els, bbels: one side, a comma list with one per noise level, a published schedule or "
         "the JSON file of one. "
         "[default: cifar10, for 32 x 32 images]",
@@ -430,13 +336,13 @@ _COMPOSITE = (
     _denoiser(
         "--heatmaps",
         metavar="FILE|gaussian",
-        callback=_heatmaps,
+        callback=read_heatmaps,
         help="pspc_flex: heat maps, .npy [levels, H, W, H, W], or those of the Gaussian denoiser.",
     ),
     _denoiser(
         "--thresholds",
         metavar="LIST|NAME|FILE",
-        callback=_shares,
+        callback=read_shares,
         help="pspc_flex: one threshold, a comma list with one per noise level, a published schedule or the JSON file "
         "of one. [default: cifar10, for 32 x 32 images]",
     ),
@@ -485,7 +391,7 @@ _BASELINES = (
 _PARTS = _denoiser(
     "--parts",
     metavar="LIST",
-    callback=_parts,
+    callback=read_parts,
     help="piecewise: comma list of WHAT=LOW:HIGH, a denoiser or network for every range of noise levels, such as "
     "net.json=:0.5,pspc_sq=0.5:5,gaussian=5:80; an end left out is that of the denoiser.",
 )

@@ -23,7 +23,12 @@ from pspc_rs.cli.models import (
     run_settings,
     schedule_of,
 )
-from pspc_rs.cli.options import Options, check_options, input_file, shared_options
+from pspc_rs.cli.options import (
+    Options,
+    check_options,
+    shared_options,
+)
+from pspc_rs.cli.values import input_file
 from pspc_rs.data import ImageSet
 from pspc_rs.images import image_grid, save_png
 from pspc_rs.outputs import ResumableArray, output_lock

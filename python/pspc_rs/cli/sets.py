@@ -10,7 +10,14 @@ from pspc_rs.cli.commands import Command, Group, ignored_options, option_group
 from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import held_out_options, noise_image_options, noise_images
 from pspc_rs.cli.models import build_model, checksums, load_data, network_of
-from pspc_rs.cli.options import Options, check_options, data_options, network_options, read_pixel, source_options
+from pspc_rs.cli.options import (
+    Options,
+    check_options,
+    data_options,
+    network_options,
+    source_options,
+)
+from pspc_rs.cli.values import read_pixel
 from pspc_rs.errors import ShapeError
 from pspc_rs.experiments.noisy_sets import (
     DETERMINISTIC_SAMPLERS,
