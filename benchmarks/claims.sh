@@ -8,9 +8,9 @@
 # an hour of one core each; with 0, PSPC-Flex takes the Gaussian's maps instead. Every command keeps what is done: after
 # a stop, run the same command again. It must run in a clone.
 #
-# Variables: FEW, images of pictures, samples, fits and patches (N; 16 for patches, LS and PCA); LEVELS of Figure 2 (150);
-# WINDOWS of a patch study (32); SHARES and EQUAL, candidates of thresholds; SSCD and FID, TorchScript files; PSPC, the
-# command.
+# Variables: FEW, images of pictures, samples, fits and patches (N; 16 for patches and LS); LEVELS of Figure 2 (150);
+# WINDOWS of a patch study (32); SHARES and EQUAL, candidates of thresholds; CENTRED, ls or
+# ls,pca, where PCA-locality takes seconds per image at high noise; SSCD and FID, TorchScript files; PSPC, the command.
 set -euo pipefail
 data=$1 test=$2 out=$3 n=${4:-256} z=${5:-8}
 pspc=${PSPC:-pspc-rs}
@@ -38,14 +38,14 @@ fi
 $pspc figure heatmaps $every --outdir "$out/maps"
 $pspc figure masks --heatmaps "$maps" --outdir "$out/maps"
 
-# Figures 7 and 15: forward and reverse, the paper's schedules; then maps of the Gaussian, LS and PCA-locality.
+# Figures 7 and 15: forward and reverse, the paper's schedules; then maps of the Gaussian, and LS.
 $pspc compare $images --target $net --n "$n" --outdir "$out/curves" \
     --denoisers empirical,gaussian,cfdm,pspc_sq,pspc_flex --heatmaps "$maps"
 if [ "$z" -gt 0 ]; then
     $pspc compare $images --target $net --n "$n" --outdir "$out/curves" --denoisers flex_gaussian=pspc_flex \
         --heatmaps gaussian
 fi
-$pspc compare $images --target $net --n "$least" --outdir "$out/curves" --denoisers ls,pca --patch-sizes kamb-cifar10-unet
+$pspc compare $images --target $net --n "$least" --outdir "$out/curves" --denoisers "${CENTRED:-ls}" --patch-sizes kamb-cifar10-unet
 # The same on held-out images, which no training image explains at low noise.
 $pspc compare $images --target $net --n "$n" --outdir "$out/held-out" --process forward --noise-data "$test" \
     --denoisers empirical,gaussian,cfdm,pspc_sq,pspc_flex --heatmaps "$maps"
