@@ -47,7 +47,7 @@ class Ranks:
             raise InvalidValueError(
                 "no group of processes has been started; torchrun and torch.distributed.init_process_group start one"
             )
-        self.group = dist.group.WORLD if group is None else group
+        self.group: Any = dist.group.WORLD if group is None else group
         if not isinstance(self.group, dist.ProcessGroup):
             if self.group == dist.GroupMember.NON_GROUP_MEMBER:
                 raise InvalidValueError("this process is not in the group; allowed are groups that it is in")

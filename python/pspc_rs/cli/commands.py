@@ -82,7 +82,7 @@ def ignored_options(*names: str, reason: str) -> Callable[[Function], Function]:
 
     def decorate(command: Function) -> Function:
         for name in names:
-            is_flag = name == "--resume"
+            is_flag = name in ("--resume", "--raw")
             command = click.option(name, hidden=True, expose_value=False, is_flag=is_flag, callback=tell)(command)
         return command
 

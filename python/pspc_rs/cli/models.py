@@ -30,7 +30,7 @@ from pspc_rs.denoisers import (
 )
 from pspc_rs.denoisers.centred import CentredDenoiser
 from pspc_rs.errors import InvalidValueError, MissingFileError, ScheduleError
-from pspc_rs.heatmaps import gaussian_heatmaps
+from pspc_rs.heatmaps import cached_gaussian_heatmaps, gaussian_heatmaps
 from pspc_rs.networks.opening import open_network, program_in
 from pspc_rs.progress import ProgressBar
 from pspc_rs.provenance import describe_data, machine_settings, sha256
@@ -131,7 +131,8 @@ def _square(options: Options, data: ImageSet) -> PSPCSquare:
 def _flex(options: Options, data: ImageSet) -> PSPCFlex:
     thresholds = _threshold_schedule(options, data)
     if options.heatmaps == "gaussian":
-        maps: Any = gaussian_heatmaps(Gaussian(data, cache=uses_cache()), thresholds)
+        make_maps = cached_gaussian_heatmaps if uses_cache() else gaussian_heatmaps
+        maps: Any = make_maps(Gaussian(data, cache=uses_cache()), thresholds)
     else:
         maps = options.heatmaps
     return PSPCFlex(data, heatmaps=maps, thresholds=thresholds, device=options.device, temperature=options.temperature)
@@ -211,7 +212,9 @@ def _threshold_schedule(options: Options, data: ImageSet) -> ThresholdSchedule:
     spec = _or_default(options.thresholds, "--thresholds", options, data)
     # A single threshold stands for every level, and there must be a heat map for each.
     grid = options.sigmas() if isinstance(spec, float) else _own_grid(spec, options)
-    return resolve_threshold_schedule(spec, (data.height, data.width), sigmas=grid, scale_to=options.scale_to)
+    return resolve_threshold_schedule(
+        spec, (data.height, data.width), sigmas=grid, scale_to=options.scale_to, sizes=options.mask_sizes
+    )
 
 
 def _or_default(spec: object, option: str, options: Options, data: ImageSet) -> object:

@@ -4,7 +4,7 @@ import importlib.util
 import math
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias
 
@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from pspc_rs import _core
 from pspc_rs.arrays import check_finite, check_like, copy_of, is_torch, like, to_numpy
 from pspc_rs.checks import image_shape, in_order, integer, one_of, real_number
+from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.extras import import_extra
-from pspc_rs.reprs import build_repr
+from pspc_rs.reprs import a_few, build_repr
 
 Noise: TypeAlias = int | Callable[[Any], Any]
 """A seed, or a function like torch.randn_like that returns standard normal noise shaped like its argument."""
@@ -76,6 +77,58 @@ def noise_source(generator: Generator = "auto") -> str:
     if library == "auto":
         return "torch" if importlib.util.find_spec("torch") else "numpy"
     return library
+
+
+class ImageSeeds:
+    """Noise with a seed and a generator for every image, as EDM's program draws it; no image depends on the others.
+
+    The first numbers are the initial noise, the next ones what stochastic samplers add, step by step. With torch they
+    are those of a CPU generator per seed, as in EDM's ``generate.py --seeds``; `initial_noise` draws one batch with one
+    seed instead, and agrees with it in the first image alone.
+
+    Args:
+        seeds: one per image, 0 .. 2^32 - 1; larger ones count modulo 2^32, as there.
+        generator: see `initial_noise`.
+
+    Raises:
+        InvalidValueError: there are no seeds, or one is out of range.
+        DTypeError: one is not an integer.
+        MissingDependencyError: torch was asked for and is not installed.
+
+    Example:
+        >>> few, many = ImageSeeds([3, 5]), ImageSeeds(range(10))
+        >>> bool((few.initial((1, 2, 2)) == many.initial((1, 2, 2))[[3, 5]]).all())
+        True
+    """
+
+    def __init__(self, seeds: Iterable[int], generator: Generator = "auto") -> None:
+        self.seeds = tuple(_checked_seed(seed) for seed in seeds)
+        if not self.seeds:
+            raise InvalidValueError("there are no seeds; one per image is needed")
+        self._library = noise_source(generator)
+        self._draws = [_normals(seed % 2**32, self._library) for seed in self.seeds]
+
+    def initial(self, shape: Sequence[int], sigma_max: float = 80.0) -> NDArray[np.float32]:
+        """The next noise of every image times sigma_max, float32 [seeds, channels, height, width].
+
+        Args:
+            shape: (channels, height, width).
+            sigma_max: first noise level, in pixel units.
+        """
+        level = real_number("sigma_max", sigma_max, above=0)
+        return self._next(image_shape(shape)) * np.float32(level)
+
+    def __call__(self, x: Any) -> Any:
+        """The next noise of every image in the shape, kind, dtype and device of x."""
+        if len(x) != len(self.seeds):
+            raise ShapeError(f"there are {len(x)} images for {len(self.seeds)} seeds; allowed is one each")
+        return like(self._next(tuple(x.shape[1:])), x)
+
+    def __repr__(self) -> str:
+        return build_repr(self, a_few(self.seeds), repr(self._library))
+
+    def _next(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return np.stack([draw(shape) for draw in self._draws])
 
 
 def noise_like(noise: Noise, template: Any) -> Callable[[Any], Any]:
