@@ -6,7 +6,7 @@ OUT    ?= out
 # Whatever the compiled module is built from. Python files and page templates are used in place and need no rebuild.
 BUILT  := Cargo.toml Cargo.lock pyproject.toml $(shell find src -type f)
 
-.PHONY: demo test test-long fuzz lint docs bench table doc clean
+.PHONY: demo test test-long fuzz lint docs bench table claims doc clean
 
 $(VENV)/.made:
 	$(PYTHON) -m venv $(VENV)
@@ -70,6 +70,13 @@ bench: $(VENV)/.dev
 table: $(VENV)/.dev
 	$(BIN)/python benchmarks/public_table.py --data $(DATA) --test $(TEST) --published $(PUBLISHED) --seeds 0,1 \
 		--out $(OUT)/table
+
+# The PSPC paper's figures on CIFAR-10 with the network in assets/: make claims DATA=... TEST=... N=256 Z=8; a day, and it
+# resumes.
+N ?= 256
+Z ?= 8
+claims: $(VENV)/.dev
+	PSPC=$(BIN)/pspc-rs benchmarks/claims.sh $(DATA) $(TEST) $(OUT)/claims $(N) $(Z)
 
 doc:
 	cargo doc --no-deps --open

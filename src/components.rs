@@ -210,6 +210,16 @@ impl Components {
         (0..rows * columns).map(down).collect()
     }
 
+    /// The mean of numbers of the windows at every pixel.
+    #[must_use]
+    pub fn means_at_pixels(&self, of_windows: &[f64]) -> Vec<f64> {
+        let mut sums = vec![0.0; self.height() * self.width()];
+        for (k, number) in of_windows.iter().enumerate() {
+            self.runs(k).flatten().for_each(|p| sums[p] += number);
+        }
+        sums.iter().zip(self.cover()).map(|(sum, cover)| sum / f64::from(cover)).collect()
+    }
+
     /// The windows of the image flipped left to right. Window `k` flipped is window [`Components::mirror_index`] of the
     /// result.
     #[must_use]

@@ -103,6 +103,14 @@ pub enum Error {
         /// The largest magnitude allowed.
         limit: f64,
     },
+    /// A share of one of several ranks is none.
+    #[error("the logarithm of a share is {value} at {index:?}; allowed are numbers up to zero, and -inf")]
+    LogShare {
+        /// The offending value.
+        value: f64,
+        /// Its query and component.
+        index: [usize; 2],
+    },
     /// The thread pool cannot be built.
     #[error("cannot start {threads} threads: {reason}")]
     Threads {

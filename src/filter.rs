@@ -229,6 +229,15 @@ impl Filter {
         &self.0.cover
     }
 
+    /// The mean of numbers of the components at every value, `[channel][row][column]`, weighed as their answers are.
+    pub(crate) fn means_at_values(&self, of_components: &[f64]) -> Vec<f64> {
+        let mut sums = vec![0.0; self.response().len(self.shape())];
+        for (k, number) in of_components.iter().enumerate() {
+            self.response().for_each_weight(k, self.shape(), |place, weight| sums[place] += weight * number);
+        }
+        sums.iter().cycle().zip(self.cover()).map(|(sum, cover)| sum / cover).collect()
+    }
+
     /// The value that a component answers for: its own pixel or value, or that of the largest response, the first of
     /// several; of a pixel, that in the first channel.
     pub(crate) fn middle(&self, k: usize) -> usize {

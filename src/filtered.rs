@@ -1,6 +1,6 @@
 //! `FilteredPosteriors`: what pass 1 found for queries on the components of a filter, and what can be asked of it.
 
-use ndarray::{Array2, Array3, Array4, Array5, ArrayView3, ArrayView5, Axis, s};
+use ndarray::{Array2, Array3, Array4, Array5, ArrayView2, ArrayView3, ArrayView5, Axis, s};
 
 use crate::atoms::Atoms;
 use crate::bank::Bank;
@@ -16,7 +16,7 @@ use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::heaviest::{ProbeStatistics, Wanted};
 use crate::monitor::Monitor;
-use crate::posteriors::Statistics;
+use crate::posteriors::{Statistics, log2_shares};
 use crate::query::Queries;
 
 /// The posteriors over images and views of every query of a call, on every component.
@@ -46,7 +46,7 @@ impl FilteredPosteriors {
         passes: u64,
         monitor: &mut Monitor<'_>,
     ) -> Result<Self> {
-        check_fits(bank, filter)?;
+        Self::check_fits(bank, filter)?;
         let call = Call::new(bank, filter, queries)?;
         let evidence = Evidence::find(&call, (0, passes), monitor)?;
         let mut log_evidence = Array2::zeros((queries.len(), filter.count()));
@@ -59,6 +59,20 @@ impl FilteredPosteriors {
         Ok(Self { filter: filter.clone(), z, sigma, atoms, evidence, log_evidence })
     }
 
+    /// The first of so many passes for some of the queries that have these images, levels and images that count.
+    pub(crate) fn of_some(
+        bank: &Bank<'_>,
+        filter: &Filter,
+        (z, sigma, atoms): (&Array4<f64>, &[f64], &Atoms),
+        some: &[usize],
+        passes: u64,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Self> {
+        let (z, atoms) = (z.select(Axis(0), some), atoms.of_queries(some));
+        let sigma: Vec<f64> = some.iter().map(|&query| sigma[query]).collect();
+        Self::before(bank, filter, &Queries::new(bank, z.view(), &sigma)?.among(&atoms), passes, monitor)
+    }
+
     /// Both passes of a composite, see [`crate::Engine::composite`].
     ///
     /// Errors: those of that function.
@@ -68,7 +82,7 @@ impl FilteredPosteriors {
         queries: &Queries<'_>,
         monitor: &mut Monitor<'_>,
     ) -> Result<Array4<f32>> {
-        check_fits(bank, filter)?;
+        Self::check_fits(bank, filter)?;
         let mut before = 0;
         let mut watch = |done, total| {
             before = total;
@@ -82,11 +96,9 @@ impl FilteredPosteriors {
             out.iter_mut().zip(values.into_iter().flatten()).for_each(|(out, value)| *out = value as f32);
         }
         if !rest.is_empty() {
-            let (z, atoms) = (queries.images().select(Axis(0), &rest), queries.atoms().of_queries(&rest));
-            let sigma: Vec<f64> = rest.iter().map(|&query| queries.sigma()[query]).collect();
-            let queries = Queries::new(bank, z.view(), &sigma)?.among(&atoms);
             let mut further = |done: u64, total: u64| monitor(before + done, before + total);
-            let found = Self::before(bank, filter, &queries, 2, &mut further)?;
+            let all = (&queries.images(), queries.sigma(), queries.atoms());
+            let found = Self::of_some(bank, filter, all, &rest, 2, &mut further)?;
             let found = found.composite_as((1, 2), bank, &mut further)?;
             for (&query, found) in rest.iter().zip(found.outer_iter()) {
                 denoised.slice_mut(s![query, .., .., ..]).assign(&found);
@@ -125,9 +137,43 @@ impl FilteredPosteriors {
     }
 
     fn composite_as(&self, part: (u64, u64), bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<Array4<f32>> {
-        let found = self.ask(bank, |call| composites(call, &self.evidence, part, monitor))?;
-        let values: Vec<f32> = found.into_iter().flatten().map(|value| value as f32).collect();
+        let (found, centre) =
+            (self.ask(bank, |call| composites(call, &self.evidence, part, monitor))?, bank.range().centre);
+        let values: Vec<f32> = found.into_iter().flatten().map(|value| (value + centre) as f32).collect();
         Ok(in_shape(values, self.z.dim()))
+    }
+
+    /// What the images of one of several ranks add to composites, see [`crate::Posteriors::contribution`].
+    pub(crate) fn contribution(
+        &self,
+        bank: &Bank<'_>,
+        log_shares: ArrayView2<'_, f64>,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Array4<f64>> {
+        let shared = self.shared(log_shares)?;
+        let mut found = self.ask(bank, |call| composites(call, &shared.evidence, (0, 1), monitor))?;
+        let centre = bank.range().centre;
+        for (values, logs) in found.iter_mut().zip(log_shares.outer_iter()).filter(|_| centre != 0.0) {
+            let shares: Vec<f64> = logs.iter().map(|log| log.exp()).collect();
+            let of_values = self.filter.means_at_values(&shares);
+            values.iter_mut().zip(of_values).for_each(|(value, share)| *value += centre * share);
+        }
+        Ok(in_shape(found.into_iter().flatten().collect(), self.z.dim()))
+    }
+
+    /// The posteriors of one of several ranks, see [`crate::Posteriors::shared`].
+    ///
+    /// Errors: those of that function.
+    pub fn shared(&self, log_shares: ArrayView2<'_, f64>) -> Result<Self> {
+        let bits = log2_shares(log_shares, self.log_evidence.dim())?;
+        Ok(Self {
+            filter: self.filter.clone(),
+            z: self.z.clone(),
+            sigma: self.sigma.clone(),
+            atoms: self.atoms.clone(),
+            evidence: self.evidence.iter().zip(&bits).map(|(evidence, bits)| evidence.shared(bits)).collect(),
+            log_evidence: &self.log_evidence - &log_shares,
+        })
     }
 
     /// See [`crate::Posteriors::statistics`].
@@ -216,18 +262,19 @@ impl FilteredPosteriors {
         Ok(out)
     }
 
+    /// Refuses a filter for images of another size than the bank's.
+    pub(crate) fn check_fits(bank: &Bank<'_>, filter: &Filter) -> Result<()> {
+        if filter.shape() == bank.image_shape() {
+            return Ok(());
+        }
+        let (found, expected) = (filter.shape().to_vec(), format!("{:?}, as the images", bank.image_shape()));
+        Err(Error::Shape { what: "the filter", found, expected })
+    }
+
     fn ask<R>(&self, bank: &Bank<'_>, asks: impl FnOnce(&Call<'_>) -> Result<R>) -> Result<R> {
         let queries = Queries::new(bank, self.z.view(), &self.sigma)?.among(&self.atoms);
         asks(&Call::new(bank, &self.filter, &queries)?)
     }
-}
-
-fn check_fits(bank: &Bank<'_>, filter: &Filter) -> Result<()> {
-    if filter.shape() == bank.image_shape() {
-        return Ok(());
-    }
-    let (found, expected) = (filter.shape().to_vec(), format!("{:?}, as the images", bank.image_shape()));
-    Err(Error::Shape { what: "the filter", found, expected })
 }
 
 /// Values in the shape of a batch. As many as it has, they always fit.

@@ -22,9 +22,12 @@
 //! | [`engine`] | the one entry |
 //! | [`posterior`] | the (shift, sum) state of a softmax and its merge |
 //! | [`posteriors`] | what pass 1 found for the queries of a call, and what can be asked of it |
+//! | [`rank_evidence`] | pass 1 on one of several ranks of the images, and what it adds to a composite |
 //! | `cpu` | the passes on the CPU, with three routes: `dense`, `full`, `sparse` |
 //! | `cuda` | the same on NVIDIA GPUs, with the feature of that name |
 //! | `simd` | vectors of every instruction set; all unsafe code of the CPU engine |
+//! | [`noise`] | the normal numbers of torch's generator |
+//! | [`reading`] | images of many files: members of archives, PNGs |
 //! | [`reserve`] | memory kept back, so that running out of it is an error |
 //! | [`monitor`], [`threads`], [`info`], [`error`](mod@error) | progress and stopping, the thread pool, this CPU, the one error type |
 //!
@@ -66,11 +69,14 @@ mod found;
 mod heaviest;
 pub mod info;
 pub mod monitor;
+pub mod noise;
 pub mod posterior;
 pub mod posteriors;
 #[cfg(feature = "python")]
 mod python;
 pub mod query;
+pub mod rank_evidence;
+pub mod reading;
 pub mod regime;
 pub mod reserve;
 pub mod runs;

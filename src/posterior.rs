@@ -94,6 +94,27 @@ impl Posterior {
         shares
     }
 
+    /// The posterior of one of several ranks, of all of whose weights the images of this one have a share in every window: its
+    /// base-2 logarithm. Normalised weights then sum up to that share.
+    #[must_use]
+    pub fn shared(&self, log2_shares: &[f64]) -> Self {
+        /// A smaller share is none: sums stay finite, and no weight of such a window counts.
+        const LEAST: f64 = -900.0;
+        let mut shared = self.clone();
+        for ((shift, sum), share) in shared.shift.iter_mut().zip(&mut shared.sum).zip(log2_shares) {
+            let bits = -share.max(LEAST);
+            match self.unit {
+                // Shifts stay integers.
+                ShiftUnit::PowersOfTwo => {
+                    *shift -= bits.floor();
+                    *sum *= bits.fract().exp2();
+                }
+                ShiftUnit::Energies { .. } => *sum *= bits.exp2(),
+            }
+        }
+        shared
+    }
+
     /// The sums of weights relative to the shift of every window.
     pub(crate) fn sums(&self) -> &[f64] {
         &self.sum
@@ -192,6 +213,28 @@ mod tests {
             let exact = 3.0 + (-0.5 * (base + step - base)).exp2();
             assert!((f64::from(scale[0]) * exact - 1.0).abs() < 1e-7, "{base}");
             assert_eq!(posterior.largest_bits(), 0.5 * base.abs());
+        }
+    }
+
+    #[test]
+    fn normalised_weights_sum_to_the_share() {
+        for unit in [ShiftUnit::PowersOfTwo, ShiftUnit::Energies { logit_scale: 2.0 }] {
+            let mut posterior = Posterior::empty(4, unit);
+            posterior.merge(&[5.0; 4], &[3.0; 4]);
+            let log2_shares = [0.0, -0.25, -31.5, f64::NEG_INFINITY];
+            let shared = posterior.shared(&log2_shares);
+            for k in 0..4 {
+                // Three weights of an image at the shift.
+                let weight = match unit {
+                    ShiftUnit::PowersOfTwo => {
+                        let (shift, scale) = shared.normaliser();
+                        (f64::from(shift[k]) - 5.0).exp2() * f64::from(scale[k])
+                    }
+                    ShiftUnit::Energies { .. } => f64::from(shared.least_and_scale().1[k]),
+                };
+                let share = log2_shares[k].exp2();
+                assert!((3.0 * weight - share).abs() < 1e-6 * share + 1e-30, "{weight} of {share}");
+            }
         }
     }
 

@@ -151,6 +151,49 @@ def test_denoised_and_trajectories_show_denoisers_side_by_side(tmp_path: Path, d
     assert "--t-idx are [4]" in fail(1, "figure", "denoised", "--outdir", tmp_path, *shown, *GRID, "--t-idx", "4")
 
 
+def test_one_noisy_image_is_enough_for_a_picture(tmp_path: Path, data: Path) -> None:
+    options = ["figure", "denoised", "--outdir", tmp_path / "out", "--denoisers", "gaussian", "--data", data, *GRID[:6]]
+    succeed(*options, "--n", 1, "--t-idx", 1)
+    with np.load(tmp_path / "out" / "denoised.npz") as numbers:
+        assert numbers["gaussian"].shape == (1, 1, 1, 8, 8)
+    assert "--n" in fail(2, "patch-study", "--outdir", tmp_path, "--data", data, *GRID[:6], "--n", 1)
+
+
+def test_patch_errors_and_masks_of_equal_size_are_fitted(tmp_path: Path, data: Path) -> None:
+    fit = ["fit-schedule", "--data", data, *GRID, "--target", "empirical"]
+    succeed(*fit, "--outdir", tmp_path, "--name", "patches", "--error", "patch", "--candidates", "3,8")
+    schedule = pspc.PatchSchedule.load(tmp_path / "patches.json")
+    assert schedule.patch_sizes == ("full",) * 4  # the whole image is the target itself
+    equal = ["--fit", "pspc_flex", "--heatmaps", "gaussian", "--mask-sizes", "equal", "--candidates", "0.1,1"]
+    succeed(*fit, "--outdir", tmp_path, "--name", "equal", *equal)
+    fitted = pspc.ThresholdSchedule.load(tmp_path / "equal.json")
+    assert (fitted.sizes, fitted.thresholds) == ("equal", (1,) * 4)
+    flex = ["denoise", "--data", data, *GRID, "--denoiser", "pspc_flex", "--heatmaps", "gaussian", "--t-idx", 2]
+    taken = ["--thresholds", "1,1,0.14,0.14"]
+    succeed(*flex, *taken, "--mask-sizes", "equal", "--outdir", tmp_path / "equal")
+    succeed(*flex, *taken, "--outdir", tmp_path / "mass")
+    a, b = (np.load(tmp_path / name / "pspc_flex_outputs_t_02_of_04.npy") for name in ("equal", "mass"))
+    assert not np.array_equal(a, b)
+    wrong = [*flex, "--thresholds", tmp_path / "equal.json", "--mask-sizes", "mass", "--outdir", tmp_path / "none"]
+    assert "has thresholds of sizes 'equal'" in fail(1, *wrong)
+    assert "--error patch is for --fit pspc_sq" in fail(2, *fit, "--outdir", tmp_path, *equal, "--error", "patch")
+
+
+def test_heat_maps_and_trajectories_of_held_out_images(tmp_path: Path, data: Path) -> None:
+    held = random_data(tmp_path / "held.npy", 9, 1, 8, 8)
+    maps = ["heatmaps", "--data", data, *GRID, "--denoiser", "empirical", "--pixel", "3,3"]
+    succeed("noise", "forward", "--data", data, "--noise-data", held, *GRID, "--outdir", tmp_path)
+    for name, z in (("a", ["--noise-data", held]), ("b", ["--z", tmp_path / "forward_z.npy"]), ("c", [])):
+        succeed(*maps, *z, "--outdir", tmp_path / name)
+    a, b, c = (np.load(tmp_path / name / "empirical_heatmaps.npy") for name in "abc")
+    assert np.array_equal(a, b) and not np.array_equal(a, c)
+    assert "--raw is deprecated" in invoke(*maps, "--raw", "--outdir", tmp_path / "c").stderr
+    reverse = ["noise", "reverse", "--data", data, "--network", "shrinking:net", "--start", "data", *GRID]
+    succeed(*reverse, "--noise-data", held, "--outdir", tmp_path)
+    images = pspc.load(held)
+    assert np.array_equal(np.load(tmp_path / "reverse_z.npy")[0], forward_noisy(images, 6, 8.0))
+
+
 def test_samples_and_their_similarity_come_from_files(tmp_path: Path) -> None:
     a, b = normals(5, 1, 8, 8), normals(5, 1, 8, 8, seed=2)
     np.save(tmp_path / "pspc_sq_samples.npy", a)

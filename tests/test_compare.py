@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,7 +69,8 @@ def test_rows_are_the_mse_and_its_standard_error(tmp_path: Path) -> None:
 
 def test_files_of_a_run_and_what_they_tell(tmp_path: Path) -> None:
     rows = run(tmp_path)
-    assert names(tmp_path) == ["mse.csv", "noisy", "results.sqlite", "settings.json", "times.csv"]
+    kept = ["image_errors", "mse.csv", "noisy", "paired.csv", "results.sqlite", "settings.json", "times.csv"]
+    assert names(tmp_path) == kept
     behind = json.loads((tmp_path / "settings.json").read_text())
     assert set(behind) == {row["settings"] for row in rows}
     one = behind[next(row["settings"] for row in rows if row["denoiser"] == "pspc_sq" and row["process"] == "reverse")]
@@ -137,6 +139,68 @@ def test_the_closer_denoiser_has_the_smaller_error(tmp_path: Path) -> None:
         for level in (0, 1):
             mse = {r["denoiser"]: float(r["mse"]) for r in rows if (r["process"], r["level"]) == (process, level)}
             assert mse["side3"] == 0 < mse["side4"] < mse["side5"] < mse["empirical"]
+
+
+def test_differences_to_the_best_are_those_of_the_images(tmp_path: Path) -> None:
+    target = {"sq": pspc.PSPCSquare(DATA, patch_sizes=3)}
+    rows = run(tmp_path, {**family(), "sq": target["sq"]}, target, n=6)
+    z = {"forward": [forward_noisy(DATA, 6, sigma) for sigma in SIGMAS]}
+    for level, sigma in enumerate(SIGMAS):
+        each = {
+            name: np.square(np.asarray(D(z["forward"][level], sigma)) - target["sq"](z["forward"][level], sigma))
+            for name, D in family().items()
+        }
+        means = {name: own.mean(axis=(1, 2, 3), dtype=np.float64) for name, own in each.items()}
+        best = min((name for name in means if name != "pspc_sq"), key=lambda name: float(means[name].mean()))
+        for row in rows:
+            if (row["process"], row["level"]) != ("forward", level) or row["denoiser"] not in means:
+                continue
+            assert row["reference"] == best  # the target itself is not compared with, under whatever name
+            difference = means[str(row["denoiser"])] - means[best]
+            assert row["difference"] == pytest.approx(difference.mean(), rel=1e-4, abs=1e-9)
+            assert row["difference_error"] == pytest.approx(difference.std(ddof=1) / 6**0.5, rel=1e-3, abs=1e-9)
+    lines = (tmp_path / "paired.csv").read_text().splitlines()
+    assert len(lines) == 1 + len(rows)
+    assert run(tmp_path, {**family(), "sq": target["sq"]}, target, n=6) == rows
+    assert (tmp_path / "paired.csv").read_text().splitlines() == lines
+
+
+def test_rows_of_earlier_versions_have_no_differences(tmp_path: Path) -> None:
+    rows = run(tmp_path, processes=["forward"])
+    assert all("difference" in row for row in rows)
+    shutil.rmtree(tmp_path / "image_errors")
+    again = run(tmp_path, processes=["forward"])
+    assert [row["mse"] for row in again] == [row["mse"] for row in rows]
+    assert not any("difference" in row for row in again)
+
+
+def test_held_out_images_and_files_of_z(tmp_path: Path) -> None:
+    held = pspc.ImageSet(np.random.default_rng(9).integers(0, 256, (12, 1, 6, 6), dtype=np.uint8))
+    rows = run(tmp_path / "held", noise_data=held, start="data")
+    reverse = reverse_noisy(shrink, forward_noisy(held, 5, SIGMAS[0]), SIGMAS)
+    for row in rows:
+        level = int(row["level"])
+        z = forward_noisy(held, 5, SIGMAS[level]) if row["process"] == "forward" else reverse[level]
+        expected = np.square(np.asarray(family()[str(row["denoiser"])](z, SIGMAS[level])) - shrink(z, SIGMAS[level]))
+        assert row["mse"] == pytest.approx(expected.mean(dtype=np.float64), rel=1e-4)
+    np.save(tmp_path / "z.npy", reverse)
+    filed = run(tmp_path / "held", z=tmp_path / "z.npy")
+    assert {row["process"] for row in filed} == {"file"}
+    assert [row["mse"] for row in filed] == [row["mse"] for row in rows if row["process"] == "reverse"]
+    same = run(tmp_path / "same", noise_data=DATA, processes=["forward"])
+    assert same == run(tmp_path / "same", processes=["forward"])  # the data themselves are no other images
+    wrong = pspc.ImageSet(np.zeros((3, 1, 5, 6), np.uint8))
+    for options, message in (
+        ({"noise_data": held, "leave_one_out": True, "processes": ["forward"]}, "z are made of other images"),
+        ({"z": tmp_path / "z.npy", "processes": ["forward"]}, "give one of them"),
+        ({"z": tmp_path / "z.npy", "noise_data": held}, "give one of them"),
+        ({"z": tmp_path / "z.npy", "n": 6}, "holds 5 images per level"),
+    ):
+        with pytest.raises(errors.InvalidValueError, match=message):
+            run(tmp_path / "none", **options)
+    with pytest.raises(errors.ShapeError, match="noise_data has images of shape"):
+        run(tmp_path / "none", noise_data=wrong)
+    assert not (tmp_path / "none").exists()
 
 
 def test_levels_outside_the_range_are_left_out(tmp_path: Path) -> None:
@@ -275,8 +339,8 @@ def test_the_command_writes_table_figure_and_record(tmp_path: Path, command: lis
     printed = succeed(
         *command, *targets, "--denoisers", "empirical,cfdm,snis", "--denoisers", "sq=pspc-sq", *sides, "--outdir", out
     )
-    figures, tables = ["mse.pdf", "mse.png"], ["mse.csv", "results.sqlite", "settings.json", "times.csv"]
-    assert names(out) == sorted(["compare.json", "noisy", *figures, *tables])
+    figures, tables = ["mse.pdf", "mse.png"], ["mse.csv", "paired.csv", "results.sqlite", "settings.json"]
+    assert names(out) == sorted(["compare.json", "image_errors", "noisy", "times.csv", *figures, *tables])
     lines = (out / "mse.csv").read_text().splitlines()
     assert len(lines) == 1 + 2 * 2 * 4 * 4
     assert printed.splitlines()[-3:] == [str(out / name) for name in ("mse.csv", "mse.png", "mse.pdf")]
@@ -305,6 +369,22 @@ def test_the_command_keeps_to_a_range_and_a_process(tmp_path: Path, command: lis
     rows = [line.split(",") for line in (tmp_path / "out" / "mse.csv").read_text().splitlines()[1:]]
     assert [(row[0], row[1], row[4]) for row in rows] == [("forward", "n", "1"), ("forward", "n", "2")]
     assert not (tmp_path / "out" / "noisy").exists()
+
+
+def test_the_command_takes_held_out_images_and_a_file(tmp_path: Path, command: list[object]) -> None:
+    held = random_data(tmp_path / "held.npy", 9, 1, 8, 8)
+    options = [*command, "--target", "compare_networks:half", "--denoisers", "gaussian,empirical"]
+    out = tmp_path / "out"
+    printed = succeed(*options, "--process", "forward", "--noise-data", held, "--outdir", out)
+    assert "MSE less that of the best denoiser" in printed and "best" in printed
+    grid = ["--n-steps", 4, "--n", 4]
+    succeed("noise", "forward", "--data", tmp_path / "data.npy", "--noise-data", held, *grid, "--outdir", tmp_path)
+    succeed(*options, "--z", tmp_path / "forward_z.npy", "--outdir", out)
+    rows = [line.split(",") for line in (out / "mse.csv").read_text().splitlines()[1:]]
+    forward, filed = ([(row[2], row[4], row[7]) for row in rows if row[0] == one] for one in ("forward", "file"))
+    assert forward == filed and len(filed) == 8
+    both = [*options, "--z", tmp_path / "forward_z.npy", "--noise-data", held, "--outdir", tmp_path / "none"]
+    assert "give one of them" in fail(2, *both)
 
 
 @pytest.mark.parametrize(

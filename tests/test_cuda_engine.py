@@ -158,7 +158,7 @@ def test_queries_by_address_are_as_by_value_and_bad_ones_become_nan(wide: bool) 
         given, out = z.copy(), np.zeros_like(z)
         given[2, 0, 0, 0] = np.inf
         engine, windows = D._engine_on(0), D.windows_at(1.0)
-        assert isinstance(windows, _core.Components)
+        assert isinstance(windows, _core.Components) and isinstance(engine, _core.Engine)
         engine.composite_at(windows, given.ctypes.data, wide, sigma.tolist(), True, out.ctypes.data, wide, 0)
         good = [0, 1, 3]
         assert np.isnan(out[2]).all()

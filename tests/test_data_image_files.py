@@ -16,7 +16,7 @@ from PIL import Image
 
 from bad_files import encoded, labels_of, png_claiming, random_images, write_folder, write_zip
 from pspc_rs.data import ImageSet, decode, load, read_edm_zip, read_folder, save_edm_zip
-from pspc_rs.data.readers import image_files
+from pspc_rs.data.readers import archives, image_files
 from pspc_rs.errors import DataError, DTypeError, OutputError, ShapeError
 
 
@@ -101,14 +101,21 @@ def test_members_are_read_in_the_order_of_their_names(tmp_path: Path) -> None:
 
 
 def counted(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The names of the files that are decoded from now on, by Pillow or in the core."""
     names: list[str] = []
-    original = decode._decode
+    original, plainly = decode._decode, archives.ZipImages.decode_plain
 
     def counting(file: decode.ImageFile, expected: Any) -> Any:
         names.append(file.name)
         return original(file, expected)
 
+    def counting_plain(self: archives.ZipImages, indices: range, pixels: Any) -> list[int]:
+        left = plainly(self, indices, pixels)
+        names.extend(self.file(indices[position]).name for position in set(range(len(indices))) - set(left))
+        return left
+
     monkeypatch.setattr(decode, "_decode", counting)
+    monkeypatch.setattr(archives.ZipImages, "decode_plain", counting_plain)
     return names
 
 
@@ -125,8 +132,10 @@ def test_only_wanted_images_are_decoded_and_each_once(tmp_path: Path, monkeypatc
     assert len(names) == len(set(names)) == 100
 
 
-def test_ctrl_c_stops_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = save_edm_zip(ImageSet(random_images(400, 1, 65, 65)), tmp_path / "a.zip")
+@pytest.mark.parametrize("kind", ["PNG", "BMP"])
+def test_ctrl_c_stops_decoding(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str) -> None:
+    members = {f"{index:03}.{kind}": encoded(image, kind) for index, image in enumerate(random_images(400, 1, 65, 65))}
+    path = write_zip(tmp_path / "a.zip", members)
     names = counted(monkeypatch)
     released = threading.Event()
     decoding = decode._decode

@@ -11,7 +11,7 @@ from pspc_rs.errors import InvalidValueError, ScheduleError, ShapeError
 from pspc_rs.experiments.fit_families import Sides, Thresholds
 from pspc_rs.experiments.fitting import Fit, fit_figure, fit_schedule
 from pspc_rs.experiments.noisy_sets import forward_noisy
-from pspc_rs.experiments.patches import patch_study, patch_study_figure
+from pspc_rs.experiments.patches import patch_errors, patch_study, patch_study_figure
 
 SIGMAS = (8.0, 2.0, 1.0, 0.5, 0.2, 0.05)
 KNOWN = ("full", 9, 7, 5, 3, 3)
@@ -49,7 +49,7 @@ def with_noise(denoiser: Any) -> Any:
 def test_a_known_schedule_of_sides_is_recovered(tmp_path: Path, data: pspc.ImageSet, noisy: list[Any]) -> None:
     known = pspc.PSPCSquare(data, patch_sizes=KNOWN, sigmas=SIGMAS)
     fit = fit_schedule(Sides(data), with_noise(known), noisy, SIGMAS, tmp_path / "fit.csv", record={"n": 12})
-    assert list(fit.values) == [3, 5, 7, 9, 11, 12]
+    assert list(fit.values) == [1, 2, 3, 5, 7, 9, 11, 12]
     assert values(fit) == KNOWN
     assert np.allclose(fit.mse.min(axis=1), 0.002**2, rtol=0.1)
     fit.schedule.save(tmp_path / "fitted.json")
@@ -57,7 +57,7 @@ def test_a_known_schedule_of_sides_is_recovered(tmp_path: Path, data: pspc.Image
     assert again.schedule == fit.schedule
     assert again.schedule.provenance["fitted"]["n"] == 12
     assert again.schedule.provenance["curves"]["mse"] == fit.mse.tolist()
-    assert len(fit_figure(fit).axes[0].lines) == 7
+    assert len(fit_figure(fit).axes[0].lines) == 9
 
 
 def test_known_thresholds_are_recovered(tmp_path: Path, data: pspc.ImageSet, noisy: list[Any]) -> None:
@@ -72,9 +72,54 @@ def test_known_thresholds_are_recovered(tmp_path: Path, data: pspc.ImageSet, noi
 
 
 def test_what_cannot_be_told_apart_goes_to_the_smallest(tmp_path: Path, data: pspc.ImageSet, noisy: list[Any]) -> None:
-    fit = fit_schedule(Sides(data), lambda z, sigma: z, [noisy[-1]], [1e-4], tmp_path / "fit.csv")
+    sides = Sides(data, [3, 5, 7, "full"])  # of single pixels, other images have nearer ones
+    fit = fit_schedule(sides, lambda z, sigma: z, [noisy[-1]], [1e-4], tmp_path / "fit.csv")
     assert fit.mse.max() < fit.mse.min() * 1.00001
     assert values(fit) == (3,)
+
+
+def test_errors_of_single_patches_decide_where_they_are_asked_for(
+    tmp_path: Path, data: pspc.ImageSet, noisy: list[Any]
+) -> None:
+    sides, optimal = Sides(data, [3, 5, "full"]), pspc.Empirical(data)
+    with_patches = {"error": "patch", "fit_range": (0.2, 2.0)}
+    fit = fit_schedule(sides, optimal, noisy, SIGMAS, tmp_path / "fit.csv", **with_patches)  # type: ignore[arg-type]
+    for level, sigma in enumerate(fit.sigmas):
+        z = noisy[SIGMAS.index(sigma)]
+        found = patch_errors(data, z, sigma, optimal(z, sigma), [3, 5, 12])
+        np.testing.assert_allclose(fit.mse[level], [one.mean for one in found], rtol=1e-6, atol=1e-12)
+        np.testing.assert_allclose(
+            fit.standard_error[level], [one.standard_error for one in found], rtol=1e-6, atol=1e-12
+        )
+    assert fit.schedule.provenance["fitted"]["error"] == "patch"
+    composites = fit_schedule(sides, optimal, noisy, SIGMAS, tmp_path / "fit.csv", fit_range=(0.2, 2.0))
+    assert (composites.mse[:, :2] < fit.mse[:, :2]).all()  # averages over windows are closer than single ones
+    maps = np.broadcast_to(np.eye(144).reshape(1, 12, 12, 12, 12), (6, 12, 12, 12, 12))
+    with pytest.raises(InvalidValueError, match="errors of single windows are for sides"):
+        fit_schedule(Thresholds(data, maps, SIGMAS), optimal, noisy, SIGMAS, tmp_path / "b.csv", error="patch")
+    with pytest.raises(InvalidValueError, match="which neither leave_one_out nor"):
+        fit_schedule(sides, None, noisy, SIGMAS, tmp_path / "c.csv", rule="entropy", error="patch")
+    with pytest.raises(InvalidValueError, match="error is 'window'"):
+        fit_schedule(sides, optimal, noisy, SIGMAS, tmp_path / "c.csv", error="window")
+
+
+def test_masks_of_equal_size_are_fitted_and_kept_as_such(tmp_path: Path, data: pspc.ImageSet, noisy: list[Any]) -> None:
+    distance = np.abs(np.arange(12)[:, None] - np.arange(12))
+    row = np.exp(-distance / 2.0)
+    maps = np.broadcast_to(np.einsum("yv,xu->yxvu", row, row), (6, 12, 12, 12, 12))
+    shares = (1.0, 49 / 144, 25 / 144, 25 / 144, 9 / 144, 9 / 144)
+    known = pspc.PSPCFlex(data, heatmaps=maps, thresholds=shares, sizes="equal", sigmas=SIGMAS)
+    family = Thresholds(data, maps, SIGMAS, sizes="equal")
+    assert family.values == tuple(sorted({*(side**2 / 144 for side in (1, 2, 3, 5, 7, 9, 11)), 1.0}))
+    fit = fit_schedule(family, with_noise(known), noisy, SIGMAS, tmp_path / "fit.csv")
+    assert values(fit)[:5] == shares[:5]
+    fit.schedule.save(tmp_path / "equal.json")
+    again = pspc.PSPCFlex(data, heatmaps=maps, thresholds=tmp_path / "equal.json")
+    np.testing.assert_array_equal(again(noisy[1], 2.0), known(noisy[1], 2.0))
+    assert again.schedule == fit.schedule and "sizes='equal'" in repr(again.schedule)
+    assert again.settings["schedule"]["sizes"] == "equal"
+    with pytest.raises(ScheduleError, match="has thresholds of sizes 'equal'"):
+        pspc.PSPCFlex(data, heatmaps=maps, thresholds=tmp_path / "equal.json", sizes="mass")
 
 
 def test_known_rows_are_not_computed_again(tmp_path: Path, data: pspc.ImageSet, noisy: list[Any]) -> None:

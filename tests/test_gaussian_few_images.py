@@ -81,7 +81,7 @@ def test_the_options_stand_for_a_covariance_matrix(
         np.testing.assert_allclose(G.divergence(z, level)[1], np.trace(wiener), rtol=1e-7)
         blocks = np.abs(wiener.reshape(shape[0], -1, shape[0], size // shape[0]))
         maps = sum(blocks[c, :, c] for c in range(shape[0]))
-        found = pspc.gaussian_heatmaps(G, [level], raw=True).reshape(-1, size // shape[0])
+        found = pspc.gaussian_heatmaps(G, [level]).reshape(-1, size // shape[0])
         np.testing.assert_allclose(found, maps, rtol=0, atol=1e-5)
 
 

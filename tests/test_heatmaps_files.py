@@ -33,7 +33,7 @@ def test_mean_and_standard_error_are_those_over_noisy_images() -> None:
 
 def test_files_have_the_published_layout_and_feed_flex(tmp_path: Path) -> None:
     D = pspc.PSPCSquare(DATA, patch_sizes=3)
-    save_heatmaps(D, NOISY, SIGMAS, tmp_path / "maps.npy", raw=True)
+    save_heatmaps(D, NOISY, SIGMAS, tmp_path / "maps.npy")
     raw, error = np.load(tmp_path / "maps.npy"), np.load(tmp_path / "maps_error.npy")
     assert raw.shape == error.shape == (2, 4, 5, 4, 5)
     assert raw.dtype == np.float32
@@ -41,11 +41,13 @@ def test_files_have_the_published_layout_and_feed_flex(tmp_path: Path) -> None:
         mean, spread = heatmaps_at(D, NOISY[level], sigma)
         np.testing.assert_array_equal(raw[level].reshape(20, 4, 5), mean.astype(np.float32))
         np.testing.assert_array_equal(error[level].reshape(20, 4, 5), spread.astype(np.float32))
-    save_heatmaps(D, NOISY, SIGMAS, tmp_path / "own.npy")
+    with pytest.warns(DeprecationWarning, match="write own_pixel_first"):
+        save_heatmaps(D, NOISY, SIGMAS, tmp_path / "own.npy", raw=False)
     np.testing.assert_array_equal(np.load(tmp_path / "own.npy"), own_pixel_first(raw))
-    F = pspc.PSPCFlex(DATA, heatmaps=tmp_path / "own.npy", thresholds=[0.8, 0.3], sigmas=SIGMAS)
-    assert np.isfinite(F(NOISY[0], 0.3)).all()
-    save_heatmaps(D, NOISY, SIGMAS, tmp_path / "some.npy", pixels=[(3, 4), (0, 1)], raw=True)
+    for name in ("maps.npy", "own.npy"):  # files of earlier versions work as ever
+        F = pspc.PSPCFlex(DATA, heatmaps=tmp_path / name, thresholds=[0.8, 0.3], sigmas=SIGMAS)
+        assert np.isfinite(F(NOISY[0], 0.3)).all()
+    save_heatmaps(D, NOISY, SIGMAS, tmp_path / "some.npy", pixels=[(3, 4), (0, 1)])
     np.testing.assert_array_equal(np.load(tmp_path / "some.npy"), raw.reshape(2, 20, 4, 5)[:, [19, 1]])
 
 
@@ -68,8 +70,11 @@ def test_a_stopped_run_goes_on_to_the_same_bytes(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         save_heatmaps(D, NOISY, SIGMAS, output, batch=4, progress=stop)
     assert not output.exists()
-    with pytest.raises(errors.OutputError, match="raw was false, is true"):
-        save_heatmaps(D, NOISY, SIGMAS, output, batch=4, raw=True)
+    with (
+        pytest.raises(errors.OutputError, match="raw was true, is false"),
+        pytest.warns(DeprecationWarning, match="raw=False is deprecated"),
+    ):
+        save_heatmaps(D, NOISY, SIGMAS, output, batch=4, raw=False)
     save_heatmaps(D, NOISY, SIGMAS, output, batch=4, progress=lambda done, total: seen.append(done))
     assert seen == [0, 1, 2, 3, 3, 4, 5, 6, 7, 8]
     for name in ("maps.npy", "maps_error.npy"):

@@ -31,6 +31,7 @@ LAYERS = (
         "noise",
         "pickles",
         "progress",
+        "ranks",
         "reprs",
         "signals",
         "threads",

@@ -11,13 +11,14 @@ SOURCE = Path(__file__).parent.parent / "src"
 LAYERS = (
     {"error", "reserve"},
     {"bank", "monitor", "runs", "simd", "threads"},
-    {"atoms", "components", "filter"},
+    {"atoms", "components", "filter", "noise", "reading"},
     {"query", "sources"},
     {"found", "heaviest", "posterior", "regime"},
     {"directions"},
     {"cpu", "cuda"},
     {"posteriors"},
     {"engine", "filtered", "info", "stages"},
+    {"rank_evidence"},
     {"lib", "python"},
 )
 """The rooms of the core from the bottom up: a file uses files of its own room, of its own layer and of lower ones."""

@@ -23,7 +23,7 @@ def test_values_are_those_of_least_error_on_the_curves(name: str) -> None:
     assert fitted["noisy"]["n"] >= 16
     assert {"process", "seed", "network"} <= fitted["noisy"].keys()
     for sigma, errors in zip(curves["sigma"], curves["mse"], strict=True):
-        assert 0.05 <= sigma <= 2
+        assert 0.05 <= sigma <= (0.78 if "bfcnn" in name else 2)  # within what the network was trained for
         chosen = schedule.at(sigma)
         index = fitted["candidates"].index(side if chosen == "full" else chosen)
         assert errors[index] <= min(errors) * 1.0001
@@ -37,7 +37,7 @@ def test_windows_shrink_with_the_noise(name: str) -> None:
     sides = [NAMED[name] if side == "full" else side for side in schedule.patch_sizes]
     assert sides == sorted(sides, reverse=True)
     assert schedule.patch_sizes[0] == "full"
-    assert sides[-1] == 3
+    assert sides[-1] == (1 if "bfcnn" in name else 3)  # 3 was the smallest candidate of the others
 
 
 def test_names_stand_for_schedules_wherever_one_is_asked_for() -> None:

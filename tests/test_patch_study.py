@@ -87,6 +87,32 @@ def test_some_windows_stand_for_all() -> None:
     assert some.mean == pytest.approx(all_of_them.mean, rel=0.3)
 
 
+def test_weights_by_pixel_count_every_pixel_the_same() -> None:
+    data = data_set(20, 2, 5, 6)
+    z = data.batch(range(2)) + np.random.default_rng(1).normal(size=(2, 2, 5, 6))
+    images = data.batch(range(20)).astype(np.float64)
+    total, covers = np.zeros((2, 5, 6)), np.zeros((5, 6))
+    for y in range(3):
+        for x in range(4):
+            at = np.s_[..., y : y + 3, x : x + 3]
+            distances = np.square(z[at][:, None] - images[at][None]).sum(axis=(2, 3, 4))
+            weights = np.exp(distances.min(axis=1, keepdims=True) / 2 - distances / 2)
+            means = np.einsum("bn,ncyx->bcyx", weights / weights.sum(axis=1, keepdims=True), images[at])
+            total[at] += np.square(means - z[at]).mean(axis=1)
+            covers[at] += 1
+    (found,) = patch_errors(data, z, 1.0, z, [3], weigh="pixels")
+    np.testing.assert_allclose(found.errors, (total / covers).mean(axis=(1, 2)), rtol=1e-5)
+    (usual,) = patch_errors(data, z, 1.0, z, [3])
+    np.testing.assert_allclose(usual.errors, total.sum(axis=(1, 2)) / covers.sum(), rtol=1e-5)
+    for side in (1, 5):  # every pixel is in one window, and in as many as its column has
+        one, other = (patch_errors(data, z, 1.0, z, [side], weigh=how)[0] for how in ("windows", "pixels"))
+        assert (side == 1) == bool(np.allclose(one.errors, other.errors, rtol=1e-9))
+    (some,) = patch_errors(data, z, 1.0, z, [3], max_windows=2, weigh="pixels")
+    assert some.mean > 0
+    with pytest.raises(InvalidValueError, match="weigh is 'area'"):
+        patch_errors(data, z, 1.0, z, [3], weigh="area")
+
+
 def test_bad_input_is_refused() -> None:
     data, z = data_set(3, 1, 4, 5), np.zeros((2, 1, 4, 5))
     with pytest.raises(InvalidValueError, match="side is 5; allowed are 1 to the shorter side of 4 x 5"):

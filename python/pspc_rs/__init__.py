@@ -37,7 +37,7 @@ from pspc_rs.heatmaps import gaussian_heatmaps
 from pspc_rs.posterior import Posterior
 from pspc_rs.samplers import sample
 from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, patch_schedule, threshold_schedule
-from pspc_rs.sigmas import edm_sigmas
+from pspc_rs.sigmas import edm_sigmas, log_sigmas
 from pspc_rs.threads import num_threads, set_num_threads
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ __all__ = [
     "heatmaps",
     "images",
     "load",
+    "log_sigmas",
     "networks",
     "num_threads",
     "patch_schedule",

@@ -1,5 +1,6 @@
 """The compiled engine; use it through the package's public names."""
 
+import os
 from collections.abc import Callable, Sequence
 from typing import Final, final
 
@@ -15,13 +16,17 @@ __all__ = [
     "Components",
     "Engine",
     "Filter",
+    "PlainZip",
     "Posteriors",
+    "RankEvidence",
+    "TorchNormals",
     "Weights",
     "build_info",
     "check_sigma",
     "cuda_devices",
     "cuda_sources",
     "cuda_state",
+    "decode_png_files",
     "num_threads",
     "set_num_threads",
     "vector_rate",
@@ -96,6 +101,16 @@ class Engine:
         images: npt.NDArray[np.uint32] | None = None,
         left_out: Sequence[npt.NDArray[np.uint32]] | None = None,
     ) -> Posteriors: ...
+    def rank_evidence(
+        self,
+        components: Components | Filter,
+        z: npt.NDArray[np.float32] | npt.NDArray[np.float64],
+        sigma: list[float],
+        flips: bool,
+        progress: Callable[[int, int], object] | None = None,
+        images: npt.NDArray[np.uint32] | None = None,
+        left_out: Sequence[npt.NDArray[np.uint32]] | None = None,
+    ) -> RankEvidence: ...
     def jvp(
         self,
         components: Components | Filter,
@@ -141,7 +156,36 @@ class Posteriors:
         transposed: bool,
         progress: Callable[[int, int], object] | None = None,
     ) -> npt.NDArray[np.float32]: ...
+    def shared(self, log_shares: npt.NDArray[np.float64]) -> Posteriors: ...
+    def contribution(
+        self, log_shares: npt.NDArray[np.float64], progress: Callable[[int, int], object] | None = None
+    ) -> npt.NDArray[np.float64]: ...
 
+@final
+class RankEvidence:
+    @property
+    def log_evidence(self) -> npt.NDArray[np.float64]: ...
+    def contribution(
+        self, log_shares: npt.NDArray[np.float64], progress: Callable[[int, int], object] | None = None
+    ) -> npt.NDArray[np.float64]: ...
+
+@final
+class TorchNormals:
+    def __new__(cls, seed: int) -> TorchNormals: ...
+    def fill(self, numbers: npt.NDArray[np.float32]) -> None: ...
+
+@final
+class PlainZip:
+    @staticmethod
+    def open(path: str | os.PathLike[str]) -> PlainZip | None: ...
+    def names(self) -> list[str]: ...
+    def directory(self) -> bytes: ...
+    def read(self, index: int, limit: int) -> bytes | None: ...
+    def decode(self, members: Sequence[int], pixels: npt.NDArray[np.uint8], limit: int) -> list[int]: ...
+
+def decode_png_files(
+    paths: Sequence[str | os.PathLike[str]], pixels: npt.NDArray[np.uint8], limit: int
+) -> list[int]: ...
 def check_sigma(sigma: npt.NDArray[np.float64]) -> None: ...
 def cuda_devices() -> list[tuple[int, str, int]]: ...
 def cuda_sources(architecture: int) -> list[tuple[str, str, list[str]]]: ...

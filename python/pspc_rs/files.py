@@ -17,6 +17,7 @@ from typing import BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
+from pspc_rs import _core
 from pspc_rs.errors import DataError, DTypeError, MissingFileError, OutputError, PspcError
 from pspc_rs.writing import replacing as replacing  # noqa: PLC0414
 
@@ -190,6 +191,9 @@ def zip_names(path: Path) -> list[str] | None:
     Raises:
         DataError: the file is damaged.
     """
+    plain = _core.PlainZip.open(path)
+    if plain is not None:
+        return plain.names()
     with decode_errors(path):
         if not zipfile.is_zipfile(path):
             return None

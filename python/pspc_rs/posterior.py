@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +14,9 @@ from pspc_rs.errors import InvalidValueError
 from pspc_rs.notebook import described, table
 from pspc_rs.progress import Progress, part_of
 from pspc_rs.reprs import build_repr
+
+if TYPE_CHECKING:
+    from pspc_rs.denoisers.across_ranks import PosteriorsAcrossRanks
 
 MOST_TOP = 65536
 """So many of the heaviest images are found for a component at most."""
@@ -41,7 +44,7 @@ class PosteriorPart(NamedTuple):
     """
 
     queries: list[int]
-    found: "_core.Posteriors"
+    found: "_core.Posteriors | PosteriorsAcrossRanks"
     progress: Progress | None
 
 

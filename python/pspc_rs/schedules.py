@@ -7,13 +7,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, cast, overload
+from types import MappingProxyType
+from typing import Any, ClassVar, Generic, Literal, Self, TypeAlias, TypeVar, cast, get_args, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.arrays import is_torch
-from pspc_rs.checks import integer, real_number
+from pspc_rs.checks import integer, one_of, real_number
 from pspc_rs.errors import DTypeError, InvalidValueError, MissingFileError, PspcError, ScheduleError, ShapeError
 from pspc_rs.files import replacing
 from pspc_rs.published import SIDES, THRESHOLDS, Published
@@ -25,6 +26,9 @@ FULL: Literal["full"] = "full"
 
 Side: TypeAlias = int | Literal["full"]
 """Side of a square window in pixels, or "full" for the whole image."""
+
+MaskSizes: TypeAlias = Literal["mass", "equal"]
+"""What a threshold is a share of: of a heat map's mass, or of the image's pixels, the same number in every mask."""
 
 Value = TypeVar("Value")
 SomeSchedule = TypeVar("SomeSchedule", bound="Schedule[Any]")
@@ -41,6 +45,8 @@ class Schedule(ABC, Generic[Value]):
     kind: ClassVar[str]
     published: ClassVar[Mapping[str, Published]]
     _values_field: ClassVar[str]
+    # Fields that came later, with the values at which earlier versions can do without them.
+    _later: ClassVar[Mapping[str, object]] = MappingProxyType({})
 
     sigmas: tuple[float, ...]
     image_size: tuple[int, int]
@@ -68,6 +74,10 @@ class Schedule(ABC, Generic[Value]):
         return [one.name for one in dataclasses.fields(cast(Any, cls))]
 
     @property
+    def _changed(self) -> dict[str, Any]:
+        return {name: value for name in self._later if (value := getattr(self, name)) != self._later[name]}
+
+    @property
     def _values(self) -> tuple[Value, ...]:
         return cast(tuple[Value, ...], getattr(self, self._values_field))
 
@@ -75,7 +85,9 @@ class Schedule(ABC, Generic[Value]):
         height, width = self.image_size
         levels = f"{len(self.sigmas)} level{'s' * (len(self.sigmas) != 1)}"
         span = f"{levels} from sigma {self.sigmas[0]:g} to {self.sigmas[-1]:g}"
-        return build_repr(self, repr(self.name), span, f"{height} x {width} images", nearest=self.nearest)
+        return build_repr(
+            self, repr(self.name), span, f"{height} x {width} images", nearest=self.nearest, **self._changed
+        )
 
     @property
     def numbers(self) -> dict[str, Any]:
@@ -89,6 +101,7 @@ class Schedule(ABC, Generic[Value]):
             self._values_field: list(self._values),
             "sigmas": list(self.sigmas),
             "nearest": self.nearest,
+            **self._changed,
         }
 
     @abstractmethod
@@ -160,7 +173,8 @@ class Schedule(ABC, Generic[Value]):
             ...     PatchSchedule.load(f"{folder}/sides.json") == patch_schedule("cifar10")
             True
         """
-        record = {name: getattr(self, name) for name in self._fields()} | {"provenance": dict(self.provenance)}
+        record = {name: getattr(self, name) for name in self._fields() if name not in self._later} | self._changed
+        record |= {"provenance": dict(self.provenance)}
         try:
             text = json.dumps({"kind": self.kind} | record, indent=2, allow_nan=False)
         except (TypeError, ValueError) as error:
@@ -299,8 +313,8 @@ class CentredSchedule(PatchSchedule):
 class ThresholdSchedule(Schedule[float]):
     """Heat-map thresholds for PSPC-Flex, one per noise level (Niedoba et al. 2025, sec. 5.2).
 
-    A threshold is the share of a heat map that a mask must contain; 1 is the whole image. Lists and arrays may be
-    given for the tuples, and one side for the image size; they are stored as tuples.
+    A threshold is the share of a heat map that a mask must contain, or the share of the image's pixels that it has; 1
+    is the whole image. Lists, arrays, and one side for the image size are stored as tuples.
 
     Args:
         thresholds: numbers above 0 and up to 1, in the order of ``sigmas``.
@@ -309,9 +323,10 @@ class ThresholdSchedule(Schedule[float]):
         name: what messages and files call it.
         nearest: "linear" or "log": which level a sigma between two levels belongs to.
         provenance: where the numbers come from, kept in the file.
+        sizes: "mass", shares of heat maps, or "equal", shares of the pixels.
 
     Raises:
-        InvalidValueError: a threshold is out of range, or sigmas do not descend.
+        InvalidValueError: a threshold is out of range, other sizes, or sigmas do not descend.
         DTypeError: a threshold is not a number.
         ScheduleError: there are not as many thresholds as noise levels.
 
@@ -326,6 +341,7 @@ class ThresholdSchedule(Schedule[float]):
     kind: ClassVar[str] = "threshold"
     published: ClassVar[Mapping[str, Published]] = THRESHOLDS
     _values_field: ClassVar[str] = "thresholds"
+    _later: ClassVar[Mapping[str, object]] = MappingProxyType({"sizes": "mass"})
 
     thresholds: tuple[float, ...]
     sigmas: tuple[float, ...]
@@ -333,8 +349,10 @@ class ThresholdSchedule(Schedule[float]):
     name: str = "custom"
     nearest: Nearest = "linear"
     provenance: Mapping[str, Any] = field(default_factory=dict, compare=False)
+    sizes: MaskSizes = "mass"
 
     def _checked(self, value: object) -> float:
+        one_of("sizes", self.sizes, get_args(MaskSizes))
         return real_number("threshold", value, above=0, most=1)
 
     def scaled(self, image_size: int | tuple[int, int], side: int) -> Self:
@@ -354,7 +372,7 @@ def patch_schedule(name: str) -> PatchSchedule:
     Their sides are odd and fit the image, so that `LS`, `ELS`, `BBELS` and `PSPCSquare` take them.
 
     "mnist-bp", "mnist-yz", "cifar10-bfcnn" and "afhq-cats-64-bfcnn" were fitted here to small networks, between sigma
-    0.05 and 2; their ``provenance`` says how, with the curves.
+    .05 and 2, or .6 for the last two; their ``provenance`` says how, with the curves.
 
     Raises:
         ScheduleError: there is no schedule of this name.
@@ -414,32 +432,6 @@ def resolve_patch_schedule(
     return _resolve(PatchSchedule, spec, image_size, sigmas=sigmas, scale_to=scale_to, nearest=nearest)
 
 
-def sides_given(name: str, schedule: object, patch_sizes: object, window_sizes: object) -> object:
-    """The one of three arguments by which a windowed denoiser is told its sides.
-
-    Args:
-        name: the denoiser, for messages.
-        schedule: a name, a `PatchSchedule` or a file.
-        patch_sizes: a side, or one per noise level.
-        window_sizes: the same by another name.
-
-    Raises:
-        ScheduleError: none is given, or more than one.
-
-    Example:
-        >>> sides_given("LS", None, None, [5, 3])
-        [5, 3]
-    """
-    given = [one for one in (schedule, patch_sizes, window_sizes) if one is not None]
-    if len(given) != 1:
-        raise ScheduleError(
-            f"{name} needs either schedule= (a name, a PatchSchedule or a file) or patch_sizes=, also called "
-            f"window_sizes= (a side, or one per noise level), got schedule={schedule!r}, patch_sizes={patch_sizes!r} "
-            f"and window_sizes={window_sizes!r}"
-        )
-    return given[0]
-
-
 def resolve_centred_schedule(
     spec: object,
     image_size: int | tuple[int, int],
@@ -469,16 +461,24 @@ def resolve_threshold_schedule(
     sigmas: object = None,
     scale_to: int | None = None,
     nearest: Nearest | None = None,
+    *,
+    sizes: MaskSizes | None = None,
 ) -> ThresholdSchedule:
     """The schedule of heat-map thresholds that a user means.
 
-    Arguments and errors are those of ``resolve_patch_schedule``, with numbers above 0 and up to 1 for sides.
+    Arguments and errors are those of ``resolve_patch_schedule``, with numbers above 0 and up to 1 for sides. ``sizes``
+    says what numbers and lists are shares of, "mass" if it is None; a schedule knows that itself, and refuses others.
 
     Example:
         >>> resolve_threshold_schedule(0.4, image_size=(48, 64)).at(2.0)
         0.4
     """
-    return _resolve(ThresholdSchedule, spec, image_size, sigmas=sigmas, scale_to=scale_to, nearest=nearest)
+    found = _resolve(ThresholdSchedule, spec, image_size, sigmas=sigmas, scale_to=scale_to, nearest=nearest)
+    if sizes in (None, found.sizes):
+        return found
+    if isinstance(spec, Schedule | str | Path):
+        raise ScheduleError(f"sizes are {sizes!r}; schedule {found.name!r} has thresholds of sizes {found.sizes!r}")
+    return dataclasses.replace(found, sizes=sizes)
 
 
 def _resolve(

@@ -58,6 +58,38 @@ def edm_sigmas(
     return np.append(levels, 0.0) if include_zero else levels
 
 
+def log_sigmas(
+    num_steps: int = 150, sigma_min: float = 0.01, sigma_max: float = 100.0, *, include_zero: bool = False
+) -> NDArray[np.float64]:
+    """Descending noise levels evenly spaced in log sigma, float64 [num_steps]; by default those of Figure 2.
+
+    Niedoba et al., "Towards a Mechanistic Explanation of Diffusion Model Generalization", 2025.
+
+    Args:
+        num_steps: number of noise levels, at least 1; a single one is sigma_max.
+        sigma_min: last level, in pixel units.
+        sigma_max: first level, in pixel units, above sigma_min.
+        include_zero: append a final 0, as for samplers.
+
+    Raises:
+        DTypeError: an argument is not a number.
+        InvalidValueError: an argument is out of range, or the levels come so close that two are equal.
+
+    Example:
+        >>> log_sigmas(3).tolist()
+        [100.0, 1.0, 0.01]
+    """
+    num_steps, low, high = check_range(num_steps, sigma_min, sigma_max)
+    levels = np.exp(np.linspace(math.log(high), math.log(low), num_steps))
+    levels[-1], levels[0] = low, high
+    if not (np.diff(levels) < 0).all():
+        raise InvalidValueError(
+            f"{num_steps} levels from sigma_max {high:g} to sigma_min {low:g} cannot be told apart; take fewer steps "
+            "or a wider range"
+        )
+    return np.append(levels, 0.0) if include_zero else levels
+
+
 def cosine20_sigmas() -> tuple[float, ...]:
     """The 19 noise levels of Kamb and Ganguli (arXiv 2412.20292), descending: tan(pi i / 40.32), i = 19 .. 1.
 

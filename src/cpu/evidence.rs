@@ -24,6 +24,15 @@ pub(crate) enum Evidence {
 }
 
 impl Evidence {
+    /// The evidence of one of several ranks, see [`Posterior::shared`].
+    pub(crate) fn shared(&self, log2_shares: &[f64]) -> Self {
+        match self {
+            Self::Windows(posterior, in_double) => Self::Windows(posterior.shared(log2_shares), *in_double),
+            Self::Images(posterior) => Self::Images(posterior.shared(log2_shares[0])),
+            Self::Lists(lists) => Self::Lists(lists.shared(log2_shares)),
+        }
+    }
+
     /// The logarithm of the sum of weights of every window, in nats, for the probe of the query.
     fn log_evidence<P: Pixel>(&self, job: &Job<'_, P>, probe: &Probe) -> Vec<f64> {
         match self {

@@ -10,11 +10,13 @@ use super::calls::monitored;
 use super::components::Components;
 use super::filter::Filter;
 use super::posteriors::{Found, Posteriors};
+use super::rank_evidence::RankEvidence;
 use crate::atoms::Atoms;
 use crate::engine::Engine as CoreEngine;
 use crate::filtered::FilteredPosteriors;
 use crate::monitor::Monitor;
 use crate::query::{NoisyImages, Queries};
+use crate::rank_evidence::RankEvidence as CoreRankEvidence;
 
 /// Noisy images in either precision; float64 is rounded only once, after conversion to the units of stored pixels.
 #[derive(FromPyObject)]
@@ -136,6 +138,30 @@ impl Engine {
                 }
             })?;
         Ok(Posteriors::new(self.bank.clone_ref(py), found))
+    }
+
+    /// What pass 1 finds on the images as one of several ranks, on the CPU, with the arguments of `composite`.
+    #[pyo3(signature = (components, z, sigma, flips, progress=None, images=None, left_out=None))]
+    #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
+    fn rank_evidence(
+        &self,
+        py: Python<'_>,
+        components: Windows,
+        z: NoisyArray<'_>,
+        sigma: Vec<f64>,
+        flips: bool,
+        progress: Option<Py<PyAny>>,
+        images: Option<Indices<'_>>,
+        left_out: Option<Vec<Indices<'_>>>,
+    ) -> PyResult<RankEvidence> {
+        let found =
+            self.ask(py, &z, &sigma, (images, left_out), progress, |bank, queries, monitor| match &components {
+                Windows::Components(windows) => {
+                    CoreRankEvidence::on_windows(bank, &windows.get().engine, queries, flips, monitor)
+                }
+                Windows::Filter(filter) => CoreRankEvidence::on_filter(bank, &filter.get().core, queries, monitor),
+            })?;
+        Ok(RankEvidence::new(self.bank.clone_ref(py), found))
     }
 
     /// `(denoised, derivatives)` along `v` `[directions, batch, channels, height, width]`, or those of the transposed Jacobian;

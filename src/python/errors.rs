@@ -27,6 +27,7 @@ impl From<Error> for PyErr {
             | Error::EmptyMask { .. }
             | Error::ImageIndex { .. }
             | Error::NoAtoms { .. }
+            | Error::LogShare { .. }
             | Error::LogPrior { .. }
             | Error::Weight { .. }
             | Error::Threads { .. }

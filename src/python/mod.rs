@@ -8,7 +8,10 @@ mod cuda;
 mod engine;
 mod errors;
 mod filter;
+mod noise;
 mod posteriors;
+mod rank_evidence;
+mod reading;
 
 use numpy::PyReadonlyArray1;
 use pyo3::prelude::*;
@@ -31,7 +34,13 @@ mod _core {
     #[pymodule_export]
     use super::filter::{Filter, Weights};
     #[pymodule_export]
+    use super::noise::TorchNormals;
+    #[pymodule_export]
     use super::posteriors::Posteriors;
+    #[pymodule_export]
+    use super::rank_evidence::RankEvidence;
+    #[pymodule_export]
+    use super::reading::{PlainZip, decode_png_files};
     #[pymodule_export]
     use super::{build_info, check_sigma, num_threads, set_num_threads, vector_rate};
 

@@ -1,6 +1,6 @@
 //! `Posteriors`: what pass 1 found for a batch of queries.
 
-use numpy::{IntoPyArray, PyArray2, PyArray3, PyArray4, PyArray5, PyReadonlyArray5};
+use numpy::{IntoPyArray, PyArray2, PyArray3, PyArray4, PyArray5, PyReadonlyArray2, PyReadonlyArray5};
 use pyo3::prelude::*;
 
 use super::bank::{Bank, check_aligned};
@@ -97,6 +97,35 @@ impl Posteriors {
         let v = v.as_array();
         Ok(self
             .ask(py, progress, |bank, monitor| ask_either!(&self.found, jvp(bank, v, transposed, monitor)))?
+            .into_pyarray(py))
+    }
+
+    /// The posteriors over the images of one of several ranks, of all of whose weights these have shares with the logarithms
+    /// `log_shares` `[batch, windows]`.
+    #[allow(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
+    fn shared(&self, py: Python<'_>, log_shares: PyReadonlyArray2<'_, f64>) -> PyResult<Self> {
+        check_aligned(log_shares.as_any())?;
+        let shares = log_shares.as_array();
+        let found = match &self.found {
+            Found::Windows(found) => Found::Windows(found.shared(shares)?),
+            Found::Filter(found) => Found::Filter(found.shared(shares)?),
+        };
+        Ok(Self::new(self.bank.clone_ref(py), found))
+    }
+
+    /// What the images of the rank add to the composites `[batch, channels, height, width]`, see `shared`.
+    #[pyo3(signature = (log_shares, progress=None))]
+    #[allow(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
+    fn contribution<'py>(
+        &self,
+        py: Python<'py>,
+        log_shares: PyReadonlyArray2<'py, f64>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray4<f64>>> {
+        check_aligned(log_shares.as_any())?;
+        let shares = log_shares.as_array();
+        Ok(self
+            .ask(py, progress, |bank, monitor| ask_either!(&self.found, contribution(bank, shares, monitor)))?
             .into_pyarray(py))
     }
 

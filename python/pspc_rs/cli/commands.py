@@ -11,6 +11,9 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 VERBOSE = "pspc_rs.verbose"
 """The entry of a context's ``meta`` that says whether tracebacks are wanted."""
 
+NO_CACHE = "pspc_rs.no_cache"
+"""The entry that says whether the cache folder is left alone."""
+
 _OWN, _GENERAL = "Options", "General"
 _TRUE, _FALSE = ("true", "yes", "on", "1"), ("false", "no", "off", "0")
 # As a word of its own, "1" would more likely be a forgotten option's value.
@@ -79,16 +82,27 @@ def ignored_options(*names: str, reason: str) -> Callable[[Function], Function]:
 
     def decorate(command: Function) -> Function:
         for name in names:
-            is_flag = name == "--resume"
+            is_flag = name in ("--resume", "--raw")
             command = click.option(name, hidden=True, expose_value=False, is_flag=is_flag, callback=tell)(command)
         return command
 
     return decorate
 
 
-def _set_verbose(context: click.Context, option: click.Parameter, value: bool) -> None:
-    if value:
-        context.meta[VERBOSE] = True
+def set_meta(entry: str) -> Callable[[click.Context, click.Parameter, bool], None]:
+    """The callback of a flag that sets an entry of the context's ``meta``, for what is far from the command."""
+
+    def note(context: click.Context, option: click.Parameter, value: bool) -> None:
+        if value:
+            context.meta[entry] = True
+
+    return note
+
+
+def uses_cache() -> bool:
+    """Whether the command that runs, if any, was not given --no-cache."""
+    context = click.get_current_context(silent=True)
+    return context is None or not context.meta.get(NO_CACHE, False)
 
 
 def verbose_option() -> click.Option:
@@ -99,7 +113,7 @@ def verbose_option() -> click.Option:
         is_flag=True,
         is_eager=True,
         expose_value=False,
-        callback=_set_verbose,
+        callback=set_meta(VERBOSE),
         show_default=False,
         help="Show the traceback of an error.",
     )

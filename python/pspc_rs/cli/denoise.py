@@ -19,7 +19,12 @@ from pspc_rs.cli.models import (
     run_settings,
     schedule_of,
 )
-from pspc_rs.cli.options import Options, check_options, input_file, shared_options
+from pspc_rs.cli.options import (
+    Options,
+    check_options,
+    shared_options,
+)
+from pspc_rs.cli.values import input_file
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError
 from pspc_rs.experiments.evaluate import denoise as denoise_in_batches

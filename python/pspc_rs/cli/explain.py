@@ -14,7 +14,13 @@ from pspc_rs.cli.commands import Command, is_given, option_group
 from pspc_rs.cli.front import interruptible_bar
 from pspc_rs.cli.inputs import read_noisy
 from pspc_rs.cli.models import build_model, checksums, class_labels, load_data, schedule_of
-from pspc_rs.cli.options import Options, check_options, comma_list, input_file, n_option, posterior_options, read_pixel
+from pspc_rs.cli.options import (
+    Options,
+    check_options,
+    n_option,
+    posterior_options,
+)
+from pspc_rs.cli.values import comma_list, input_file, read_pixel
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import PosteriorComposite
 from pspc_rs.errors import InvalidValueError, ShapeError

@@ -16,21 +16,25 @@ from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import noisy_options, read_noisy, read_samples, samples_option, split_options
 from pspc_rs.cli.models import build_model, load_data, warn_of_program
 from pspc_rs.cli.options import (
+    NO_CACHE_OPTION,
     PROTOCOL,
     TRUST,
     Options,
-    comma_list,
-    input_file,
-    listed,
     named_options,
     options_for_many,
     output_folder,
-    read_pixel,
 )
+from pspc_rs.cli.values import comma_list, input_file, listed, read_pixel
 from pspc_rs.errors import ShapeError
 from pspc_rs.experiments import image_grids
 from pspc_rs.experiments.figures import check_levels, save_figure, spread_evenly
-from pspc_rs.experiments.heatmap_mass import PAPER_SHARES, mass_figure, mass_sides, pixel_map_figure
+from pspc_rs.experiments.heatmap_mass import (
+    PAPER_SHARES,
+    mass_figure,
+    mass_sides,
+    overlaid_mass_figure,
+    pixel_map_figure,
+)
 from pspc_rs.experiments.noisy_sets import DETERMINISTIC_SAMPLERS
 from pspc_rs.experiments.report import write_report
 from pspc_rs.experiments.sample_metrics import sample_metrics, sample_metrics_figure
@@ -66,7 +70,14 @@ def figure() -> None:
 
 
 @figure.command()
-@click.option("--heatmaps", "path", type=input_file(), required=True, help="Heat maps, .npy [levels, H, W, H, W].")
+@click.option(
+    "--heatmaps",
+    "specs",
+    multiple=True,
+    required=True,
+    metavar="[NAME=]FILE",
+    help="Heat maps, .npy [levels, H, W, H, W]; those of further networks are drawn over the first's.",
+)
 @output_folder()
 @PROTOCOL
 @click.option("--t-max", type=float, default=80.0, help="First noise level of the grid.")
@@ -82,7 +93,7 @@ def figure() -> None:
 @click.option("--pixel", metavar="Y,X", callback=_pixel, help="Output pixel whose maps are shown.  [default: centre]")
 def heatmaps(
     *,
-    path: Path,
+    specs: Sequence[str],
     outdir: Path,
     protocol: str | None,
     t_max: float,
@@ -94,9 +105,12 @@ def heatmaps(
     """Show how local a network is, from its heat maps.
 
     Writes heatmap_sides: the side of the square around an output pixel that holds 50, 75 and 95 % of its heat map, by
-    noise level; and heatmap_pixel: the maps of one pixel.
+    noise level; and heatmap_pixel: the maps of one pixel. With several networks also heatmap_networks: their mean
+    sides in one figure.
     """
-    clock, maps = Clock(), open_array(path)
+    clock, paths = Clock(), _named_files(specs)
+    path = next(iter(paths.values()))
+    maps = open_array(path)
     sigmas = _levels_of(maps, path, protocol) if protocol else edm_sigmas(len(maps), t_min, t_max, rho)[:-1]
     sides = mass_sides(maps, sigmas, shares)
     numbers = {"sigmas": sides.sigmas, "shares": sides.shares, "sides": sides.sides}
@@ -105,11 +119,32 @@ def heatmaps(
     written = save_figure(outdir / "heatmap_sides", mass_figure(sides), numbers, sides.table())
     maps_figure = pixel_map_figure(maps, sigmas, (y, x))
     written += save_figure(outdir / "heatmap_pixel", maps_figure, {**shown, "maps": maps[:, y, x]})
+    if len(paths) > 1:
+        every = {name: mass_sides(open_array(one), sigmas, shares) for name, one in paths.items()}
+        means: dict[str, Any] = {name: one.mean for name, one in every.items()}
+        written += save_figure(outdir / "heatmap_networks", overlaid_mass_figure(every), {**shown, **means})
     grid = {"protocol": PROTOCOLS[protocol].settings} if protocol else {"t_max": t_max, "t_min": t_min, "rho": rho}
-    used = {"heatmaps": path, **grid, "shares": shares, "pixel": [y, x]}
-    record = provenance("figure heatmaps", used, clock=clock, inputs_sha256={"heatmaps": sha256(path)})
+    used = {"heatmaps": list(specs), **grid, "shares": shares, "pixel": [y, x]}
+    record = provenance(
+        "figure heatmaps", used, clock=clock, inputs_sha256={name: sha256(one) for name, one in paths.items()}
+    )
     save_record(outdir / "heatmaps_run.json", record)
     _echo(written)
+
+
+def _named_files(specs: Sequence[str]) -> dict[str, Path]:
+    """The files of a list [NAME=]FILE by name."""
+    paths: dict[str, Path] = {}
+    for spec in specs:
+        given, equals, rest = spec.partition("=")
+        path = Path(rest if equals else spec)
+        name = given if equals else path.stem.removesuffix("_heatmaps")
+        if not path.is_file():
+            raise click.UsageError(f"--heatmaps: there is no file {path}")
+        if name in paths:
+            raise click.UsageError(f"two heat maps are called {name!r}; write NAME={path} with another name")
+        paths[name] = path
+    return paths
 
 
 def _levels_of(maps: NDArray[Any], path: Path, protocol: str) -> NDArray[np.float64]:
@@ -135,7 +170,7 @@ def _levels_of(maps: NDArray[Any], path: Path, protocol: str) -> NDArray[np.floa
     metavar="LIST",
     help="Noise levels of the grid.  [default: five in range]",
 )
-@noisy_options
+@noisy_options(least=1)
 @options_for_many
 def denoised(denoisers: Sequence[str], t_idx: list[int] | None, **others: Any) -> None:
     """Show what several denoisers make of the same noisy images, one column each.
@@ -173,11 +208,17 @@ def denoised(denoisers: Sequence[str], t_idx: list[int] | None, **others: Any) -
 @click.option(
     "--show", type=click.Choice(["denoised", "state"]), default="denoised", help="D(z, sigma), or z to its own scale."
 )
+@click.option(
+    "--crossed", is_flag=True, help="Show every denoiser on the states of every trajectory, as in the paper's Figure 8."
+)
 @options_for_many
-def trajectories(denoisers: Sequence[str], sampler: str, z_init: Path | None, show: str, **others: Any) -> None:
+def trajectories(
+    denoisers: Sequence[str], sampler: str, z_init: Path | None, show: str, crossed: bool, **others: Any
+) -> None:
     """Show the trajectories of several denoisers from the same noise, side by side.
 
-    Writes trajectories.png, .pdf and .npz: states [steps + 1, N, C, H, W] and denoised images [steps, N, C, H, W].
+    Writes trajectories.png, .pdf and .npz: states [steps + 1, N, C, H, W] and denoised images [steps, N, C, H, W]; with
+    --crossed also crossed.png, .pdf and .npz: what each denoiser makes of each trajectory.
     """
     clock, options = Clock(), Options(**others)
     named = named_options(denoisers, options)
@@ -195,7 +236,14 @@ def trajectories(denoisers: Sequence[str], sampler: str, z_init: Path | None, sh
     for name, way in ways.items():
         numbers |= {f"{name}_states": way.states, f"{name}_denoised": way.denoised}
     written = save_figure(options.outdir / "trajectories", drawn, numbers)
+    if crossed:
+        with interruptible_bar("step", "crossing", "nothing is kept") as progress:
+            outputs = image_grids.crossed_outputs(models, ways, sigmas, progress=progress)
+        drawn = image_grids.crossed_figure(outputs, ways, sigmas)
+        by_pair = {f"{name}_on_{way}": own for way, inner in outputs.items() for name, own in inner.items()}
+        written += save_figure(options.outdir / "crossed", drawn, {"sigmas": sigmas, **by_pair})
     used = {**options.as_dict(), "denoisers": list(denoisers), "sampler": sampler, "z_init": z_init, "show": show}
+    used["crossed"] = crossed
     save_record(
         options.outdir / "trajectories_run.json", provenance("figure trajectories", used, data=data, clock=clock)
     )
@@ -262,6 +310,7 @@ def similarity(
     "--reference", metavar="NAME", help="The samples that the others are compared with.  [default: the first]"
 )
 @click.option("--data", metavar="PATH|NAME", help="Training images, for the copy ratio.  [default: it is left out]")
+@NO_CACHE_OPTION
 @click.option("--xflip/--no-xflip", default=True, help="Count horizontal flips as further data; also --xflip=False.")
 @click.option("--clip", is_flag=True, help="Clip samples to [-1, 1] before.")
 def metrics(

@@ -6,22 +6,28 @@ from pathlib import Path
 from typing import Any
 
 import click
-import numpy as np
 
 from pspc_rs.cli.commands import Command
 from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import NoisySource, noisy_options, split_options
 from pspc_rs.cli.models import build_model, load_data
-from pspc_rs.cli.options import Options, comma_list, file_name, named_options, options_for_many
+from pspc_rs.cli.options import (
+    Options,
+    named_options,
+    options_for_many,
+)
+from pspc_rs.cli.values import comma_list, file_name
 from pspc_rs.data import ImageSet
+from pspc_rs.denoisers import Gaussian
 from pspc_rs.errors import MissingDependencyError
 from pspc_rs.experiments.figures import save_figure
 from pspc_rs.experiments.fit_families import Family, Sides, Thresholds, odd_sides
 from pspc_rs.experiments.fit_rules import FRACTION, RULES
-from pspc_rs.experiments.fitting import Fit, Outside, fit_figure
+from pspc_rs.experiments.fitting import ERRORS, Fit, Outside, fit_figure
 from pspc_rs.experiments.fitting import fit_schedule as fit
 from pspc_rs.experiments.tuning import Tuned, tune_cfdm, tune_snis
-from pspc_rs.outputs import differences, load_record, plain, save_table
+from pspc_rs.heatmaps import cached_gaussian_heatmaps
+from pspc_rs.outputs import differences, load_record, open_array, plain, save_table
 from pspc_rs.progress import Progress
 from pspc_rs.provenance import Clock, provenance, save_record
 from pspc_rs.schedules import resolve_patch_schedule, resolve_threshold_schedule
@@ -49,6 +55,13 @@ def _number(text: str) -> float | str:
     default="error",
     help="error: the value of least error. greedy: from the lowest level up, the next larger value while the error "
     "falls. entropy: the smallest value at which the windows' posteriors have a mean entropy of a share of ln N.",
+)
+@click.option(
+    "--error",
+    type=click.Choice(ERRORS),
+    default="composite",
+    help="composite: of denoised images. patch: of the posterior means of single squares, as in the paper's figures; "
+    "for sides, and much slower.",
 )
 @click.option(
     "--entropy-fraction",
@@ -81,12 +94,13 @@ def _number(text: str) -> float | str:
     is_flag=True,
     help="Denoise z made of an image of --data as if it were not in the data; for --process forward.",
 )
-@noisy_options
+@noisy_options()
 @options_for_many
 def fit_schedule(
     *,
     target: str | None,
     rule: str,
+    error: str,
     entropy_fraction: float | None,
     family: str,
     candidates: list[float | str] | None,
@@ -103,11 +117,11 @@ def fit_schedule(
     settings and NAME.csv the errors.
     """
     clock, (options, source) = Clock(), split_options(others)
-    _check_rule(rule, entropy_fraction, target, family, source)
+    _check_rule(rule, entropy_fraction, target, family, source, error=error)
     named = [] if target in (None, _CLEAN) else named_options([str(target)], options).values()
     chosen = next(iter(named), None)
     if family == "pspc_flex" and options.heatmaps is None:
-        raise click.UsageError("--fit pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W]")
+        raise click.UsageError("--fit pspc_flex needs --heatmaps FILE, a .npy file [levels, H, W, H, W], or gaussian")
     if family in _BASELINES and chosen is None:
         raise click.UsageError(f"--fit {family} needs a network or denoiser as its --target")
     data = load_data(options.data, xflip=options.xflip)
@@ -116,7 +130,8 @@ def fit_schedule(
     with interruptible_bar("step", "fitting", KEPT) as progress:
         noisy = source.levels(options, data, model, progress)
         own = {"target": target, "fit": family, "candidates": candidates, "leave_one_out": leave_one_out}
-        by = {} if rule == "error" else {"rule": rule, "entropy_fraction": entropy_fraction}
+        by: dict[str, Any] = {} if rule == "error" else {"rule": rule, "entropy_fraction": entropy_fraction}
+        by |= {} if error == "composite" else {"error": error}
         used = {**options.as_dict(), **vars(source), **own, **by}
         origin: dict[str, Any] = {
             "noisy": noisy.settings,
@@ -147,6 +162,7 @@ def fit_schedule(
             options.sigmas(),
             options.outdir / ("fit_entropy.csv" if rule == "entropy" else "fit.csv"),
             rule=rule,
+            error=error,
             fraction=entropy_fraction,
             name=name,
             fit_range=source.limits,
@@ -160,9 +176,13 @@ def fit_schedule(
     save_record(options.outdir / f"{name}_run.json", provenance("fit-schedule", used, data=data, clock=clock, **origin))
 
 
-def _check_rule(rule: str, fraction: float | None, target: str | None, family: str, source: NoisySource) -> None:
+def _check_rule(
+    rule: str, fraction: float | None, target: str | None, family: str, source: NoisySource, *, error: str
+) -> None:
     if fraction is not None and rule != "entropy":
         raise click.UsageError("--entropy-fraction is for --rule entropy")
+    if error == "patch" and (family != "pspc_sq" or rule == "entropy"):
+        raise click.UsageError("--error patch is for --fit pspc_sq, and not for --rule entropy")
     if rule != "error" and family in _BASELINES:
         raise click.UsageError(f"--rule {rule} is for windows and masks; --fit {family} is tuned by its error")
     if rule != "entropy" and target is None:
@@ -180,8 +200,12 @@ def _family(family: str, candidates: list[Any] | None, options: Options, data: I
         if candidates is None and rule != "error":
             return Sides(data, odd_sides(data.height, data.width))
         return Sides(data, None if candidates is None else [_integer_if_whole(one) for one in candidates])
-    heatmaps = np.load(Path(str(options.heatmaps)), mmap_mode="r", allow_pickle=False)
-    return Thresholds(data, heatmaps, options.sigmas().tolist(), candidates)
+    sigmas = options.sigmas().tolist()
+    if options.heatmaps == "gaussian":
+        maps = cached_gaussian_heatmaps(Gaussian(data), sigmas)
+    else:
+        maps = open_array(Path(str(options.heatmaps)))
+    return Thresholds(data, maps, sigmas, candidates, sizes=options.mask_sizes or "mass")
 
 
 def _integer_if_whole(value: float | str) -> Any:

@@ -9,7 +9,7 @@ import numpy as np
 
 from pspc_rs import cuda
 from pspc_rs.cli.commands import Command, Group
-from pspc_rs.cli.options import comma_list
+from pspc_rs.cli.values import comma_list
 from pspc_rs.data import ImageSet, load, save_edm_zip
 from pspc_rs.provenance import build, installed_version, versions
 

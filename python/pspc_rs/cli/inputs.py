@@ -12,7 +12,11 @@ from numpy.typing import NDArray
 
 from pspc_rs.cli.commands import option_group
 from pspc_rs.cli.models import load_data
-from pspc_rs.cli.options import Options, input_file, n_option
+from pspc_rs.cli.options import (
+    Options,
+    n_option,
+)
+from pspc_rs.cli.values import input_file
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError, MissingFileError, ShapeError
 from pspc_rs.experiments.noisy_sets import (
@@ -31,8 +35,14 @@ Command = TypeVar("Command", bound=Callable[..., Any])
 
 _noisy = option_group("Noisy images")
 
+_NOISE_IMAGES = (
+    _noisy("--noise-data", metavar="PATH|NAME", help="Images to add noise to, held-out ones say.  [default: --data]"),
+    _noisy("--noise-split", type=click.Choice(["train", "test"]), default="train", help="Which part of them."),
+)
+
+_Z = _noisy("--z", type=input_file(), help="Noisy images from a file of pspc-rs noise, [n_steps, N, C, H, W].")
+
 _OPTIONS = (
-    n_option("Noisy images per noise level.", least=2),
     _noisy(
         "--process",
         type=click.Choice(["forward", "reverse"]),
@@ -45,9 +55,8 @@ _OPTIONS = (
         default="noise",
         help="Where trajectories start: at noise at t_max, or at noisy images at the highest level in range.",
     ),
-    _noisy("--noise-data", metavar="PATH|NAME", help="Images to add noise to, held-out ones say.  [default: --data]"),
-    _noisy("--noise-split", type=click.Choice(["train", "test"]), default="train", help="Which part of them."),
-    _noisy("--z", type=input_file(), help="Noisy images from a file of pspc-rs noise, [n_steps, N, C, H, W]."),
+    *_NOISE_IMAGES,
+    _Z,
     _noisy("--sigma-from", type=float, default=0.0, help="Lowest noise level in range."),
     _noisy("--sigma-to", type=float, help="Highest noise level in range.  [default: no limit]"),
 )
@@ -56,6 +65,28 @@ _OPTIONS = (
 @lru_cache(maxsize=1)
 def _loaded(data: str, split: str) -> ImageSet:
     return load_data(data, split=split)
+
+
+def noise_images(data_name: str, data: ImageSet, noise_data: str | None, noise_split: str) -> ImageSet:
+    """The images that noise is added to.
+
+    Args:
+        data_name: what ``--data`` names.
+        data: the training images.
+        noise_data: what ``--noise-data`` names, None for the training images.
+        noise_split: which part of them, "train" or "test".
+
+    Raises:
+        ShapeError: they have another shape than the data.
+    """
+    if noise_data is None and noise_split == "train":
+        return data
+    images = _loaded(data_name if noise_data is None else noise_data, noise_split)
+    if images.shape != data.shape:
+        raise ShapeError(
+            f"--noise-data has images of shape {list(images.shape)}; those of --data are {list(data.shape)}"
+        )
+    return images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,14 +117,7 @@ class NoisySource:
         Raises:
             ShapeError: they have another shape than the data.
         """
-        if self.noise_data is None and self.noise_split == "train":
-            return data
-        images = _loaded(options.data if self.noise_data is None else self.noise_data, self.noise_split)
-        if images.shape != data.shape:
-            raise ShapeError(
-                f"--noise-data has images of shape {list(images.shape)}; those of --data are {list(data.shape)}"
-            )
-        return images
+        return noise_images(options.data, data, self.noise_data, self.noise_split)
 
     def levels(self, options: Options, data: ImageSet, target: Any, progress: Progress | None = None) -> NoisyLevels:
         """The noisy images of every level of the grid.
@@ -137,11 +161,31 @@ class NoisySource:
         return [clean] * len(options.sigmas())
 
 
-def noisy_options(command: Command) -> Command:
-    """Adds the options of `NoisySource`, and the number of images, to a command."""
-    for option in reversed(_OPTIONS):
+def noisy_options(least: int = 2) -> Callable[[Command], Command]:
+    """Adds the options of `NoisySource`, and the number of images, to a command.
+
+    Args:
+        least: how many images there must be; two where there are standard errors.
+    """
+
+    def add(command: Command) -> Command:
+        for option in reversed((n_option("Noisy images per noise level.", least=least), *_OPTIONS)):
+            command = option(command)
+        return command
+
+    return add
+
+
+def noise_image_options(command: Command) -> Command:
+    """Adds --noise-data and --noise-split to a command."""
+    for option in reversed(_NOISE_IMAGES):
         command = option(command)
     return command
+
+
+def held_out_options(command: Command) -> Command:
+    """Adds --noise-data, --noise-split and --z to a command."""
+    return noise_image_options(_Z(command))
 
 
 def split_options(given: dict[str, Any]) -> tuple[Options, NoisySource]:

@@ -8,6 +8,7 @@ import click
 import numpy as np
 from numpy.typing import NDArray
 
+from pspc_rs.cli.commands import uses_cache
 from pspc_rs.cli.options import FILTERED_DENOISERS, Options, options_of
 from pspc_rs.data import ImageSet, load
 from pspc_rs.denoisers import (
@@ -29,7 +30,7 @@ from pspc_rs.denoisers import (
 )
 from pspc_rs.denoisers.centred import CentredDenoiser
 from pspc_rs.errors import InvalidValueError, MissingFileError, ScheduleError
-from pspc_rs.heatmaps import gaussian_heatmaps
+from pspc_rs.heatmaps import cached_gaussian_heatmaps, gaussian_heatmaps
 from pspc_rs.networks.opening import open_network, program_in
 from pspc_rs.progress import ProgressBar
 from pspc_rs.provenance import describe_data, machine_settings, sha256
@@ -56,7 +57,7 @@ def load_data(name: str, **options: Any) -> ImageSet:
         options: of `pspc_rs.load`.
     """
     with ProgressBar("img", f"loading {name}", delay=_SECONDS_BEFORE_BAR) as progress:
-        return load(name, progress=progress, **options)
+        return load(name, progress=progress, cache=uses_cache(), **options)
 
 
 def build_model(options: Options, data: ImageSet) -> BuiltModel:
@@ -83,7 +84,13 @@ def build_gaussian(options: Options, data: ImageSet) -> Gaussian:
     Raises:
         PspcError: the options do not fit the data.
     """
-    return Gaussian(data, options.rank, variance_floor=options.variance_floor, shrinkage=options.shrinkage)
+    return Gaussian(
+        data,
+        options.rank,
+        variance_floor=options.variance_floor,
+        shrinkage=options.shrinkage,
+        cache=uses_cache(),
+    )
 
 
 def _network(options: Options, data: ImageSet) -> Network:
@@ -124,7 +131,8 @@ def _square(options: Options, data: ImageSet) -> PSPCSquare:
 def _flex(options: Options, data: ImageSet) -> PSPCFlex:
     thresholds = _threshold_schedule(options, data)
     if options.heatmaps == "gaussian":
-        maps: Any = gaussian_heatmaps(Gaussian(data), thresholds)
+        make_maps = cached_gaussian_heatmaps if uses_cache() else gaussian_heatmaps
+        maps: Any = make_maps(Gaussian(data, cache=uses_cache()), thresholds)
     else:
         maps = options.heatmaps
     return PSPCFlex(data, heatmaps=maps, thresholds=thresholds, device=options.device, temperature=options.temperature)
@@ -204,7 +212,9 @@ def _threshold_schedule(options: Options, data: ImageSet) -> ThresholdSchedule:
     spec = _or_default(options.thresholds, "--thresholds", options, data)
     # A single threshold stands for every level, and there must be a heat map for each.
     grid = options.sigmas() if isinstance(spec, float) else _own_grid(spec, options)
-    return resolve_threshold_schedule(spec, (data.height, data.width), sigmas=grid, scale_to=options.scale_to)
+    return resolve_threshold_schedule(
+        spec, (data.height, data.width), sigmas=grid, scale_to=options.scale_to, sizes=options.mask_sizes
+    )
 
 
 def _or_default(spec: object, option: str, options: Options, data: ImageSet) -> object:

@@ -8,7 +8,7 @@ import click
 
 from pspc_rs.arrays import import_torch
 from pspc_rs.cli.commands import Group
-from pspc_rs.cli.options import input_file
+from pspc_rs.cli.values import input_file
 
 
 @click.group(cls=Group)
@@ -17,20 +17,26 @@ def network() -> None:
 
 
 @network.command()
-@click.argument("src", type=input_file(), metavar="SRC.pkl")
+@click.argument("src", type=input_file(), metavar="SRC")
 @click.argument("dst", type=click.Path(dir_okay=False, path_type=Path), metavar="DST.safetensors")
 @click.option(
     "--dtype", type=click.Choice(["float32", "float16", "bfloat16"]), default="float32", help="How weights are stored."
 )
 def convert(src: Path, dst: Path, dtype: str) -> None:
-    """Convert a pickle of EDM to a safetensors file.
+    """Convert a pickle of EDM, or a safetensors file of ours, to a safetensors file.
 
-    Nothing in the pickle is executed; a pickle with anything but a network of EDM in it is refused.
+    Nothing in the pickle is executed; a pickle with anything but a network of EDM in it is refused. What a safetensors
+    file records of its network is kept.
     """
     import_torch("pspc-rs network")
-    from pspc_rs.networks import convert_edm_pickle
+    from pspc_rs.networks import convert_edm_pickle, is_safetensors, read_metadata, read_network, save_network
 
-    net: Any = convert_edm_pickle(src, dst, dtype=dtype)
+    net: Any
+    if is_safetensors(src):
+        net = read_network(src)
+        save_network(net, dst, read_metadata(src)["metadata"], dtype=dtype)
+    else:
+        net = convert_edm_pickle(src, dst, dtype=dtype)
     click.echo(f"{dst}: {type(net).__name__} of {type(net.model).__name__}, {_parameters(net)} parameters")
 
 

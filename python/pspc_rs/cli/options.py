@@ -3,17 +3,27 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs import cuda
-from pspc_rs.cli.commands import DecidingOption, ignored_options, option_group
+from pspc_rs.cli.commands import NO_CACHE, DecidingOption, ignored_options, option_group, set_meta
+from pspc_rs.cli.values import (
+    input_file,
+    read_heatmaps,
+    read_parts,
+    read_shares,
+    read_shrinkage,
+    read_sides,
+)
 from pspc_rs.errors import InvalidValueError, PspcError
+from pspc_rs.networks.shipped import SHIPPED
 from pspc_rs.samplers import PROTOCOLS
-from pspc_rs.sigmas import edm_sigmas
+from pspc_rs.schedules import MaskSizes
+from pspc_rs.sigmas import edm_sigmas, log_sigmas
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
@@ -26,6 +36,8 @@ _LATER = {
     "shrinkage": None,
     "parts": None,
     "protocol": None,
+    "mask_sizes": None,
+    "spacing": "edm",
 }
 """Options that were added later, and the values with which they change nothing."""
 
@@ -66,6 +78,7 @@ class Options:
         heatmaps: a file, or "gaussian" for those of the Gaussian denoiser.
         patch_sizes: a side, a list of sides, or the name or file of a schedule.
         thresholds: a number, a list of numbers, or the name or file of a schedule.
+        mask_sizes: what thresholds are shares of; None for what the schedule says.
         class_label: of all images, None for all classes.
         parts: of the piecewise denoiser: a denoiser or network each, with the ends of its range, None where open.
     """
@@ -81,11 +94,13 @@ class Options:
     t_max: float
     t_min: float
     rho: float
+    spacing: str = "edm"
     protocol: str | None = None
     patch_sizes: int | str | list[int | str] | None = None
     scale_to: int | None = None
     heatmaps: Path | str | None = None
     thresholds: float | str | list[float] | None = None
+    mask_sizes: MaskSizes | None = None
     width: float | None = None
     pca_threshold: float = 0.05
     rank: int | None = None
@@ -111,6 +126,8 @@ class Options:
             InvalidValueError: the grid is not one, or a protocol has none of that length.
         """
         steps = self.n_steps if num_steps is None else num_steps
+        if self.protocol is None and self.spacing == "log":
+            return log_sigmas(steps, self.t_min, self.t_max, include_zero=include_zero)
         if self.protocol is None:
             return edm_sigmas(steps, self.t_min, self.t_max, self.rho, include_zero=include_zero)
         if steps != self.n_steps:
@@ -140,56 +157,6 @@ class Options:
             kept["protocol"] = PROTOCOLS[self.protocol].settings
             del kept["rho"]
         return kept
-
-
-def input_file() -> click.Path:
-    """The type of an option that names a file which must exist."""
-    return click.Path(exists=True, dir_okay=False, path_type=Path)
-
-
-def listed(context: click.Context, option: click.Parameter, value: Sequence[str] | str | None) -> list[str]:
-    """The entries of one comma list, of several or of none."""
-    texts = [value] if isinstance(value, str) else value or []
-    return [word.strip() for text in texts for word in text.split(",") if word.strip()]
-
-
-def comma_list(convert: Callable[[str], Any], what: str) -> Callable[..., Any]:
-    """The callback of an option that takes a comma list.
-
-    Args:
-        convert: makes an entry of its text; raises ValueError where it cannot.
-        what: what the entries are, for the message: "integers, such as 0,3,5".
-    """
-
-    def read(context: click.Context, option: click.Parameter, value: str | None) -> list[Any] | None:
-        if value is None:
-            return None
-        try:
-            return [convert(word.strip()) for word in value.split(",")]
-        except ValueError as error:
-            raise click.BadParameter(f"{value!r} is not a comma list of {what}") from error
-
-    return read
-
-
-def file_name(context: click.Context, option: click.Parameter, value: str) -> str:
-    """The callback of an option that names files of the output folder, without their suffix."""
-    if value in ("", ".", "..") or any(letter in "/\\:" or not letter.isprintable() for letter in value):
-        raise click.BadParameter(f"{value!r} is not the name of a file in --outdir; allowed are names without / and \\")
-    return value
-
-
-def read_pixel(text: str) -> tuple[int, int]:
-    """A pixel written as Y,X.
-
-    Raises:
-        click.BadParameter: this is not a pixel.
-    """
-    try:
-        y, x = (int(word) for word in text.split(","))
-    except ValueError as error:
-        raise click.BadParameter(f"{text!r} is not a pixel; write Y,X") from error
-    return y, x
 
 
 def output_folder(purpose: str = "Folder for the files.") -> Callable[[Command], Command]:
@@ -277,58 +244,6 @@ def _device(context: click.Context, option: click.Parameter, value: str) -> str:
     return "cpu" if ordinal is None else f"cuda:{ordinal}"
 
 
-def _sides(context: click.Context, option: click.Parameter, value: str | None) -> int | str | list[int | str] | None:
-    """A side or a list of sides if the text is one, else the name or file of a schedule, unchanged."""
-    words = [] if value is None else [word.strip() for word in value.split(",")]
-    if value is None or not all(word.isdecimal() or word == "full" for word in words):
-        return value
-    sides: list[int | str] = [int(word) if word.isdecimal() else word for word in words]
-    return sides if len(sides) > 1 else sides[0]
-
-
-def _shares(context: click.Context, option: click.Parameter, value: str | None) -> float | str | list[float] | None:
-    """A threshold or a list of them if the text is one, else the name or file of a schedule, unchanged."""
-    if value is None:
-        return None
-    try:
-        thresholds = [float(word) for word in value.split(",")]
-    except ValueError:
-        return value
-    return thresholds if len(thresholds) > 1 else thresholds[0]
-
-
-def _parts(
-    context: click.Context, option: click.Parameter, value: str | None
-) -> list[tuple[str, float | None, float | None]] | None:
-    """The denoisers of a comma list WHAT=LOW:HIGH with the ends of their ranges."""
-    if value is None:
-        return None
-    parts = []
-    for text in listed(context, option, value):
-        what, equals, ends = text.rpartition("=")
-        low, colon, high = ends.partition(":")
-        if not (what and equals and colon):
-            raise click.BadParameter(f"{text!r} is not a part; write WHAT=LOW:HIGH, such as gaussian=2:80")
-        try:
-            parts.append((what, float(low) if low.strip() else None, float(high) if high.strip() else None))
-        except ValueError as error:
-            raise click.BadParameter(f"{text!r} has ends that are no numbers; write WHAT=LOW:HIGH") from error
-    return parts
-
-
-def _shrinkage(context: click.Context, option: click.Parameter, value: str | None) -> float | str | None:
-    """A number if the text is one, else the name of a formula, unchanged."""
-    try:
-        return None if value is None else float(value)
-    except ValueError:
-        return value
-
-
-def _heatmaps(context: click.Context, option: click.Parameter, value: str | None) -> Path | str | None:
-    """A file that exists, or "gaussian", which needs none."""
-    return value if value in (None, "gaussian") else Path(str(input_file().convert(value, option, context)))
-
-
 _COUNT = click.IntRange(min=1)
 
 _OUTDIR = output_folder("Folder for the outputs; made if it is not there.")
@@ -356,7 +271,8 @@ def _decided(protocol: str) -> dict[str, Any]:
     """What a protocol says instead of the options of the noise grid and of samplers."""
     one = PROTOCOLS[protocol]
     # EDM's protocols have this rho; the others have none, and refuse one all the same.
-    levels = {"n_steps": one.num_steps, "t_max": one.sigmas[0], "t_min": one.sigmas[-2], "rho": 7.0}
+    levels: dict[str, Any] = {"n_steps": one.num_steps, "t_max": one.sigmas[0], "t_min": one.sigmas[-2], "rho": 7.0}
+    levels["spacing"] = "edm"
     return {**levels, "sampler": one.sampler}
 
 
@@ -376,11 +292,27 @@ _GRID = (
     _grid("--t-max", type=float, default=80.0, help="First noise level of the grid."),
     _grid("--t-min", type=float, default=0.002, help="Last noise level of the grid."),
     _grid("--rho", type=float, default=7.0, help="Curvature of the grid."),
+    _grid(
+        "--spacing",
+        type=click.Choice(["edm", "log"]),
+        default="edm",
+        help="edm: the grid of Karras et al. with --rho. log: evenly spaced in log sigma, as in Figure 2 of the paper.",
+    ),
+)
+
+NO_CACHE_OPTION = _data(
+    "--no-cache",
+    is_flag=True,
+    expose_value=False,
+    callback=set_meta(NO_CACHE),
+    show_default=False,
+    help="Take neither decoded images nor statistics of data from the cache folder, and keep none there.",
 )
 
 _DATA = (
     _data("--data", required=True, metavar="PATH|NAME", help="Training images: a path, or a name such as cifar10."),
     _data("--xflip/--no-xflip", default=True, help="Count horizontal flips as further data; also --xflip=False."),
+    NO_CACHE_OPTION,
 )
 
 _GAUSSIAN = (
@@ -393,7 +325,7 @@ _GAUSSIAN = (
     _denoiser(
         "--shrinkage",
         metavar="NUMBER|ledoit-wolf",
-        callback=_shrinkage,
+        callback=read_shrinkage,
         help="gaussian: how far the covariance is moved towards a multiple of the identity, 0 to 1, for few images.  "
         "[default: 0]",
     ),
@@ -403,7 +335,7 @@ _COMPOSITE = (
     _denoiser(
         "--patch-sizes",
         metavar="LIST|NAME|FILE",
-        callback=_sides,
+        callback=read_sides,
         help="pspc_sq, ls, els, bbels: one side, a comma list with one per noise level, a published schedule or "
         "the JSON file of one. "
         "[default: cifar10, for 32 x 32 images]",
@@ -414,15 +346,21 @@ _COMPOSITE = (
     _denoiser(
         "--heatmaps",
         metavar="FILE|gaussian",
-        callback=_heatmaps,
+        callback=read_heatmaps,
         help="pspc_flex: heat maps, .npy [levels, H, W, H, W], or those of the Gaussian denoiser.",
     ),
     _denoiser(
         "--thresholds",
         metavar="LIST|NAME|FILE",
-        callback=_shares,
+        callback=read_shares,
         help="pspc_flex: one threshold, a comma list with one per noise level, a published schedule or the JSON file "
         "of one. [default: cifar10, for 32 x 32 images]",
+    ),
+    _denoiser(
+        "--mask-sizes",
+        type=click.Choice(get_args(MaskSizes)),
+        help="pspc_flex: what numbers in --thresholds are shares of: mass, of each heat map; equal, of the pixels, the "
+        "same number in every mask.  [default: mass, or what the schedule's file says]",
     ),
     *_GAUSSIAN,
 )
@@ -463,7 +401,7 @@ _BASELINES = (
 _PARTS = _denoiser(
     "--parts",
     metavar="LIST",
-    callback=_parts,
+    callback=read_parts,
     help="piecewise: comma list of WHAT=LOW:HIGH, a denoiser or network for every range of noise levels, such as "
     "net.json=:0.5,pspc_sq=0.5:5,gaussian=5:80; an end left out is that of the denoiser.",
 )
@@ -477,9 +415,10 @@ TRUST = _network_option(
 _NETWORK = (
     _network_option(
         "--network",
-        metavar="FILE|FOLDER|MODULE:CALLABLE",
+        metavar="FILE|FOLDER|MODULE:CALLABLE|NAME",
         help="network: a network file (safetensors, TorchScript, EDM pickle, or .json that describes one), a folder of "
-        "diffusers, or the import path of a function D(z, sigma) or torch module.",
+        "diffusers, the import path of a function D(z, sigma) or torch module, or cifar10-small, which lies in the "
+        "repository.",
     ),
     _network_option("--network-pkl", type=input_file(), help="network: a pickle of EDM, of which nothing is executed."),
     _network_option(
@@ -569,10 +508,11 @@ def options_of(what: str, options: Options) -> Options:
     denoiser = what.replace("-", "_").lower()
     if denoiser in DENOISERS and denoiser != "network":
         return replace(options, denoiser=denoiser)
-    if (":" not in what or Path(what).drive) and not Path(what).exists():
+    if what not in SHIPPED and (":" not in what or Path(what).drive) and not Path(what).exists():
         known = ", ".join(one for one in DENOISERS if one != "network")
         raise click.UsageError(
-            f"{what!r} is not a denoiser; allowed are {known}, and networks: files, folders, module:callable"
+            f"{what!r} is not a denoiser; allowed are {known}, and networks: files, folders, module:callable, "
+            f"{', '.join(SHIPPED)}"
         )
     return replace(options, denoiser="network", network=what)
 

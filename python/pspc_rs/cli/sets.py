@@ -6,12 +6,26 @@ from typing import Any
 import click
 import numpy as np
 
-from pspc_rs.cli.commands import Command, Group, option_group
+from pspc_rs.cli.commands import Command, Group, ignored_options, option_group
 from pspc_rs.cli.front import KEPT, interruptible_bar
+from pspc_rs.cli.inputs import held_out_options, noise_image_options, noise_images
 from pspc_rs.cli.models import build_model, checksums, load_data, network_of
-from pspc_rs.cli.options import Options, check_options, data_options, network_options, read_pixel, source_options
+from pspc_rs.cli.options import (
+    Options,
+    check_options,
+    data_options,
+    network_options,
+    source_options,
+)
+from pspc_rs.cli.values import read_pixel
 from pspc_rs.errors import ShapeError
-from pspc_rs.experiments.noisy_sets import DETERMINISTIC_SAMPLERS, forward_levels, save_forward, save_reverse
+from pspc_rs.experiments.noisy_sets import (
+    DETERMINISTIC_SAMPLERS,
+    file_levels,
+    forward_levels,
+    save_forward,
+    save_reverse,
+)
 from pspc_rs.heatmaps import save_heatmaps
 from pspc_rs.outputs import output_lock
 from pspc_rs.provenance import Clock, provenance
@@ -25,9 +39,10 @@ def noise() -> None:
 
 
 @noise.command()
+@noise_image_options
 @data_options
-def forward(overwrite: bool, **shared: Any) -> None:
-    """Draw noisy images of the data.
+def forward(noise_data: str | None, noise_split: str, overwrite: bool, **shared: Any) -> None:
+    """Draw noisy images of the data, or of --noise-data.
 
     Writes forward_z.npy, float32 [n_steps, N, C, H, W], and a .json file with every setting beside it. Row t is what
     denoise draws at --t-idx t. After an interruption the same command continues.
@@ -37,15 +52,16 @@ def forward(overwrite: bool, **shared: Any) -> None:
     output = options.outdir / "forward_z.npy"
     with output_lock(output):
         data = load_data(options.data, xflip=options.xflip)
+        images = noise_images(options.data, data, noise_data, noise_split)
         with interruptible_bar("level", output.stem, KEPT) as progress:
             written = save_forward(
                 output,
-                data,
+                images,
                 sigmas,
                 options.n_samples,
                 seed=options.seed,
                 overwrite=overwrite,
-                record=options.as_dict(),
+                record={**options.as_dict(), "noise_data": noise_data, "noise_split": noise_split},
                 progress=progress,
             )
     _tell(output, written)
@@ -59,12 +75,14 @@ def forward(overwrite: bool, **shared: Any) -> None:
     default="noise",
     help="Where trajectories start: at noise alone, or at noisy images of the data.",
 )
+@noise_image_options
 @network_options
-def reverse(sampler: str, start: str, overwrite: bool, **shared: Any) -> None:
+def reverse(sampler: str, start: str, noise_data: str | None, noise_split: str, overwrite: bool, **shared: Any) -> None:
     """Follow a network's deterministic sampling trajectories.
 
     Writes reverse_z.npy, float32 [n_steps, N, C, H, W], and a .json file with every setting beside it. The images have
-    the shape of --data. After an interruption the same command continues.
+    the shape of --data. With --start data they start at noisy images of it, or of --noise-data. After an interruption
+    the same command continues.
     """
     options = Options(**shared, denoiser="network")
     check_options(options)
@@ -83,9 +101,9 @@ def reverse(sampler: str, start: str, overwrite: bool, **shared: Any) -> None:
                 sampler=sampler,
                 batch=options.batch,
                 start_scale=options.start_scale,
-                start_data=data if start == "data" else None,
+                start_data=noise_images(options.data, data, noise_data, noise_split) if start == "data" else None,
                 overwrite=overwrite,
-                record={**options.as_dict(), "sampler": sampler, "start": start},
+                record={**options.as_dict(), "sampler": sampler, "start": start, "noise_data": noise_data},
                 progress=progress,
             )
     _tell(output, written)
@@ -103,9 +121,20 @@ def _pixels(context: click.Context, option: click.Parameter, values: tuple[str, 
 @click.option(
     "--pixel", "pixels", multiple=True, metavar="Y,X", callback=_pixels, help="Output pixel; repeat.  [default: all]"
 )
-@click.option("--raw", is_flag=True, help="Do not raise each pixel's own entry above the others of its map.")
+@ignored_options("--raw", reason="files hold the maps as they are, and PSPC-Flex raises what it must; leave it out")
+@click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", help="Of the maps in the file.")
+@held_out_options
 @source_options
-def heatmaps(pixels: list[tuple[int, int]] | None, raw: bool, overwrite: bool, **shared: Any) -> None:
+def heatmaps(
+    *,
+    pixels: list[tuple[int, int]] | None,
+    dtype: str,
+    noise_data: str | None,
+    noise_split: str,
+    z: Path | None,
+    overwrite: bool,
+    **shared: Any,
+) -> None:
     """Measure how much each input pixel decides each output pixel of a denoiser.
 
     Writes {denoiser}_heatmaps.npy, float32 [levels, H, W, H, W] ([levels, P, H, W] with --pixel), which --heatmaps of
@@ -123,10 +152,21 @@ def heatmaps(pixels: list[tuple[int, int]] | None, raw: bool, overwrite: bool, *
                 f"the network is for images of shape {list(model.shape)}, the data have {list(data.shape)}"
             )
         sigmas = options.sigmas().tolist()
-        noisy = forward_levels(data, sigmas, options.n_samples, options.seed)
+        if z is None:
+            images = noise_images(options.data, data, noise_data, noise_split)
+            noisy = forward_levels(images, sigmas, options.n_samples, options.seed)
+        else:
+            noisy = file_levels(z, data.shape, len(sigmas), options.n_samples)
         record = provenance(
             "heatmaps",
-            {**options.as_dict(), "pixels": pixels, "raw": raw},
+            {
+                **options.as_dict(),
+                "pixels": pixels,
+                "noise_data": noise_data,
+                "noise_split": noise_split,
+                "z": z,
+                "dtype": dtype,
+            },
             data=data,
             clock=clock,
             network=network_of(model),
@@ -139,8 +179,8 @@ def heatmaps(pixels: list[tuple[int, int]] | None, raw: bool, overwrite: bool, *
                 sigmas,
                 output,
                 pixels=None if pixels is None else np.array(pixels),
-                raw=raw,
                 batch=options.batch,
+                dtype=dtype,
                 settings=noisy.settings,
                 record=record,
                 overwrite=overwrite,

@@ -23,16 +23,22 @@ _COUNT_OR_0 = click.IntRange(min=0)
 _POSITIVE = click.FloatRange(min=0, min_open=True)
 _SHARE = click.FloatRange(min=0, max=1, max_open=True)
 
+_ARCHITECTURES = ("SongUNet", "DhariwalUNet", "DiT", "UViT")
 # Which argument of each architecture an option sets.
 _ARCHITECTURE_OPTIONS = {
-    "channels": {"SongUNet": "model_channels", "DhariwalUNet": "model_channels", "DiT": "hidden_size"},
-    "blocks": {"SongUNet": "num_blocks", "DhariwalUNet": "num_blocks", "DiT": "depth"},
+    "channels": {
+        "SongUNet": "model_channels",
+        "DhariwalUNet": "model_channels",
+        "DiT": "hidden_size",
+        "UViT": "hidden_size",
+    },
+    "blocks": {"SongUNet": "num_blocks", "DhariwalUNet": "num_blocks", "DiT": "depth", "UViT": "depth"},
     "channel_mult": {"SongUNet": "channel_mult", "DhariwalUNet": "channel_mult"},
     "attn_resolutions": {"SongUNet": "attn_resolutions", "DhariwalUNet": "attn_resolutions"},
-    "patch": {"DiT": "patch_size"},
-    "heads": {"DiT": "num_heads"},
-    "dropout": dict.fromkeys(("SongUNet", "DhariwalUNet", "DiT"), "dropout"),
-    "label_dropout": dict.fromkeys(("SongUNet", "DhariwalUNet", "DiT"), "label_dropout"),
+    "patch": {"DiT": "patch_size", "UViT": "patch_size"},
+    "heads": {"DiT": "num_heads", "UViT": "num_heads"},
+    "dropout": dict.fromkeys(_ARCHITECTURES, "dropout"),
+    "label_dropout": dict.fromkeys(_ARCHITECTURES, "label_dropout"),
 }
 # Which field of the settings an option sets.
 _SETTINGS_OPTIONS = {
@@ -40,6 +46,7 @@ _SETTINGS_OPTIONS = {
     "images": "images",
     "batch": "batch",
     "lr": "learning_rate",
+    "weight_decay": "weight_decay",
     "lr_ramp": "learning_rate_ramp",
     "ema": "ema_half_life",
     "augment": "augment",
@@ -80,6 +87,7 @@ def _integers(context: click.Context, option: click.Parameter, value: str | None
 @_computing("--micro-batch", type=_COUNT, help="Most images at once on a device.  [default: all of its share]")
 @_training("--lr", type=_POSITIVE, help="Learning rate of Adam.  [default: preset]")
 @_training("--lr-ramp", type=_COUNT_OR_0, help="Images over which it grows from 0.  [default: 5 %, at most 10 M]")
+@_training("--weight-decay", type=click.FloatRange(min=0), help="AdamW's weight decay.  [default: preset]")
 @_training("--ema", type=_COUNT_OR_0, help="Half-life of the averaged weights in images.  [default: preset]")
 @_training("--augment", type=click.FloatRange(0, 1), help="Probability of augmentations.  [default: preset]")
 @_network("--dropout", type=_SHARE, help="Dropout.  [default: preset]")
@@ -87,12 +95,14 @@ def _integers(context: click.Context, option: click.Parameter, value: str | None
 @_network("--cond/--uncond", default=None, help="Give the network the images' classes.  [default: preset]")
 @_network("--label-dropout", type=_SHARE, help="Share of classes that are dropped.  [default: 0]")
 @option_group("Data")("--max-size", type=_COUNT, help="At most so many images of the data.")
-@_network("--channels", type=_COUNT, help="Width: channels of a U-Net, hidden size of a DiT.  [default: preset]")
-@_network("--blocks", type=_COUNT, help="Blocks per level of a U-Net, depth of a DiT.  [default: preset]")
+@_network(
+    "--channels", type=_COUNT, help="Width: channels of a U-Net, hidden size of a transformer.  [default: preset]"
+)
+@_network("--blocks", type=_COUNT, help="Blocks per level of a U-Net, depth of a transformer.  [default: preset]")
 @_network("--channel-mult", callback=_integers, metavar="LIST", help="U-Net: width of each level.")
 @_network("--attn-resolutions", callback=_integers, metavar="LIST", help="U-Net: sides with attention.")
-@_network("--patch", type=_COUNT, help="DiT: side of a patch.  [default: preset]")
-@_network("--heads", type=_COUNT, help="DiT: attention heads.  [default: preset]")
+@_network("--patch", type=_COUNT, help="Transformer: side of a patch.  [default: preset]")
+@_network("--heads", type=_COUNT, help="Transformer: attention heads.  [default: preset]")
 @_computing("--bf16", is_flag=True, help="Run the network in bfloat16; weights and loss stay in float32.")
 @_computing("--compile", "compiled", is_flag=True, help="Pass the network through torch.compile.")
 @_computing("--tf32", is_flag=True, help="Allow CUDA to round factors to 10 bits.")
@@ -110,8 +120,8 @@ def train(arch: str, data: str, outdir: Path, **options: Any) -> None:
     """Train a denoising network.
 
     Presets: dit-b4 is the DiT-B/4 of the PSPC paper, and dit-{s,b,l,xl}{2,4,8} its other sizes; ddpmpp and ncsnpp are
-    EDM's for CIFAR-10, with -ffhq and -afhq for 64 x 64 images; adm is EDM's for ImageNet-64. Other options change what
-    a preset says.
+    EDM's for CIFAR-10, with -ffhq and -afhq for 64 x 64 images; adm is EDM's for ImageNet-64; uvit-s2 is U-ViT's for
+    CIFAR-10. Other options change what a preset says.
 
     Writes network.safetensors (the averaged weights), log.jsonl (loss by noise level), evaluation.jsonl, samples/ and
     checkpoints/. After Ctrl-C the same command continues, with the same losses as if nothing had happened. A folder

@@ -3,12 +3,13 @@
 import io
 import os
 import threading
+import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +18,7 @@ from pspc_rs.errors import DataError
 from pspc_rs.extras import import_pillow
 from pspc_rs.files import MAX_SIDE, decode_errors
 from pspc_rs.progress import Progress, reporting
+from pspc_rs.threads import num_threads
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -36,6 +38,12 @@ _MODES = {"1": "L", "L": "L", "LA": "LA", "P": "RGB", "PA": "RGBA", "RGB": "RGB"
 
 _FILES_PER_TASK = 32
 
+# Short enough for Ctrl-C, long enough to keep all threads busy.
+_SECONDS_PER_PIECE = 0.05
+
+# The first piece has at most so many values, or one file per thread.
+_VALUES_PER_PIECE = 1 << 24
+
 # Up to this many pixels per channel one thread is fastest: more would wait for the interpreter lock.
 _MAX_SINGLE_THREAD_PIXELS = 64 * 64
 
@@ -48,8 +56,30 @@ class ImageFile:
     read: Callable[[], bytes]
 
 
-def decode_images(files: Sequence[ImageFile], what: str, progress: bool | Progress | None) -> NDArray[np.uint8]:
-    """The images as uint8 [N, C, H, W]; each file is read and decoded once, larger ones on all cores.
+class ImageFiles(Protocol):
+    """Image files of one data set."""
+
+    def __len__(self) -> int:
+        """How many they are."""
+
+    def file(self, index: int) -> ImageFile:
+        """One of them."""
+
+    def decode_plain(self, indices: range, pixels: NDArray[np.uint8]) -> list[int]:
+        """Decodes those that are plain PNGs of the size of `pixels` on all threads.
+
+        Args:
+            indices: of the files.
+            pixels: contiguous array [files, C, H, W] that the images are written to.
+
+        Returns:
+            The positions in `indices` of all others, in order, whatever they are: other formats, other sizes, damaged
+            ones. Their pixels are unspecified.
+        """
+
+
+def decode_images(files: ImageFiles, what: str, progress: bool | Progress | None) -> NDArray[np.uint8]:
+    """The images as uint8 [N, C, H, W]: plain PNGs are decoded in the core, all others, and what is damaged, by Pillow.
 
     Args:
         files: at least one.
@@ -61,33 +91,64 @@ def decode_images(files: Sequence[ImageFile], what: str, progress: bool | Progre
         MissingDependencyError: Pillow cannot be imported.
     """
     with _quiet_pillow():
-        first = _decode(files[0], None)
+        first = _decode(files.file(0), None)
         with decode_errors(what):
             images = np.empty((len(files), *first.shape), np.uint8)
         images[0] = first
-        stop = threading.Event()
-
-        def decode_range(start: int) -> int:
-            end = min(start + _FILES_PER_TASK, len(files))
-            for index in range(start, end):
-                if stop.is_set():
-                    break
-                images[index] = _decode(files[index], first.shape)
-            return end - start
-
-        total, done = len(files), 1
-        workers = 1 if first[0].size <= _MAX_SINGLE_THREAD_PIXELS else os.cpu_count()
-        with reporting(progress, "img", f"reading {what}", total) as report, ThreadPoolExecutor(workers) as pool:
-            try:
-                report(done, total)
-                for count in pool.map(decode_range, range(1, total, _FILES_PER_TASK)):
-                    done += count
-                    report(done, total)
-            finally:
-                # After an error or Ctrl-C, running tasks end with their current image and no others start.
-                stop.set()
-                pool.shutdown(wait=False, cancel_futures=True)
+        with reporting(progress, "img", f"reading {what}", len(files)) as report:
+            report(1, len(files))
+            others = _decode_plain(files, images, report)
+            _decode_others(files, others, images, report)
     return images
+
+
+def _decode_plain(files: ImageFiles, images: NDArray[np.uint8], report: Progress) -> list[int]:
+    """Decodes the plain PNGs after the first image, in pieces of a fraction of a second; returns all other indices."""
+    others: list[int] = []
+    total, start = len(images), 1
+    least = min(_FILES_PER_TASK, num_threads())
+    size = max(least, min(_FILES_PER_TASK, _VALUES_PER_PIECE // images[0].size))
+    while start < total:
+        piece = range(start, min(start + size, total))
+        began = time.perf_counter()
+        left = files.decode_plain(piece, images[piece.start : piece.stop])
+        seconds = time.perf_counter() - began
+        others += [piece[position] for position in left]
+        start = piece.stop
+        if len(left) == len(piece):
+            # The rest will be of that other kind as well.
+            return [*others, *range(start, total)]
+        report(start - len(others), total)
+        if seconds < _SECONDS_PER_PIECE:
+            size *= 2
+        elif seconds > 2 * _SECONDS_PER_PIECE:
+            size = max(least, size // 2)
+    return others
+
+
+def _decode_others(files: ImageFiles, others: list[int], images: NDArray[np.uint8], report: Progress) -> None:
+    """Decodes files of any kind by Pillow, larger ones on all cores."""
+    stop = threading.Event()
+    total, done, shape = len(images), len(images) - len(others), images.shape[1:]
+
+    def decode_some(chosen: list[int]) -> int:
+        for index in chosen:
+            if stop.is_set():
+                break
+            images[index] = _decode(files.file(index), shape)
+        return len(chosen)
+
+    tasks = [others[start : start + _FILES_PER_TASK] for start in range(0, len(others), _FILES_PER_TASK)]
+    workers = 1 if images[0, 0].size <= _MAX_SINGLE_THREAD_PIXELS else os.cpu_count()
+    with ThreadPoolExecutor(workers) as pool:
+        try:
+            for count in pool.map(decode_some, tasks):
+                done += count
+                report(done, total)
+        finally:
+            # After an error or Ctrl-C, running tasks end with their current image and no others start.
+            stop.set()
+            pool.shutdown(wait=False, cancel_futures=True)
 
 
 @contextmanager

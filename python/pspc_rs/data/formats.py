@@ -5,9 +5,9 @@ from pathlib import Path, PurePosixPath
 from typing import Literal, TypeAlias
 
 from pspc_rs.data.decode import SUFFIXES
+from pspc_rs.data.readers.archives import has_image_suffix, is_junk, member_name
 from pspc_rs.data.readers.array_files import IDX_MAGIC, IDX_NAMES, NPY_MAGIC
 from pspc_rs.data.readers.cifar import folder_format, tar_format
-from pspc_rs.data.readers.image_files import is_junk, member_name
 from pspc_rs.errors import DataError
 from pspc_rs.file_kinds import OLD_TORCH, START_BYTES, FileKind, kind_of_start
 from pspc_rs.files import decode_errors, is_gzip, open_file, zip_names
@@ -87,15 +87,15 @@ def _data_sets_below(folder: Path) -> list[Path]:
 
 def _names_in(folder: Path) -> list[str]:
     with decode_errors(folder):
-        return sorted(path.name for path in folder.iterdir() if not is_junk(PurePosixPath(path.name)))
+        return sorted(path.name for path in folder.iterdir() if not is_junk(path.name))
 
 
 def _format_of_zip(path: Path, members: list[str]) -> Format:
-    names = [PurePosixPath(member_name(name)) for name in members]
-    kept = [name for name in names if not is_junk(name)]
-    suffixes = Counter(name.suffix.lower() for name in kept)
-    if any(suffix in SUFFIXES for suffix in suffixes):
+    names = map(member_name, members)
+    if any(has_image_suffix(name) and not is_junk(name) for name in names):
         return "edm_zip"
+    kept = [PurePosixPath(member_name(name)) for name in members if not is_junk(member_name(name))]
+    suffixes = Counter(name.suffix.lower() for name in kept)
     if any(name.name in ("data.pkl", "constants.pkl") for name in kept):
         raise DataError(
             f"{path} is a file of torch (torch.save, or a network); as data, load it yourself and pass the tensor"

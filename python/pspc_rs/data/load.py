@@ -41,6 +41,7 @@ def load(
     split: str = "train",
     progress: bool | Progress | None = None,
     channels_last: bool | None = None,
+    cache: bool = True,
 ) -> ImageSet:
     """The data set behind a name, a path, an array or a torch `Dataset`.
 
@@ -62,6 +63,8 @@ def load(
         channels_last: for arrays, torch data sets, .npy and .npz: True for images [N, H, W, C], False for
             [N, C, H, W]. None takes files of colour or square images that look like the former as such, with a
             `PspcWarning`, and refuses others that look so.
+        cache: keep the decoded pixels of image archives for the next time, see `read_edm_zip`; other formats are read
+            anew.
 
     Returns:
         The data as an `ImageSet`.
@@ -81,6 +84,7 @@ def load(
         ImageSet('array', 2 images of [3, 8, 8] uint8, no labels, xflip=True)
     """
     one_of("split", split, ("train", "test"))
+    flag("cache", cache)
     options: dict[str, Any] = {
         "max_size": max_size,
         "classes": classes,
@@ -89,9 +93,9 @@ def load(
     }
     if isinstance(name_or_path, str | os.PathLike):
         if name_or_path in SOURCES:
-            return _load_path(fetch(str(name_or_path), split), split, progress, options)
+            return _load_path(fetch(str(name_or_path), split), split, progress, options, cache=cache)
         if name_or_path not in EMBEDDED:
-            return _load_path(_require_data(name_or_path), split, progress, options)
+            return _load_path(_require_data(name_or_path), split, progress, options, cache=cache)
         _refuse_test_split(split, str(name_or_path))
         _refuse_layout(options.pop("channels_last"), str(name_or_path))
         return EMBEDDED[str(name_or_path)]().select(**options)
@@ -118,7 +122,9 @@ def _require_data(name_or_path: str | os.PathLike[str]) -> Path:
     raise MissingFileError(f"{path} is neither a path that exists nor a known name ({', '.join(NAMES)}){hint}")
 
 
-def _load_path(path: Path, split: str, progress: bool | Progress | None, options: dict[str, Any]) -> ImageSet:
+def _load_path(
+    path: Path, split: str, progress: bool | Progress | None, options: dict[str, Any], *, cache: bool
+) -> ImageSet:
     found = format_of(path)
     if found in ("edm_zip", "folder", "npy"):
         _refuse_test_split(split, str(path))
@@ -126,7 +132,7 @@ def _load_path(path: Path, split: str, progress: bool | Progress | None, options
         _refuse_layout(options.pop("channels_last"), str(path))
     match found:
         case "edm_zip":
-            return read_edm_zip(path, progress=progress, **options)
+            return read_edm_zip(path, progress=progress, cache=cache, **options)
         case "folder":
             return _read_folder(path, progress, options)
         case "npy":

@@ -7,8 +7,9 @@ from pspc_rs.denoisers.composite import PosteriorComposite
 from pspc_rs.denoisers.empirical import Empirical
 from pspc_rs.denoisers.filtered import FilteredDenoiser
 from pspc_rs.denoisers.filtered_mean import FilteredPosteriorMean
-from pspc_rs.denoisers.flex import PSPCFlex, masks_from_maps
+from pspc_rs.denoisers.flex import PSPCFlex
 from pspc_rs.denoisers.gaussian import Gaussian
+from pspc_rs.denoisers.masks import masks_from_maps
 from pspc_rs.denoisers.network import Network
 from pspc_rs.denoisers.orbit import Orbit
 from pspc_rs.denoisers.pca_locality import PCALocality

@@ -14,8 +14,9 @@ from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.filtered import FilteredDenoiser
 from pspc_rs.denoisers.filters import Filters
 from pspc_rs.denoisers.orbit import Orbit, Views, shift
+from pspc_rs.denoisers.square import sides_given
 from pspc_rs.errors import InvalidValueError
-from pspc_rs.schedules import PatchSchedule, resolve_centred_schedule, sides_given
+from pspc_rs.schedules import PatchSchedule, resolve_centred_schedule
 from pspc_rs.sigmas import Nearest
 
 EquivariantSource: TypeAlias = Literal["wrapped", "inside"]

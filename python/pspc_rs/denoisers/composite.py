@@ -3,7 +3,7 @@
 import copy
 import math
 from abc import abstractmethod
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable
 from typing import Any, NamedTuple, Self, cast
 
 import numpy as np
@@ -22,14 +22,16 @@ from pspc_rs.arrays import (
 from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.data.image_set import require_images
+from pspc_rs.denoisers.across_ranks import EngineAcrossRanks
 from pspc_rs.denoisers.base import Denoiser, Float64, Floats
 from pspc_rs.denoisers.filters import Windows, checked_source, filter_of_masks, on_cpu, source_settings, views_of
 from pspc_rs.denoisers.gradients import uncompiled
 from pspc_rs.denoisers.orbit import Orbit
 from pspc_rs.denoisers.selection import Selection, label_dim, select
-from pspc_rs.errors import InvalidValueError
+from pspc_rs.errors import CudaError, DTypeError, InvalidValueError
 from pspc_rs.posterior import MOST_TOP, Posterior, PosteriorPart
 from pspc_rs.progress import Progress, part_of
+from pspc_rs.ranks import Ranks
 from pspc_rs.reprs import build_repr
 
 _OF_THE_ENGINE = frozenset({"_bank", "_windows", "_engines", "_engine"})
@@ -53,6 +55,11 @@ class Part(NamedTuple):
     progress: Progress | None
     before: int
     total: int
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether the part is the batch, in its order."""
+        return self.queries == list(range(self.total))
 
     def share(self, stage: int = 0, stages: int = 1) -> Progress | None:
         """The progress of one of some stages of the work on this part."""
@@ -87,6 +94,8 @@ class PosteriorComposite(Denoiser):
     temperature = 1.0
     _engine_checks_z = True
     _has_derivatives = True
+    _ranks: Ranks | None = None
+    _announce: Callable[..., None] | None = None
 
     def __init__(
         self,
@@ -110,14 +119,83 @@ class PosteriorComposite(Denoiser):
         self._start_engine()
 
     def _start_engine(self) -> None:
-        prior = self.data.log_prior
-        self._bank = _core.Bank(self.data.images) if prior is None else _core.Bank(self.data.images, prior)
+        images, prior, part = self.data.images, self.data.log_prior, self._own_images
+        own = slice(part.start, part.stop)
+        self._bank = _core.Bank(images[own]) if prior is None else _core.Bank(images[own], prior[own])
         self._windows: dict[Hashable, Windows] = {}
-        self._engines: dict[int | None, _core.Engine] = {}
+        self._engines: dict[int | None, _core.Engine | EngineAcrossRanks] = {}
         self._engine = self._engine_on(cuda.resolve(self.device))
 
+    @property
+    def _own_images(self) -> range:
+        """The images of the engine of this process."""
+        num = self.data.num_stored
+        return range(num) if self._ranks is None else self._ranks.share(num)
+
+    def across(self, group: Any = None) -> Self:
+        """The same denoiser, computed by several processes together, each of which takes a part of the images.
+
+        Every process, called a rank, has the whole data set, which may be memory-mapped: its engine reads its own part
+        alone. All ranks must make the same calls of the result, in the same order and with the same arguments, and all
+        get the same answer, bit by bit. It differs from that of one process by less than 1e-6 of the reach of the data.
+        Denoised images, posteriors, labels, left-out images and the rest are as ever, but for variances and
+        derivatives, which are refused. Ranks compute on their CPUs; a call takes them two exchanges, see docs/scale.md.
+
+        Args:
+            group: a process group of ``torch.distributed``; None for all processes that torchrun started.
+
+        Raises:
+            MissingDependencyError: torch is missing.
+            InvalidValueError: no process group has been started, or there are fewer images than ranks.
+            CudaError: the denoiser computes on a GPU.
+            DTypeError: the group is something else.
+
+        Example:
+            >>> import pspc_rs as pspc, torch.distributed as dist
+            >>> dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+            >>> data = pspc.ImageSet(np.array([[[[0, 255]]], [[[255, 0]]]], np.uint8))
+            >>> D = pspc.Empirical(data).across(dist.group.WORLD)
+            >>> D(np.array([[[[0.0, 0.1]]]], np.float32), sigma=1.0).round(2)
+            array([[[[-0.1,  0.1]]]], dtype=float32)
+            >>> dist.destroy_process_group()
+        """
+        ranks = Ranks(group)
+        if cuda.resolve(self.device) is not None:
+            raise CudaError(
+                f"device is {self.device!r}, but ranks compute on the CPU only; allowed are 'cpu' and 'auto'"
+            )
+        if self.data.num_stored < ranks.count:
+            raise InvalidValueError(f"{self.data!r} has fewer images than there are ranks, {ranks.count}")
+        other = copy.copy(self)
+        other._ranks, other.can_compute_on_gpu, other._has_derivatives = ranks, False, False
+        other._start_engine()
+        return other
+
+    def announce_calls(self, announce: Callable[[Floats, Float64, Selection | None], None]) -> None:
+        """Has every call for denoised images announced, with its arguments for `repeat_call`, before it starts.
+
+        So ranks that do not run the same program can make the same calls. Posteriors are refused from then on.
+
+        Args:
+            announce: called with noisy images, noise levels and the images that count.
+        """
+        self._announce = announce
+
+    def repeat_call(self, z: Floats, sigmas: Float64, selection: Selection | None) -> None:
+        """Makes a call that another rank has announced."""
+        self._denoise(z, sigmas, selection, None)
+
     def __getstate__(self) -> dict[str, Any]:
-        """What a pickle holds: all but the objects of the engine, which are made again from the data on arrival."""
+        """What a pickle holds: all but the objects of the engine, which are made again from the data on arrival.
+
+        Raises:
+            DTypeError: the denoiser is computed by several processes.
+        """
+        if self._ranks is not None:
+            raise DTypeError(f"{type(self).__name__} across ranks cannot be pickled; the denoiser of one process can")
+        return self._state()
+
+    def _state(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self).items() if name not in _OF_THE_ENGINE}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -135,7 +213,8 @@ class PosteriorComposite(Denoiser):
         """A copy with arrays of its own, but the same images, which never change."""
         other = copy.copy(self)
         memo[id(self)] = other
-        own = {name: copy.deepcopy(value, memo) for name, value in self.__getstate__().items()}
+        memo[id(self._ranks)] = self._ranks
+        own = {name: copy.deepcopy(value, memo) for name, value in self._state().items()}
         vars(other).update(own)
         return other
 
@@ -155,6 +234,8 @@ class PosteriorComposite(Denoiser):
             further["conditional"] = True
         if self.source is not None and self.source.numbers:
             further["source"] = self.source
+        if self._ranks is not None:
+            further["ranks"] = self._ranks.count
         return build_repr(self, self.data, *parts, device=self.device, **further)
 
     @abstractmethod
@@ -243,20 +324,26 @@ class PosteriorComposite(Denoiser):
         self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None, stages: int
     ) -> list[PosteriorPart]:
         """What the engine finds in its first pass, which is one of so many stages of the whole work."""
-        z, parts = _copied(z), []
-        for part in self._parts(sigmas, selection, progress):
+        if self._announce is not None:
+            raise InvalidValueError("posteriors are not computed by the ranks of a command; run it without torchrun")
+        parts, found_parts = self._parts(sigmas, selection, progress), []
+        z = _copied(z, parts)
+        for part in parts:
             found = self._engine.evidence(*self._arguments(part, z, sigmas), part.share(0, stages), **part.choice)
-            parts.append(PosteriorPart(part.queries, found, part.share(1, stages)))
-        return parts
+            found_parts.append(PosteriorPart(part.queries, found, part.share(1, stages)))
+        return found_parts
 
     def _denoise(
         self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None
     ) -> npt.NDArray[np.float32]:
-        z, parts = _copied(z), self._parts(sigmas, selection, progress)
+        if self._announce is not None:
+            self._announce(z, sigmas, selection)
+        parts = self._parts(sigmas, selection, progress)
+        z = _copied(z, parts)
         denoised = np.empty(z.shape, np.float32)
         for part in parts:
             found = self._engine.composite(*self._arguments(part, z, sigmas), part.share(), **part.choice)
-            if len(parts) == 1:
+            if part.is_whole:
                 return found
             denoised[part.queries] = found
         return denoised
@@ -271,8 +358,9 @@ class PosteriorComposite(Denoiser):
         *,
         transposed: bool,
     ) -> tuple[Floats, Floats]:
-        z, denoised, products = _copied(z), np.empty(z.shape, np.float32), np.empty(v.shape, np.float32)
-        for part in self._parts(sigmas, selection, progress):
+        parts = self._parts(sigmas, selection, progress)
+        z, denoised, products = _copied(z, parts), np.empty(z.shape, np.float32), np.empty(v.shape, np.float32)
+        for part in parts:
             denoised[part.queries], products[:, part.queries] = self._engine.jvp(
                 *self._arguments(part, z, sigmas),
                 np.ascontiguousarray(v[:, part.queries]),
@@ -285,8 +373,9 @@ class PosteriorComposite(Denoiser):
     def _divergence(
         self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None
     ) -> tuple[Floats, Float64]:
-        z, denoised, variances = _copied(z), np.empty(z.shape, np.float32), np.empty(len(z))
-        for part in self._parts(sigmas, selection, progress):
+        parts = self._parts(sigmas, selection, progress)
+        z, denoised, variances = _copied(z, parts), np.empty(z.shape, np.float32), np.empty(len(z))
+        for part in parts:
             found = self._engine.evidence(*self._arguments(part, z, sigmas), part.share(0, 3), **part.choice)
             denoised[part.queries] = found.composite(part.share(1, 3))
             variances[part.queries] = found.variance(part.share(2, 3))[0].sum(axis=(1, 2, 3))
@@ -295,7 +384,7 @@ class PosteriorComposite(Denoiser):
 
     def _arguments(self, part: Part, z: Floats, sigmas: Float64) -> tuple[Windows, Any, list[float], bool]:
         """What every call of the engine for a part starts with."""
-        queries = z if len(part.queries) == len(z) else z[part.queries]
+        queries = z if part.is_whole else z[part.queries]
         return part.windows, queries, self._effective(sigmas[part.queries]).tolist(), self.data.xflip
 
     def _effective(self, sigmas: Float64) -> Float64:
@@ -323,26 +412,29 @@ class PosteriorComposite(Denoiser):
         wide = z.dtype == torch.float64
         given = z.detach().to(torch.float64 if wide else torch.float32).contiguous()
         denoised = torch.empty_like(given)
-        engine = self._engine_on(z.device.index)
+        engine = cast(_core.Engine, self._engine_on(z.device.index))
         with torch.cuda.device(z.device):
             stream = torch.cuda.current_stream().cuda_stream
             for part in self._parts(sigmas, selection, progress):
-                whole = len(part.queries) == len(given)
                 windows, queries, levels, xflip = self._arguments(part, given, sigmas)
-                out = denoised if whole else torch.empty_like(queries)
+                out = denoised if part.is_whole else torch.empty_like(queries)
                 places = (queries.data_ptr(), wide, levels, xflip, out.data_ptr(), wide, stream)
                 engine.composite_at(cast(_core.Components, windows), *places, part.share(), **part.choice)
-                if not whole:
+                if not part.is_whole:
                     denoised[part.queries] = out
         return denoised.to(z.dtype)
 
     def _parts(self, sigmas: Float64, selection: Selection | None, progress: Progress | None) -> list[Part]:
-        """The queries by their windows and by the images that count, with the progress of each part."""
+        """The queries by their windows and by the images that count, with the progress of each part.
+
+        Those of a part are in order of their noise levels: the engine takes several together, and the work on them is
+        that of the one with the most, so that similar ones should meet. The bits are the same in any order.
+        """
         groups: dict[tuple[Windows, int], list[int]] = {}
         levels = self._levels(sigmas)
-        for query, level in enumerate(levels):
+        for query in np.argsort(sigmas, kind="stable").tolist():
             base = 0 if selection is None else int(selection.base_of[query])
-            groups.setdefault((self._windows_of(level), base), []).append(query)
+            groups.setdefault((self._windows_of(levels[query]), base), []).append(query)
         parts: list[Part] = []
         before = 0
         for (windows, _), queries in groups.items():
@@ -357,13 +449,31 @@ class PosteriorComposite(Denoiser):
             before += len(queries)
         return parts
 
-    def _engine_on(self, ordinal: int | None) -> _core.Engine:
+    def _engine_on(self, ordinal: int | None) -> _core.Engine | EngineAcrossRanks:
         """The engine on a GPU, to which the images are copied once; on the CPU if there is no number."""
         if ordinal not in self._engines:
-            self._engines[ordinal] = cuda.engine(self._bank, ordinal)
+            engine = cuda.engine(self._bank, ordinal)
+            num = self.data.num_stored
+            self._engines[ordinal] = (
+                engine if self._ranks is None else EngineAcrossRanks(engine, self._ranks, self._own_images, num)
+            )
         return self._engines[ordinal]
 
 
-def _copied(z: Floats) -> Floats:
-    """A copy: a progress callback, or another thread, may change the caller's array while the engine works."""
-    return np.array(z, dtype=np.float64 if z.dtype == np.float64 else np.float32, order="C")
+def _copied(z: Floats, parts: list[Part]) -> Floats:
+    """A copy: a progress callback, or another thread, may change the caller's array while the engine works.
+
+    Raises:
+        InvalidValueError: a pixel is out of range, and the engine, which checks them, would not know whose it is.
+    """
+    copy: Floats = np.array(z, dtype=np.float64 if z.dtype == np.float64 else np.float32, order="C")
+    if all(part.is_whole for part in parts):
+        return copy
+    fits = np.abs(copy) <= _core.MAX_Z
+    if not fits.all():
+        index = np.unravel_index(int(np.argmin(fits)), copy.shape)
+        value = "NaN" if np.isnan(copy[index]) else f"{copy[index]:g}"
+        raise InvalidValueError(
+            f"z holds {value} at {[int(one) for one in index]}; allowed are finite numbers of magnitude up to 1e9"
+        )
+    return copy

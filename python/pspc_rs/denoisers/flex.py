@@ -11,16 +11,14 @@ import numpy.typing as npt
 
 from pspc_rs import _core
 from pspc_rs.arrays import as_numpy, is_array, real_array
-from pspc_rs.checks import real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.composite import PosteriorComposite
+from pspc_rs.denoisers.masks import FloatArray, covering_masks
 from pspc_rs.denoisers.orbit import Orbit
-from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingFileError, ScheduleError, ShapeError
+from pspc_rs.errors import DataError, DTypeError, MissingFileError, ScheduleError, ShapeError
 from pspc_rs.outputs import open_array
-from pspc_rs.schedules import ThresholdSchedule, resolve_threshold_schedule
+from pspc_rs.schedules import MaskSizes, ThresholdSchedule, resolve_threshold_schedule
 from pspc_rs.sigmas import Nearest
-
-FloatArray = npt.NDArray[np.floating[Any]]
 
 
 class PSPCFlex(PosteriorComposite):
@@ -28,7 +26,8 @@ class PSPCFlex(PosteriorComposite):
 
     At each level the mask of an output pixel is the smallest set of highest-valued pixels of its heat map whose share
     of the map's sum is at least the level's threshold; the posterior mean counts for every pixel of the mask, not only
-    the output pixel. Niedoba et al. 2025, sec. 5.2. A threshold of 1 is the empirical denoiser.
+    the output pixel. Niedoba et al. 2025, sec. 5.2. A threshold of 1 is the empirical denoiser. A pixel that
+    no mask has is put into its own, see `covering_masks`.
 
     Args:
         data: the training images.
@@ -36,6 +35,10 @@ class PSPCFlex(PosteriorComposite):
             [level, y, x] is the map over input pixels of output pixel (y, x).
         thresholds: a published schedule by name (``"cifar10"``), a `ThresholdSchedule`, the JSON file of one, a number
             for every sigma, or one number in (0, 1] per level.
+        sizes: what a threshold is a share of: "mass", of each map's sum, as published, or "equal", of the pixels of the
+            image, so that all masks of a level have one size; see `masks_from_maps`. One threshold gives masks of few
+            and of many pixels by mass, where parts of the images hardly vary. None takes what the schedule says, and
+            "mass" for numbers.
         masks: instead of heat maps: bool array [components, H, W], used at every sigma.
         sigmas: noise levels of ``thresholds``, descending; the EDM grid of that length if not given.
         nearest: how a sigma between levels picks one: by ``"linear"`` distance, as published, or by ``"log"``.
@@ -46,11 +49,12 @@ class PSPCFlex(PosteriorComposite):
 
     Raises:
         ShapeError: heat maps or masks that do not fit the images.
-        InvalidValueError: negative, NaN or all-zero heat maps, an empty mask, a temperature that is not positive and
+        InvalidValueError: negative or NaN heat maps, other sizes, an empty mask, a temperature that is not positive and
             finite.
         DataError: conditional, but the data have no labels.
-        CoverageError: a pixel that no mask covers.
-        ScheduleError: no thresholds, thresholds made for another image size, or one level and another number of maps.
+        CoverageError: a pixel that none of the given masks covers.
+        ScheduleError: no thresholds, sizes that are not those of the schedule or beside masks, thresholds
+            made for another image size, or one level and another number of maps.
 
     Example:
         >>> import numpy as np, pspc_rs as pspc
@@ -70,6 +74,7 @@ class PSPCFlex(PosteriorComposite):
         *,
         heatmaps: str | Path | FloatArray | None = None,
         thresholds: float | str | Path | Sequence[float] | ThresholdSchedule | None = None,
+        sizes: MaskSizes | None = None,
         masks: npt.NDArray[np.bool_] | None = None,
         sigmas: Any = None,
         nearest: Nearest | None = None,
@@ -85,6 +90,8 @@ class PSPCFlex(PosteriorComposite):
         if (masks is None) == (heatmaps is None):
             raise ScheduleError("PSPCFlex needs either heatmaps= with thresholds=, or masks=")
         if masks is not None:
+            if sizes is not None:
+                raise ScheduleError(f"sizes are {sizes!r}, and masks are given; sizes are for masks cut from heat maps")
             self._source = self._checked_masks(masks)
             self._windows_of("masks")
             return
@@ -94,7 +101,7 @@ class PSPCFlex(PosteriorComposite):
         if isinstance(thresholds, int | float):
             thresholds = [thresholds] * len(maps)
         self.schedule = resolve_threshold_schedule(
-            thresholds, image_size=(data.height, data.width), sigmas=sigmas, nearest=nearest
+            thresholds, image_size=(data.height, data.width), sigmas=sigmas, nearest=nearest, sizes=sizes
         )
         self.heatmaps = self._checked_maps(maps, self.schedule)
         self._source = self.heatmaps
@@ -157,48 +164,7 @@ class PSPCFlex(PosteriorComposite):
             return self._source
         if self.schedule is None or self.heatmaps is None or not isinstance(level, int):
             return super()._masks(level)
-        masks = masks_from_maps(self.heatmaps[level], self.schedule.thresholds[level])
-        return masks.reshape(-1, *self.shape[1:])
-
-
-def masks_from_maps(heatmaps: FloatArray, threshold: float) -> npt.NDArray[np.bool_]:
-    """The masks of one level: the smallest set of highest values of each map that has ``threshold`` of its sum.
-
-    Values are sorted ascending (stable) and a pixel is kept where the cumulative share up to and including it is at
-    least 1 - threshold, as published. Niedoba et al. 2025, sec. 5.2.
-
-    Args:
-        heatmaps: non-negative numbers [..., H, W], each map with a positive sum.
-        threshold: share of the sum to keep, in (0, 1].
-
-    Returns:
-        bool array of the shape of ``heatmaps``.
-
-    Raises:
-        DTypeError: the threshold is not a number.
-        InvalidValueError: a threshold outside (0, 1]; negative, NaN, infinite or all-zero maps.
-
-    Example:
-        >>> import numpy as np
-        >>> masks_from_maps(np.array([[[1.0, 5.0], [3.0, 1.0]]]), 0.75)
-        array([[[False,  True],
-                [ True, False]]])
-    """
-    threshold = real_number("threshold", threshold, above=0, most=1)
-    maps = np.asarray(heatmaps)
-    flat = maps.reshape(-1, maps.shape[-2] * maps.shape[-1]).astype(np.float64)
-    with np.errstate(over="ignore", invalid="ignore"):
-        sums = flat.sum(axis=1)
-    if not np.isfinite(sums).all() or flat.min() < 0 or sums.min() <= 0:
-        raise InvalidValueError("heat maps must be finite and non-negative, each with a positive sum")
-    order = np.argsort(flat, axis=1, kind="stable")
-    shares = np.take_along_axis(flat, order, axis=1).cumsum(axis=1) / sums[:, None]
-    # The published thresholds are float32 numbers, and 1 - threshold is formed in float32.
-    kept = shares >= np.float32(1) - np.float32(threshold)
-    kept[:, -1] = True
-    masks: npt.NDArray[np.bool_] = np.empty(kept.shape, bool)
-    np.put_along_axis(masks, order, kept, axis=1)
-    return masks.reshape(maps.shape)
+        return covering_masks(self.heatmaps[level], self.schedule.thresholds[level], self.schedule.sizes)
 
 
 def _open_maps(heatmaps: str | Path | FloatArray | None) -> FloatArray:

@@ -12,7 +12,8 @@ from pspc_rs.data import ImageSet
 from pspc_rs.denoisers.composite import PosteriorComposite
 from pspc_rs.denoisers.filters import Windows
 from pspc_rs.denoisers.orbit import Orbit
-from pspc_rs.schedules import PatchSchedule, resolve_patch_schedule, sides_given
+from pspc_rs.errors import ScheduleError
+from pspc_rs.schedules import PatchSchedule, resolve_patch_schedule
 from pspc_rs.sigmas import Nearest
 
 
@@ -103,3 +104,29 @@ class PSPCSquare(PosteriorComposite):
         for mask, (top, left) in zip(masks, corners, strict=True):
             mask[top : top + level, left : left + level] = True
         return masks
+
+
+def sides_given(name: str, schedule: object, patch_sizes: object, window_sizes: object) -> object:
+    """The one of three arguments by which a windowed denoiser is told its sides.
+
+    Args:
+        name: the denoiser, for messages.
+        schedule: a name, a `PatchSchedule` or a file.
+        patch_sizes: a side, or one per noise level.
+        window_sizes: the same by another name.
+
+    Raises:
+        ScheduleError: none is given, or more than one.
+
+    Example:
+        >>> sides_given("LS", None, None, [5, 3])
+        [5, 3]
+    """
+    given = [one for one in (schedule, patch_sizes, window_sizes) if one is not None]
+    if len(given) != 1:
+        raise ScheduleError(
+            f"{name} needs either schedule= (a name, a PatchSchedule or a file) or patch_sizes=, also called "
+            f"window_sizes= (a side, or one per noise level), got schedule={schedule!r}, patch_sizes={patch_sizes!r} "
+            f"and window_sizes={window_sizes!r}"
+        )
+    return given[0]

@@ -3,21 +3,23 @@
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Hashable, Sequence
-from typing import Any
+from typing import Any, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs import _core
-from pspc_rs.checks import integer, real_number
+from pspc_rs.checks import integer, one_of, real_number
 from pspc_rs.data import ImageSet
-from pspc_rs.denoisers import PosteriorComposite, masks_from_maps
+from pspc_rs.denoisers import PosteriorComposite
 from pspc_rs.denoisers.filters import Windows
+from pspc_rs.denoisers.masks import covering_masks, equal_size
 from pspc_rs.errors import InvalidValueError, ShapeError
+from pspc_rs.experiments.patches import patch_errors
 from pspc_rs.progress import Progress
-from pspc_rs.schedules import FULL, PatchSchedule, Side, ThresholdSchedule
+from pspc_rs.schedules import FULL, MaskSizes, PatchSchedule, Side, ThresholdSchedule
 
-_SIDES = (3, 5, 7, 9, 11, 15, 19, 23, 27, 35, 43, 51)
+_SIDES = (1, 2, 3, 5, 7, 9, 11, 15, 19, 23, 27, 35, 43, 51)
 _THRESHOLDS = tuple(round(0.1 * tenths, 1) for tenths in range(1, 11))
 
 
@@ -74,6 +76,14 @@ class Family(ABC):
         means: NDArray[np.float64] = entropy.mean(axis=1)
         return means
 
+    def patch_errors(self, value: float, z: NDArray[Any], sigma: float, target: NDArray[Any]) -> NDArray[np.float64]:
+        """The mean squared error of a candidate's single windows, one per noisy image; see `patches.patch_errors`.
+
+        Raises:
+            InvalidValueError: the candidates are no squares.
+        """
+        raise InvalidValueError(f"errors of single windows are for sides, not for {self!r}")
+
     def num_atoms(self, *, leave_one_out: bool = False) -> int:
         """How many images the posteriors are over, flips among them."""
         data = self._composite.data
@@ -115,20 +125,31 @@ def odd_sides(height: int, width: int) -> list[Side]:
     return [*range(1, min(height, width), 2), FULL]
 
 
+def square_shares(height: int, width: int) -> list[float]:
+    """The shares of an image that squares of the usual sides have, and 1: candidates for masks of equal size.
+
+    Example:
+        >>> square_shares(4, 4)
+        [0.0625, 0.25, 0.5625, 1.0]
+    """
+    pixels = height * width
+    return [*(equal_size(side**2 / pixels, pixels) / pixels for side in _SIDES if side < min(height, width)), 1.0]
+
+
 class Sides(Family):
     """PSPC-Square with one side for all windows.
 
     Args:
         data: the training images.
-        sides: candidates, 1 to the shorter side of the image or "full"; odd sides in growing steps and "full" if not
-            given. In tables the full image is its longer side.
+        sides: candidates, 1 to the shorter side of the image or "full"; 1, 2, odd sides in growing steps and "full" if
+            not given. In tables the full image is its longer side.
 
     Raises:
         InvalidValueError: a side that does not fit, or none.
 
     Example:
         >>> Sides(ImageSet(np.zeros((2, 1, 8, 8), np.uint8))).values
-        (3.0, 5.0, 7.0, 8.0)
+        (1.0, 2.0, 3.0, 5.0, 7.0, 8.0)
     """
 
     name = "side"
@@ -160,6 +181,11 @@ class Sides(Family):
         )
         self._composite.use(side, windows)
 
+    def patch_errors(self, value: float, z: NDArray[Any], sigma: float, target: NDArray[Any]) -> NDArray[np.float64]:
+        """See `Family.patch_errors`."""
+        (found,) = patch_errors(self._data, z, sigma, target, [int(value)])
+        return found.errors
+
     def schedule(
         self, values: Sequence[float], sigmas: Sequence[float], name: str, provenance: dict[str, Any]
     ) -> PatchSchedule:
@@ -176,7 +202,9 @@ class Thresholds(Family):
         data: the training images.
         heatmaps: [levels, H, W, H, W].
         sigmas: noise level of each, descending.
-        thresholds: candidates above 0 and up to 1; tenths if not given. 1 is the whole image.
+        thresholds: candidates above 0 and up to 1; if not given tenths, or for masks of equal size those of squares of
+            the sides of `Sides`. 1 is the whole image.
+        sizes: what they are shares of, "mass" or "equal"; see `ThresholdSchedule`.
 
     Raises:
         ShapeError: heat maps that do not fit the images or the noise levels.
@@ -197,14 +225,18 @@ class Thresholds(Family):
         heatmaps: NDArray[Any],
         sigmas: Sequence[float],
         thresholds: Sequence[float] | None = None,
+        *,
+        sizes: MaskSizes = "mass",
     ) -> None:
         height, width = data.height, data.width
+        self._sizes = cast(MaskSizes, one_of("sizes", sizes, get_args(MaskSizes)))
         expected = (len(sigmas), height, width, height, width)
         if heatmaps.shape != expected:
             raise ShapeError(
                 f"heat maps have shape {list(heatmaps.shape)}; needed is {list(expected)} for these levels"
             )
-        chosen = _THRESHOLDS if thresholds is None else thresholds
+        usual = _THRESHOLDS if sizes == "mass" else square_shares(height, width)
+        chosen = usual if thresholds is None else thresholds
         self.values = tuple(sorted({real_number("threshold", one, above=0, most=1) for one in chosen}))
         if not self.values:
             raise InvalidValueError("there are no thresholds; at least one is needed")
@@ -217,15 +249,15 @@ class Thresholds(Family):
         digest = hashlib.sha256()
         for level in self._heatmaps:
             digest.update(np.ascontiguousarray(level).data)
-        return {"family": self.name, "data": self._data.fingerprint, "heatmaps_sha256": digest.hexdigest()}
+        sizes = {} if self._sizes == "mass" else {"sizes": self._sizes}
+        return {"family": self.name, "data": self._data.fingerprint, "heatmaps_sha256": digest.hexdigest(), **sizes}
 
     def _use(self, value: float, sigma: float) -> None:
         level, (height, width) = self._sigmas.index(sigma), (self._data.height, self._data.width)
         if value == 1:
             windows = _core.Components.full(height, width)
         else:
-            masks = masks_from_maps(np.asarray(self._heatmaps[level]), value)
-            windows = _core.Components.masks(masks.reshape(-1, height, width))
+            windows = _core.Components.masks(covering_masks(np.asarray(self._heatmaps[level]), value, self._sizes))
         self._composite.use((level, value), windows)
 
     def schedule(
@@ -233,4 +265,4 @@ class Thresholds(Family):
     ) -> ThresholdSchedule:
         """The schedule of these thresholds."""
         size = (self._data.height, self._data.width)
-        return ThresholdSchedule(tuple(values), tuple(sigmas), size, name, provenance=provenance)
+        return ThresholdSchedule(tuple(values), tuple(sigmas), size, name, provenance=provenance, sizes=self._sizes)

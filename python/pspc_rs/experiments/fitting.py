@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.arrays import check_finite
-from pspc_rs.checks import flag, integer
+from pspc_rs.checks import flag, integer, one_of
 from pspc_rs.errors import InvalidValueError, ScheduleError, ShapeError
 from pspc_rs.experiments.evaluate import Model, denoise
 from pspc_rs.experiments.figures import axes_of, draw_curves, label_curves
@@ -34,6 +34,9 @@ Target = Model | Sequence[NDArray[Any]]
 
 Outside = Schedule[Any] | float | str | None
 """The values of levels that are not fitted: another schedule's, one value, or the nearest fitted level's (None)."""
+
+ERRORS = ("composite", "patch")
+"""Of which images errors are taken: of composites, or of the posterior means of single windows."""
 
 _KEY = ("settings", "family", "sigma", "value")
 _KEY_COLUMNS: Mapping[str, Kind] = {"settings": str, "family": str, "sigma": float, "value": float}
@@ -98,6 +101,7 @@ def fit_schedule(
     table: Path,
     *,
     rule: str = "error",
+    error: str = "composite",
     fraction: float | None = None,
     name: str = "fitted",
     fit_range: tuple[float, float] = (0.0, math.inf),
@@ -132,6 +136,10 @@ def fit_schedule(
         table: the CSV file, with its database beside it (see `ResultTable`); made, or continued. Errors and entropies
             are tables of different columns, so give each a file of its own.
         rule: "error", "greedy" or "entropy".
+        error: of which images the rules "error" and "greedy" take the error. "composite": of the composites themselves.
+            "patch": of the posterior means of single squares, before they are averaged over windows that overlap, as in
+            the figures that the published sides were read from (`patch_errors`); for `Sides`, every image counts, and
+            it takes s^2 times as long.
         fraction: of "entropy", above 0 and below 1; 0.8 if not given.
         name: of the schedule.
         fit_range: (lowest, highest) noise level to fit, those that the target is good for.
@@ -147,7 +155,8 @@ def fit_schedule(
         tick: deprecated; the earlier name of ``progress``, called as ``tick(done, total, what)``.
 
     Raises:
-        InvalidValueError: no level in the range, outputs that are not finite, fewer than two noisy images, an image is
+        InvalidValueError: an error of another name, or of patches for masks, with ``leave_one_out`` or for "entropy";
+            no level in the range, outputs that are not finite, fewer than two noisy images, an image is
             to be left out that is not known or by a target that cannot, an unknown rule, a fraction out of range or for
             another rule, or a target is missing, or given to "entropy".
         ShapeError: noisy images or target outputs of another shape.
@@ -171,7 +180,12 @@ def fit_schedule(
     levels = _levels_in(grid, fit_range)
     left_alone = flag("leave_one_out", leave_one_out)
     found = find_rule(rule, fraction, family.num_atoms(leave_one_out=left_alone))
+    of_patches = one_of("error", error, ERRORS) == "patch"
+    if of_patches and (left_alone or found.measure == "entropy"):
+        raise InvalidValueError("error is 'patch', which neither leave_one_out nor the rule 'entropy' goes with")
     settings = {**family.settings, **_target_settings(found, target), **dict(record or {})}
+    if of_patches:
+        settings["error"] = error
     sources = _sources(family, noisy) if left_alone else None
     if sources is not None:
         settings["leave_one_out"] = True
@@ -180,7 +194,16 @@ def fit_schedule(
     columns = {**_KEY_COLUMNS, found.measure: float, "standard_error": float, "n": int}
     results = ResultTable(table, columns, _KEY)
     candidates = _Candidates(
-        family, found, target, noisy, grid, results, settings_key(settings), integer("batch", batch), sources
+        family,
+        found,
+        target,
+        noisy,
+        grid,
+        results,
+        settings_key(settings),
+        integer("batch", batch),
+        sources,
+        of_patches,
     )
     best = candidates.choose(levels, progress)
     curves, errors = candidates.curves(levels)
@@ -258,6 +281,7 @@ class _Candidates:
     settings: str
     batch: int
     sources: Sources | None
+    of_patches: bool
     asked: dict[tuple[int, int], Row] = field(default_factory=dict)
 
     def key(self, level: int, value: float) -> tuple[str, str, float, float]:
@@ -326,6 +350,8 @@ class _Candidates:
             ]
             return mean_over_images(np.concatenate(means))
         target = wanted()
+        if self.of_patches:
+            return mean_over_images(self.family.patch_errors(value, z, sigma, target))
         ours = denoise(
             lambda part, _, **given: self.family.denoise(value, part, sigma, **given),
             z,

@@ -1,6 +1,6 @@
 """How local a network is: how much of its heat maps lies in a square around each output pixel (Figures 3 and 6)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ PAPER_SHARES = (0.5, 0.75, 0.95)
 """The shares of the mass that the paper's figure shows."""
 
 _MAX_MAPS = 8
+_LINES = ("-", "--", ":", "-.")
 
 
 @dataclass(frozen=True)
@@ -143,6 +144,81 @@ def mass_figure(sides: MassSides, *, ax: "Axes | None" = None) -> "Figure":
     axis.set_ylim(bottom=0)
     axis.legend(fontsize=8)
     return figure
+
+
+def overlaid_mass_figure(sides: Mapping[str, MassSides], *, ax: "Axes | None" = None) -> "Figure":
+    """The mean sides of several networks' heat maps in one figure: a colour per network, a line style per share.
+
+    Args:
+        sides: as `mass_sides` returns them, by name.
+        ax: axes of matplotlib to draw on; those of a new figure if not given.
+
+    Raises:
+        DTypeError: ax is something else.
+        InvalidValueError: there are none.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    if not sides:
+        raise InvalidValueError("there are no heat maps to draw")
+    figure, axis = axes_of(ax, 5.6, 3.4)
+    label_curves(axis, "side of the square (pixels)", logarithmic_y=False)
+    for colour, (name, one) in enumerate(sides.items()):
+        for style, share in enumerate(one.shares):
+            label = f"{name}, {100 * share:g} %"
+            line = _LINES[style % len(_LINES)]
+            axis.plot(one.sigmas, one.mean[:, style], color=f"C{colour % 10}", linestyle=line, linewidth=1, label=label)
+    axis.set_ylim(bottom=0)
+    axis.legend(fontsize=7, loc="center left", bbox_to_anchor=(1, 0.5))
+    return figure
+
+
+def mask_figure(
+    heatmaps: NDArray[Any],
+    masks: NDArray[np.bool_],
+    sigmas: Sequence[float],
+    pixels: Sequence[tuple[int, int]],
+) -> "Figure":
+    """The outlines of masks over the heat maps that they were cut from, one row per pixel, one column per level.
+
+    Figure 6 of Niedoba et al. 2025.
+
+    Args:
+        heatmaps: of some levels and output pixels, [levels, pixels, H, W], each scaled to its own largest value.
+        masks: bool, in the same shape.
+        sigmas: the noise level of each.
+        pixels: (y, x) of each.
+
+    Raises:
+        ShapeError: the shapes do not fit each other.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    if heatmaps.shape != masks.shape or heatmaps.shape[:2] != (len(sigmas), len(pixels)):
+        raise ShapeError(
+            f"heat maps have shape {list(heatmaps.shape)}, masks {list(masks.shape)}; needed is "
+            f"[{len(sigmas)}, {len(pixels)}, H, W] for both"
+        )
+    figure = new_figure(1.3 * len(sigmas), 1.35 * len(pixels) + 0.3)
+    axes = figure.subplots(len(pixels), len(sigmas), squeeze=False)
+    for row, (y, x) in enumerate(pixels):
+        for column, sigma in enumerate(sigmas):
+            axis = axes[row, column]
+            shown = np.asarray(heatmaps[column, row], np.float64)
+            axis.imshow(shown, cmap="magma", vmin=0, vmax=max(float(shown.max()), 1e-30), interpolation="nearest")
+            for line in _outline(masks[column, row]):
+                axis.plot(*line, color="#3fd0ff", linewidth=0.9)
+            axis.plot(x, y, marker="+", color="white", markersize=4, markeredgewidth=0.7)
+            axis.set(xticks=[], yticks=[])
+            if row == 0:
+                axis.set_title(sigma_label(float(sigma)), fontsize=8)
+    return figure
+
+
+def _outline(mask: NDArray[np.bool_]) -> list[tuple[tuple[float, float], tuple[float, float]]]:
+    """The edges between pixels inside and outside a mask, as pairs of x and pairs of y."""
+    padded = np.pad(mask, 1).astype(np.int8)
+    across, down = np.argwhere(np.diff(padded, axis=1)), np.argwhere(np.diff(padded, axis=0))
+    lines = [((x - 0.5, x - 0.5), (y - 1.5, y - 0.5)) for y, x in across.tolist()]
+    return lines + [((x - 1.5, x - 0.5), (y - 0.5, y - 0.5)) for y, x in down.tolist()]
 
 
 def pixel_map_figure(

@@ -229,6 +229,72 @@ def trajectory_figure(
     return picture_table(rows, labels, [*(sigma_label(float(grid[level])) for level in columns), "sample"])
 
 
+def crossed_outputs(
+    denoisers: Mapping[str, Model], ways: Mapping[str, Trajectory], sigmas: object, *, progress: Progress | None = None
+) -> dict[str, dict[str, NDArray[np.float32]]]:
+    """What every denoiser makes of the states on every trajectory: Figure 8 of Niedoba et al. 2025 with two of them.
+
+    Args:
+        denoisers: D(z, sigma) by name.
+        ways: trajectories by name, of the same number of images.
+        sigmas: the noise levels they were computed with.
+        progress: called as ``progress(done, total)`` after every denoiser, trajectory and level.
+
+    Returns:
+        float32 [levels, N, C, H, W] by the name of the trajectory, then by that of the denoiser.
+
+    Raises:
+        InvalidValueError: no trajectories, or no denoisers.
+
+    Example:
+        >>> halves = {"half": lambda z, sigma: z / 2}
+        >>> ways = trajectories(halves, np.full((1, 1, 1, 2), 8.0, np.float32), [8.0, 1.0, 0.0])
+        >>> crossed = crossed_outputs({**halves, "none": lambda z, sigma: 0 * z}, ways, [8.0, 1.0, 0.0])
+        >>> crossed["half"]["none"].shape, bool((crossed["half"]["half"] == ways["half"].denoised).all())
+        ((2, 1, 1, 1, 2), True)
+    """
+    _check_named("trajectories", ways)
+    levels = check_grid(sigmas)[:-1]
+    steps = Steps(progress, len(ways) * len(denoisers) * len(levels))
+    crossed = {}
+    for name, way in ways.items():
+        part: Progress | None = None if progress is None else lambda done, total: steps.finish()
+        crossed[name] = denoised_grid(denoisers, way.states[:-1], levels, progress=part)
+    return crossed
+
+
+def crossed_figure(
+    crossed: Mapping[str, Mapping[str, NDArray[Any]]],
+    ways: Mapping[str, Trajectory],
+    sigmas: object,
+    *,
+    levels: Sequence[int] | None = None,
+) -> "Figure":
+    """For every image and trajectory, one row per denoiser: D(z, sigma) on the same z, one column per noise level.
+
+    Args:
+        crossed: as `crossed_outputs` returns it.
+        ways: the trajectories, whose samples stand last.
+        sigmas: the noise levels.
+        levels: see `trajectory_figure`.
+
+    Raises:
+        InvalidValueError: a level that is not there.
+        MissingDependencyError: matplotlib is not installed.
+    """
+    grid = check_grid(sigmas)[:-1]
+    columns = check_levels("levels", spread_evenly(len(grid), _MAX_LEVELS) if levels is None else levels, len(grid))
+    rows: list[list[NDArray[Any] | None]] = []
+    labels = []
+    for image in range(next(iter(ways.values())).states.shape[1]):
+        for name, outputs in crossed.items():
+            for denoiser, images in outputs.items():
+                sample = ways[name].states[-1][image : image + 1] if denoiser == name else None
+                rows.append([*(images[level, image : image + 1] for level in columns), sample])
+                labels.append(f"{denoiser} on {name}")
+    return picture_table(rows, labels, [*(sigma_label(float(grid[level])) for level in columns), "sample"])
+
+
 def _cell(way: Trajectory, show: Shown, level: int, sigma: float) -> NDArray[Any]:
     scale = 1.0 if show == "denoised" else math.sqrt(1 + sigma**2)
     states: NDArray[Any] = way.denoised if show == "denoised" else way.states

@@ -1,10 +1,8 @@
 """MSE and other metrics between denoisers and networks over noise levels, forward and reverse (Figures 2, 7, 15)."""
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,107 +10,42 @@ from numpy.typing import NDArray
 from pspc_rs.checks import flag, integer, one_of, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import DTypeError, InvalidValueError
+from pspc_rs.experiments.compare_plan import (
+    NOISY_PROCESSES,
+    Clean,
+    NoisyProcess,
+    Plan,
+    check_clean,
+    of_file,
+    other_images,
+)
 from pspc_rs.experiments.evaluate import Model, denoise
-from pspc_rs.experiments.leaving_out import Sources, left_out
-from pspc_rs.experiments.metrics import METRICS
+from pspc_rs.experiments.metrics import METRICS, mean_over_images, squared_errors
 from pspc_rs.experiments.noisy_sets import (
     NoisyLevels,
     Start,
     check_sampler,
     check_seed,
     check_start,
-    drawn_indices,
-    first_level,
+    file_levels,
     forward_levels,
     positive_levels,
-    scale_settings,
     trajectory_levels,
 )
-from pspc_rs.experiments.results import COMPARE_KEY, Row, RunFolder, error_column
+from pspc_rs.experiments.paired import paired_rows
+from pspc_rs.experiments.results import COMPARE_KEY, PAIRED_KEY, Row, RunFolder, error_column
 from pspc_rs.progress import Progress, describe, renamed_progress
-from pspc_rs.provenance import Clock, data_settings, machine_settings, model_settings, settings_key
-from pspc_rs.samplers import noise_source
+from pspc_rs.provenance import (
+    Clock,
+    machine_settings,
+    settings_key,
+)
 from pspc_rs.sigmas import edm_sigmas
-
-NoisyProcess: TypeAlias = Literal["forward", "reverse"]
-"""Where z comes from: noisy images of the data, or the target's own trajectories."""
-
-NOISY_PROCESSES: tuple[NoisyProcess, ...] = ("forward", "reverse")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """What `compare` compares; the arguments of `compare` are described there."""
-
-    data: ImageSet
-    targets: Mapping[str, Model]
-    denoisers: Mapping[str, Model]
-    sigmas: tuple[float, ...]
-    processes: tuple[NoisyProcess, ...]
-    n: int
-    seed: int
-    batch: int
-    sampler: str
-    start: Start
-    start_scale: float | None
-    sigma_range: tuple[float, float]
-    leave_one_out: bool = False
-    metrics: tuple[str, ...] = ()
-
-    def __repr__(self) -> str:
-        return f"Plan({', '.join(self.denoisers)} against {', '.join(self.targets)}, {len(self.levels)} levels)"
-
-    @cached_property
-    def levels(self) -> list[int]:
-        """Indices of the levels of the grid that lie in the range."""
-        low, high = self.sigma_range
-        return [index for index, sigma in enumerate(self.sigmas) if low <= sigma <= high]
-
-    @property
-    def first(self) -> int:
-        """The level at which trajectories begin: that of the grid if they start at noise alone."""
-        return first_level(self.start, self.levels)
-
-    def settings(self, process: NoisyProcess, target: str) -> dict[str, Any]:
-        """Everything that decides the numbers against a target, besides the denoiser."""
-        settings = {
-            "process": process,
-            "sigmas": self.sigmas,
-            "n": self.n,
-            "seed": self.seed,
-            "batch": self.batch,
-            "noise": f"{noise_source()} generator",
-            **data_settings(self.data),
-            "target": self._models[target],
-        }
-        if self.leave_one_out:
-            settings["leave_one_out"] = True
-        if process == "reverse":
-            settings |= {"sampler": self.sampler, "start": self.start, "first_level": self.first}
-            settings |= scale_settings(self.start_scale, self.sigmas[0]) if self.start == "noise" else {}
-        return settings
-
-    def row_settings(self, process: NoisyProcess, target: str, denoiser: str) -> dict[str, Any]:
-        """Everything that decides the numbers of a row, besides its level."""
-        return {**self.settings(process, target), "denoiser": self._models[denoiser]}
-
-    @cached_property
-    def left_out(self) -> dict[str, NDArray[np.int64] | None]:
-        """The images that every model leaves out, one per noisy image; None for none."""
-        models = {**self.targets, **self.denoisers}
-        if not self.leave_one_out:
-            return dict.fromkeys(models)
-        sources = Sources(self.data.fingerprint, drawn_indices(self.data, self.n, self.seed))
-        return {name: left_out(name, model, sources) for name, model in models.items()}
-
-    @cached_property
-    def _models(self) -> dict[str, dict[str, Any]]:
-        return {name: model_settings(model) for name, model in {**self.targets, **self.denoisers}.items()}
 
 
 def compare(
     data: ImageSet,
-    targets: Mapping[str, Model],
+    targets: Mapping[str, Model | Clean],
     denoisers: Mapping[str, Model],
     outdir: str | Path,
     *,
@@ -127,6 +60,8 @@ def compare(
     sigma_range: tuple[float, float] = (0.0, float("inf")),
     leave_one_out: bool = False,
     metrics: Sequence[str] = (),
+    noise_data: ImageSet | None = None,
+    z: str | Path | None = None,
     progress: Progress | None = None,
     report: Callable[[float, float, str], object] | None = None,
 ) -> list[Row]:
@@ -142,7 +77,7 @@ def compare(
 
     Args:
         data: the images of the forward process.
-        targets: networks D(z, sigma) by name.
+        targets: networks D(z, sigma) by name, or "clean" for the clean images behind z of the forward process.
         denoisers: denoisers or networks D(z, sigma) by name.
         outdir: folder of the run, made if need be.
         sigmas: descending noise levels, the EDM grid of 18 levels if not given; a final 0 is ignored.
@@ -160,12 +95,18 @@ def compare(
             functions are called as ever.
         metrics: names of `METRICS` to compute beside the MSE. "r2", "pearson_r" and "pixel_r2" need targets that are
             not flat.
+        noise_data: images to add noise to, and to start trajectories at with ``start="data"``, in place of ``data``:
+            such as held-out ones, as a noisy training image at small sigma is explained by itself.
+        z: in place of both processes, noisy images from a file [levels, N, C, H, W], as `save_forward` and
+            `save_reverse` write it, the first n of every level; their process is then "file".
         progress: called as ``progress(images done, images)``; its `describe` gets what is being worked on.
         report: deprecated; the earlier name of ``progress``, called as ``report(done, total, what)``.
 
     Returns:
         The rows of these settings, in the order of the table; the table itself may hold more. A further metric stands
-        in a column of its name, its standard error beside it, as in "r2" and "r2_error".
+        in a column of its name, its standard error beside it, as in "r2" and "r2_error". "difference" is a row's MSE
+        less that of the best denoiser of the call at that level, "reference", and "difference_error" its standard error
+        over images, which all denoisers share: where errors go up and down together it is far below those of both.
 
     Raises:
         InvalidValueError: an argument is out of range, a model returned NaN, or one cannot leave an image out.
@@ -199,17 +140,24 @@ def compare(
         sigma_range=_range(sigma_range),
         leave_one_out=flag("leave_one_out", leave_one_out),
         metrics=_metrics(metrics),
+        noise_data=other_images(data, noise_data),
+        z=None if z is None else Path(z),
     )
+    if plan.z is not None:
+        plan = of_file(plan)
+    if plan.leave_one_out and plan.noise_data is not None:
+        raise InvalidValueError("leave_one_out is on, and z are made of other images than those of the data")
     if plan.leave_one_out and plan.processes != ("forward",):
         raise InvalidValueError(
             f"leave_one_out is on, and processes are {', '.join(plan.processes)}; allowed is forward alone, as z of "
             "trajectories are made of no image of the data"
         )
+    check_clean(plan)
     if not plan.levels:
         low, high = plan.sigma_range
         raise InvalidValueError(f"no level of the grid lies in the range {low:g} to {high:g}; take a wider one")
     for name in targets.keys() & denoisers.keys():
-        if model_settings(targets[name]) != model_settings(denoisers[name]):
+        if not plan.same(name):
             raise InvalidValueError(f"{name!r} names both a target and another denoiser; give them two names")
     _ = plan.left_out  # refuses models before anything is written
     return _Comparison(plan, RunFolder(Path(outdir)), progress).run()
@@ -246,18 +194,49 @@ class _Comparison:
         if self.done < self.total:  # another run in the folder did some of the work
             self._tell(self.total)
         rows = {key: dict(row) for row in self.folder.mse if (key := _key_of(row)) in wanted}
+        self._pair(rows)
         for row in self.folder.metrics:
             name = str(row["metric"])
             if name in self.plan.metrics and _key_of(row) in rows:
                 rows[_key_of(row)] |= {name: row["value"], error_column(name): row["standard_error"]}
         return list(rows.values())
 
+    def _pair(self, rows: dict[tuple[str | int | float, ...], dict[str, Any]]) -> None:
+        """Adds the differences to the best denoiser to rows, and to their table."""
+        own_errors = self._errors_by_name(rows)
+        found: list[Row] = []
+        for (process, target, level), errors in own_errors.items():
+            if len(errors) < 2:
+                continue
+            keys = {name: self.keys[process, target, name] for name in errors}
+            others = [name for name in errors if not self.plan.is_target(name, target)]
+            row = {"process": process, "target": target, "level": level, "sigma": self.plan.sigmas[level]}
+            found += paired_rows({**row, "n": self.plan.n}, keys, errors, others)
+        for one in found:
+            rows[_key_of(one)] |= {
+                "reference": one["reference"],
+                "difference": one["difference"],
+                "difference_error": one["standard_error"],
+            }
+        missing = [row for row in found if tuple(row[name] for name in PAIRED_KEY) not in self.folder.paired]
+        if missing:
+            self.folder.paired.add(*missing)
+
+    def _errors_by_name(self, rows: Iterable[tuple[str | int | float, ...]]) -> dict[tuple[Any, ...], dict[str, Any]]:
+        """The errors of single images, where they were kept, by process, target and level, and by denoiser."""
+        errors: dict[tuple[Any, ...], dict[str, Any]] = {}
+        for process, target, denoiser, key, level in rows:
+            own = self.folder.image_errors.read(str(key), int(level), self.plan.n)
+            if own is not None:
+                errors.setdefault((process, target, level), {})[str(denoiser)] = own
+        return errors
+
     def _sources(self) -> list[tuple[NoisyProcess, list[str]]]:
         """Every set of z, with the targets that share it: all of them in the forward process."""
         plan = self.plan
         reverse: list[tuple[NoisyProcess, list[str]]] = [("reverse", [name]) for name in plan.targets]
-        forward: list[tuple[NoisyProcess, list[str]]] = [("forward", list(plan.targets))]
-        return [one for one in forward + reverse if one[0] in plan.processes]
+        shared: list[tuple[NoisyProcess, list[str]]] = [("forward", list(plan.targets)), ("file", list(plan.targets))]
+        return [one for one in shared + reverse if one[0] in plan.processes]
 
     def _key(self, process: NoisyProcess, target: str, denoiser: str) -> str:
         settings = self.plan.row_settings(process, target, denoiser)
@@ -283,16 +262,18 @@ class _Comparison:
     def _noisy(self, process: NoisyProcess, target: str) -> NoisyLevels:
         """Z of every level."""
         plan = self.plan
+        if plan.z is not None:
+            return file_levels(plan.z, plan.data.shape, len(plan.sigmas), plan.n)
         if process == "forward":
-            return forward_levels(plan.data, plan.sigmas, plan.n, plan.seed)
+            return forward_levels(plan.noisy_images, plan.sigmas, plan.n, plan.seed)
         levels = plan.sigmas[plan.first : plan.levels[-1] + 1]
         settings = {**plan.settings(process, target), "levels": levels}
         what = f"trajectories of {target}"
         self._tell(self.done, what)
         return trajectory_levels(
             self.folder.noisy(target, settings_key(settings)),
-            plan.targets[target],
-            plan.data,
+            cast(Model, plan.targets[target]),
+            plan.noisy_images,
             plan.sigmas,
             plan.n,
             inside=plan.levels,
@@ -319,19 +300,25 @@ class _Comparison:
             for target in against:
                 row = dict(zip(COMPARE_KEY, self._row_key(process, target, denoiser, level), strict=True))
                 where: dict[str, str | int | float] = {"sigma": self.plan.sigmas[level], "n": self.plan.n}
-                for metric in ("mse", *self.plan.metrics):
+                errors = squared_errors(ours, outputs[target])
+                self.folder.image_errors.keep(str(row["settings"]), level, errors)
+                value, error = mean_over_images(errors)
+                rows.append({**row, **where, "mse": value, "standard_error": error})
+                for metric in self.plan.metrics:
                     value, error = METRICS[metric].compute(ours, outputs[target])
-                    if metric == "mse":
-                        rows.append({**row, **where, "mse": value, "standard_error": error})
-                    else:
-                        further.append({**row, "metric": metric, **where, "value": value, "standard_error": error})
+                    further.append({**row, "metric": metric, **where, "value": value, "standard_error": error})
                 times.append({**row, "seconds": round(clock.seconds, 4)})
             self.folder.times.add(*times)
             if further:
                 self.folder.metrics.add(*further)
             self.folder.mse.add(*rows)
 
-    def _denoised(self, name: str, model: Model, z: NDArray[Any], level: int, process: str) -> NDArray[np.float32]:
+    def _denoised(
+        self, name: str, model: Model | Clean, z: NDArray[Any], level: int, process: str
+    ) -> NDArray[np.float32]:
+        if isinstance(model, str):
+            self.done += len(z)
+            return self.plan.clean
         sigma, before = self.plan.sigmas[level], self.done
         self._tell(before, f"{process}, sigma {sigma:.3g}, {name}")
         progress = self.progress and (lambda images, of: self._tell(before + images))
@@ -352,7 +339,10 @@ def _needed(lacking: Mapping[str, Sequence[str]]) -> list[str]:
     return list(dict.fromkeys(target for targets in lacking.values() for target in targets))
 
 
-def _named(kind: str, models: Mapping[str, Model]) -> Mapping[str, Model]:
+Named = TypeVar("Named", bound=Mapping[str, Any])
+
+
+def _named(kind: str, models: Named) -> Named:
     if not models:
         raise InvalidValueError(f"there are no {kind}; at least one is needed")
     return models

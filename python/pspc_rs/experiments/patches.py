@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.checks import integer, real_number
+from pspc_rs.checks import integer, one_of, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.experiments.evaluate import Model, denoise
@@ -30,6 +30,9 @@ Floats = NDArray[np.floating[Any]]
 
 PAPER_SIDES = (3, 5, 7, 9, 11, 15, 19, 23, 27, 32)
 """The sides of the paper's figure, for 32 x 32 images."""
+
+WEIGHINGS = ("windows", "pixels")
+"""How the errors of windows become one number: their mean, or the mean over the pixels of the image."""
 
 _COLUMNS: Mapping[str, Kind] = {
     "settings": str,
@@ -88,6 +91,7 @@ def patch_errors(
     sides: Sequence[int],
     *,
     max_windows: int | None = None,
+    weigh: str = "windows",
     seed: int = 0,
     progress: Progress | None = None,
     tick: Callable[[int, int], object] | None = None,
@@ -105,7 +109,10 @@ def patch_errors(
         target: what they are compared with, [N, C, H, W]: a network's or another denoiser's output.
         sides: sides of patches, 1 to the shorter side of the image.
         max_windows: look at no more positions than this, drawn without repetition for every side; all if None.
-        seed: of that draw.
+        weigh: "windows" for the mean over windows, as published: a pixel in the middle is in more windows than one at
+            the border, and in how many more depends on the side. "pixels" for the mean over the pixels of the image,
+            each with the mean over its windows; where ``max_windows`` leaves pixels without a window, over the others.
+        seed: of that draw; the standard error of the mean over images does not tell of it.
         progress: called as ``progress(done, total)``.
         tick: deprecated; the earlier name of ``progress``.
 
@@ -114,7 +121,7 @@ def patch_errors(
 
     Raises:
         ShapeError: z or the target do not have the shape of the images.
-        InvalidValueError: a side that does not fit, or a sigma that is not positive.
+        InvalidValueError: a side that does not fit, a sigma that is not positive, or weighing by something else.
 
     Example:
         >>> data = ImageSet(np.zeros((3, 1, 4, 4), np.float32))
@@ -124,6 +131,7 @@ def patch_errors(
     """
     progress = renamed_progress(progress, "tick", tick, ("done", "total"))
     level = real_number("sigma", sigma, above=0)
+    by_pixel = one_of("weigh", weigh, WEIGHINGS) == "pixels"
     for name, images in (("z", z), ("target", target)):
         if images.shape != (len(z), *data.shape) or len(z) == 0:
             raise ShapeError(f"{name} has shape {list(images.shape)}; needed is [N, {', '.join(map(str, data.shape))}]")
@@ -132,11 +140,12 @@ def patch_errors(
     blocks = sum(len(_blocks(data, side, chosen, len(z))) for side, chosen in windows.items())
     steps, found = Steps(progress, blocks * _num_chunks(data)), []
     for side, chosen in windows.items():
+        shares = _pixel_shares(data, side, chosen, by_pixel)
         errors = np.zeros(len(z))
         for block in _blocks(data, side, chosen, len(z)):
             for (y, x), means in _means(data, (queries, level), side, block, steps):
-                part = means - _patches(wanted, y, x, side)
-                errors += np.square(part).mean(axis=1) / len(chosen)
+                squares = np.square(means - _patches(wanted, y, x, side)).reshape(len(z), -1, side * side).mean(axis=1)
+                errors += squares @ shares[y : y + side, x : x + side].ravel()
         found.append(PatchErrors(side, len(chosen), _positions(data, side), errors))
     return found
 
@@ -172,6 +181,7 @@ def patch_study(
     *,
     sides: Sequence[int],
     max_windows: int | None = None,
+    weigh: str = "windows",
     seed: int = 0,
     batch: int = 50,
     record: Mapping[str, object] | None = None,
@@ -191,7 +201,8 @@ def patch_study(
         sigmas: the noise level of each, descending; a final 0 is ignored.
         table: the CSV file, with its database beside it (see `ResultTable`); made, or continued.
         sides: sides of patches, 1 to the shorter side of the image.
-        max_windows: look at no more positions a side than this, drawn once; all if None.
+        max_windows: look at no more positions per side than this, drawn once; all if None.
+        weigh: see `patch_errors`.
         seed: of that draw.
         batch: images at once that the target is given.
         record: where the noisy images come from; part of what tells one study from another in the table.
@@ -222,6 +233,7 @@ def patch_study(
         "target": model_settings(target),
         "max_windows": max_windows,
         "window_seed": None if max_windows is None else seed,
+        **({} if weigh == "windows" else {"weigh": weigh}),
         **dict(record or {}),
     }
     key, results = settings_key(settings), ResultTable(table, _COLUMNS, _KEY)
@@ -232,7 +244,17 @@ def patch_study(
             z = np.ascontiguousarray(noisy[level])
             wanted = denoise(target, z, sigma, batch, name="the target")
             within = part_of(progress, level, 1, len(grid))
-            found = patch_errors(data, z, sigma, wanted, missing, max_windows=max_windows, seed=seed, progress=within)
+            found = patch_errors(
+                data,
+                z,
+                sigma,
+                wanted,
+                missing,
+                max_windows=max_windows,
+                weigh=weigh,
+                seed=seed,
+                progress=within,
+            )
             named: dict[str, Any] = {"settings": key, "sigma": sigma, "n": len(z)}
             results.add(*(named | _numbers(one) for one in found))
         if progress is not None:
@@ -284,6 +306,16 @@ def _windows(data: ImageSet, side: int, max_windows: int | None, seed: int) -> l
         chosen = np.sort(np.random.default_rng([seed, side]).choice(total, max_windows, replace=False))
     rows, columns = np.divmod(chosen, data.width - side + 1)
     return list(zip(rows.tolist(), columns.tolist(), strict=True))
+
+
+def _pixel_shares(data: ImageSet, side: int, windows: list[tuple[int, int]], by_pixel: bool) -> Float64:
+    """The weight of every pixel's error in each of its windows, [H, W]: over all windows, weights sum to 1."""
+    covers = np.zeros((data.height, data.width))
+    for y, x in windows:
+        covers[y : y + side, x : x + side] += 1
+    if not by_pixel:
+        return np.full(covers.shape, 1 / covers.sum())
+    return np.divide(1.0, covers * np.count_nonzero(covers), out=np.zeros_like(covers), where=covers > 0)
 
 
 def _blocks(data: ImageSet, side: int, windows: list[tuple[int, int]], num: int) -> list[list[tuple[int, int]]]:

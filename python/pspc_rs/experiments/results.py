@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, OutputError
+from pspc_rs.experiments.image_errors import ImageErrors
 from pspc_rs.outputs import plain, save_record, save_table
 
 Value: TypeAlias = str | int | float
@@ -30,6 +31,10 @@ DATABASE = "results.sqlite"
 
 COMPARE_KEY = ("process", "target", "denoiser", "settings", "level")
 """The columns that identify a row of `compare`, in the order of sorting."""
+
+
+PAIRED_KEY = (*COMPARE_KEY, "reference", "reference_settings")
+"""The columns that identify a paired difference."""
 
 
 def error_column(metric: str) -> str:
@@ -272,6 +277,8 @@ class RunFolder:
     Attributes:
         mse: ``mse.csv``, the MSE of every process, target, denoiser, settings and level.
         metrics: ``metrics.csv``, further metrics of the same, one per row; it is there if some were asked for.
+        paired: ``paired.csv``, the differences of the MSE to that of the best denoiser of a call, image by image.
+        image_errors: ``image_errors/``, the errors of single images behind the rows of ``mse``.
         times: ``times.csv``, the seconds that its rows took.
 
     Args:
@@ -294,7 +301,11 @@ class RunFolder:
         self.mse = ResultTable(path / "mse.csv", {**_COMPARE_COLUMNS, **numbers}, COMPARE_KEY)
         metric: dict[str, Kind] = {"metric": str, "sigma": float, "n": int, "value": float, "standard_error": float}
         self.metrics = ResultTable(path / "metrics.csv", {**_COMPARE_COLUMNS, **metric}, (*COMPARE_KEY, "metric"))
+        paired: dict[str, Kind] = {"reference": str, "reference_settings": str, "sigma": float, "n": int}
+        differences: dict[str, Kind] = {"difference": float, "standard_error": float}
+        self.paired = ResultTable(path / "paired.csv", {**_COMPARE_COLUMNS, **paired, **differences}, PAIRED_KEY)
         self.times = ResultTable(path / "times.csv", {**_COMPARE_COLUMNS, "seconds": float}, COMPARE_KEY)
+        self.image_errors = ImageErrors(path / "image_errors")
         self._settings = SettingsTable(path / "settings.json")
 
     def __repr__(self) -> str:

@@ -4,6 +4,8 @@ G(p)(q) = mean over z of sum_c |d D_c(p) / d z_c(q)|, the same channel in and ou
 [level, y, x] of an array of heat maps is the map of output pixel (y, x).
 """
 
-from pspc_rs.heatmaps.maps import gaussian_heatmaps, heatmaps_at, own_pixel_first, save_heatmaps
+from pspc_rs.denoisers.masks import own_pixel_first
+from pspc_rs.heatmaps.cached import cached_gaussian_heatmaps
+from pspc_rs.heatmaps.maps import gaussian_heatmaps, heatmaps_at, save_heatmaps
 
-__all__ = ["gaussian_heatmaps", "heatmaps_at", "own_pixel_first", "save_heatmaps"]
+__all__ = ["cached_gaussian_heatmaps", "gaussian_heatmaps", "heatmaps_at", "own_pixel_first", "save_heatmaps"]

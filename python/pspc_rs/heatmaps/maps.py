@@ -1,5 +1,6 @@
 """Heat maps of one level, of all levels as a file that PSPC-Flex reads, and of the Gaussian denoiser in closed form."""
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -8,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.arrays import real_array
-from pspc_rs.checks import integer
+from pspc_rs.checks import integer, one_of
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import Denoiser, Gaussian, Network, Piecewise
 from pspc_rs.denoisers.composite import PosteriorComposite
+from pspc_rs.denoisers.masks import own_pixel_first, raise_own
 from pspc_rs.deprecation import overwriting
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.heatmaps.jacobians import Float64, Pixels, composite_maps, network_maps, wiener_rows
@@ -67,8 +69,9 @@ def save_heatmaps(
     output: Path,
     *,
     pixels: object = None,
-    raw: bool = False,
+    raw: bool | None = None,
     batch: int = 16,
+    dtype: str = "float32",
     settings: Mapping[str, object] | None = None,
     record: Mapping[str, object] | None = None,
     resume: bool | None = None,
@@ -88,9 +91,10 @@ def save_heatmaps(
         sigmas: the levels.
         output: the .npy file.
         pixels: output pixels as pairs (y, x); all if None.
-        raw: leave the maps as they are. Else every pixel's own entry is made the largest of its map, as PSPC-Flex
-            needs; see `own_pixel_first`.
+        raw: deprecated; maps are always kept as they are, and `PSPCFlex` sees to it that every pixel is in some mask.
+            False raises every pixel's own entry above the others of its map, as earlier versions did.
         batch: noisy images at once.
+        dtype: of the maps in the file, "float32" or "float16", which halves it and which `PSPCFlex` takes, too.
         settings: what else decides the numbers, such as seed and data of ``noisy``.
         record: what else is recorded.
         resume: deprecated; a run with the same settings is always continued.
@@ -107,9 +111,11 @@ def save_heatmaps(
         OutputError: a file cannot be written, an earlier run had other settings, or another run is writing it.
     """
     progress = renamed_progress(progress, "tick", tick, ("done", "total", "what"))
+    raised = _raises_own(raw)
     if len(noisy) != len(sigmas) or len(sigmas) == 0:
         raise ShapeError(f"there are {len(noisy)} sets of noisy images for {len(sigmas)} levels; allowed is one each")
     integer("batch", batch)
+    stored_as = np.dtype(one_of("dtype", dtype, ("float32", "float16")))
     height, width = _image_size(denoiser, noisy[0])
     chosen = chosen_pixels(pixels, height, width)
     decides = {
@@ -117,8 +123,9 @@ def save_heatmaps(
         "denoiser": denoiser.settings,
         "sigmas": list(sigmas),
         "pixels": None if pixels is None else chosen,
-        "raw": raw,
+        "raw": not raised,
         "batch": batch,
+        **({} if dtype == "float32" else {"dtype": dtype}),
     }
     beside = output.with_name(f"{output.stem}_error.npy")
     rows = [chosen[start : start + width] for start in range(0, len(chosen), width)]
@@ -136,13 +143,25 @@ def save_heatmaps(
                 drawn = level, noisy[level]
             found = _moments(denoiser, drawn[1], float(sigmas[level]), rows[row], batch)
             maps, errors = (one.astype(np.float32) for one in found)
-            if not raw:
+            if raised:
                 raise_own(maps.reshape(len(maps), -1), rows[row])
             for one in pending:
-                one.keep(index, maps if one is maps_file else errors)
+                one.keep(index, maps.astype(stored_as) if one is maps_file else errors)
         for one in pending:
             one.finish(len(rows) * len(sigmas), record or {}, shape)
     return bool(pending)
+
+
+def _raises_own(raw: bool | None) -> bool:
+    """What ``raw=`` of an earlier version asked for: own entries that are raised."""
+    if raw is not False:
+        return False
+    warnings.warn(
+        "raw=False is deprecated: PSPCFlex takes maps as they are; write own_pixel_first(maps) to raise own entries",
+        DeprecationWarning,
+        stacklevel=3,
+    )
+    return True
 
 
 def _pending(outputs: Sequence[ResumableArray], num: int, progress: Progress | None) -> Iterator[int]:
@@ -195,7 +214,7 @@ def _image_size(denoiser: Denoiser | Network | Piecewise, z: NDArray[np.floating
 
 
 def gaussian_heatmaps(
-    data: ImageSet | Gaussian, sigmas: Any, *, rank: int | None = None, raw: bool = False
+    data: ImageSet | Gaussian, sigmas: Any, *, rank: int | None = None, raw: bool | None = None
 ) -> NDArray[np.float32]:
     """Heat maps for PSPC-Flex that need no network, float32 [levels, H, W, H, W].
 
@@ -207,7 +226,7 @@ def gaussian_heatmaps(
         sigmas: noise levels, descending; a final 0 is dropped. A `ThresholdSchedule` gives its own, and the maps of
             levels whose threshold is 1, which need none, stay 0.
         rank: keep this many leading directions of the data; all if None.
-        raw: leave the maps as they are. Else `own_pixel_first` sees to it that every pixel is in its own mask.
+        raw: deprecated; see `save_heatmaps`.
 
     Raises:
         InvalidValueError: the levels are no grid, or the rank is out of range.
@@ -221,6 +240,7 @@ def gaussian_heatmaps(
         (2, 4, 4, 4, 4)
         >>> F = pspc.PSPCFlex(data, heatmaps=maps, thresholds=[0.9, 0.5], sigmas=sigmas)
     """
+    raised = _raises_own(raw)
     gaussian = data if isinstance(data, Gaussian) else Gaussian(data, rank)
     levels, wanted = _levels(sigmas)
     _, height, width = gaussian.shape
@@ -228,7 +248,7 @@ def gaussian_heatmaps(
     maps = np.zeros((len(levels), height, width, height, width), np.float32)
     for index in np.flatnonzero(wanted):
         maps[index] = wiener_rows(gaussian, levels[index], pixels).reshape(maps.shape[1:])
-        if not raw:
+        if raised:
             maps[index] = own_pixel_first(maps[index])
     return maps
 
@@ -271,39 +291,3 @@ def chosen_pixels(pixels: object, height: int, width: int) -> Pixels:
         )
     y, x = pairs.astype(np.int64).T
     return np.asarray(y * width + x)
-
-
-def own_pixel_first(heatmaps: NDArray[Any]) -> NDArray[Any]:
-    """The heat maps with each output pixel's own entry just above all others of its map; the others keep their values.
-
-    PSPC-Flex needs every pixel in some mask. Where pixels hardly vary, as at the border of digits, their maps may be 0
-    everywhere or look elsewhere; with this, each is at least in its own mask.
-
-    Args:
-        heatmaps: of every output pixel, [..., H, W, H, W], non-negative.
-
-    Returns:
-        A new array of the same shape and dtype.
-
-    Example:
-        >>> own_pixel_first(np.array([[[[0.5, 2.0]], [[0.0, 1.0]]]])).round(3).tolist()
-        [[[[2.0, 2.0]], [[0.0, 1.0]]]]
-    """
-    if heatmaps.ndim < 4 or heatmaps.shape[-4:-2] != heatmaps.shape[-2:]:
-        raise ShapeError(f"heat maps have shape {list(heatmaps.shape)}; allowed is [..., H, W, H, W]")
-    raised = np.array(heatmaps)
-    own = np.arange(heatmaps.shape[-2] * heatmaps.shape[-1])
-    for level in raised.reshape(-1, len(own), len(own)):
-        raise_own(level, own)
-    return raised
-
-
-def raise_own(maps: NDArray[Any], pixels: Pixels) -> None:
-    """Raises the own entries in the maps [P, height * width] of some output pixels, in place; see `own_pixel_first`."""
-    rows = np.arange(len(pixels))
-    own = maps[rows, pixels].copy()
-    maps[rows, pixels] = 0
-    largest = maps.max(axis=1)
-    # A map of zeros has no mass to take a share of.
-    above = np.nextafter(np.maximum(largest, np.finfo(maps.dtype).tiny * 2**20), maps.dtype.type(np.inf))
-    maps[rows, pixels] = np.where(own > largest, own, above)

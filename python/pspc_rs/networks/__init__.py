@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     )
     from pspc_rs.networks.registry import build_network, describe_network
     from pspc_rs.networks.saved import read_metadata, read_network, save_network
+    from pspc_rs.networks.weights import read_weights
 
 _MODULES = {
     "Adapter": "adapter",
@@ -45,6 +46,7 @@ _MODULES = {
     "read_edm_pickle": "edm_pickle.read",
     "read_metadata": "saved",
     "read_network": "saved",
+    "read_weights": "weights",
     "save_network": "saved",
     "with_adapter": "adapter",
 }
@@ -72,6 +74,7 @@ __all__ = [
     "read_edm_pickle",
     "read_metadata",
     "read_network",
+    "read_weights",
     "save_network",
     "with_adapter",
 ]

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pspc_rs.checks import integer, real_number
-from pspc_rs.errors import InvalidValueError, ShapeError
+from pspc_rs.errors import ShapeError
 from pspc_rs.networks.edm.layers import (
     MAX_CHANNELS,
     Initial,
@@ -16,10 +16,10 @@ from pspc_rs.networks.edm.layers import (
     PositionalEmbedding,
     class_embedding_input,
 )
+from pspc_rs.networks.tokens import attend_tokens, check_divisible, small_initial
 
 _EPS = 1e-6
 _FREQUENCIES = 256
-_EMBEDDING_STD = 0.02
 _INITIAL = Initial("xavier_uniform")
 _ZERO = Initial("xavier_uniform", weight=0.0)
 
@@ -88,21 +88,23 @@ class DiT(nn.Module):
             "dropout": real_number("dropout", dropout, least=0, below=1),
             "label_dropout": real_number("label_dropout", label_dropout, least=0, below=1),
         }
-        _check_divisible("hidden_size", hidden_size, 4)
-        _check_divisible("hidden_size", hidden_size, num_heads)
+        check_divisible("hidden_size", hidden_size, 4)
+        check_divisible("hidden_size", hidden_size, num_heads)
         for side in [img_resolution] if isinstance(img_resolution, int) else img_resolution:
-            _check_divisible("img_resolution", side, patch_size)
+            check_divisible("img_resolution", side, patch_size)
         self.label_dim = label_dim
         self.augment_dim = augment_dim
         self.label_dropout = label_dropout
         self.patch_size = patch_size
         self.out_channels = out_channels
         self.map_noise = PositionalEmbedding(_FREQUENCIES)
-        self.map_layer0 = Linear(_FREQUENCIES, hidden_size, initial=_small(_FREQUENCIES))
-        self.map_layer1 = Linear(hidden_size, hidden_size, initial=_small(hidden_size))
-        self.map_label = Linear(label_dim, hidden_size, bias=False, initial=_small(label_dim)) if label_dim else None
+        self.map_layer0 = Linear(_FREQUENCIES, hidden_size, initial=small_initial(_FREQUENCIES))
+        self.map_layer1 = Linear(hidden_size, hidden_size, initial=small_initial(hidden_size))
+        self.map_label = (
+            Linear(label_dim, hidden_size, bias=False, initial=small_initial(label_dim)) if label_dim else None
+        )
         self.map_augment = (
-            Linear(augment_dim, hidden_size, bias=False, initial=_small(augment_dim)) if augment_dim else None
+            Linear(augment_dim, hidden_size, bias=False, initial=small_initial(augment_dim)) if augment_dim else None
         )
         self.patch_in = Linear(in_channels * patch_size**2, hidden_size, initial=_INITIAL)
         self.blocks = nn.ModuleList(
@@ -185,11 +187,7 @@ class DiTBlock(nn.Module):
         return x + gate2 * self._mlp(_modulated(x, shift2, scale2))
 
     def _attention(self, x: Tensor) -> Tensor:
-        batch, tokens, channels = x.shape
-        shape = batch, tokens, 3, self.num_heads, channels // self.num_heads
-        q, k, v = self.qkv(x).reshape(shape).permute(2, 0, 3, 1, 4).unbind(0)
-        attended = functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
-        return self._dropped(self.proj(attended))
+        return self._dropped(self.proj(attend_tokens(self.qkv(x), self.num_heads)))
 
     def _mlp(self, x: Tensor) -> Tensor:
         hidden = self._dropped(functional.gelu(self.mlp_in(x), approximate="tanh"))
@@ -251,13 +249,3 @@ def _modulation(layer: nn.Module, conditioning: Tensor, like: Tensor, parts: int
 
 def _modulated(x: Tensor, shift: Tensor, scale: Tensor) -> Tensor:
     return functional.layer_norm(x, x.shape[-1:], eps=_EPS) * (1 + scale) + shift
-
-
-def _small(fan_in: int) -> Initial:
-    """Normal weights of a small standard deviation; the factor undoes the law's division by the number of inputs."""
-    return Initial("kaiming_normal", weight=_EMBEDDING_STD * fan_in**0.5)
-
-
-def _check_divisible(name: str, number: int, divisor: int) -> None:
-    if number % divisor:
-        raise InvalidValueError(f"{name} is {number}; it must be a multiple of {divisor}")

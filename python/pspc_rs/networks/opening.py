@@ -13,7 +13,8 @@ from pspc_rs.denoisers import Network
 from pspc_rs.denoisers.modules import in_one_line
 from pspc_rs.errors import DataError, DTypeError, InvalidValueError, MissingFileError, ShapeError
 from pspc_rs.file_kinds import is_url
-from pspc_rs.networks.sources import is_safetensors, kind_of_file, read_description
+from pspc_rs.networks.shipped import SHIPPED, find_shipped
+from pspc_rs.networks.sources import is_safetensors, kind_of_file, read_description, refuse_weights
 
 __all__ = ["SOURCES", "NetworkFunction", "is_safetensors", "load_network", "open_network", "program_in"]
 
@@ -21,8 +22,8 @@ NetworkFunction = Callable[..., Any]
 """D(x, sigma) or D(x, sigma, class_labels)."""
 
 SOURCES = (
-    "module:callable, a safetensors file of ours, an EDM pickle, a TorchScript file, a diffusers folder, or a .json "
-    "file that describes one of these"
+    "cifar10-small, module:callable, a safetensors file of ours, an EDM pickle, a TorchScript file, a folder of "
+    "diffusers, or a .json file that describes one of these"
 )
 """What names a network."""
 
@@ -43,6 +44,7 @@ def open_network(
     them:
 
     - a callable;
+    - "cifar10-small", a small network of CIFAR-10 that lies in the project's repository;
     - an import path ``module:callable``, also of a module in the current folder, which is run;
     - a safetensors file of ``save_network``;
     - a pickle as EDM's networks are published in, of which nothing is executed;
@@ -57,7 +59,8 @@ def open_network(
             "pixels": [0, 1]
         }
 
-    In it, "source" is a path relative to the file, or an import path; all other entries may be left out.
+    In it, "source" is a path relative to the file, or an import path; all other entries may be left out. With
+    "architecture" and "architecture_kwargs", the source may be a file of weights alone; see ``read_weights``.
 
     Args:
         source: one of these.
@@ -161,6 +164,8 @@ def _network_of(source: object) -> NetworkFunction:
         return read_diffusers(path)
     if path.is_file():
         return _read_file(path)
+    if str(source) in SHIPPED:
+        return _read_file(find_shipped(str(source)))
     if ":" in str(source) and not path.drive:
         return _import(str(source))
     raise MissingFileError(f"there is no network {str(source)!r}; allowed are {SOURCES}")
@@ -178,6 +183,8 @@ def _read_file(path: Path) -> NetworkFunction:
             return read_edm_pickle(path)
         case "torchscript":
             return _read_torchscript(path)
+        case "weights":
+            refuse_weights(path)
         case _:
             return _read_description(path)
 
@@ -204,9 +211,13 @@ def _read_torchscript(path: Path) -> NetworkFunction:
 def _read_description(path: Path) -> NetworkFunction:
     """The network that a JSON file names as its source, adapted as the file says."""
     from pspc_rs.networks.adapter import with_adapter
+    from pspc_rs.networks.weights import WEIGHTS_ENTRIES, read_weights
 
     source, _ = _named_source(path)
-    return with_adapter(_network_of(source), read_description(path)[1])
+    entries = read_description(path)[1]
+    architecture = [entries.pop(name, None) for name in WEIGHTS_ENTRIES]
+    described = any(entry is not None for entry in architecture)
+    return with_adapter(read_weights(source, *architecture) if described else _network_of(source), entries)
 
 
 def _named_source(path: Path) -> tuple[str, bool]:

@@ -312,10 +312,11 @@ class CosineVP(NoiseProcess):
 
 @dataclass(frozen=True)
 class FlowMatching(NoiseProcess):
-    """x_t = (1 - t) x + t n, t from 0 to 1 (Lipman et al. 2023, Liu et al. 2023): sigma = t / (1 - t).
+    """x_t = (1 - t) x + t n, t from 0 to 1 (Esser et al. 2024): sigma = t / (1 - t).
 
-    alpha = 1 / (1 + sigma), t = sigma / (1 + sigma). Where time runs from noise to data, an `Adapter` has
-    ``time_scale=-1, time_offset=1``.
+    alpha = 1 / (1 + sigma), t = sigma / (1 + sigma). Networks in the convention of Lipman et al. 2023 and Liu et al.
+    2023, where time runs from noise to data, predict "velocity", and their `Adapter` has ``time_scale=-1,
+    time_offset=1``.
     """
 
     def scale(self, sigma: Tensor) -> Tensor:

@@ -34,6 +34,7 @@ ARCHITECTURES: dict[str, str] = {
     "SongUNet": "pspc_rs.networks.edm.song:SongUNet",
     "DhariwalUNet": "pspc_rs.networks.edm.dhariwal:DhariwalUNet",
     "DiT": "pspc_rs.networks.dit:DiT",
+    "UViT": "pspc_rs.networks.uvit:UViT",
 }
 """Module and class of each architecture; a module is imported when a network of it is built."""
 
@@ -136,6 +137,30 @@ def build_on_meta(description: Mapping[str, Any], what: object) -> "nn.Module":
         raise
     except (PspcError, ValueError, TypeError, RuntimeError, OverflowError, MemoryError) as error:
         raise DataError(f"{what} describes a network that cannot be built: {error}") from error
+
+
+def build_architecture_on_meta(name: object, kwargs: Mapping[str, Any]) -> "nn.Module":
+    """The network F of an architecture, without a preconditioner, on torch's device "meta".
+
+    Args:
+        name: name of the architecture.
+        kwargs: all of its arguments, the shared ones among them.
+
+    Raises:
+        InvalidValueError: the name is unknown, or an argument is missing, unknown or out of range.
+        DTypeError: an argument is of the wrong type.
+        MissingDependencyError: torch is not installed.
+
+    Example:
+        >>> shared = {"img_resolution": 8, "in_channels": 3, "out_channels": 3}
+        >>> build_architecture_on_meta("DiT", {**shared, "hidden_size": 8, "num_heads": 2}).patch_size
+        4
+    """
+    architecture = architecture_class(name)
+    checked = _checked_kwargs("architecture_kwargs", {"architecture_kwargs": kwargs}, architecture, ())
+    with import_torch("a network file").device("meta"):
+        network: nn.Module = architecture(**checked)
+    return network
 
 
 def check_tensors(what: object, shapes: Mapping[str, list[int]], network: "nn.Module") -> None:

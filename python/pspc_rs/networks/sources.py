@@ -4,7 +4,7 @@ import json
 import os
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pspc_rs.errors import DataError
 from pspc_rs.file_kinds import OLD_TORCH, START_BYTES, FileKind, kind_of_start
@@ -12,8 +12,8 @@ from pspc_rs.files import decode_errors, require_path
 
 _PICKLE_START, _ZIP_START = b"\x80", b"PK"
 _WEIGHTS_ALONE = (
-    "which holds weights or pickled objects but no network that can be run; save the network with torch.jit.save, or "
-    "give module:callable"
+    "which holds weights or pickled objects but no network that can be run; save the network with torch.jit.save, give "
+    "module:callable, or, for an architecture of ours, name it in a .json file"
 )
 
 
@@ -28,7 +28,7 @@ def is_safetensors(path: str | os.PathLike[str]) -> bool:
 
 
 def kind_of_file(path: Path) -> str:
-    """What a file holds: "safetensors", "edm", "torchscript" or "description".
+    """What a file holds: "safetensors", "edm", "torchscript", "description", or "weights" for a file of torch.save.
 
     Raises:
         DataError: something else, which the message names.
@@ -39,7 +39,7 @@ def kind_of_file(path: Path) -> str:
         return "safetensors"
     kind = kind_of_start(start)
     if kind is not None and kind.name == OLD_TORCH:
-        raise DataError(f"{path} is {OLD_TORCH}, {_WEIGHTS_ALONE}")
+        return "weights"
     if start.startswith(_PICKLE_START):
         return "edm"
     if start.startswith(_ZIP_START):
@@ -47,6 +47,16 @@ def kind_of_file(path: Path) -> str:
     if path.suffix == ".json":
         return "description"
     raise DataError(f"{path} {_what_else(path, start, kind)}")
+
+
+def refuse_weights(path: Path) -> NoReturn:
+    """Says that a file of ``torch.save`` is no network by itself.
+
+    Raises:
+        DataError: always.
+    """
+    old = (kind := kind_of_start(_start_of(path))) is not None and kind.name == OLD_TORCH
+    raise DataError(f"{path} is {OLD_TORCH if old else 'a file of torch.save'}, {_WEIGHTS_ALONE}")
 
 
 def read_description(path: Path) -> tuple[str, dict[str, Any]]:
@@ -87,7 +97,7 @@ def _kind_of_archive(path: Path) -> str:
             "or load it in a Python function and give module:function"
         )
     if "data.pkl" in inner:
-        raise DataError(f"{path} is a file of torch.save, {_WEIGHTS_ALONE}")
+        return "weights"
     first = ", ".join(names[:3]) or "nothing"
     raise DataError(f"{path} is a ZIP archive of {len(names)} files ({first:.120}), which hold no network")
 

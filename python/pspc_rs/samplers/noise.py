@@ -2,17 +2,21 @@
 
 import importlib.util
 import math
-from collections.abc import Callable, Sequence
+import os
+import sys
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Self, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pspc_rs import _core
 from pspc_rs.arrays import check_finite, check_like, copy_of, is_torch, like, to_numpy
 from pspc_rs.checks import image_shape, in_order, integer, one_of, real_number
+from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.extras import import_extra
-from pspc_rs.reprs import build_repr
+from pspc_rs.reprs import a_few, build_repr
 
 Noise: TypeAlias = int | Callable[[Any], Any]
 """A seed, or a function like torch.randn_like that returns standard normal noise shaped like its argument."""
@@ -23,6 +27,9 @@ Generator: TypeAlias = Literal["auto", "torch", "numpy"]
 _GENERATORS = ("auto", "torch", "numpy")
 _MAX_SEED = 2**64 - 1
 
+# What the variable that limits torch to older instructions may say.
+_VECTORISED = ("avx2", "avx512")
+
 
 def initial_noise(
     n: int, shape: Sequence[int], sigma_max: float = 80.0, seed: int = 0, *, generator: Generator = "auto"
@@ -30,7 +37,8 @@ def initial_noise(
     """Normal noise of standard deviation sigma_max, float32 [n, channels, height, width], to start samplers from.
 
     With torch it is one batch of ``torch.randn`` from a CPU generator, the numbers that the scripts published with the
-    PSPC and EDM papers start from with that seed; without torch, one batch of ``numpy.random.default_rng(seed)``.
+    PSPC and EDM papers start from with that seed; without torch, one batch of ``numpy.random.default_rng(seed)``. On
+    Linux with AVX2 the core draws torch's numbers, bit for bit, and torch is not imported.
 
     Args:
         n: number of samples.
@@ -69,6 +77,58 @@ def noise_source(generator: Generator = "auto") -> str:
     if library == "auto":
         return "torch" if importlib.util.find_spec("torch") else "numpy"
     return library
+
+
+class ImageSeeds:
+    """Noise with a seed and a generator for every image, as EDM's program draws it; no image depends on the others.
+
+    The first numbers are the initial noise, the next ones what stochastic samplers add, step by step. With torch they
+    are those of a CPU generator per seed, as in EDM's ``generate.py --seeds``; `initial_noise` draws one batch with one
+    seed instead, and agrees with it in the first image alone.
+
+    Args:
+        seeds: one per image, 0 .. 2^32 - 1; larger ones count modulo 2^32, as there.
+        generator: see `initial_noise`.
+
+    Raises:
+        InvalidValueError: there are no seeds, or one is out of range.
+        DTypeError: one is not an integer.
+        MissingDependencyError: torch was asked for and is not installed.
+
+    Example:
+        >>> few, many = ImageSeeds([3, 5]), ImageSeeds(range(10))
+        >>> bool((few.initial((1, 2, 2)) == many.initial((1, 2, 2))[[3, 5]]).all())
+        True
+    """
+
+    def __init__(self, seeds: Iterable[int], generator: Generator = "auto") -> None:
+        self.seeds = tuple(_checked_seed(seed) for seed in seeds)
+        if not self.seeds:
+            raise InvalidValueError("there are no seeds; one per image is needed")
+        self._library = noise_source(generator)
+        self._draws = [_normals(seed % 2**32, self._library) for seed in self.seeds]
+
+    def initial(self, shape: Sequence[int], sigma_max: float = 80.0) -> NDArray[np.float32]:
+        """The next noise of every image times sigma_max, float32 [seeds, channels, height, width].
+
+        Args:
+            shape: (channels, height, width).
+            sigma_max: first noise level, in pixel units.
+        """
+        level = real_number("sigma_max", sigma_max, above=0)
+        return self._next(image_shape(shape)) * np.float32(level)
+
+    def __call__(self, x: Any) -> Any:
+        """The next noise of every image in the shape, kind, dtype and device of x."""
+        if len(x) != len(self.seeds):
+            raise ShapeError(f"there are {len(x)} images for {len(self.seeds)} seeds; allowed is one each")
+        return like(self._next(tuple(x.shape[1:])), x)
+
+    def __repr__(self) -> str:
+        return build_repr(self, a_few(self.seeds), repr(self._library))
+
+    def _next(self, shape: tuple[int, ...]) -> NDArray[np.float32]:
+        return np.stack([draw(shape) for draw in self._draws])
 
 
 def noise_like(noise: Noise, template: Any) -> Callable[[Any], Any]:
@@ -122,9 +182,29 @@ def _normals(seed: int, library: str) -> Callable[[tuple[int, ...]], NDArray[np.
     if library == "numpy":
         stream = np.random.default_rng(seed)
         return lambda shape: stream.standard_normal(shape, dtype=np.float32)
+    if _core_draws_as_torch() and importlib.util.find_spec("torch"):
+        return _torch_normals(seed)
     torch = import_extra("torch", "generator='torch'", "torch", "generator='numpy' works without it")
     state = torch.Generator("cpu").manual_seed(seed)
     return lambda shape: to_numpy(torch.randn(shape, generator=state, dtype=torch.float32, device="cpu"))
+
+
+def _torch_normals(seed: int) -> Callable[[tuple[int, ...]], NDArray[np.float32]]:
+    """The stream of torch's CPU generator, drawn by the core: importing torch takes seconds."""
+    stream = _core.TorchNormals(seed)
+
+    def draw(shape: tuple[int, ...]) -> NDArray[np.float32]:
+        numbers = np.empty(shape, np.float32)
+        stream.fill(numbers.reshape(-1))
+        return numbers
+
+    return draw
+
+
+def _core_draws_as_torch() -> bool:
+    """Whether the core's numbers have the bits of torch's here: those of its AVX2 kernels, as GCC compiles them."""
+    has_avx2 = "x86-64-v3" in dict(_core.build_info())["isa_available"]
+    return sys.platform == "linux" and has_avx2 and os.environ.get("ATEN_CPU_CAPABILITY", _VECTORISED[0]) in _VECTORISED
 
 
 def _checked_seed(seed: object) -> int:

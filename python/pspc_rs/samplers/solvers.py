@@ -6,16 +6,17 @@ from numbers import Real
 from typing import Any, cast
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pspc_rs.arrays import Array, import_torch, is_torch, to_numpy
-from pspc_rs.checks import image_shape, integer, one_of, real_number
+from pspc_rs.checks import flag, image_shape, integer, one_of, real_number
 from pspc_rs.errors import DTypeError, InvalidValueError, ShapeError
 from pspc_rs.progress import Progress
 from pspc_rs.samplers.integrator import Callback, Denoise, Integrator, Model, Step
-from pspc_rs.samplers.noise import Churn, Generator, Noise, initial_noise, noise_like
+from pspc_rs.samplers.noise import Churn, Generator, ImageSeeds, Noise, initial_noise, noise_like
 from pspc_rs.samplers.protocols import Protocol, sampling_protocol
 from pspc_rs.samplers.starts import ExactPath, gaussian_start
-from pspc_rs.sigmas import edm_sigmas
+from pspc_rs.sigmas import check_grid, edm_sigmas
 
 
 def sample_euler(
@@ -219,7 +220,9 @@ def sample(
     rho: float | None = None,
     protocol: str | Protocol | None = None,
     seed: int = 0,
+    seeds: Sequence[int] | None = None,
     x_init: Any = None,
+    round_sigma: bool = False,
     jump: ExactPath | None = None,
     jump_to: float | None = None,
     shape: Sequence[int] | None = None,
@@ -246,8 +249,11 @@ def sample(
         protocol: "ddim10", "cosine20", "edm18", "edm40" or "heun30", see ``sampling_protocol``; without any of the five
             arguments above, which it decides.
         seed: seed of the initial noise, and of the noise that the sampler "edm" adds.
+        seeds: in its place, a seed for every image, as EDM's program takes them; see `ImageSeeds`.
         x_init: initial states [n, channels, height, width], already scaled by sigma_max, or by the protocol's
             ``start_scale``, in place of drawn ones.
+        round_sigma: take the levels that ``D.round_sigma`` makes of the grid's, as EDM's program does, for networks
+            that know a table of levels.
         jump: a `Gaussian` denoiser, see `gaussian_start`.
         jump_to: where its path ends, a noise level up to sigma_max which D takes; not beside a protocol.
         shape: (channels, height, width), for a D without an attribute ``shape``.
@@ -283,8 +289,10 @@ def sample(
         chosen = _alone(sampling_protocol(protocol), {"sampler": sampler, "jump_to": jump_to, **given})
         highest = chosen.start_scale
     size = (integer("n", n), *_image_shape(D, shape, x_init))
+    by_image = _image_seeds(n, seeds, generator)
     if x_init is None:
-        x_init = initial_noise(n, size[1:], highest, seed, generator=generator)
+        drawn = initial_noise(n, size[1:], highest, seed, generator=generator) if by_image is None else None
+        x_init = drawn if by_image is None else by_image.initial(size[1:], highest)
     elif to_numpy(x_init, "x_init").shape != size:
         raise ShapeError(f"x_init has shape {list(x_init.shape)}; needed is {list(size)}")
     if as_torch and not is_torch(x_init):
@@ -292,8 +300,37 @@ def sample(
     if jump is not None and level is not None:
         x_init = gaussian_start(jump, n, level, sigma_max=highest, x_init=x_init)
     if chosen.sampler == "edm":
-        sampler_options.setdefault("noise", seed)
-    return SAMPLERS[chosen.sampler](D, x_init, chosen.sigmas, **sampler_options)
+        sampler_options.setdefault("noise", seed if by_image is None else by_image)
+    sigmas = rounded_levels(D, chosen.sigmas) if flag("round_sigma", round_sigma) else chosen.sigmas
+    return SAMPLERS[chosen.sampler](D, x_init, sigmas, **sampler_options)
+
+
+def rounded_levels(D: object, sigmas: object) -> NDArray[np.float64]:
+    """The levels of a grid as ``D.round_sigma`` has them, and the final 0, if there is one.
+
+    Raises:
+        InvalidValueError: D has no such method, or it takes two levels for the same.
+
+    Example:
+        >>> rounded_levels(type("D", (), {"round_sigma": lambda self, sigma: np.round(sigma)})(), [3.2, 0.9, 0.0])
+        array([3., 1., 0.])
+    """
+    levels = check_grid(sigmas)
+    method = getattr(D, "round_sigma", None)
+    if not callable(method):
+        raise InvalidValueError(f"round_sigma is on, but {type(D).__name__} has no method round_sigma")
+    above = levels[levels > 0]
+    rounded = np.asarray(to_numpy(np.asarray(method(above), np.float64), "the rounded levels"))
+    return check_grid(np.concatenate([rounded, levels[levels == 0]]))
+
+
+def _image_seeds(n: int, seeds: Sequence[int] | None, generator: Generator) -> ImageSeeds | None:
+    if seeds is None:
+        return None
+    found = ImageSeeds(seeds, generator)
+    if len(found.seeds) != n:
+        raise InvalidValueError(f"there are {len(found.seeds)} seeds for n {n}; allowed is one for each sample")
+    return found
 
 
 def _edm_grid(D: object, sampler: str, given: Mapping[str, Any]) -> Protocol:

@@ -49,7 +49,7 @@ class TrainState:
 
     network: nn.Module
     average: nn.Module
-    optimizer: torch.optim.Adam
+    optimizer: torch.optim.Adam | torch.optim.AdamW
     sums: LossSums
     images: int = 0
     seconds: float = 0.0

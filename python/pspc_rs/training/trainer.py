@@ -146,9 +146,7 @@ class Trainer:
         torch.manual_seed(settings.seed % 2**63)
         network = build_network(description).to(rank.device).train()
         average = copy.deepcopy(network).eval().requires_grad_(False)
-        # The learning rate is set before every step.
-        adam = torch.optim.Adam(network.parameters(), lr=0.0, betas=settings.betas, eps=settings.eps)
-        self.state = TrainState(network, average, adam, LossSums(rank.device))
+        self.state = TrainState(network, average, _adam(network, settings), LossSums(rank.device))
         self._model = rank.distribute(compile_network(network, options.compile))
         self._average: Any = average
         self._last_loss: float | None = None
@@ -170,7 +168,7 @@ class Trainer:
         if (earlier or (self._outdir / NETWORK).exists()) and not resume:
             raise OutputError(f"{self._outdir} holds a run already; resume it, or choose another folder")
         if earlier:
-            settings = read_record(earlier[-1])["settings"]
+            settings = TrainSettings.with_defaults(read_record(earlier[-1])["settings"])
             if self._settings.learning_rate_ramp is None:
                 self._settings = replace(self._settings, learning_rate_ramp=settings["learning_rate_ramp"])
             changes = differences(_without_length(settings), _without_length(self._record()))
@@ -368,6 +366,14 @@ class Trainer:
         if now or not isinstance(self._model, nn.parallel.DistributedDataParallel):
             return contextlib.nullcontext()
         return cast(contextlib.AbstractContextManager[object], self._model.no_sync())
+
+
+def _adam(network: nn.Module, settings: TrainSettings) -> torch.optim.Adam | torch.optim.AdamW:
+    """The optimiser; the learning rate is set before every step."""
+    parameters, betas, eps = network.parameters(), settings.betas, settings.eps
+    if settings.weight_decay:
+        return torch.optim.AdamW(parameters, lr=0.0, betas=betas, eps=eps, weight_decay=settings.weight_decay)
+    return torch.optim.Adam(parameters, lr=0.0, betas=betas, eps=eps)
 
 
 def _without_length(settings: dict[str, Any]) -> dict[str, Any]:

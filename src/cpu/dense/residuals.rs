@@ -14,6 +14,8 @@ pub(crate) const PRODUCTS: u8 = 2;
 pub(crate) const SQUARES: u8 = 3;
 /// Differences times the values of a direction, which follow those of z.
 pub(crate) const TANGENT: u8 = 4;
+/// Squares of pixels plus products, as pixels times sums: needs no squares of the tile.
+pub(crate) const FACTORED: u8 = 5;
 
 /// What the terms of a sum over windows are: a form, and its values `[channel][row][column]`.
 #[derive(Debug, Clone, Copy)]
@@ -258,6 +260,8 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM,
                 let t = a.mul_add(V::splat(self.minus), V::splat(z));
                 t.mul_add(t, sum)
             }
+            FACTORED if first => a.mul(a.add(V::splat(z))),
+            FACTORED => a.mul_add(a.add(V::splat(z)), sum),
             PRODUCTS if first => a.mul(V::splat(z)),
             PRODUCTS | EXPANDED => a.mul_add(V::splat(z), sum),
             _ if first => a.mul(a),

@@ -62,15 +62,32 @@ struct Space<P: Pixel, W, S> {
     states: Vec<S>,
 }
 
-/// The composites of queries, in the units of the images, `[channel][row][column]`; `None` where float32 does not serve.
-/// `None` for all of them if the filter is of another kind.
-pub(crate) fn composites(
+/// A pass, or both.
+trait Stage {
+    /// What it finds for a query.
+    type Found;
+
+    /// What it finds for the probes of a job; `None` where float32 does not serve.
+    fn run<P: Pixel>(
+        &self,
+        call: &Call<'_>,
+        job: &Job<'_, P>,
+        signals: &Signals,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Vec<Option<Self::Found>>>;
+}
+
+/// Runs a stage for the queries that `serves` names; `None` where float32 does not serve, and for all of them if the filter is of
+/// another kind.
+fn run_stage<S: Stage>(
     bank: &Bank<'_>,
     filter: &Filter,
     queries: &Queries<'_>,
+    serves: impl Fn(usize) -> bool,
+    stage: &S,
     monitor: &mut Monitor<'_>,
-) -> Result<Vec<Option<Vec<f64>>>> {
-    let mut found = vec![None; queries.len()];
+) -> Result<Vec<Option<S::Found>>> {
+    let mut found: Vec<Option<S::Found>> = (0..queries.len()).map(|_| None).collect();
     let Some(call) = Call::new(bank, filter)? else { return Ok(found) };
     let sources = Sources::new(bank, queries.atoms());
     let probe = |query: usize| {
@@ -80,18 +97,137 @@ pub(crate) fn composites(
         };
         probe.among(&sources, &queries.atoms().left_out_of(query).into())
     };
-    let probes: Vec<Probe> = (0..queries.len()).map(probe).filter(|probe| !probe.needs_double).collect();
+    let probes = (0..queries.len()).filter(|&query| serves(query)).map(probe);
+    let probes: Vec<Probe> = probes.filter(|probe| !probe.needs_double).collect();
     if probes.is_empty() {
         return Ok(found);
     }
+    let (signals, [_, height, width]) = (Signals::new(), filter.shape());
+    let whole = Components::full(height, width)?;
+    let mirrors = [whole.clone(), whole];
     let of_probes = match bank.pixels() {
-        Pixels::U8(pixels) => call.run(bank, pixels, &probes, &sources, monitor)?,
-        Pixels::F32(pixels) => call.run(bank, pixels, &probes, &sources, monitor)?,
-    };
+        Pixels::U8(pixels) => {
+            stage.run(&call, &Job::new(bank, pixels, &mirrors, &probes, &sources, &signals)?, &signals, monitor)
+        }
+        Pixels::F32(pixels) => {
+            stage.run(&call, &Job::new(bank, pixels, &mirrors, &probes, &sources, &signals)?, &signals, monitor)
+        }
+    }?;
     for (probe, values) in probes.iter().zip(of_probes) {
         found[probe.query] = values;
     }
     Ok(found)
+}
+
+/// The composites of queries, in the units of the images, `[channel][row][column]`; `None` where float32 does not serve.
+/// `None` for all of them if the filter is of another kind.
+pub(crate) fn composites(
+    bank: &Bank<'_>,
+    filter: &Filter,
+    queries: &Queries<'_>,
+    monitor: &mut Monitor<'_>,
+) -> Result<Vec<Option<Vec<f64>>>> {
+    run_stage(bank, filter, queries, |_| true, &BothPasses, monitor)
+}
+
+/// What the first pass finds for a query, and the logarithms of the sums of weights of its components, in nats.
+pub(crate) type FirstFound = (TotalMeans, Vec<f64>);
+
+/// The first pass alone: the posteriors of queries, with the logarithms of the sums of weights of their components, in nats.
+pub(crate) fn evidence(
+    bank: &Bank<'_>,
+    filter: &Filter,
+    queries: &Queries<'_>,
+    monitor: &mut Monitor<'_>,
+) -> Result<Vec<Option<FirstFound>>> {
+    run_stage(bank, filter, queries, |_| true, &FirstPass, monitor)
+}
+
+/// What the images of one of several ranks add to composites, given the evidence of some queries and their base-2 logarithms of
+/// [`Posterior::shared`](crate::posterior::Posterior::shared).
+pub(crate) fn contributions(
+    bank: &Bank<'_>,
+    filter: &Filter,
+    queries: &Queries<'_>,
+    evidence: &[Option<(&TotalMeans, Vec<f64>)>],
+    monitor: &mut Monitor<'_>,
+) -> Result<Vec<Option<Vec<f64>>>> {
+    run_stage(bank, filter, queries, |query| evidence[query].is_some(), &Contribution { evidence }, monitor)
+}
+
+struct BothPasses;
+
+impl Stage for BothPasses {
+    type Found = Vec<f64>;
+
+    fn run<P: Pixel>(
+        &self,
+        call: &Call<'_>,
+        job: &Job<'_, P>,
+        signals: &Signals,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Vec<Option<Vec<f64>>>> {
+        let mut scheduler = call.scheduler(job, call.passes(), call.answers(), signals, monitor)?;
+        let totals = call.first_pass(job, &mut scheduler)?;
+        let served: Vec<usize> = (0..totals.len()).filter(|&i| totals[i].is_some()).collect();
+        let evidence: Vec<(&TotalMeans, Option<&[f64]>)> = totals.iter().flatten().map(|total| (total, None)).collect();
+        let mut found = vec![None; totals.len()];
+        for (i, values) in served.iter().zip(call.finish(job, &served, &evidence, &mut scheduler)?) {
+            found[*i] = Some(values);
+        }
+        scheduler.finish()?;
+        Ok(found)
+    }
+}
+
+struct FirstPass;
+
+impl Stage for FirstPass {
+    type Found = FirstFound;
+
+    fn run<P: Pixel>(
+        &self,
+        call: &Call<'_>,
+        job: &Job<'_, P>,
+        signals: &Signals,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Vec<Option<Self::Found>>> {
+        let mut scheduler = call.scheduler(job, 1, call.answers(), signals, monitor)?;
+        let totals = call.first_pass(job, &mut scheduler)?;
+        scheduler.finish()?;
+        let with_logs = |(total, probe): (TotalMeans, &Probe)| {
+            let logs = call.log_evidence(job, probe, &total);
+            (total, logs)
+        };
+        let totals = totals.into_iter().zip(job.probes);
+        Ok(totals.map(|(total, probe)| total.map(|total| with_logs((total, probe)))).collect())
+    }
+}
+
+/// Evidence and shares of every query.
+struct Contribution<'a> {
+    evidence: &'a [Option<(&'a TotalMeans, Vec<f64>)>],
+}
+
+impl Stage for Contribution<'_> {
+    type Found = Vec<f64>;
+
+    fn run<P: Pixel>(
+        &self,
+        call: &Call<'_>,
+        job: &Job<'_, P>,
+        signals: &Signals,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Vec<Option<Vec<f64>>>> {
+        let of_probe =
+            |probe: &Probe| self.evidence[probe.query].as_ref().map(|(total, shares)| (*total, Some(&shares[..])));
+        let evidence: Vec<_> = job.probes.iter().filter_map(of_probe).collect();
+        let all: Vec<usize> = (0..evidence.len()).collect();
+        let mut scheduler = call.scheduler(job, call.passes() - 1, 0, signals, monitor)?;
+        let found = call.finish(job, &all, &evidence, &mut scheduler)?;
+        scheduler.finish()?;
+        Ok(found.into_iter().map(Some).collect())
+    }
 }
 
 impl<'a> Call<'a> {
@@ -100,7 +236,7 @@ impl<'a> Call<'a> {
         let (shape, precision, answers) = (filter.shape(), filter.precision(), filter.response());
         let mut response = None;
         if !matches!(answers.weights, Weights::Places) {
-            response = Sums::new(answers, true);
+            response = Sums::new(answers, shape[2], true);
             if response.is_none() || !filter.cover().iter().all(|cover| COVER.contains(cover)) {
                 return Ok(None);
             }
@@ -127,60 +263,102 @@ impl<'a> Call<'a> {
         Ok((!is_other).then_some(Self { filter, distances, response, pieces }))
     }
 
-    /// Both passes, or the only one.
-    fn run<P: Pixel>(
+    /// How many passes composites take.
+    fn passes(&self) -> usize {
+        if self.response.is_some() { 2 } else { 1 }
+    }
+
+    /// Answers of a component that the first pass finds.
+    fn answers(&self) -> usize {
+        let of_place = if self.filter.response().per_value { 1 } else { self.filter.shape()[0] };
+        if self.response.is_some() { 0 } else { of_place }
+    }
+
+    /// What the first pass finds for every probe; `None` where float32 does not serve.
+    fn first_pass<P: Pixel>(
         &self,
-        bank: &Bank<'_>,
-        pixels: &[P],
-        probes: &[Probe],
-        sources: &Sources<'_>,
-        monitor: &mut Monitor<'_>,
-    ) -> Result<Vec<Option<Vec<f64>>>> {
-        let (signals, [channels, height, width]) = (Signals::new(), self.filter.shape());
-        let whole = Components::full(height, width)?;
-        let mirrors = [whole.clone(), whole];
-        let job = Job::new(bank, pixels, &mirrors, probes, sources, &signals)?;
-        let of_place = if self.filter.response().per_value { 1 } else { channels };
-        let (passes, answers) = if self.response.is_some() { (2, 0) } else { (1, of_place) };
-        let (mut scheduler, count) = (self.scheduler(&job, passes, answers, &signals, monitor)?, self.filter.count());
-        let mut totals: Vec<_> = probes.iter().map(|_| TotalMeans::empty(count, answers)).collect();
-        self.pass(&job, &Means::pass(count, answers), &mut totals, &mut scheduler)?;
-        let serves =
-            |i: &usize| probes[*i].rounding.allows(totals[*i].posterior.largest_bits(), probes[*i].logit_scale);
-        let served: Vec<usize> = (0..probes.len()).filter(serves).collect();
-        let (unit, centre) = (bank.unit(), bank.range().centre);
-        let mut found = vec![None; probes.len()];
-        if let Some(response) = &self.response {
-            let sums = self.second_pass(&job, response, &served, &totals, &mut scheduler)?;
-            for (&i, sums) in served.iter().zip(sums) {
-                let mean = |(sum, cover): (f64, &f64)| sum / (cover * unit) + centre;
-                found[i] = Some(sums.into_iter().zip(self.filter.cover()).map(mean).collect());
+        job: &Job<'_, P>,
+        scheduler: &mut Scheduler<'_, '_>,
+    ) -> Result<Vec<Option<TotalMeans>>> {
+        let (count, answers) = (self.filter.count(), self.answers());
+        let mut totals: Vec<_> = job.probes.iter().map(|_| TotalMeans::empty(count, answers)).collect();
+        self.pass(job, &Means::pass(count, answers), &mut totals, scheduler)?;
+        let serves = |total: &TotalMeans, probe: &Probe| {
+            probe.rounding.allows(total.posterior.largest_bits(), probe.logit_scale)
+        };
+        Ok(totals
+            .into_iter()
+            .zip(job.probes)
+            .map(|(total, probe)| Some(total).filter(|total| serves(total, probe)))
+            .collect())
+    }
+
+    /// The logarithms of the sums of weights of a probe's components, in nats.
+    fn log_evidence<P: Pixel>(&self, job: &Job<'_, P>, probe: &Probe, total: &TotalMeans) -> Vec<f64> {
+        let left_out: Vec<f64> = probe.energy_left_out(false).collect();
+        let constants = match &self.distances {
+            Distances::Squares(squares) => squares.sums(&left_out),
+            Distances::Planes(planes) => planes.sums(&left_out),
+        };
+        let nats = |(bits, constant): (f64, f64)| {
+            (bits - probe.logit_scale * constant) * std::f64::consts::LN_2 + job.sources.log_prior
+        };
+        total.posterior.log2_sums().zip(constants).map(nats).collect()
+    }
+
+    /// The composites of some probes of a job in the units of the images, `[channel][row][column]`, given what the first pass found
+    /// for them; or, with shares, what the images of one of several ranks add to them.
+    fn finish<P: Pixel>(
+        &self,
+        job: &Job<'_, P>,
+        served: &[usize],
+        evidence: &[(&TotalMeans, Option<&[f64]>)],
+        scheduler: &mut Scheduler<'_, '_>,
+    ) -> Result<Vec<Vec<f64>>> {
+        let (unit, centre) = (job.bank.unit(), job.bank.range().centre);
+        let mut found = match &self.response {
+            Some(response) => {
+                let mut found = self.second_pass(job, response, served, evidence, scheduler)?;
+                for sums in &mut found {
+                    sums.iter_mut().zip(self.filter.cover()).for_each(|(sum, cover)| *sum /= cover * unit);
+                }
+                found
             }
-        } else {
-            for i in served {
-                found[i] = Some(totals[i].means().map(|mean| mean / unit + centre).collect());
+            None => {
+                evidence.iter().map(|(total, shares)| total.means(*shares).map(|mean| mean / unit).collect()).collect()
+            }
+        };
+        for (values, (_, shares)) in found.iter_mut().zip(evidence).filter(|_| centre != 0.0) {
+            let shares = shares.map(|shares| shares.iter().map(|share| share.exp2()).collect::<Vec<f64>>());
+            match shares {
+                None => values.iter_mut().for_each(|value| *value += centre),
+                Some(shares) => {
+                    let of_values = self.filter.means_at_values(&shares);
+                    values.iter_mut().zip(of_values).for_each(|(value, share)| *value += centre * share);
+                }
             }
         }
-        scheduler.finish()?;
         Ok(found)
     }
 
-    /// The weighted sums of centred pixels for some probes, given what the first pass found for all of them.
+    /// The weighted sums of centred pixels for some probes.
     fn second_pass<P: Pixel>(
         &self,
         job: &Job<'_, P>,
         response: &Sums,
         served: &[usize],
-        totals: &[TotalMeans],
+        evidence: &[(&TotalMeans, Option<&[f64]>)],
         scheduler: &mut Scheduler<'_, '_>,
     ) -> Result<Vec<Vec<f64>>> {
-        let [_, height, width] = self.filter.shape();
         let probes: Vec<Probe> = served.iter().map(|&i| job.probes[i].clone()).collect();
-        let normalisers: Vec<_> = served.iter().map(|&i| totals[i].posterior.normaliser()).collect();
+        let normaliser = |(total, shares): &(&TotalMeans, Option<&[f64]>)| match shares {
+            Some(shares) => total.posterior.shared(shares).normaliser(),
+            None => total.posterior.normaliser(),
+        };
+        let normalisers: Vec<_> = evidence.iter().map(normaliser).collect();
         let composite = Composite {
             normalisers: &normalisers,
             response,
-            size: [height, width],
             places: self.filter.response().len(self.filter.shape()),
             len: job.bank.image_len(),
             components: self.filter.count(),

@@ -8,7 +8,7 @@ use crate::cpu::dense::arithmetic::TILES;
 use crate::cpu::dense::online_softmax::{Normalise, Softmax};
 use crate::cpu::job::Job;
 use crate::cpu::tile::{Pixel, Tile};
-use crate::simd::{F32x16, Kernel, LANES, Vector};
+use crate::simd::{F32x16, Kernel, Vector};
 
 /// Groups of images, under a view each, whose weighted pixels are summed in float32 before they are added to others in float64.
 const GROUPS: usize = 8;
@@ -18,8 +18,6 @@ pub(super) struct Composite<'a> {
     /// Per probe what turns energies into weights: shifts and scales of the components.
     pub(super) normalisers: &'a [(Vec<f32>, Vec<f32>)],
     pub(super) response: &'a Sums,
-    /// Rows and columns of images.
-    pub(super) size: [usize; 2],
     /// Places that responses tell apart: pixels, or values.
     pub(super) places: usize,
     /// Values of an image.
@@ -38,7 +36,7 @@ pub(super) struct Space {
     any: bool,
     /// `[tile][place]`.
     coefficients: Vec<F32x16>,
-    across: Vec<F32x16>,
+    line: Vec<F32x16>,
 }
 
 /// What the pass keeps for a probe.
@@ -72,8 +70,8 @@ impl Kernel for LeaveOutSmall<'_> {
 impl Composite<'_> {
     /// Bytes of the working space of a thread.
     pub(super) fn workspace(response: &Sums, components: usize, places: usize) -> usize {
-        let across = 4 * places.max(LANES);
-        TILES * (response.plane_len(components) + places + across) * size_of::<F32x16>()
+        let plane = response.plane_len(components);
+        (TILES * (plane + places) + plane) * size_of::<F32x16>()
     }
 }
 
@@ -117,7 +115,11 @@ impl Pass for Composite<'_> {
             let (energies, columns, active) = (block.of_tile(tile), components.len(), &mut [false]);
             let plane = &mut space.weights[tile * self.response.plane_len(self.components)..];
             space.row.resize(columns, F32x16::ZERO);
-            let weights = if self.response.is_spread() { &mut space.row[..] } else { &mut plane[components.clone()] };
+            let weights = if self.response.is_spread() {
+                &mut space.row[..]
+            } else {
+                &mut plane[self.response.place(block.first)..][..columns]
+            };
             if job.isa.run(Normalise { energies, softmax, columns, active, weights: &mut *weights }) {
                 space.any = true;
                 job.isa.run(LeaveOutSmall { weights: &mut *weights });
@@ -138,8 +140,8 @@ impl Pass for Composite<'_> {
         }
         let values = &space.weights[..tiles.len() * self.response.plane_len(self.components)];
         let out = &mut space.coefficients[..tiles.len() * self.places];
-        let (sums, size, across) = (self.response, self.size, &mut space.across);
-        job.isa.run(Apply { sums, size, values, out: &mut *out, tiles: tiles.len(), across });
+        let (sums, line) = (self.response, &mut space.line);
+        job.isa.run(Apply { sums, values, out: &mut *out, tiles: tiles.len(), line });
         let mut terms: [Term<'_, P>; TILES] = [(&tiles[0], &[]); TILES];
         for (term, of_tile) in terms.iter_mut().zip(tiles.iter().zip(exact_chunks(out, self.places))) {
             *term = of_tile;

@@ -36,7 +36,8 @@ pub(super) struct ShardMeans {
 }
 
 /// The means of a query: its posterior, and sums of centred pixels with the same weights.
-pub(super) struct TotalMeans {
+#[derive(Debug, Clone)]
+pub(crate) struct TotalMeans {
     pub(super) posterior: Posterior,
     /// `[component][answer]`.
     answers: Vec<f64>,
@@ -111,11 +112,15 @@ impl TotalMeans {
         });
     }
 
-    /// The means, `[answer][component]`.
-    pub(super) fn means(&self) -> impl Iterator<Item = f64> {
+    /// The means, `[answer][component]`, times shares of the components, given as base-2 logarithms.
+    pub(super) fn means(&self, log2_shares: Option<&[f64]>) -> impl Iterator<Item = f64> {
         let (count, sums) = (self.per_component(), self.posterior.sums());
         (0..count).flat_map(move |answer| {
-            self.answers[answer..].iter().step_by(count).zip(sums).map(|(answer, sum)| answer / sum)
+            let answers = self.answers[answer..].iter().step_by(count);
+            answers
+                .zip(sums)
+                .enumerate()
+                .map(move |(k, (answer, sum))| answer / sum * log2_shares.map_or(1.0, |shares| shares[k].exp2()))
         })
     }
 }

@@ -20,4 +20,5 @@ mod planes;
 mod squares;
 mod sums;
 
-pub(crate) use call::composites;
+pub(crate) use call::{composites, contributions, evidence};
+pub(crate) use means::TotalMeans;

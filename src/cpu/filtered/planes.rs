@@ -7,7 +7,7 @@ use crate::bank::Bank;
 use crate::cpu::chunks::exact_chunks_mut;
 use crate::cpu::dense::arithmetic::TilePenalties;
 use crate::cpu::dense::energies::mark_missing;
-use crate::cpu::dense::residuals::EXPANDED;
+use crate::cpu::dense::residuals::{DIRECT, EXPANDED, FACTORED, ImageShape, Residuals};
 use crate::cpu::dense::single::penalise;
 use crate::cpu::job::Job;
 use crate::cpu::precision::Rounding;
@@ -15,7 +15,7 @@ use crate::cpu::probe::Probe;
 use crate::cpu::tile::{Pixel, Tile};
 use crate::filter::{Filter, Operator};
 use crate::query::Queries;
-use crate::simd::{F32x16, Kernel, LANES, Vector};
+use crate::simd::{F32x16, Kernel, Vector};
 
 /// Components with weights of pixels or values.
 pub(super) struct Planes {
@@ -34,14 +34,14 @@ pub(super) struct Space {
     residuals: Vec<F32x16>,
     /// `[tile][component]`.
     energies: Vec<F32x16>,
-    across: Vec<F32x16>,
+    line: Vec<F32x16>,
 }
 
 impl Planes {
     /// `None` where [`Sums`] do not serve.
     pub(super) fn new(filter: &Filter) -> Option<Self> {
         let (shape, precision) = (filter.shape(), filter.precision().clone());
-        let (sums, components) = (Sums::new(&precision, false)?, filter.count());
+        let (sums, components) = (Sums::new(&precision, shape[2], false)?, filter.count());
         Some(Self { shape, precision, sums, components, apart: shape[1] * shape[2] })
     }
 
@@ -52,26 +52,32 @@ impl Planes {
 
     /// Bytes of the working space of a thread.
     pub(super) fn workspace(&self, tiles: usize) -> usize {
-        let across = 4 * self.apart.max(LANES);
-        tiles * (self.precision.len(self.shape) + self.components + across) * size_of::<F32x16>()
+        let plane = self.sums.plane_len(self.precision.len(self.shape));
+        (tiles * (plane + self.components) + plane) * size_of::<F32x16>()
     }
 
     pub(super) fn probe(&self, bank: &Bank<'_>, queries: &Queries<'_>, query: usize) -> Probe {
         let z = queries.image(query);
         Probe::for_sums(bank, z.view(), queries.sigma()[query], query, |z, reach| {
             let channels = if self.precision.per_value { 1 } else { self.shape[0] };
-            let square = |p: usize| -> f64 {
-                z[p..].iter().step_by(self.apart).take(channels).map(|z| (z.abs() + reach).powi(2)).sum()
-            };
-            let squares: Vec<f64> = (0..self.precision.len(self.shape)).map(square).collect();
-            let farthest = (0..self.components).map(|k| {
-                let mut sum = 0.0;
-                self.precision.for_each_weight(k, self.shape, |place, weight| sum += weight * squares[place]);
-                sum
-            });
+            let squares: Vec<f64> = z.iter().map(|z| (z.abs() + reach).powi(2)).collect();
+            let farthest = self.sums(&squares).into_iter().fold(0.0, f64::max);
             let values = channels * self.sums.values([self.shape[1], self.shape[2]]);
-            Rounding::of_sums(channels + self.sums.chain(), values, z, farthest.fold(0.0, f64::max))
+            Rounding::of_sums(channels + self.sums.chain(), values, z, farthest)
         })
+    }
+
+    /// Weighted sums of values of an image for every component.
+    pub(super) fn sums(&self, values: &[f64]) -> Vec<f64> {
+        let channels = if self.precision.per_value { 1 } else { self.shape[0] };
+        let of_place = |p: usize| values[p..].iter().step_by(self.apart).take(channels).sum();
+        let of_places: Vec<f64> = (0..self.precision.len(self.shape)).map(of_place).collect();
+        let of_component = |k: usize| {
+            let mut sum = 0.0;
+            self.precision.for_each_weight(k, self.shape, |place, weight| sum += weight * of_places[place]);
+            sum
+        };
+        (0..self.components).map(of_component).collect()
     }
 
     /// Hands the energies of a probe to `consume`, a row of components at a time.
@@ -83,18 +89,20 @@ impl Planes {
         space: &mut Space,
         mut consume: impl FnMut(&Block<'_, P>),
     ) {
-        let Space { residuals, energies, across } = space;
+        let Space { residuals, energies, line } = space;
         let [_, height, width] = self.shape;
         let (terms, places, per_value) = (probe.terms(), self.precision.len(self.shape), self.precision.per_value);
+        let (channels, rows) = if per_value { (1, places / width) } else { (self.shape[0], height) };
+        let shape = ImageShape { channels, height: rows, width };
         let plane = self.sums.plane_len(places);
         residuals.resize(tiles.len() * plane, F32x16::ZERO);
         for (tile, out) in tiles.iter().zip(exact_chunks_mut(residuals, plane)) {
             let (is_expanded, values, sums) = (terms.form == EXPANDED, terms.values, &self.sums);
-            job.isa.run(Residuals { tile, values, is_expanded, per_value, sums, places, out });
+            job.isa.run(WriteResiduals { tile, values, is_expanded, shape, sums, out });
         }
         energies.resize(tiles.len() * self.components, F32x16::ZERO);
-        let (sums, size, values, out) = (&self.sums, [height, width], &residuals[..], &mut energies[..]);
-        job.isa.run(Apply { sums, size, values, out, tiles: tiles.len(), across });
+        let (sums, values, out) = (&self.sums, &residuals[..], &mut energies[..]);
+        job.isa.run(Apply { sums, values, out, tiles: tiles.len(), line });
         for (tile, energies) in tiles.iter().zip(exact_chunks_mut(energies, self.components)) {
             mark_missing(tile, energies);
         }
@@ -107,41 +115,47 @@ impl Planes {
     }
 }
 
-/// The residuals of a tile, of every value or summed over channels: `(a - z)^2`, or, in the expanded form, `a (a - 2 z)`.
-struct Residuals<'a, P: Pixel> {
+/// The residuals of a tile, of every value or summed over channels.
+struct WriteResiduals<'a, P: Pixel> {
     tile: &'a Tile<P>,
     /// z, or `-2 z`.
     values: &'a [f32],
     is_expanded: bool,
-    per_value: bool,
+    /// Of the image, whose values are all rows of a single channel if each has a residual of its own.
+    shape: ImageShape,
     sums: &'a Sums,
-    /// How many there are.
-    places: usize,
     out: &'a mut [F32x16],
 }
 
-impl<P: Pixel> Kernel for Residuals<'_, P> {
+impl<P: Pixel> Kernel for WriteResiduals<'_, P> {
     type Output = ();
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { tile, values, is_expanded, per_value, sums, places, out } = self;
-        let channels = if per_value { 1 } else { tile.channels };
-        for p in 0..places {
-            let (a, b) = factors::<V, P>(tile, values, is_expanded, p);
-            let mut sum = a.mul(b);
-            for c in 1..channels {
-                let (a, b) = factors::<V, P>(tile, values, is_expanded, c * places + p);
-                sum = a.mul_add(b, sum);
-            }
-            sum.store(&mut out[sums.place(p)]);
+        match (self.is_expanded, self.shape.channels) {
+            (true, 1) => self.write::<V, FACTORED, 1>(),
+            (true, 3) => self.write::<V, FACTORED, 3>(),
+            (true, _) => self.write::<V, FACTORED, 0>(),
+            (false, 1) => self.write::<V, DIRECT, 1>(),
+            (false, 3) => self.write::<V, DIRECT, 3>(),
+            (false, _) => self.write::<V, DIRECT, 0>(),
         }
     }
 }
 
-/// The two factors of a residual.
-#[inline(always)]
-fn factors<V: Vector, P: Pixel>(tile: &Tile<P>, values: &[f32], is_expanded: bool, i: usize) -> (V, V) {
-    let (a, z) = (P::centred::<V>(&tile.pixels[i]), V::splat(values[i]));
-    if is_expanded { (a, a.add(z)) } else { (a.sub(z), a.sub(z)) }
+impl<P: Pixel> WriteResiduals<'_, P> {
+    #[inline(always)]
+    fn write<V: Vector, const FORM: u8, const CHANNELS: usize>(self) {
+        let Self { tile, values, shape, sums, out, .. } = self;
+        for y in 0..shape.height {
+            let (residuals, first) = (Residuals::<P, FORM, CHANNELS>::of_row(tile, values, shape, y), y * shape.width);
+            if !sums.is_spread() {
+                residuals.write::<V>(&mut out[sums.place(first)..]);
+                continue;
+            }
+            for x in 0..shape.width {
+                residuals.at::<V>(x).store(&mut out[sums.place(first + x)]);
+            }
+        }
+    }
 }

@@ -70,6 +70,13 @@ impl Squares {
         Probe::new(bank, &self.windows, z.view(), queries.sigma()[query], query, false)
     }
 
+    /// Sums over the squares, and over channels, of values of a padded image.
+    pub(super) fn sums(&self, values: &[f64]) -> Vec<f64> {
+        let plane = self.windows.height() * self.windows.width();
+        let of_pixel = |p: usize| values[p..].iter().step_by(plane).sum();
+        self.windows.sums(&(0..plane).map(of_pixel).collect::<Vec<f64>>())
+    }
+
     /// Computes what all probes share, on a tile of a piece.
     pub(super) fn prepare<P: Pixel>(&self, job: &Job<'_, P>, piece: &Piece, tile: &mut Tile<P>, space: &mut Space) {
         if fixed_point_side(&self.windows, self.shape[0]).is_none() {

@@ -15,13 +15,13 @@ fn spread(value: usize) -> usize {
 }
 
 /// Columns whose sums are formed side by side.
-const COLUMNS: usize = 4;
+const COLUMNS: usize = 8;
 
 /// A linear map from the values of an image to components, or its adjoint from components to values.
 #[derive(Debug)]
 pub(super) enum Sums {
-    /// Around every pixel the products `taps[|dy|] taps[|dx|]`, cut at the border.
-    Taps(Vec<f32>),
+    /// Around every pixel of images so wide the products `taps[|dy|] taps[|dx|]`, cut at the border.
+    Taps { taps: Vec<f32>, width: usize },
     /// Every value alone.
     Places,
     /// For every component which values count, and their weights; or the other way round.
@@ -70,11 +70,11 @@ const SIDE_BY_SIDE: usize = 4;
 
 impl Sums {
     /// `None` where weights go on at the opposite border.
-    pub(super) fn new(operator: &Operator, is_adjoint: bool) -> Option<Self> {
+    pub(super) fn new(operator: &Operator, width: usize, is_adjoint: bool) -> Option<Self> {
         Some(match &operator.weights {
             Weights::Boxes { wraps: true, .. } => return None,
-            Weights::Boxes { side, wraps: false } => Self::Taps(vec![1.0; side / 2 + 1]),
-            Weights::Taps(taps) => Self::Taps(taps.iter().map(|&tap| tap as f32).collect()),
+            Weights::Boxes { side, wraps: false } => Self::Taps { taps: vec![1.0; side / 2 + 1], width },
+            Weights::Taps(taps) => Self::Taps { taps: taps.iter().map(|&tap| tap as f32).collect(), width },
             Weights::Places => Self::Places,
             Weights::Rows(rows) if is_adjoint => Self::Rows(List::new(&rows.by_place, LEAST_RESPONSE)),
             Weights::Rows(rows) => Self::Rows(List::new(&rows.by_component, LEAST_PRECISION)),
@@ -84,7 +84,15 @@ impl Sums {
     /// Where a number lies in a plane of them that [`Apply`] takes.
     #[inline(always)]
     pub(super) fn place(&self, number: usize) -> usize {
-        if self.is_spread() { spread(number) } else { number }
+        if self.is_spread() { spread(number) } else { self.first() + number }
+    }
+
+    /// Numbers before the first one, and after the last, all zero: the rows that taps reach beyond the border.
+    fn first(&self) -> usize {
+        match self {
+            Self::Taps { taps, width } => (taps.len() - 1) * width,
+            _ => 0,
+        }
     }
 
     /// Whether numbers lie elsewhere than one after the other.
@@ -95,13 +103,13 @@ impl Sums {
 
     /// The length of a plane of so many numbers.
     pub(super) fn plane_len(&self, numbers: usize) -> usize {
-        self.place(numbers)
+        self.place(numbers) + self.first()
     }
 
     /// The most additions, one after the other, that a value passes through.
     pub(super) fn chain(&self) -> usize {
         match self {
-            Self::Taps(taps) => 2 * taps.len(),
+            Self::Taps { taps, .. } => 2 * taps.len(),
             Self::Places => 0,
             Self::Rows(list) => list.chain(),
         }
@@ -110,7 +118,7 @@ impl Sums {
     /// The most values that count for a component of images `width` wide and `height` high.
     pub(super) fn values(&self, [height, width]: [usize; 2]) -> usize {
         match self {
-            Self::Taps(taps) => height.min(2 * taps.len() - 1) * width.min(2 * taps.len() - 1),
+            Self::Taps { taps, .. } => height.min(2 * taps.len() - 1) * width.min(2 * taps.len() - 1),
             Self::Places => 1,
             Self::Rows(list) => list.longest(),
         }
@@ -199,15 +207,13 @@ impl WeightedList {
 /// Writes the weighted sums of one or two tiles.
 pub(super) struct Apply<'a> {
     pub(super) sums: &'a Sums,
-    /// Rows and columns of images.
-    pub(super) size: [usize; 2],
     /// `[tile][number]`, each at its [`Sums::place`].
     pub(super) values: &'a [F32x16],
     /// `[tile][sum]`.
     pub(super) out: &'a mut [F32x16],
     pub(super) tiles: usize,
     /// Working space.
-    pub(super) across: &'a mut Vec<F32x16>,
+    pub(super) line: &'a mut Vec<F32x16>,
 }
 
 impl Kernel for Apply<'_> {
@@ -215,13 +221,13 @@ impl Kernel for Apply<'_> {
 
     #[inline(always)]
     fn run<V: Vector>(self) {
-        let Self { sums, size, values, out, tiles, across } = self;
+        let Self { sums, values, out, tiles, line } = self;
         let (values_of_tile, out_of_tile) = (values.len() / tiles, out.len() / tiles);
         match sums {
             Sums::Places => out.copy_from_slice(values),
-            Sums::Taps(taps) => {
+            Sums::Taps { taps, width } => {
                 for (values, out) in exact_chunks(values, values_of_tile).zip(out.chunks_exact_mut(out_of_tile)) {
-                    separable::<V>(taps, size, values, out, across);
+                    separable::<V>(taps, *width, values, out, line);
                 }
             }
             Sums::Rows(list) => match (list, tiles) {
@@ -319,63 +325,48 @@ fn weighted_sums<V: Vector, const T: usize>(list: &WeightedList, values: &[F32x1
     }
 }
 
-/// Sums of neighbours times taps, across and down; `lines` holds a padded row, and the sums across with rows of zeros above and
-/// below.
+/// Sums of neighbours times taps, down and then across, row by row: the sums down, in `line` between zeros, are used while they
+/// are in the first-level cache.
 #[inline(always)]
-fn separable<V: Vector>(
-    taps: &[f32],
-    [height, width]: [usize; 2],
-    values: &[F32x16],
-    out: &mut [F32x16],
-    lines: &mut Vec<F32x16>,
-) {
+fn separable<V: Vector>(taps: &[f32], width: usize, values: &[F32x16], out: &mut [F32x16], line: &mut Vec<F32x16>) {
     let reach = taps.len() - 1;
-    let (padded, rows) = (width + 2 * reach, height + 2 * reach);
-    lines.resize(lines.len().max(padded + rows * width), F32x16::ZERO);
-    let (line, across) = lines.split_at_mut(padded);
-    let across = &mut across[..rows * width];
-    line.fill(F32x16::ZERO);
-    across[..reach * width].fill(F32x16::ZERO);
-    across[(reach + height) * width..].fill(F32x16::ZERO);
-    for (row, sums) in exact_chunks(values, width).zip(across[reach * width..].chunks_exact_mut(width)) {
-        line[reach..reach + width].copy_from_slice(row);
-        convolve::<V>(taps, 1, line, sums);
-    }
+    line.clear();
+    line.resize(width + 2 * reach, F32x16::ZERO);
     for (y, out) in out.chunks_exact_mut(width).enumerate() {
-        convolve::<V>(taps, width, &across[y * width..][..width * (2 * reach + 1)], out);
+        convolve::<V>(taps, width, &values[y * width..][..(2 * reach + 1) * width], &mut line[reach..][..width]);
+        convolve::<V>(taps, 1, line, out);
     }
 }
 
 /// At every place of `out` the middle value, `reach` steps after it in `values`, and its neighbours on both sides, times taps.
 #[inline(always)]
 fn convolve<V: Vector>(taps: &[f32], step: usize, values: &[F32x16], out: &mut [F32x16]) {
-    let (reach, count) = (taps.len() - 1, out.len());
-    let middle = reach * step;
-    let whole = count - count % COLUMNS;
+    let whole = out.len() - out.len() % COLUMNS;
     for x in (0..whole).step_by(COLUMNS) {
-        let mut sums = [V::splat(0.0); COLUMNS];
-        let own = &values[middle + x..][..COLUMNS];
-        for i in 0..COLUMNS {
-            sums[i] = V::load(&own[i]).mul(V::splat(taps[0]));
-        }
-        for (d, &tap) in taps.iter().enumerate().skip(1) {
-            let before = &values[middle - d * step + x..][..COLUMNS];
-            let after = &values[middle + d * step + x..][..COLUMNS];
-            for i in 0..COLUMNS {
-                sums[i] = V::load(&before[i]).add(V::load(&after[i])).mul_add(V::splat(tap), sums[i]);
-            }
-        }
-        for i in 0..COLUMNS {
-            sums[i].store(&mut out[x + i]);
+        convolve_columns::<V, COLUMNS>(taps, step, &values[x..], &mut out[x..]);
+    }
+    for x in whole..out.len() {
+        convolve_columns::<V, 1>(taps, step, &values[x..], &mut out[x..]);
+    }
+}
+
+#[inline(always)]
+fn convolve_columns<V: Vector, const COUNT: usize>(taps: &[f32], step: usize, values: &[F32x16], out: &mut [F32x16]) {
+    let middle = (taps.len() - 1) * step;
+    let mut sums = [V::splat(0.0); COUNT];
+    let own = &values[middle..][..COUNT];
+    for i in 0..COUNT {
+        sums[i] = V::load(&own[i]).mul(V::splat(taps[0]));
+    }
+    for (d, &tap) in taps.iter().enumerate().skip(1) {
+        let (before, after) = (&values[middle - d * step..][..COUNT], &values[middle + d * step..][..COUNT]);
+        for i in 0..COUNT {
+            sums[i] = V::load(&before[i]).add(V::load(&after[i])).mul_add(V::splat(tap), sums[i]);
         }
     }
-    for x in whole..count {
-        let mut sum = V::load(&values[middle + x]).mul(V::splat(taps[0]));
-        for (d, &tap) in taps.iter().enumerate().skip(1) {
-            let pair = V::load(&values[middle - d * step + x]).add(V::load(&values[middle + d * step + x]));
-            sum = pair.mul_add(V::splat(tap), sum);
-        }
-        sum.store(&mut out[x]);
+    let out = &mut out[..COUNT];
+    for i in 0..COUNT {
+        sums[i].store(&mut out[i]);
     }
 }
 
@@ -408,7 +399,7 @@ mod tests {
         for weights in kinds {
             let operator = Operator { weights, per_value: false };
             let count = if matches!(operator.weights, Weights::Rows(_)) { 9 } else { 35 };
-            let [forward, back] = [false, true].map(|is_adjoint| Sums::new(&operator, is_adjoint).unwrap());
+            let [forward, back] = [false, true].map(|is_adjoint| Sums::new(&operator, 7, is_adjoint).unwrap());
             let mut longest = 0;
             for k in 0..count {
                 let mut len = 0;
@@ -417,14 +408,14 @@ mod tests {
             }
             assert_eq!(forward.values([5, 7]), longest);
             for (isa, tiles) in Isa::available().into_iter().flat_map(|isa| [(isa, 1), (isa, 2)]) {
-                let (values, components, size) = (numbers(35 * tiles), numbers(count * tiles), [5, 7]);
+                let (values, components) = (numbers(35 * tiles), numbers(count * tiles));
                 let apply = |sums: &Sums, from: &[F32x16], to: usize| {
                     let (len, plane_len) = (from.len() / tiles, sums.plane_len(from.len() / tiles));
                     let mut plane = vec![F32x16::ZERO; plane_len * tiles];
                     (0..from.len()).for_each(|i| plane[i / len * plane_len + sums.place(i % len)] = from[i]);
                     let mut out = vec![F32x16::ZERO; to * tiles];
-                    let (values, across) = (&plane[..], &mut Vec::new());
-                    isa.run(Apply { sums, size, values, out: &mut out, tiles, across });
+                    let (values, line) = (&plane[..], &mut Vec::new());
+                    isa.run(Apply { sums, values, out: &mut out, tiles, line });
                     out
                 };
                 let (found, found_back) = (apply(&forward, &values, count), apply(&back, &components, 35));

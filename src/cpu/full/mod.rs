@@ -41,6 +41,20 @@ pub(crate) struct ImagePosterior {
     pub(crate) entropy: f64,
 }
 
+impl ImagePosterior {
+    /// The posterior of one of several ranks, of whose weights its images have a share with this base-2 logarithm; the entropy
+    /// is what these add to that of all.
+    pub(crate) fn shared(&self, log2_share: f64) -> Self {
+        let (share, nats) = (log2_share.exp2(), log2_share * std::f64::consts::LN_2);
+        let of_side = |weights: &Vec<f32>| weights.iter().map(|weight| weight * share as f32).collect();
+        Self {
+            sides: self.sides.iter().map(of_side).collect(),
+            log_evidence: self.log_evidence - nats,
+            entropy: if share > 0.0 { share * (self.entropy - nats) } else { 0.0 },
+        }
+    }
+}
+
 /// Pass 1: the posterior of every query.
 pub(crate) fn evidence<P: Pixel>(job: &Job<'_, P>, scheduler: &mut Scheduler<'_, '_>) -> Result<Vec<ImagePosterior>> {
     let in_form = |probe: &Probe| (products::in_vectors(&probe.values), probe.terms().form);

@@ -38,7 +38,8 @@ pub(super) fn add_all(total: &mut [f64], values: &[f64]) {
     total.iter_mut().zip(values).for_each(|(total, value)| *total += value);
 }
 
-/// The composites of every query, in the units of the images, `[query][channel][row][column]`.
+/// Per query the sums of weighted centred pixels in the units of the images, divided by the cover, `[channel][row][column]`: the
+/// composites, less the centre.
 pub(crate) fn composites(
     call: &Call<'_>,
     evidence: &[Evidence],
@@ -47,9 +48,9 @@ pub(crate) fn composites(
 ) -> Result<Vec<Vec<f64>>> {
     let mut sums = vec![vec![0.0; call.len()]; call.queries.len()];
     call.run(&Composite { evidence }, &mut sums, 8 * call.len(), part, monitor)?;
-    let (unit, centre, cover) = (call.bank.unit(), call.bank.range().centre, call.filter.cover());
+    let (unit, cover) = (call.bank.unit(), call.filter.cover());
     for sums in &mut sums {
-        sums.iter_mut().zip(cover).for_each(|(sum, cover)| *sum = *sum / (cover * unit) + centre);
+        sums.iter_mut().zip(cover).for_each(|(sum, cover)| *sum /= cover * unit);
     }
     Ok(sums)
 }

@@ -134,6 +134,20 @@ impl Evidence {
         }
     }
 
+    /// The evidence of one of several ranks, of all of whose weights its images have a share on every component: its base-2
+    /// logarithm. Entropies are what these images add to those of all.
+    pub(crate) fn shared(&self, log2_shares: &[f64]) -> Self {
+        let shares = || log2_shares.iter().map(|log| (log.exp2(), log));
+        let part_of =
+            |(entropy, (share, log)): (&f64, (f64, &f64))| if share > 0.0 { share * (entropy - log) } else { 0.0 };
+        Self {
+            least: self.least.clone(),
+            scale: self.scale.iter().zip(shares()).map(|(scale, (share, _))| scale * share).collect(),
+            log2_sums: self.log2_sums.iter().zip(log2_shares).map(|(sum, log)| sum - log).collect(),
+            entropies: self.entropies.iter().zip(shares()).map(part_of).collect(),
+        }
+    }
+
     /// The logarithms of the sums of weights of a query, in nats.
     pub(crate) fn log_evidence(&self, call: &Call<'_>, query: usize) -> Vec<f64> {
         let (query, filter) = (&call.queries[query], call.filter);

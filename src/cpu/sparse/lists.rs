@@ -37,6 +37,20 @@ impl WeighedLists {
         }
     }
 
+    /// The lists of one of several ranks, of whose weights the atoms have a share in every window: its base-2 logarithm.
+    pub(crate) fn shared(&self, log2_shares: &[f64]) -> Self {
+        let mut shared = self.clone();
+        shared.log2_sums.iter_mut().zip(log2_shares).for_each(|(sum, share)| *sum -= share);
+        for Side { atoms, ends } in &mut shared.sides {
+            let mut start = 0;
+            for (&end, share) in ends.iter().zip(log2_shares) {
+                atoms[start..end].iter_mut().for_each(|atom| atom.weight *= share.exp2());
+                start = end;
+            }
+        }
+        shared
+    }
+
     /// The lists of consecutive parts of the windows, in order, as one.
     pub(super) fn joined(parts: impl Iterator<Item = Self>) -> Self {
         let mut all = Self::default();

@@ -5,29 +5,29 @@ import json
 import os
 import re
 import zipfile
-from collections.abc import Callable, Collection, Sequence
-from functools import partial
-from pathlib import Path, PurePosixPath
+from collections.abc import Collection, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.data.decode import SUFFIXES, ImageFile, decode_images
-from pspc_rs.data.image_arrays import choose
+from pspc_rs.checks import flag
+from pspc_rs.data.decode import SUFFIXES, decode_images
+from pspc_rs.data.image_arrays import Choice, choose
 from pspc_rs.data.image_set import ImageSet
 from pspc_rs.data.labels import class_labels
+from pspc_rs.data.pixel_cache import Decoded, PixelCache
+from pspc_rs.data.readers.archives import FolderImages, ZipArchive, ZipImages, has_image_suffix, is_junk, member_name
 from pspc_rs.errors import DataError, DTypeError, ShapeError, warn
 from pspc_rs.extras import import_pillow
-from pspc_rs.files import as_path, decode_errors, open_zip, read_limited, read_member, replacing, require_path
+from pspc_rs.files import as_path, decode_errors, read_limited, replacing, require_path
 from pspc_rs.progress import Progress, reporting
 
 _LABELS_FILE = "dataset.json"
 
 # An unpacked EDM archive spreads its images over numbered folders of a thousand, which are not classes.
 _EDM_NAME = re.compile(r"\d{5}/img\d{8}\.\w+")
-
-_JUNK = frozenset({"__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found"})
 
 _MOST_LINKS = 100_000
 
@@ -87,15 +87,10 @@ def read_folder(
     folder = require_path(path)
     names = sorted(_image_names(folder))
     labels = _folder_labels(folder, names, needed=classes is not None)
-    images, labels = _decode_chosen(
-        folder,
-        names,
-        labels,
-        lambda name: ImageFile(str(folder / name), partial(read_limited, folder / name)),
-        choice=(max_size, classes),
-        progress=progress,
-    )
-    return ImageSet(images, labels, xflip, name=folder.name)
+    _require_images(names, folder)
+    chosen = choose(len(names), labels, max_size, classes)
+    images = decode_images(FolderImages(folder, _at(names, chosen)), folder.name, progress)
+    return ImageSet(images, None if labels is None else labels[chosen], xflip, name=folder.name)
 
 
 def read_edm_zip(
@@ -105,6 +100,7 @@ def read_edm_zip(
     max_size: int | None = None,
     classes: Collection[int] | None = None,
     progress: bool | Progress | None = None,
+    cache: bool = True,
 ) -> ImageSet:
     """The images of an archive in EDM's layout, in the order of their sorted names.
 
@@ -121,12 +117,17 @@ def read_edm_zip(
         classes: labels to keep.
         progress: True for a progress bar, or a function called as ``progress(done, total)``; None shows a bar on a
             terminal, for more than 2000 images.
+        cache: keep the decoded pixels in the user's cache folder, if they are 16 MiB or more and all were asked for,
+            and take them from there, mapped into memory; an archive that was changed is decoded anew. The variable
+            PSPC_CACHE_GB bounds what is kept in all, 4 by default; 0 keeps none. Where the folder cannot be written, a
+            `PspcWarning` says so once.
 
     Returns:
         ImageSet of uint8 [N, C, H, W] with C = 1 (grey), 2 (grey and alpha), 3 (RGB) or 4 (RGBA). Palette images
         become RGB, or RGBA where they have transparent colours.
 
     Raises:
+        InvalidValueError: see `load`; or PSPC_CACHE_GB is no number from 0 on.
         DataError: the archive is damaged or holds no images, or an image is damaged, has another size or mode than
             the first, 16 bits per channel, or a side above 4096.
         MissingFileError: there is no such file.
@@ -138,20 +139,10 @@ def read_edm_zip(
         ...     read_edm_zip(save_edm_zip(data, pathlib.Path(folder, "a.zip")), classes={6})
         ImageSet('a', 2 images of [1, 4, 4] uint8, 1 class, xflip=False)
     """
-    with open_zip(path) as archive:
-        file = Path(path)
-        members = {member_name(member.filename): member for member in archive.infolist() if _is_image(member)}
-        names = sorted(members)
-        labels = _zip_labels(archive, names, needed=classes is not None)
-        images, labels = _decode_chosen(
-            file,
-            names,
-            labels,
-            lambda name: ImageFile(f"{file}, member {name}", partial(read_member, archive, members[name])),
-            choice=(max_size, classes),
-            progress=progress,
-        )
-    return ImageSet(images, labels, xflip, name=file.stem)
+    with ZipArchive(as_path(path)) as archive:
+        entry = _cache_entry(archive) if flag("cache", cache) else None
+        images, labels = _read_zip(archive, entry, (max_size, classes), progress)
+    return ImageSet(images, labels, xflip, name=archive.path.stem)
 
 
 def save_edm_zip(data: ImageSet, path: str | os.PathLike[str], *, progress: bool | Progress | None = None) -> Path:
@@ -202,21 +193,46 @@ def save_edm_zip(data: ImageSet, path: str | os.PathLike[str], *, progress: bool
     return target
 
 
-def _decode_chosen(
-    source: Path,
-    names: list[str],
-    labels: NDArray[np.int64] | None,
-    image_file: Callable[[str], ImageFile],
-    *,
+def _cache_entry(archive: ZipArchive) -> PixelCache | None:
+    """Where the decoded images of an archive are kept; None for archives without a plain directory."""
+    directory = archive.directory()
+    return None if directory is None else PixelCache(archive.path, directory)
+
+
+def _read_zip(
+    archive: ZipArchive,
+    entry: PixelCache | None,
     choice: tuple[int | None, Collection[int] | None],
     progress: bool | Progress | None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
-    """The images of a folder or archive that (max_size, classes) choose, and their labels; no others are decoded."""
+    """The images that (max_size, classes) choose, and their labels; no others are decoded."""
+    kept = None if entry is None else entry.read()
+    if kept is not None and kept.labels is not None:
+        chosen = choose(len(kept.images), kept.labels, *choice)
+        return kept.images[chosen], kept.labels[chosen]
+    members = archive.images()
+    names = sorted(members)
+    _require_images(names, archive.path)
+    # Where none are kept there may be labels that are no classes, which a warning or an error says each time.
+    labels = _zip_labels(archive, names, needed=choice[1] is not None)
+    chosen = choose(len(names), labels, *choice)
+    if kept is not None:
+        images = kept.images[chosen]
+    else:
+        wanted = [members[name] for name in _at(names, chosen)]
+        images = decode_images(ZipImages(archive, wanted), archive.path.name, progress)
+        if entry is not None and len(wanted) == len(names):
+            entry.keep(Decoded(images, labels))
+    return images, None if labels is None else labels[chosen]
+
+
+def _require_images(names: list[str], source: Path) -> None:
     if not names:
         raise NoImagesError(f"{source} holds no images; known are the suffixes {', '.join(sorted(SUFFIXES))}")
-    positions = np.arange(len(names))[choose(len(names), labels, *choice)]
-    images = decode_images([image_file(names[i]) for i in positions], source.name, progress)
-    return images, None if labels is None else labels[positions]
+
+
+def _at(names: list[str], chosen: Choice) -> list[str]:
+    return names[chosen] if isinstance(chosen, slice) else [names[index] for index in chosen]
 
 
 def _image_names(folder: Path) -> list[str]:
@@ -231,45 +247,16 @@ def _image_names(folder: Path) -> list[str]:
     for walked, subfolders, files in os.walk(folder, followlinks=True, onerror=refuse):
         place = Path(walked)
         on_the_way = above.pop(place)
-        real = {name: (place / name).resolve() for name in subfolders if not _is_junk_name(name)}
+        real = {name: (place / name).resolve() for name in subfolders if not is_junk(name)}
         subfolders[:] = [name for name, target in real.items() if target not in on_the_way]
         above |= {place / name: on_the_way | {real[name]} for name in subfolders}
         links += sum((place / name).is_symlink() for name in subfolders)
         if links > _MOST_LINKS:
             raise DataError(f"{folder} has more than {_MOST_LINKS} linked folders; do they lead to each other?")
         inside = place.relative_to(folder)
-        kept = (name for name in files if not _is_junk_name(name) and Path(name).suffix.lower() in SUFFIXES)
+        kept = (name for name in files if not is_junk(name) and has_image_suffix(name))
         names += [(inside / name).as_posix() for name in kept]
     return names
-
-
-def member_name(stored: str) -> str:
-    r"""The name of a member of a ZIP archive, also where a Windows program wrote backslashes.
-
-    Example:
-        >>> member_name("cat\\1.png"), member_name("./cat/1.png")
-        ('cat/1.png', 'cat/1.png')
-    """
-    return str(PurePosixPath(stored.replace("\\", "/")))
-
-
-def is_junk(path: PurePosixPath) -> bool:
-    """Whether a file or one of its folders is hidden, or one that macOS, Windows or a NAS puts beside others.
-
-    Example:
-        >>> is_junk(PurePosixPath("@eaDir/1.png/thumb.jpg")), is_junk(PurePosixPath("cat/1.png"))
-        (True, False)
-    """
-    return any(_is_junk_name(part) for part in path.parts)
-
-
-def _is_junk_name(name: str) -> bool:
-    return name.startswith(".") or name in _JUNK
-
-
-def _is_image(member: zipfile.ZipInfo) -> bool:
-    path = PurePosixPath(member_name(member.filename))
-    return not member.filename.endswith(("/", "\\")) and not is_junk(path) and path.suffix.lower() in SUFFIXES
 
 
 def _folder_labels(folder: Path, names: list[str], *, needed: bool) -> NDArray[np.int64] | None:
@@ -287,16 +274,15 @@ def _class_folders(names: Sequence[str]) -> NDArray[np.int64] | None:
     return np.unique(np.array(first_levels), return_inverse=True)[1].astype(np.int64)
 
 
-def _zip_labels(archive: zipfile.ZipFile, names: list[str], *, needed: bool) -> NDArray[np.int64] | None:
-    tops = {name.split("/", 1)[0] for name in names if "/" in name}
+def _zip_labels(archive: ZipArchive, names: list[str], *, needed: bool) -> NDArray[np.int64] | None:
+    tops = {name.partition("/")[0] for name in names}
     outer = f"{tops.pop()}/" if len(tops) == 1 and all("/" in name for name in names) else ""
-    files = {member_name(member.filename): member for member in archive.infolist()}
+    members = archive.members()
     for prefix in dict.fromkeys(("", outer)):
-        member = files.get(prefix + _LABELS_FILE)
+        member = members.get(prefix + _LABELS_FILE)
         if member is not None:
             inner = [name.removeprefix(prefix) for name in names]
-            what = f"{archive.filename}, member {member.filename}"
-            return _parse_labels(read_member(archive, member), inner, what, needed=needed)
+            return _parse_labels(archive.read(member), inner, archive.describe(member), needed=needed)
     return _class_folders([name.removeprefix(outer) for name in names])
 
 

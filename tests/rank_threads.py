@@ -1,0 +1,64 @@
+"""Ranks that are threads of one process, for tests of what ranks compute together."""
+
+import copy
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+import pspc_rs as pspc
+from pspc_rs.denoisers import PosteriorComposite
+from pspc_rs.ranks import Float64, Ranks
+
+Array = npt.NDArray[Any]
+
+
+class RankThreads(Ranks):
+    """A rank that is a thread: what `Ranks` says through torch, the threads say through a shared list."""
+
+    def __init__(self, number: int, slots: list[Any], barrier: threading.Barrier) -> None:
+        self.number, self.count = number, len(slots)
+        self._slots, self._barrier = slots, barrier
+
+    def gather(self, numbers: Float64) -> Float64:
+        self._slots[self.number] = np.array(numbers, np.float64)
+        self._barrier.wait(30)
+        gathered = np.stack(self._slots)
+        self._barrier.wait(30)
+        return gathered
+
+    def sum(self, numbers: Float64) -> Float64:
+        total: Float64 = self.gather(numbers).sum(axis=0)
+        return total
+
+
+def problem() -> tuple[pspc.ImageSet, Array]:
+    """Images and noisy images for ranks that are processes."""
+    random = np.random.default_rng(0)
+    data = pspc.ImageSet(random.integers(0, 256, (101, 3, 8, 8), dtype=np.uint8), xflip=True)
+    return data, data.batch([0, 50, 100]) + 0.3 * random.standard_normal((3, 3, 8, 8))
+
+
+def on_ranks(D: PosteriorComposite, count: int, call: Callable[[PosteriorComposite, int], Any]) -> list[Any]:
+    """What a call of a denoiser gives on each of some ranks, or the exception that it ends with."""
+    slots: list[Any] = [None] * count
+    results: list[Any] = [None] * count
+    barrier = threading.Barrier(count)
+
+    def run(number: int) -> None:
+        own = copy.copy(D)
+        own._ranks, own.can_compute_on_gpu, own._has_derivatives = RankThreads(number, slots, barrier), False, False
+        own._start_engine()
+        try:
+            results[number] = call(own, number)
+        except Exception as error:
+            results[number] = error
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(count)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return results
