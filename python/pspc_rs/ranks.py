@@ -1,5 +1,6 @@
 """Ranks: processes that each hold a part of the work, and what they tell each other through ``torch.distributed``."""
 
+import os
 import time
 from collections.abc import Callable
 from typing import Any
@@ -17,6 +18,16 @@ _POLL = (1e-5, 1e-2)
 
 _MOST_WAIT = 30 * 60
 """Seconds after which ranks that do not answer are given up."""
+
+
+def num_ranks() -> int:
+    """How many ranks ``torchrun`` started, this process among them; 1 without it.
+
+    Example:
+        >>> num_ranks()
+        1
+    """
+    return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 class Ranks:

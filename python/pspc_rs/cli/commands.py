@@ -6,6 +6,8 @@ from typing import Any, TypeVar
 import click
 from click.core import ParameterSource
 
+from pspc_rs.ranks import num_ranks
+
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 VERBOSE = "pspc_rs.verbose"
@@ -120,11 +122,26 @@ def verbose_option() -> click.Option:
 
 
 class Command(click.Command):
-    """A command whose options are shown in groups, and whose flags also take a value: --xflip=False is --no-xflip."""
+    """A command whose options are shown in groups, and whose flags also take a value: --xflip=False is --no-xflip.
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    Args:
+        ranks: whether it may run on several ranks of ``torchrun``.
+    """
+
+    def __init__(self, *args: Any, ranks: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self._ranks = ranks
         self.params.append(verbose_option())
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Runs the command.
+
+        Raises:
+            click.UsageError: it has several ranks, and is for one process.
+        """
+        if num_ranks() > 1 and not self._ranks:
+            raise click.UsageError(f"{ctx.command_path} runs in one process; run it without torchrun")
+        return super().invoke(ctx)
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
         """Parses the arguments."""

@@ -9,7 +9,7 @@ import click
 from pspc_rs.cli.commands import Command
 from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import held_out_options, noise_images, noisy_options, split_options
-from pspc_rs.cli.models import build_model, load_data
+from pspc_rs.cli.models import across_ranks, build_model, load_data
 from pspc_rs.cli.options import (
     Options,
     n_option,
@@ -45,7 +45,7 @@ def _metrics(context: click.Context, option: click.Parameter, value: str) -> lis
     return list(dict.fromkeys(["mse", *words]))
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, ranks=True)
 @click.option(
     "--target",
     multiple=True,
@@ -91,6 +91,7 @@ def _metrics(context: click.Context, option: click.Parameter, value: str) -> lis
 @held_out_options
 @n_option("Noisy images per noise level.", least=2)
 @options_for_many
+@across_ranks
 def compare(
     *,
     target: list[str],

@@ -11,11 +11,13 @@ from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import read_noisy
 from pspc_rs.cli.models import (
     BuiltModel,
+    across_ranks,
     build_model,
     checksums,
     class_labels,
     load_data,
     network_of,
+    ranks_fact,
     run_settings,
     schedule_of,
 )
@@ -35,12 +37,13 @@ from pspc_rs.provenance import Clock, provenance
 from pspc_rs.samplers import noise_source
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, ranks=True)
 @click.option("--t-idx", type=int, required=True, help="Which noise level of the grid, 0 the largest.")
 @click.option(
     "--z", type=input_file(), help="Noisy images, .npy [n_steps, N, C, H, W]; row t_idx is used.  [default: drawn]"
 )
 @shared_options
+@across_ranks
 def denoise(t_idx: int, z: Path | None, overwrite: bool, **shared: Any) -> None:
     """Denoise images at one noise level.
 
@@ -61,6 +64,7 @@ def denoise(t_idx: int, z: Path | None, overwrite: bool, **shared: Any) -> None:
             "sigma": sigma,
             "schedule": schedule,
             "network": network_of(model),
+            **ranks_fact(),
             "schedule_value": None if schedule is None else schedule.at(sigma),
             "drawn_by": drawn_by,
             "inputs_sha256": checksums(z=z, heatmaps=options.heatmaps, network_pkl=options.network_pkl),

@@ -1,14 +1,16 @@
 """The data and the denoiser that the options of a command describe, and what decides its numbers."""
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, TypeAlias, cast
+from typing import Any, TypeAlias, TypeVar, cast
 
 import click
 import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.cli.commands import uses_cache
+from pspc_rs.cli.crew import crew_of_command, current_crew
 from pspc_rs.cli.options import FILTERED_DENOISERS, Options, options_of
 from pspc_rs.data import ImageSet, load
 from pspc_rs.denoisers import (
@@ -34,10 +36,13 @@ from pspc_rs.heatmaps import cached_gaussian_heatmaps, gaussian_heatmaps
 from pspc_rs.networks.opening import open_network, program_in
 from pspc_rs.progress import ProgressBar
 from pspc_rs.provenance import describe_data, machine_settings, sha256
+from pspc_rs.ranks import num_ranks
 from pspc_rs.reprs import a_few
 from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, resolve_patch_schedule, resolve_threshold_schedule
 
 BuiltModel: TypeAlias = Denoiser | Network | Piecewise
+
+Function = TypeVar("Function", bound=Callable[..., Any])
 
 _SECONDS_BEFORE_BAR = 1.0
 _DEFAULT_SCHEDULE = "cifar10"
@@ -56,8 +61,33 @@ def load_data(name: str, **options: Any) -> ImageSet:
         name: path or name.
         options: of `pspc_rs.load`.
     """
+    crew = current_crew()
+    return _load(name, **options) if crew is None else crew.load(name, options)
+
+
+def _load(name: str, **options: Any) -> ImageSet:
     with ProgressBar("img", f"loading {name}", delay=_SECONDS_BEFORE_BAR) as progress:
         return load(name, progress=progress, cache=uses_cache(), **options)
+
+
+def across_ranks(command: Function) -> Function:
+    """A command that under ``torchrun`` the first rank runs, while the others compute with it."""
+
+    @functools.wraps(command)
+    def run(**options: Any) -> None:
+        if num_ranks() == 1:
+            command(**options)
+            return
+        with crew_of_command(_load, _build) as runs:
+            if runs:
+                command(**options)
+
+    return cast(Function, run)
+
+
+def ranks_fact() -> dict[str, int]:
+    """What records say of the ranks: nothing if there is only one."""
+    return {} if num_ranks() == 1 else {"world_size": num_ranks()}
 
 
 def build_model(options: Options, data: ImageSet) -> BuiltModel:
@@ -66,6 +96,11 @@ def build_model(options: Options, data: ImageSet) -> BuiltModel:
     Raises:
         PspcError: the options do not fit the data.
     """
+    crew = current_crew()
+    return _build(options, data) if crew is None else cast(BuiltModel, crew.build(options, data))
+
+
+def _build(options: Options, data: ImageSet) -> BuiltModel:
     builders: dict[str, Callable[[Options, ImageSet], BuiltModel]] = {
         "gaussian": build_gaussian,
         "pspc_sq": _square,

@@ -14,12 +14,14 @@ from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import read_noisy
 from pspc_rs.cli.models import (
     BuiltModel,
+    across_ranks,
     build_gaussian,
     build_model,
     checksums,
     class_labels,
     load_data,
     network_of,
+    ranks_fact,
     run_settings,
     schedule_of,
 )
@@ -59,7 +61,7 @@ def _seed_list(context: click.Context, option: click.Parameter, value: str | Non
     return seeds
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, ranks=True)
 @_sampling(
     "--sampler",
     type=click.Choice([*SAMPLERS, *_HISTORICAL]),
@@ -97,6 +99,7 @@ def _seed_list(context: click.Context, option: click.Parameter, value: str | Non
 @_sampling("--s-noise", type=float, help="edm: standard deviation of the added noise.  [default: 1]")
 @shared_options
 @option_group("Run")("--save-images", is_flag=True, help="Also write a grid of the samples as a PNG file.")
+@across_ranks
 def sample(
     *,
     sampler: str,
@@ -133,6 +136,7 @@ def sample(
         facts: dict[str, Any] = {
             "schedule": schedule_of(model),
             "network": network_of(model),
+            **ranks_fact(),
             "inputs_sha256": checksums(z_init=z_init, heatmaps=options.heatmaps, network_pkl=options.network_pkl),
             "initial_noise": f"{noise_source()} generator" if z_init is None else "file",
             "solver": solver,

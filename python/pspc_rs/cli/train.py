@@ -74,7 +74,7 @@ def _integers(context: click.Context, option: click.Parameter, value: str | None
         raise click.BadParameter(f"{value!r} is no comma list of integers, such as 1,2,2") from error
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, ranks=True)
 @click.option(
     "--arch", type=click.Choice(list(PRESETS)), metavar="NAME", required=True, help="Which preset; see above."
 )

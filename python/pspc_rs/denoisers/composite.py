@@ -220,9 +220,11 @@ class PosteriorComposite(Denoiser):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The class, the fingerprint of the data, and the temperature if it is not 1."""
-        temperature = {} if self.temperature == 1 else {"temperature": self.temperature}
-        return {**super().settings, "data": self.data.fingerprint, **temperature, **source_settings(self.source)}
+        """The class, the fingerprint of the data, a temperature other than 1, and the number of ranks across them."""
+        further: dict[str, Any] = {} if self.temperature == 1 else {"temperature": self.temperature}
+        if self._ranks is not None:
+            further["ranks"] = self._ranks.count
+        return {**super().settings, "data": self.data.fingerprint, **further, **source_settings(self.source)}
 
     def __repr__(self) -> str:
         return self._repr_with()

@@ -1,0 +1,150 @@
+"""Commands under ``torchrun``: the first rank runs the command, and the others compute what it asks its denoisers.
+
+So files are written and read by one process alone, and a command resumes as ever. The first rank tells the others which
+data sets it loads, which denoisers it makes and what it asks them; they do the same with their parts of the images.
+Networks and denoisers that are not of the engine are computed by the first rank.
+"""
+
+import contextlib
+import pickle
+from collections.abc import Callable, Iterator
+from datetime import timedelta
+from functools import partial
+from typing import Any, cast
+
+import click
+import numpy as np
+
+from pspc_rs.arrays import import_torch
+from pspc_rs.data import ImageSet
+from pspc_rs.denoisers import PosteriorComposite
+from pspc_rs.errors import PspcError
+from pspc_rs.ranks import Ranks
+
+_CREW = "pspc_rs.crew"
+_FOREVER = timedelta(days=30)
+"""The others wait while the first rank reads, writes and runs networks."""
+
+
+class Crew:
+    """The ranks of a command.
+
+    Args:
+        ranks: all of them.
+        load: the data set of a name and options.
+        build: the denoiser of options and data.
+    """
+
+    def __init__(self, ranks: Ranks, load: Callable[..., ImageSet], build: Callable[..., Any]) -> None:
+        self.ranks = ranks
+        self._load, self._build = load, build
+        self._data: list[ImageSet] = []
+        self._models: list[PosteriorComposite] = []
+
+    def __repr__(self) -> str:
+        return f"Crew({self.ranks!r})"
+
+    def load(self, name: str, options: dict[str, Any]) -> ImageSet:
+        """On the first rank: the data set of a name, which all ranks load."""
+        self._tell("load", name, options)
+        self._data.append(self._all(lambda: self._load(name, **options)))
+        return self._data[-1]
+
+    def build(self, options: Any, data: ImageSet) -> Any:
+        """On the first rank: the denoiser of some options, which all ranks make if it is one of the engine."""
+        model = self._build(options, data)
+        if not isinstance(model, PosteriorComposite):
+            return model
+        self._tell("build", options, next(i for i, known in enumerate(self._data) if known is data))
+        number, together = len(self._models), self._all(lambda: model.across(self.ranks.group))
+        together.announce_calls(lambda *call: self._tell("denoise", number, *call))
+        self._models.append(together)
+        return together
+
+    def end(self) -> None:
+        """On the first rank: lets the others end."""
+        with contextlib.suppress(PspcError):
+            self._tell("end")
+
+    def follow(self) -> None:
+        """On the other ranks: does what the first one says, until it says that this is all."""
+        while True:
+            # Sent by the first rank of the same command.
+            what, *told = pickle.loads(self.ranks.hear())  # noqa: S301
+            if what == "end":
+                return
+            if what == "load":
+                name, options = told
+                self._data.append(self._all(partial(self._load, name, **options)))
+            elif what == "build":
+                options, data = told[0], self._data[told[1]]
+                self._models.append(self._all(partial(self._made, options, data)))
+            else:
+                # The first rank hears of an error, and decides what to do.
+                with contextlib.suppress(Exception):
+                    self._models[told[0]].repeat_call(*told[1:])
+
+    def _made(self, options: Any, data: ImageSet) -> PosteriorComposite:
+        return cast(PosteriorComposite, self._build(options, data)).across(self.ranks.group)
+
+    def _tell(self, *message: Any) -> None:
+        self.ranks.tell(pickle.dumps(message))
+
+    def _all(self, do: Callable[[], Any]) -> Any:
+        """Does something that all ranks do.
+
+        Raises:
+            PspcError: another rank failed.
+        """
+        try:
+            done = do()
+        except Exception:
+            self.ranks.gather(np.ones(1))
+            raise
+        failed = np.flatnonzero(self.ranks.gather(np.zeros(1))[:, 0])
+        if len(failed):
+            raise PspcError(f"rank {failed[0]} of {self.ranks.count} failed; it says why itself")
+        return done
+
+
+def current_crew() -> Crew | None:
+    """The ranks of the command that runs; None where it has only one, or is not the first."""
+    context = click.get_current_context(silent=True)
+    return None if context is None else cast("Crew | None", context.meta.get(_CREW))
+
+
+@contextlib.contextmanager
+def crew_of_command(load: Callable[..., ImageSet], build: Callable[..., Any]) -> Iterator[bool]:
+    """Connects the ranks of a command, of which the first one runs what is in the context; says whether this is it.
+
+    Args:
+        load: see `Crew`.
+        build: see `Crew`.
+
+    Raises:
+        MissingDependencyError: torch is missing.
+        PspcError: another rank failed.
+    """
+    import_torch("several ranks")
+    import torch.distributed as dist
+
+    dist.init_process_group("gloo", timeout=_FOREVER)
+    try:
+        crew = Crew(Ranks(), load, build)
+        if crew.ranks.number > 0:
+            yield False
+            crew.follow()
+            return
+        meta = click.get_current_context().meta
+        meta[_CREW] = crew
+        try:
+            yield True
+        except Exception:
+            # After Ctrl-C the others may be in the middle of a call; they end with this process.
+            crew.end()
+            raise
+        finally:
+            del meta[_CREW]
+        crew.end()
+    finally:
+        dist.destroy_process_group()
