@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
 
@@ -75,8 +76,8 @@ def gather(repository: str) -> None:
     shutil.copytree(ROOT / "docs", STAGED)
     import notebook_pages  # the tests of page_text need no Jupyter
 
-    for notebook in sorted(STAGED.rglob("*.ipynb")):
-        notebook_pages.render(notebook)
+    with ThreadPoolExecutor(2) as pool:  # each has a process of its own
+        list(pool.map(notebook_pages.render, sorted(STAGED.rglob("*.ipynb"))))
     pages = {file.relative_to(STAGED).as_posix(): file for file in sorted(STAGED.rglob("*.md"))}
     for page, file in pages.items():
         home = posixpath.join("docs", posixpath.dirname(page)).rstrip("/")
