@@ -1,5 +1,6 @@
 """The core's normal numbers are those of torch's CPU generator, bit for bit, and torch is not imported for them."""
 
+import importlib.util
 import subprocess
 import sys
 import threading
@@ -67,6 +68,14 @@ def test_where_torch_has_other_kernels_torch_draws(monkeypatch: pytest.MonkeyPat
     elif noise._core_draws_as_torch():
         with pytest.raises(AssertionError, match="the core draws"):
             initial_noise(2, (1, 4, 4))
+
+
+@needs_the_same_kernels
+def test_what_torch_is_not_needed_for_a_broken_one_does_not_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = initial_noise(2, (1, 4, 4), seed=3)
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: object())
+    np.testing.assert_array_equal(initial_noise(2, (1, 4, 4), seed=3), expected)
 
 
 def test_threads_may_share_a_stream_and_arrays_must_be_contiguous() -> None:
