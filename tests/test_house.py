@@ -29,6 +29,7 @@ LAYERS = (
         "file_kinds",
         "locks",
         "noise",
+        "outputs",
         "pickles",
         "progress",
         "reprs",
@@ -37,7 +38,7 @@ LAYERS = (
         "writing",
     },
     {"cuda", "data", "images", "published", "schedules", "sigmas"},
-    {"denoisers", "heatmaps", "networks", "outputs", "posterior", "provenance", "samplers"},
+    {"denoisers", "heatmaps", "networks", "posterior", "provenance", "samplers"},
     {"__init__", "demo", "experiments", "training"},
     {"cli"},
 )

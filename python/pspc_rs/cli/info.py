@@ -9,8 +9,9 @@ import numpy as np
 
 from pspc_rs import cuda
 from pspc_rs.cli.commands import Command, Group
+from pspc_rs.cli.front import KEPT, Interrupted
 from pspc_rs.cli.options import comma_list
-from pspc_rs.data import ImageSet, load, save_edm_zip
+from pspc_rs.data import ImageSet, load, save_edm_zip, save_store
 from pspc_rs.provenance import build, installed_version, versions
 
 _OPTIONAL = {
@@ -50,12 +51,12 @@ def _facts() -> dict[str, Any]:
 
 @click.group(cls=Group)
 def data() -> None:
-    """Look at data sets, and convert them to EDM archives."""
+    """Look at data sets, and convert them to stores and EDM archives."""
 
 
 @data.command()
 @_SRC
-@click.argument("dst", type=click.Path(dir_okay=False, path_type=Path), metavar="DST.zip")
+@click.argument("dst", type=click.Path(dir_okay=False, path_type=Path), metavar="DST.npy|DST.zip")
 @click.option("--max-size", type=click.IntRange(min=1), help="At most so many images, counted after --classes.")
 @click.option(
     "--classes",
@@ -64,10 +65,22 @@ def data() -> None:
     help="Comma list of the labels to keep.",
 )
 @_SPLIT
-def convert(src: str, dst: Path, max_size: int | None, classes: list[int] | None, split: str) -> None:
-    """Convert a data set to an archive in EDM's layout: stored PNGs and dataset.json."""
-    images = load(src, max_size=max_size, classes=classes, split=split)
-    save_edm_zip(images, dst)
+@click.option("--overwrite", is_flag=True, help="Replace a store that was made from something else.")
+def convert(src: str, dst: Path, overwrite: bool, **chosen: Any) -> None:
+    """Convert a data set to a store or to an archive in EDM's layout.
+
+    A store, DST.npy, is an array that every command and process maps into memory at once, with labels and fingerprint
+    beside it. The data are read once, and may be larger than memory; after an interruption the same command continues.
+    An archive, any other name, holds stored PNGs and dataset.json.
+    """
+    if dst.suffix == ".npy":
+        try:
+            images = load(save_store(src, dst, overwrite=overwrite, progress=True, **chosen))
+        except KeyboardInterrupt as stop:
+            raise Interrupted(stop, KEPT) from stop
+    else:
+        images = load(src, **chosen)
+        save_edm_zip(images, dst)
     click.echo(f"{dst}: {_counted(images)}")
 
 

@@ -1,5 +1,6 @@
 """Data sets: `ImageSet`, the readers of every file format, and `load`, which finds the right one."""
 
+from pspc_rs.data.convert import save_store
 from pspc_rs.data.image_set import ImageSet, to_float
 from pspc_rs.data.load import NAMES, load
 from pspc_rs.data.readers import (
@@ -28,6 +29,7 @@ __all__ = [
     "read_npz",
     "read_torch_dataset",
     "save_edm_zip",
+    "save_store",
     "to_float",
 ]
 

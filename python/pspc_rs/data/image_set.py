@@ -342,13 +342,51 @@ class ImageSet:
             >>> data.select(max_size=2, classes={1})
             ImageSet('array', 2 images of [1, 2, 2] uint8, 1 class, xflip=False)
         """
-        flips = self._xflip if xflip is None else xflip
+        flips = self._xflip if xflip is None else flag("xflip", xflip)
         return self._chosen(choose(self.num_stored, self._labels, max_size, classes), flips)
 
     def _chosen(self, choice: Choice, xflip: bool) -> "ImageSet":
+        if isinstance(choice, slice) and choice == slice(0, self.num_stored) and xflip == self._xflip:
+            return self
         labels = None if self._labels is None else self._labels[choice]
         log_prior = None if self._log_prior is None else self._log_prior[choice]
-        return ImageSet(self._images[choice], labels, xflip, log_prior=log_prior, name=self._name, channels_last=False)
+        return checked_set(self._images[choice], labels, xflip, self._name, log_prior=log_prior)
+
+
+def checked_set(
+    images: Pixels,
+    labels: NDArray[np.int64] | None,
+    xflip: bool,
+    name: str,
+    *,
+    log_prior: NDArray[np.float64] | None = None,
+    fingerprint: str | None = None,
+) -> ImageSet:
+    """A data set of what has been checked before: nothing is read, nothing is copied, and all arrays become read-only.
+
+    Args:
+        images: C-contiguous [N, C, H, W] of uint8, or of float32 and finite.
+        labels: one per image, or None.
+        xflip: count horizontal flips as further data.
+        name: what messages call the data set.
+        log_prior: one per image, or None.
+        fingerprint: that of the data set, if it is known.
+
+    Example:
+        >>> checked_set(np.zeros((2, 1, 4, 4), np.uint8), None, False, "two", fingerprint="ab").fingerprint
+        'ab'
+    """
+    data = ImageSet.__new__(ImageSet)
+    held = {"_images": images, "_labels": labels, "_log_prior": log_prior}
+    for key, array in held.items():
+        view = None if array is None else np.asarray(array).view()
+        if view is not None:
+            view.flags.writeable = False
+        vars(data)[key] = view
+    vars(data).update({"_xflip": xflip, "_name": name})
+    if fingerprint is not None:
+        vars(data)["fingerprint"] = fingerprint
+    return data
 
 
 def require_images(data: object) -> ImageSet:

@@ -88,10 +88,8 @@ def load(
         "channels_last": None if channels_last is None else flag("channels_last", channels_last),
     }
     if isinstance(name_or_path, str | os.PathLike):
-        if name_or_path in SOURCES:
-            return _load_path(fetch(str(name_or_path), split), split, progress, options)
         if name_or_path not in EMBEDDED:
-            return _load_path(_require_data(name_or_path), split, progress, options)
+            return _load_path(find_source(name_or_path, split), split, progress, options)
         _refuse_test_split(split, str(name_or_path))
         _refuse_layout(options.pop("channels_last"), str(name_or_path))
         return EMBEDDED[str(name_or_path)]().select(**options)
@@ -102,6 +100,16 @@ def load(
     if is_array(name_or_path):
         return ImageSet(name_or_path, None, xflip, channels_last=channels_last).select(max_size, classes)
     return ImageSet.from_torch(name_or_path, progress=progress, **options)
+
+
+def find_source(name_or_path: str | os.PathLike[str], split: str) -> Path:
+    """The file or folder behind a path, or behind a name that is not embedded.
+
+    Raises:
+        DownloadError: a data set has to be downloaded, and cannot be.
+        MissingFileError: nothing has this path or name.
+    """
+    return fetch(str(name_or_path), split) if name_or_path in SOURCES else _require_data(name_or_path)
 
 
 def _require_data(name_or_path: str | os.PathLike[str]) -> Path:
@@ -130,8 +138,7 @@ def _load_path(path: Path, split: str, progress: bool | Progress | None, options
         case "folder":
             return _read_folder(path, progress, options)
         case "npy":
-            classes = options.pop("classes")
-            return read_npy(path, **options).select(classes=classes)
+            return read_npy(path, **options)
     return _DIVIDED[found](path, split=split, **options)
 
 

@@ -12,10 +12,11 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.checks import one_of
+from pspc_rs.checks import flag, one_of
 from pspc_rs.data.image_arrays import channels_first
-from pspc_rs.data.image_set import ImageSet
+from pspc_rs.data.image_set import ImageSet, checked_set
 from pspc_rs.data.labels import class_labels
+from pspc_rs.data.store_record import StoreRecord, read_record
 from pspc_rs.errors import DataError, InvalidValueError, MissingFileError
 from pspc_rs.files import (
     check_announced,
@@ -128,8 +129,12 @@ def read_npy(
     channels_last: bool | None = None,
     xflip: bool = False,
     max_size: int | None = None,
+    classes: Collection[int] | None = None,
 ) -> ImageSet:
     """The images of an .npy file; C-ordered uint8 or float32 images are mapped into memory, not loaded.
+
+    A store (`pspc_rs.data.save_store`) has its labels, and its fingerprint without being read, from the files beside
+    it. Float pixels of other files are read once, to check that they are finite.
 
     Nobody may shorten a file while it is mapped: the system ends a process that reads beyond its end (SIGBUS).
 
@@ -138,13 +143,14 @@ def read_npy(
         channels_last: True for images [N, H, W, C], False for [N, C, H, W]; None decides by their shape, with a
             `PspcWarning` for the former.
         xflip: count horizontal flips as further data.
-        max_size: at most so many images.
+        max_size: at most so many images, counted after `classes`.
+        classes: labels to keep, of a store that has some.
 
     Returns:
-        ImageSet without labels, of the images as `ImageSet` takes them.
+        ImageSet of the images as `ImageSet` takes them; without labels, unless the file is a store that has some.
 
     Raises:
-        DataError: the file is damaged or holds pickled objects.
+        DataError: the file is damaged or holds pickled objects; or the labels of a store are lost or damaged.
         DTypeError: the images are neither uint8 nor floats.
         InvalidValueError: pixels that are not finite.
         MissingFileError: there is no such file.
@@ -167,8 +173,19 @@ def read_npy(
         if announced != file.stat().st_size:
             raise DataError(f"{file} announces {announced} bytes, but has {file.stat().st_size}")
         stored = np.memmap(file, dtype, "r", start, shape, "F" if fortran else "C")
+    record = read_record(file)
+    if record is not None and record.describes(stored) and not channels_last:
+        return _of_store(file, stored, record, flag("xflip", xflip)).select(max_size, classes)
     images = channels_first(stored, channels_last, f"{file}: images", guess=True)
-    return ImageSet(images, None, xflip, name=file.stem, channels_last=False).select(max_size)
+    return ImageSet(images, None, xflip, name=file.stem, channels_last=False).select(max_size, classes)
+
+
+def _of_store(file: Path, images: NDArray[Any], record: StoreRecord, xflip: bool) -> ImageSet:
+    labels = record.labels(file)
+    if not record.is_current(file):
+        # A copy has another time; its pixels may have been changed, so they are checked and counted again.
+        return ImageSet(images, labels, xflip, name=file.stem, channels_last=False)
+    return checked_set(images, labels, xflip, file.stem, fingerprint=record.fingerprints[xflip])
 
 
 def _read_npy_header(stream: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:

@@ -85,8 +85,7 @@ def read_folder(
         ((3, 6, 8), array([0, 1]))
     """
     folder = require_path(path)
-    names = sorted(_image_names(folder))
-    labels = _folder_labels(folder, names, needed=classes is not None)
+    names, labels = folder_images(folder, needed=classes is not None)
     images, labels = _decode_chosen(
         folder,
         names,
@@ -140,9 +139,7 @@ def read_edm_zip(
     """
     with open_zip(path) as archive:
         file = Path(path)
-        members = {member_name(member.filename): member for member in archive.infolist() if _is_image(member)}
-        names = sorted(members)
-        labels = _zip_labels(archive, names, needed=classes is not None)
+        names, members, labels = zip_images(archive, file, needed=classes is not None)
         images, labels = _decode_chosen(
             file,
             names,
@@ -202,6 +199,45 @@ def save_edm_zip(data: ImageSet, path: str | os.PathLike[str], *, progress: bool
     return target
 
 
+def folder_images(folder: Path, *, needed: bool) -> tuple[list[str], NDArray[np.int64] | None]:
+    """The images below a folder, sorted paths in it with forward slashes, and their labels.
+
+    Args:
+        folder: the folder.
+        needed: refuse labels that are no classes.
+
+    Raises:
+        DataError: there are no images, or the labels are damaged.
+    """
+    names = sorted(_image_names(folder))
+    _require_images(names, folder)
+    return names, _folder_labels(folder, names, needed=needed)
+
+
+def zip_images(
+    archive: zipfile.ZipFile, source: Path, *, needed: bool
+) -> tuple[list[str], dict[str, zipfile.ZipInfo], NDArray[np.int64] | None]:
+    """The images of an archive: their sorted names, their members by name, and their labels.
+
+    Args:
+        archive: the archive.
+        source: its path, for messages.
+        needed: refuse labels that are no classes.
+
+    Raises:
+        DataError: there are no images, or the labels are damaged.
+    """
+    members = {member_name(member.filename): member for member in archive.infolist() if _is_image(member)}
+    names = sorted(members)
+    _require_images(names, source)
+    return names, members, _zip_labels(archive, names, needed=needed)
+
+
+def _require_images(names: list[str], source: Path) -> None:
+    if not names:
+        raise NoImagesError(f"{source} holds no images; known are the suffixes {', '.join(sorted(SUFFIXES))}")
+
+
 def _decode_chosen(
     source: Path,
     names: list[str],
@@ -212,8 +248,6 @@ def _decode_chosen(
     progress: bool | Progress | None,
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64] | None]:
     """The images of a folder or archive that (max_size, classes) choose, and their labels; no others are decoded."""
-    if not names:
-        raise NoImagesError(f"{source} holds no images; known are the suffixes {', '.join(sorted(SUFFIXES))}")
     positions = np.arange(len(names))[choose(len(names), labels, *choice)]
     images = decode_images([image_file(names[i]) for i in positions], source.name, progress)
     return images, None if labels is None else labels[positions]
