@@ -20,6 +20,7 @@ _OPTIONAL = {
     "demo": "scikit-learn",
     "plot": "matplotlib",
     "report": "jinja2",
+    "tables": "pyarrow",
     "cuda": "nvidia-cuda-nvrtc",
 }
 _SPLIT = click.option("--split", type=click.Choice(["train", "test"]), default="train", help="Which part of the data.")
@@ -65,8 +66,10 @@ def data() -> None:
     help="Comma list of the labels to keep.",
 )
 @_SPLIT
+@click.option("--image", metavar="NAME", help="Column of the images in a table, or their suffix in a WebDataset.")
+@click.option("--label", metavar="NAME", help="The same for the labels.")
 @click.option("--overwrite", is_flag=True, help="Replace a store that was made from something else.")
-def convert(src: str, dst: Path, overwrite: bool, **chosen: Any) -> None:
+def convert(src: str, dst: Path, image: str | None, label: str | None, overwrite: bool, **chosen: Any) -> None:
     """Convert a data set to a store or to an archive in EDM's layout.
 
     A store, DST.npy, is an array that every command and process maps into memory at once, with labels and fingerprint
@@ -75,9 +78,11 @@ def convert(src: str, dst: Path, overwrite: bool, **chosen: Any) -> None:
     """
     if dst.suffix == ".npy":
         try:
-            images = load(save_store(src, dst, overwrite=overwrite, progress=True, **chosen))
+            images = load(save_store(src, dst, image=image, label=label, overwrite=overwrite, progress=True, **chosen))
         except KeyboardInterrupt as stop:
             raise Interrupted(stop, KEPT) from stop
+    elif image is not None or label is not None:
+        raise click.UsageError("--image and --label are for stores, DST.npy")
     else:
         images = load(src, **chosen)
         save_edm_zip(images, dst)

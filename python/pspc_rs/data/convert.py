@@ -13,6 +13,9 @@ from pspc_rs.data.formats import Format, format_of
 from pspc_rs.data.load import find_source, load
 from pspc_rs.data.named import EMBEDDED
 from pspc_rs.data.readers.image_batches import folder_stream, zip_stream
+from pspc_rs.data.readers.imagenet import imagenet_stream
+from pspc_rs.data.readers.tables import table_stream
+from pspc_rs.data.readers.webdataset import webdataset_stream
 from pspc_rs.data.store import StoreWriter, chosen_of
 from pspc_rs.data.streams import ImageStream, stream_of
 from pspc_rs.errors import DTypeError, InvalidValueError
@@ -27,6 +30,8 @@ def save_store(
     split: str = "train",
     max_size: int | None = None,
     classes: Collection[int] | None = None,
+    image: str | None = None,
+    label: str | None = None,
     overwrite: bool = False,
     progress: bool | Progress | None = None,
 ) -> Path:
@@ -46,6 +51,8 @@ def save_store(
         split: ``"train"`` or ``"test"``, for data that is divided so.
         max_size: at most so many images, counted after `classes`.
         classes: labels to keep.
+        image: column of the images in a table, or their suffix in a WebDataset; see `read_table` and `read_webdataset`.
+        label: the same for the labels.
         overwrite: replace a store that was made from something else, or another file of that name.
         progress: True for a progress bar, or a function called as ``progress(done, total)``; None shows a bar on a
             terminal, for more than 2000 images.
@@ -70,8 +77,9 @@ def save_store(
         raise InvalidValueError(f"{target} does not end in .npy, as the name of a store has to")
     limit = None if max_size is None else integer("max_size", max_size)
     wanted = None if classes is None else sorted({integer("each class", label, least=None) for label in classes})
-    stream, identity = open_stream(source, split)
+    stream, identity = open_stream(source, split, image, label)
     settings = {"source": identity, "split": split, "max_size": limit, "classes": wanted}
+    settings |= {"image": image, "label": label}
     with StoreWriter(target, settings, overwrite=flag("overwrite", overwrite)) as store:
         if not store.complete:
             _fill(store, stream, limit, wanted, progress)
@@ -106,33 +114,49 @@ def _fill(
             raise InvalidValueError(f"classes are {classes}; no image of {stream.name} has {sorted(missing)}")
 
 
-def open_stream(source: Any, split: str) -> tuple[ImageStream, dict[str, Any]]:
+def open_stream(
+    source: Any, split: str, image: str | None = None, label: str | None = None
+) -> tuple[ImageStream, dict[str, Any]]:
     """The images of a source in order, and what identifies them.
 
     Args:
         source: whatever `load` takes.
         split: ``"train"`` or ``"test"``.
+        image: column or suffix of the images, for tables and WebDataset.
+        label: the same for the labels.
 
     Raises:
         DataError: the source is damaged.
+        InvalidValueError: a column or suffix is given for another kind of source.
         MissingFileError: there is no such source.
     """
     one_of("split", split, ("train", "test"))
+    path = None if not isinstance(source, str | os.PathLike) or source in EMBEDDED else find_source(source, split)
+    found = None if path is None else format_of(path)
+    if (image, label) != (None, None) and found not in ("table", "webdataset"):
+        raise InvalidValueError("image and label name columns or suffixes, which only tables and WebDataset have")
+    if path is not None and found is not None:
+        return _stream_of_path(path, found, split, (image, label)), identity_of(path)
     if not isinstance(source, str | os.PathLike):
         data = load(source, split=split)
         if data.log_prior is not None:
             raise DTypeError("the data set has a log_prior, which a store cannot hold")
         return stream_of(data), {"fingerprint": data.fingerprint}
-    if source in EMBEDDED:
-        return stream_of(load(source, split=split)), {"name": str(source)}
-    path = find_source(source, split)
-    return _stream_of_path(path, format_of(path), split), identity_of(path)
+    return stream_of(load(source, split=split)), {"name": str(source)}
 
 
-def _stream_of_path(path: Path, found: Format, split: str) -> ImageStream:
-    readers = {"edm_zip": zip_stream, "folder": folder_stream}
-    if found in readers and split == "train":
-        return readers[found](path)
+def _stream_of_path(path: Path, found: Format, split: str, columns: tuple[str | None, str | None]) -> ImageStream:
+    match found:
+        case "table":
+            return table_stream(path, split, *columns)
+        case "imagenet":
+            return imagenet_stream(path, split)
+        case "webdataset" if split == "train":
+            return webdataset_stream(path, *columns)
+        case "edm_zip" if split == "train":
+            return zip_stream(path)
+        case "folder" if split == "train":
+            return folder_stream(path)
     return stream_of(load(path, split=split))
 
 

@@ -120,18 +120,35 @@ def check_alike(batch: Batch, first: Batch, start: int, what: object) -> None:
         raise DataError(f"{what} has labels for some images only; the images from {start} on differ from the first")
 
 
-def decoded_batches(files: Iterator[tuple[ImageFile, int | None, int]], name: str) -> Iterator[Batch]:
-    """Batches of image files: of one image first, then of as many as `BATCH_BYTES` hold.
+class Item(NamedTuple):
+    """One image of a source.
+
+    Attributes:
+        image: a file of an image, or an array [C, H, W] of uint8 or floats.
+        label: its class; None without.
+        done: how far the source is read after it.
+        name: what messages call it.
+    """
+
+    image: ImageFile | NDArray[Any]
+    label: int | None
+    done: int
+    name: str
+
+
+def batches_of(items: Iterator[Item], name: str) -> Iterator[Batch]:
+    """Batches of single images: of one first, then of as many as `BATCH_BYTES` hold.
 
     Args:
-        files: each with its label, or None, and how far the source is read after it.
+        items: the images, all files or all arrays.
         name: the source, for messages.
 
     Raises:
-        DataError: see `decode_images`; or only some files of a batch have labels.
+        DataError: see `decode_images`; images of a batch differ in shape or type; or only some have labels.
     """
-    size, pending = 1, []
-    for one in files:
+    pending: list[Item] = []
+    size = 1
+    for one in items:
         pending.append(one)
         if len(pending) == size:
             batch = _decoded(pending, name)
@@ -141,10 +158,23 @@ def decoded_batches(files: Iterator[tuple[ImageFile, int | None, int]], name: st
         yield _decoded(pending, name)
 
 
-def _decoded(files: list[tuple[ImageFile, int | None, int]], name: str) -> Batch:
-    labels = [label for _, label, _ in files if label is not None]
-    if labels and len(labels) != len(files):
-        lacking = next(file.name for file, label, _ in files if label is None)
+def _decoded(items: list[Item], name: str) -> Batch:
+    labels = [item.label for item in items if item.label is not None]
+    if labels and len(labels) != len(items):
+        lacking = next(item.name for item in items if item.label is None)
         raise DataError(f"{name} has labels for some images only; {lacking} has none")
-    images = decode_images([file for file, _, _ in files], name, progress=False)
-    return Batch(images, np.array(labels, np.int64) if labels else None, files[-1][2])
+    files = [item.image for item in items if isinstance(item.image, ImageFile)]
+    images = decode_images(files, name, progress=False) if files else _stacked(items)
+    return Batch(images, np.array(labels, np.int64) if labels else None, items[-1].done)
+
+
+def _stacked(items: list[Item]) -> NDArray[Any]:
+    arrays = [item.image for item in items if isinstance(item.image, np.ndarray)]
+    first = arrays[0]
+    for array, item in zip(arrays, items, strict=True):
+        if array.shape != first.shape or array.dtype != first.dtype:
+            raise DataError(
+                f"{item.name} is {array.dtype} {list(array.shape)}; expected is {first.dtype} {list(first.shape)}, as "
+                f"{items[0].name} is"
+            )
+    return np.stack(arrays)

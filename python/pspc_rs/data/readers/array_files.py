@@ -113,9 +113,9 @@ def read_npz(
                 f"{file} holds {a_few(sorted(keys)) or 'no arrays'}; expected for split {split!r} is one of "
                 f"{', '.join(_IMAGE_KEYS[split])}"
             )
-        images = _read_npz_array(archive, images_key)
+        images = read_npz_array(archive, images_key)
         labels_key = next((key for key in _LABEL_KEYS[split] if key in keys), None)
-        stored = None if labels_key is None else _read_npz_array(archive, labels_key)
+        stored = None if labels_key is None else read_npz_array(archive, labels_key)
     images = channels_first(images, channels_last, f"{file}: images", guess=True)
     labels = None
     if stored is not None:
@@ -167,7 +167,7 @@ def read_npy(
     file = require_path(path)
     with decode_errors(file):
         with file.open("rb") as stream:
-            shape, fortran, dtype = _read_npy_header(stream, str(file))
+            shape, fortran, dtype = read_npy_header(stream, str(file))
             start = stream.tell()
         announced = start + math.prod(shape) * dtype.itemsize
         if announced != file.stat().st_size:
@@ -188,7 +188,12 @@ def _of_store(file: Path, images: NDArray[Any], record: StoreRecord, xflip: bool
     return checked_set(images, labels, xflip, file.stem, fingerprint=record.fingerprints[xflip])
 
 
-def _read_npy_header(stream: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def read_npy_header(stream: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The shape, whether it is in Fortran order, and the type that the header of a .npy file announces.
+
+    Raises:
+        DataError: it is damaged or announces Python objects.
+    """
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise DataError(f"{what} has version {version} of the npy format; allowed are 1.0 and 2.0")
@@ -204,13 +209,18 @@ def _read_npy_header(stream: BinaryIO, what: str) -> tuple[tuple[int, ...], bool
     return shape, fortran, dtype
 
 
-def _read_npz_array(archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
+def read_npz_array(archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
+    """An array of an open .npz archive.
+
+    Raises:
+        DataError: it is damaged or holds Python objects.
+    """
     member = archive.getinfo(f"{key}.npy")
     what = f"{archive.filename}, array {key}"
     check_member(member, what)
     with decode_errors(what), archive.open(member) as opened:
         stream = cast(BinaryIO, opened)
-        shape, fortran, dtype = _read_npy_header(stream, what)
+        shape, fortran, dtype = read_npy_header(stream, what)
         size = math.prod(shape) * dtype.itemsize
         if stream.tell() + size != member.file_size:
             raise DataError(f"{what} announces {size} bytes of numbers, but has {member.file_size} bytes in all")

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pspc_rs.data.decode import ImageFile
 from pspc_rs.data.readers.image_files import folder_images, zip_images
-from pspc_rs.data.streams import Batch, ImageStream, decoded_batches
+from pspc_rs.data.streams import Batch, ImageStream, Item, batches_of
 from pspc_rs.files import open_zip, read_limited, read_member
 
 
@@ -52,11 +52,11 @@ def _batches(
     what: str,
     image_file: Callable[[str], ImageFile],
 ) -> Iterator[Batch]:
-    files = (
-        (image_file(names[index]), None if labels is None else int(labels[index]), index + 1)
+    items = (
+        Item(image_file(names[index]), None if labels is None else int(labels[index]), index + 1, names[index])
         for index in range(start, len(names))
     )
-    return decoded_batches(files, what)
+    return batches_of(items, what)
 
 
 def _folder_file(path: Path) -> ImageFile:
