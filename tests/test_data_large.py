@@ -126,7 +126,7 @@ def test_the_wanted_files_of_a_webdataset(tmp_path: Path) -> None:
         read_webdataset(source, image=".png")
     with pytest.raises(DataError, match="has no image"):
         read_webdataset(source, image="jpg")
-    assert "--image and --label" in fail(2, "data", "convert", source, tmp_path / "a.zip", "--image", "png")
+    assert "--image is for stores" in fail(2, "data", "convert", source, tmp_path / "a.zip", "--image", "png")
 
 
 @pytest.mark.parametrize("packed", [False, True])

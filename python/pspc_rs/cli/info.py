@@ -11,7 +11,7 @@ from pspc_rs import cuda
 from pspc_rs.cli.commands import Command, Group
 from pspc_rs.cli.front import KEPT, Interrupted
 from pspc_rs.cli.options import comma_list
-from pspc_rs.data import ImageSet, load, save_edm_zip, save_store
+from pspc_rs.data import ImageSet, Scaling, load, save_edm_zip, save_store
 from pspc_rs.provenance import build, installed_version, versions
 
 _OPTIONAL = {
@@ -68,22 +68,29 @@ def data() -> None:
 @_SPLIT
 @click.option("--image", metavar="NAME", help="Column of the images in a table, or their suffix in a WebDataset.")
 @click.option("--label", metavar="NAME", help="The same for the labels.")
+@click.option("--scale", type=float, help="For latents: multiply them by this number, which the store keeps.")
+@click.option("--shift", type=float, help="For latents: subtract this number first, which the store keeps.")
 @click.option("--overwrite", is_flag=True, help="Replace a store that was made from something else.")
-def convert(src: str, dst: Path, image: str | None, label: str | None, overwrite: bool, **chosen: Any) -> None:
+def convert(src: str, dst: Path, overwrite: bool, **options: Any) -> None:
     """Convert a data set to a store or to an archive in EDM's layout.
 
     A store, DST.npy, is an array that every command and process maps into memory at once, with labels and fingerprint
     beside it. The data are read once, and may be larger than memory; after an interruption the same command continues.
     An archive, any other name, holds stored PNGs and dataset.json.
     """
+    chosen = {name: options.pop(name) for name in ("max_size", "classes", "split")}
     if dst.suffix == ".npy":
+        scale, shift = options.pop("scale"), options.pop("shift")
+        scaling = None if (scale, shift) == (None, None) else Scaling(1.0 if scale is None else scale, shift or 0.0)
         try:
-            images = load(save_store(src, dst, image=image, label=label, overwrite=overwrite, progress=True, **chosen))
+            file = save_store(src, dst, scaling=scaling, overwrite=overwrite, progress=True, **chosen, **options)
         except KeyboardInterrupt as stop:
             raise Interrupted(stop, KEPT) from stop
-    elif image is not None or label is not None:
-        raise click.UsageError("--image and --label are for stores, DST.npy")
+        images = load(file)
     else:
+        given = next((name for name, value in options.items() if value is not None), None)
+        if given is not None:
+            raise click.UsageError(f"--{given} is for stores, DST.npy")
         images = load(src, **chosen)
         save_edm_zip(images, dst)
     click.echo(f"{dst}: {_counted(images)}")

@@ -2,6 +2,7 @@
 
 from pspc_rs.data.convert import save_store
 from pspc_rs.data.image_set import ImageSet, to_float
+from pspc_rs.data.latents import Scaling, decode_latents
 from pspc_rs.data.load import NAMES, load
 from pspc_rs.data.readers import (
     read_cifar10,
@@ -21,7 +22,9 @@ from pspc_rs.files import cache_dir
 __all__ = [
     "NAMES",
     "ImageSet",
+    "Scaling",
     "cache_dir",
+    "decode_latents",
     "load",
     "read_cifar10",
     "read_cifar100",

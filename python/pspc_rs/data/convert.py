@@ -2,7 +2,8 @@
 
 import hashlib
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 
 from pspc_rs.checks import flag, integer, one_of
 from pspc_rs.data.formats import Format, format_of
+from pspc_rs.data.latents import Scaling
 from pspc_rs.data.load import find_source, load
 from pspc_rs.data.named import EMBEDDED
 from pspc_rs.data.readers.image_batches import folder_stream, zip_stream
@@ -17,7 +19,7 @@ from pspc_rs.data.readers.imagenet import imagenet_stream
 from pspc_rs.data.readers.tables import table_stream
 from pspc_rs.data.readers.webdataset import webdataset_stream
 from pspc_rs.data.store import StoreWriter, chosen_of
-from pspc_rs.data.streams import ImageStream, stream_of
+from pspc_rs.data.streams import Batch, ImageStream, stream_of
 from pspc_rs.errors import DTypeError, InvalidValueError
 from pspc_rs.files import as_path, decode_errors
 from pspc_rs.progress import Progress, reporting
@@ -32,6 +34,7 @@ def save_store(
     classes: Collection[int] | None = None,
     image: str | None = None,
     label: str | None = None,
+    scaling: Scaling | None = None,
     overwrite: bool = False,
     progress: bool | Progress | None = None,
 ) -> Path:
@@ -53,6 +56,8 @@ def save_store(
         classes: labels to keep.
         image: column of the images in a table, or their suffix in a WebDataset; see `read_table` and `read_webdataset`.
         label: the same for the labels.
+        scaling: of latents, which are scaled as they are written; the store keeps the numbers, as it keeps those of an
+            `ImageSet` that has a scaling.
         overwrite: replace a store that was made from something else, or another file of that name.
         progress: True for a progress bar, or a function called as ``progress(done, total)``; None shows a bar on a
             terminal, for more than 2000 images.
@@ -80,7 +85,9 @@ def save_store(
     stream, identity = open_stream(source, split, image, label)
     settings = {"source": identity, "split": split, "max_size": limit, "classes": wanted}
     settings |= {"image": image, "label": label}
-    with StoreWriter(target, settings, overwrite=flag("overwrite", overwrite)) as store:
+    stream = stream if scaling is None else _scaled(stream, scaling)
+    settings["scaling"] = None if stream.scaling is None else stream.scaling.settings
+    with StoreWriter(target, settings, scaling=stream.scaling, overwrite=flag("overwrite", overwrite)) as store:
         if not store.complete:
             _fill(store, stream, limit, wanted, progress)
             store.finish()
@@ -112,6 +119,25 @@ def _fill(
         if missing:
             store.forget()
             raise InvalidValueError(f"classes are {classes}; no image of {stream.name} has {sorted(missing)}")
+
+
+def _scaled(stream: ImageStream, scaling: object) -> ImageStream:
+    """The latents of a stream scaled.
+
+    Raises:
+        DTypeError: scaling is none.
+        InvalidValueError: they were scaled already.
+    """
+    if not isinstance(scaling, Scaling):
+        raise DTypeError(f"scaling is a {type(scaling).__name__}; allowed are a Scaling and None")
+    if stream.scaling is not None:
+        raise InvalidValueError(f"{stream.name} has {stream.scaling} already; scaling= is for latents without")
+
+    def batches(start: int) -> Iterator[Batch]:
+        for batch in stream.batches(start):
+            yield batch._replace(images=scaling.apply(batch.images))
+
+    return replace(stream, batches=batches, scaling=scaling)
 
 
 def open_stream(

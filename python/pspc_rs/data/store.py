@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from pspc_rs.data.image_arrays import as_stored
 from pspc_rs.data.image_set import ImageSet
+from pspc_rs.data.latents import Scaling
 from pspc_rs.data.store_record import (
     StoreRecord,
     is_record,
@@ -61,6 +62,7 @@ class StoreWriter:
     Args:
         target: the `.npy` file.
         settings: what identifies the source and the choice among its images, of types that JSON holds.
+        scaling: of latents, which is kept in the record.
         overwrite: replace a store that has other settings, and forget one of which a part was written.
 
     Raises:
@@ -76,8 +78,11 @@ class StoreWriter:
         ['few.json', 'few.labels.npy', 'few.npy']
     """
 
-    def __init__(self, target: Path, settings: dict[str, Any], *, overwrite: bool = False) -> None:
+    def __init__(
+        self, target: Path, settings: dict[str, Any], *, scaling: Scaling | None = None, overwrite: bool = False
+    ) -> None:
         self.target = target
+        self._scaling = scaling
         self.complete = False
         self.read = 0
         self.count = 0
@@ -293,6 +298,7 @@ class StoreWriter:
             modified_ns=found.st_mtime_ns,
             fingerprints=(fingerprints[0], fingerprints[1]),
             labels_sha256=None if labels is None else "",
+            scaling=None if self._scaling is None else self._scaling.settings,
         )
 
     def _labels(self) -> NDArray[np.int64]:

@@ -26,6 +26,7 @@ class StoreRecord:
             fingerprints hold, and the pixels are known to be finite.
         fingerprints: those of the `ImageSet` without and with flips.
         labels_sha256: checksum of the file of labels; None without labels.
+        scaling: of latents, as JSON holds it; None for pictures.
     """
 
     shape: tuple[int, ...]
@@ -34,6 +35,7 @@ class StoreRecord:
     modified_ns: int
     fingerprints: tuple[str, str]
     labels_sha256: str | None
+    scaling: dict[str, list[float]] | None = None
 
     def describes(self, images: NDArray[Any]) -> bool:
         """Whether an array has the shape and type of the store's."""
@@ -109,7 +111,8 @@ def read_record(file: Path) -> StoreRecord | None:
             "modified_ns": int(modified),
             "fingerprints": [str(plain), str(flipped)],
             "labels_sha256": (None | str()) as labels,
+            "scaling": (None | {"scale": [*_], "shift": [*_]}) as scaling,
         }:
-            return StoreRecord(tuple(shape), dtype, size, modified, (plain, flipped), labels)
+            return StoreRecord(tuple(shape), dtype, size, modified, (plain, flipped), labels, scaling)
     warn(f"{record_path(file)} is not a record that this version reads; {file} is read without its labels")
     return None

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pspc_rs.data.decode import ImageFile, decode_images
 from pspc_rs.data.image_arrays import chunks
 from pspc_rs.data.image_set import ImageSet
+from pspc_rs.data.latents import Scaling
 from pspc_rs.errors import DataError
 from pspc_rs.progress import Progress, reporting
 
@@ -42,12 +43,14 @@ class ImageStream:
         total: how much there is to read, in `unit`.
         batches: the batches from the image with a given index on; each holds one image at least.
         unit: what `total` and `Batch.done` count.
+        scaling: how latents were scaled; None for pictures, and where that is unknown.
     """
 
     name: str
     total: int
     batches: Callable[[int], Iterator[Batch]]
     unit: str = "img"
+    scaling: Scaling | None = None
 
 
 def stream_of(data: ImageSet) -> ImageStream:
@@ -65,7 +68,7 @@ def stream_of(data: ImageSet) -> ImageStream:
             stop = min(part.stop, len(images))
             yield Batch(images[part], None if labels is None else labels[part], start + stop)
 
-    return ImageStream(data.name, data.num_stored, batches)
+    return ImageStream(data.name, data.num_stored, batches, scaling=data.scaling)
 
 
 def collect(

@@ -16,6 +16,7 @@ from pspc_rs.checks import flag, one_of
 from pspc_rs.data.image_arrays import channels_first
 from pspc_rs.data.image_set import ImageSet, checked_set
 from pspc_rs.data.labels import class_labels
+from pspc_rs.data.latents import Scaling
 from pspc_rs.data.store_record import StoreRecord, read_record
 from pspc_rs.errors import DataError, InvalidValueError, MissingFileError
 from pspc_rs.files import (
@@ -182,10 +183,11 @@ def read_npy(
 
 def _of_store(file: Path, images: NDArray[Any], record: StoreRecord, xflip: bool) -> ImageSet:
     labels = record.labels(file)
+    scaling = None if record.scaling is None else Scaling(**record.scaling)
     if not record.is_current(file):
         # A copy has another time; its pixels may have been changed, so they are checked and counted again.
-        return ImageSet(images, labels, xflip, name=file.stem, channels_last=False)
-    return checked_set(images, labels, xflip, file.stem, fingerprint=record.fingerprints[xflip])
+        return ImageSet(images, labels, xflip, name=file.stem, channels_last=False, scaling=scaling)
+    return checked_set(images, labels, xflip, file.stem, scaling=scaling, fingerprint=record.fingerprints[xflip])
 
 
 def read_npy_header(stream: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
