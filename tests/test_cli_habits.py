@@ -56,7 +56,7 @@ def test_flags_take_a_value_too(monkeypatch: pytest.MonkeyPatch, words: str, exp
             continue
         given: dict[str, Any] = {}
         monkeypatch.setattr(command, "callback", lambda given=given, **options: given.update(options))
-        required = {"--target": "a:b", "--arch": "dit-s2", "--t-idx": "0", "--denoisers": "empirical"}
+        required = {"--target": "a:b", "--arch": "dit-s2", "--t-idx": "0", "--denoisers": "empirical", "--queries": "1"}
         needed = [
             word for one in command.params if one.required for word in (one.opts[0], required.get(one.opts[0], "x"))
         ]

@@ -29,6 +29,7 @@ LAYERS = (
         "file_kinds",
         "locks",
         "noise",
+        "outputs",
         "pickles",
         "progress",
         "ranks",
@@ -38,7 +39,7 @@ LAYERS = (
         "writing",
     },
     {"cuda", "data", "images", "notebook", "published", "schedules", "sigmas"},
-    {"denoisers", "heatmaps", "networks", "outputs", "posterior", "provenance", "samplers"},
+    {"denoisers", "heatmaps", "networks", "posterior", "provenance", "samplers"},
     {"__init__", "demo", "experiments", "testing", "training"},
     {"cli"},
 )

@@ -116,13 +116,13 @@ def save_array(path: Path, array: NDArray[Any]) -> None:
         OutputError: it cannot be written.
     """
     with replacing(path) as temporary, temporary.open("wb") as file:
-        _write_header(file, array.dtype, array.shape)
+        write_header(file, array.dtype, array.shape)
         # Not by np.save, which says nothing if the disk is full when its buffer is written.
         file.write(np.ascontiguousarray(array).data)
 
 
-def _write_header(file: BinaryIO, dtype: np.dtype[Any], shape: Sequence[int]) -> None:
-    """Writes the header of a `.npy` file, of an array in C order."""
+def write_header(file: BinaryIO, dtype: np.dtype[Any], shape: Sequence[int]) -> None:
+    """Writes the header of a `.npy` file, of an array in C order; its length does not depend on the first axis."""
     descr = np.lib.format.dtype_to_descr(dtype)
     np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": tuple(shape)})
 
@@ -191,7 +191,7 @@ class ResumableArray:
         self.output = output
         self.axis = axis
         self.settings: dict[str, Any] = plain(settings)
-        self.parts = _parts_of(output)
+        self.parts = parts_of(output)
         self.complete = False
         self._key = settings_key(self.settings)
         self._lock = output_lock(output)
@@ -324,7 +324,7 @@ def output_lock(output: Path) -> OutputLock:
 
     A command takes it first, so that it ends before long work if it could not write its result.
     """
-    return OutputLock(_parts_of(output) / _LOCK, output, own_folder=True)
+    return OutputLock(parts_of(output) / _LOCK, output, own_folder=True)
 
 
 def settings_key(settings: Mapping[str, object]) -> str:
@@ -338,7 +338,8 @@ def settings_key(settings: Mapping[str, object]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:_KEY_DIGITS]
 
 
-def _parts_of(output: Path) -> Path:
+def parts_of(output: Path) -> Path:
+    """The hidden folder beside an output that holds what is finished of it, and the lock of whoever writes it."""
     return output.with_name(f".{output.name}.parts")
 
 
@@ -378,7 +379,7 @@ def _save_joined(path: Path, files: Sequence[Path], axis: int, reshaped: Sequenc
     lengths = [part.shape[axis] for part in parts]
     shape = (*parts[0].shape[:axis], sum(lengths), *parts[0].shape[axis + 1 :])
     with replacing(path) as temporary, temporary.open("wb") as file:
-        _write_header(file, parts[0].dtype, reshaped or shape)
+        write_header(file, parts[0].dtype, reshaped or shape)
         for leading in np.ndindex(shape[:axis]):
             for part in parts:
                 file.write(np.ascontiguousarray(part[leading]).data)

@@ -103,7 +103,7 @@ def provenance(
 
 
 def describe_data(data: ImageSet) -> dict[str, Any]:
-    """What identifies a data set: name, fingerprint, number and shape of images, dtype, flips, any log weights."""
+    """What identifies a data set: name, fingerprint, number and shape of images, dtype, flips, what else it has."""
     described: dict[str, Any] = {
         "name": data.name,
         "fingerprint": data.fingerprint,
@@ -113,6 +113,8 @@ def describe_data(data: ImageSet) -> dict[str, Any]:
         "dtype": data.dtype.name,
         "xflip": data.xflip,
     }
+    if data.scaling is not None:
+        described["scaling"] = data.scaling.settings
     return described if data.log_prior is None else {**described, "log_prior": True}
 
 

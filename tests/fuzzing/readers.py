@@ -91,6 +91,19 @@ def tar_seeds() -> list[bytes]:
     return [tar_bytes(members, packed) for members in files for packed in (False, True)]
 
 
+def webdataset_seeds() -> list[bytes]:
+    files = {
+        f"{index}.{kind}": data for index in range(3) for kind, data in (("cls", b"2"), ("png", encoded(IMAGES[0])))
+    }
+    arrays = {f"{index}.npy": npy(IMAGES[index].astype(np.float32)) for index in range(3)}
+    return [tar_bytes(members, packed) for members in (files, arrays) for packed in (False, True)]
+
+
+def imagenet_seeds() -> list[bytes]:
+    members = {"data.npy": npy(random_images(3, 3, 4, 4).reshape(3, -1)), "labels.npy": npy(np.array([1, 1000, 7]))}
+    return [zip_of(members, method) for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)]
+
+
 def pickle_seeds() -> list[bytes]:
     content = {"a": [1, 2.5, None, True], b"b": ("x", b"y", -(2**40)), "c": np.zeros((2, 3), np.uint8)}
     return [pickle.dumps(content, protocol) for protocol in (2, 3, 4, 5)] + [python2_batch(IMAGES, [1, 2, 3, 4])]
@@ -183,6 +196,8 @@ def readers() -> list[Reader]:
         Reader("labels", "dataset.json", label_seeds, labelled_images),
         Reader("cifar batch", "test_batch", cifar_seeds, cifar_beside, 2),
         Reader("cifar tar", "a.tar", tar_seeds, images_of),
+        Reader("webdataset", "a.tar", webdataset_seeds, images_of),
+        Reader("imagenet", "a.npz", imagenet_seeds, images_of),
         Reader(
             "pickle", "a.pkl", pickle_seeds, without_result(lambda file: read_plain_pickle(file.read_bytes(), "a")), 2
         ),

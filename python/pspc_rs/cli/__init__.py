@@ -9,6 +9,7 @@ from pspc_rs.cli.front import main
 from pspc_rs.cli.info import data, info
 from pspc_rs.cli.locality_figures import fid, masks, schedules
 from pspc_rs.cli.network import network
+from pspc_rs.cli.plan import plan
 from pspc_rs.cli.sample import sample
 from pspc_rs.cli.sets import heatmaps, noise
 from pspc_rs.cli.train import train
@@ -16,7 +17,7 @@ from pspc_rs.cli.train import train
 for shown in (masks, schedules, fid):
     figure.add_command(shown)
 _EXPERIMENTS = (noise, heatmaps, compare, patch_study, fit_schedule, explain, figure, report)
-for command in (denoise, sample, *_EXPERIMENTS, network, train, demo, data, info):
+for command in (denoise, sample, *_EXPERIMENTS, network, train, demo, data, plan, info):
     main.add_command(command)
 
 __all__ = ["main"]

@@ -9,8 +9,9 @@ import numpy as np
 
 from pspc_rs import cuda
 from pspc_rs.cli.commands import Command, Group
+from pspc_rs.cli.front import KEPT, Interrupted
 from pspc_rs.cli.values import comma_list
-from pspc_rs.data import ImageSet, load, save_edm_zip
+from pspc_rs.data import ImageSet, Scaling, load, save_edm_zip, save_store
 from pspc_rs.provenance import build, installed_version, versions
 
 _OPTIONAL = {
@@ -19,6 +20,7 @@ _OPTIONAL = {
     "demo": "scikit-learn",
     "plot": "matplotlib",
     "report": "jinja2",
+    "tables": "pyarrow",
     "cuda": "nvidia-cuda-nvrtc",
 }
 _SPLIT = click.option("--split", type=click.Choice(["train", "test"]), default="train", help="Which part of the data.")
@@ -50,12 +52,12 @@ def _facts() -> dict[str, Any]:
 
 @click.group(cls=Group)
 def data() -> None:
-    """Look at data sets, and convert them to EDM archives."""
+    """Look at data sets, and convert them to stores and EDM archives."""
 
 
 @data.command()
 @_SRC
-@click.argument("dst", type=click.Path(dir_okay=False, path_type=Path), metavar="DST.zip")
+@click.argument("dst", type=click.Path(dir_okay=False, path_type=Path), metavar="DST.npy|DST.zip")
 @click.option("--max-size", type=click.IntRange(min=1), help="At most so many images, counted after --classes.")
 @click.option(
     "--classes",
@@ -64,10 +66,33 @@ def data() -> None:
     help="Comma list of the labels to keep.",
 )
 @_SPLIT
-def convert(src: str, dst: Path, max_size: int | None, classes: list[int] | None, split: str) -> None:
-    """Convert a data set to an archive in EDM's layout: stored PNGs and dataset.json."""
-    images = load(src, max_size=max_size, classes=classes, split=split)
-    save_edm_zip(images, dst)
+@click.option("--image", metavar="NAME", help="Column of the images in a table, or their suffix in a WebDataset.")
+@click.option("--label", metavar="NAME", help="The same for the labels.")
+@click.option("--scale", type=float, help="For latents: multiply them by this number, which the store keeps.")
+@click.option("--shift", type=float, help="For latents: subtract this number first, which the store keeps.")
+@click.option("--overwrite", is_flag=True, help="Replace a store that was made from something else.")
+def convert(src: str, dst: Path, overwrite: bool, **options: Any) -> None:
+    """Convert a data set to a store or to an archive in EDM's layout.
+
+    A store, DST.npy, is an array that every command and process maps into memory at once, with labels and fingerprint
+    beside it. The data are read once, and may be larger than memory; after an interruption the same command continues.
+    An archive, any other name, holds stored PNGs and dataset.json.
+    """
+    chosen = {name: options.pop(name) for name in ("max_size", "classes", "split")}
+    if dst.suffix == ".npy":
+        scale, shift = options.pop("scale"), options.pop("shift")
+        scaling = None if (scale, shift) == (None, None) else Scaling(1.0 if scale is None else scale, shift or 0.0)
+        try:
+            file = save_store(src, dst, scaling=scaling, overwrite=overwrite, progress=True, **chosen, **options)
+        except KeyboardInterrupt as stop:
+            raise Interrupted(stop, KEPT) from stop
+        images = load(file)
+    else:
+        given = next((name for name, value in options.items() if value is not None), None)
+        if given is not None:
+            raise click.UsageError(f"--{given} is for stores, DST.npy")
+        images = load(src, **chosen)
+        save_edm_zip(images, dst)
     click.echo(f"{dst}: {_counted(images)}")
 
 

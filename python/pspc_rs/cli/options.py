@@ -201,6 +201,13 @@ def posterior_options(command: Command) -> Command:
     return _with((_OUTDIR, _SEED, _DEVICE, *_GRID, *_DATA, *chosen), command)
 
 
+def plan_options(command: Command) -> Command:
+    """Adds the options of `Options` that decide what a call of a denoiser with posteriors over images costs."""
+    windows = [one for one in _COMPOSITE if one not in _GAUSSIAN]
+    chosen = (denoiser_option(POSTERIOR_DENOISERS), *windows, *_FILTERED, TEMPERATURE)
+    return _with((_SEED, _DEVICE, *_GRID, *_DATA, *chosen), command)
+
+
 def source_options(command: Command) -> Command:
     """Adds the options of `Options` to a command for denoisers that have heat maps, and --overwrite."""
     allowed = [name for name in DENOISERS if name not in ("cfdm", "snis", "piecewise", *FILTERED_DENOISERS)]

@@ -5,7 +5,7 @@ import os
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +18,7 @@ from pspc_rs.errors import DataError
 from pspc_rs.extras import import_pillow
 from pspc_rs.files import MAX_SIDE, decode_errors
 from pspc_rs.progress import Progress, reporting
+from pspc_rs.reprs import build_repr
 from pspc_rs.threads import num_threads
 
 if TYPE_CHECKING:
@@ -76,6 +77,31 @@ class ImageFiles(Protocol):
             The positions in `indices` of all others, in order, whatever they are: other formats, other sizes, damaged
             ones. Their pixels are unspecified.
         """
+
+
+class ListedFiles:
+    """Image files that are read one by one, and decoded by Pillow.
+
+    Args:
+        files: the files.
+    """
+
+    def __init__(self, files: Sequence[ImageFile]) -> None:
+        self._files = files
+
+    def __repr__(self) -> str:
+        return build_repr(self, f"{len(self._files)} images")
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def file(self, index: int) -> ImageFile:
+        """One of the files."""
+        return self._files[index]
+
+    def decode_plain(self, indices: range, pixels: NDArray[np.uint8]) -> list[int]:
+        """See `ImageFiles`."""
+        return list(range(len(indices)))
 
 
 def decode_images(files: ImageFiles, what: str, progress: bool | Progress | None) -> NDArray[np.uint8]:

@@ -8,16 +8,21 @@ from pspc_rs.data.decode import SUFFIXES
 from pspc_rs.data.readers.archives import has_image_suffix, is_junk, member_name
 from pspc_rs.data.readers.array_files import IDX_MAGIC, IDX_NAMES, NPY_MAGIC
 from pspc_rs.data.readers.cifar import folder_format, tar_format
+from pspc_rs.data.readers.imagenet import has_imagenet, is_imagenet
+from pspc_rs.data.readers.tables import ARROW_MAGICS, PARQUET_MAGIC, has_tables
+from pspc_rs.data.readers.webdataset import archives_in
 from pspc_rs.errors import DataError
 from pspc_rs.file_kinds import OLD_TORCH, START_BYTES, FileKind, kind_of_start
 from pspc_rs.files import decode_errors, is_gzip, open_file, zip_names
 from pspc_rs.reprs import a_few
 
-Format: TypeAlias = Literal["edm_zip", "folder", "cifar10", "cifar100", "idx", "npz", "npy"]
+Format: TypeAlias = Literal[
+    "edm_zip", "folder", "cifar10", "cifar100", "idx", "npz", "npy", "imagenet", "table", "webdataset"
+]
 
 _KNOWN = (
     "known are EDM archives (ZIP of images), folders of images, archives of CIFAR-10 and CIFAR-100, IDX files (MNIST), "
-    ".npy and .npz"
+    "downsampled ImageNet, WebDataset, Parquet, folders of Hugging Face datasets, .npy and .npz"
 )
 _TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", 257
 _AS_ARRAY = "save the array of images as .npy or .npz"
@@ -26,7 +31,6 @@ _ADVICE = {
     "an image": "give its folder",
     "an HDF5 file": _AS_ARRAY,
     "a MATLAB file": _AS_ARRAY,
-    "a Parquet file": "save the images as files or as an array",
     "a pickle": _LOADED,
     OLD_TORCH: _LOADED,
 }
@@ -68,8 +72,24 @@ def explain_empty(folder: Path) -> None:
 
 
 def _format_of_folder(path: Path) -> Format | None:
-    """The format of a folder whose files have fixed names."""
-    return folder_format(path) or ("idx" if any((path / name).is_file() for name in IDX_NAMES) else None)
+    """The format of a folder whose files have fixed names, or are tables or tar archives beside no images."""
+    if folder_format(path) is not None:
+        return folder_format(path)
+    if any((path / name).is_file() for name in IDX_NAMES):
+        return "idx"
+    if has_imagenet(path):
+        return "imagenet"
+    if any(PurePosixPath(name).suffix.lower() in SUFFIXES for name in _names_in(path)):
+        return None
+    return "table" if has_tables(path) else "webdataset" if _has_webdataset(path) else None
+
+
+def _has_webdataset(folder: Path) -> bool:
+    archives = archives_in(folder)
+    try:
+        return bool(archives) and tar_format(archives[0]) == "webdataset"
+    except DataError:
+        return False
 
 
 def _data_sets_below(folder: Path) -> list[Path]:
@@ -106,7 +126,9 @@ def _format_of_zip(path: Path, members: list[str]) -> Format:
             f"{path} holds {a_few([str(name) for name in kept])}: one array per image, such as latents, is not read; "
             "stack them to one array [N, C, H, W] in a .npy or .npz file"
         )
-    return "npz" if suffixes[".npy"] else "edm_zip"
+    if not suffixes[".npy"]:
+        return "edm_zip"
+    return "imagenet" if is_imagenet(path, members) else "npz"
 
 
 def _format_of_file(path: Path) -> Format:
@@ -118,6 +140,8 @@ def _format_of_file(path: Path) -> Format:
         return "idx"
     if start.startswith(NPY_MAGIC) and not is_gzip(path):
         return "npy"
+    if start.startswith((PARQUET_MAGIC, *ARROW_MAGICS)) and not is_gzip(path):
+        return "table"
     kind = kind_of_start(start)
     if kind is None and path.suffix.lower() in SUFFIXES:
         kind = FileKind("an image")

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pspc_rs.arrays import as_numpy
 from pspc_rs.checks import flag, integer, shown
 from pspc_rs.data.image_arrays import Choice, Pixels, as_choice, as_indices, as_log_prior, as_stored, choose, chunks
+from pspc_rs.data.latents import Decode, Scaling, decode_latents
 from pspc_rs.data.torch_dataset import read_items
 from pspc_rs.errors import DTypeError, ImageIndexError
 from pspc_rs.notebook import described, pictures, some_of
@@ -66,10 +67,11 @@ class ImageSet:
             be normalised. Denoisers count them; training draws images evenly, whatever their weights.
         channels_last: True for images [N, H, W, C], which are copied; False for [N, C, H, W], whatever they look like;
             None refuses images that look like [N, H, W, C].
+        scaling: how latents were scaled, for images that are latents and scaled already; `decode` undoes it.
 
     Raises:
         DataError: there is no image.
-        DTypeError: pixels, labels, log weights or flags of another type.
+        DTypeError: pixels, labels, log weights, flags or scaling of another type, or bytes with a scaling.
         InvalidValueError: a pixel or log weight is NaN, infinite or beyond 1e6.
         ShapeError: wrong number of axes, an empty axis, channels last, or not one label or log weight per image.
 
@@ -91,6 +93,7 @@ class ImageSet:
         log_prior: object = None,
         name: str = "array",
         channels_last: bool | None = None,
+        scaling: Scaling | None = None,
     ) -> None:
         if not isinstance(name, str):
             raise DTypeError(f"name is {name!r}; allowed is a string")
@@ -98,6 +101,7 @@ class ImageSet:
         self._log_prior = None if log_prior is None else as_log_prior(log_prior, len(self._images))
         self._xflip = flag("xflip", xflip)
         self._name = name
+        self._scaling = _checked_scaling(scaling, self._images)
 
     @classmethod
     def from_torch(
@@ -182,6 +186,11 @@ class ImageSet:
         return self._log_prior
 
     @property
+    def scaling(self) -> Scaling | None:
+        """How latents were scaled; None for pictures."""
+        return self._scaling
+
+    @property
     def xflip(self) -> bool:
         """Whether horizontal flips count as further data."""
         return self._xflip
@@ -240,8 +249,8 @@ class ImageSet:
         return digest.hexdigest()[:32]
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # A pickle of an earlier version has no log weights.
-        vars(self).update({"_log_prior": None, **state})
+        # A pickle of an earlier version has no log weights and no scaling.
+        vars(self).update({"_log_prior": None, "_scaling": None, **state})
         # A pickle does not keep that an array is read-only.
         for array in (self._images, self._labels, self._log_prior, vars(self).get("classes")):
             if array is not None:
@@ -275,7 +284,8 @@ class ImageSet:
         kinds = 0 if self.classes is None else len(self.classes)
         labels = f"{kinds} class{'es' * (kinds != 1)}" if kinds else "no labels"
         prior = "" if self._log_prior is None else ", with log_prior"
-        return f"ImageSet({self._name!r}, {images}, {labels}{prior}, xflip={self._xflip})"
+        scaled = "" if self._scaling is None else f", {self._scaling}"
+        return f"ImageSet({self._name!r}, {images}, {labels}{prior}{scaled}, xflip={self._xflip})"
 
     def _repr_html_(self) -> str:
         """What notebooks show: the repr, and a few of the images."""
@@ -305,6 +315,28 @@ class ImageSet:
         flipped = positions >= self.num_stored
         x[flipped] = x[flipped, :, :, ::-1]
         return x
+
+    def decode(self, x: object, decode: Decode, batch: int = 64) -> NDArray[np.float32]:
+        """Pictures of latents that a denoiser of this set has made, or of its images; see `decode_latents`.
+
+        Args:
+            x: latents [B, C, H, W], as this set has them.
+            decode: the decoder of the autoencoder: a torch module, a method of one, or a function of arrays.
+            batch: how many are decoded at once.
+
+        Returns:
+            float32 [B, channels, height, width] in [-1, 1] units, not clipped.
+
+        Raises:
+            DTypeError, InvalidValueError, ShapeError: see `decode_latents`.
+
+        Example:
+            >>> import numpy as np
+            >>> data = ImageSet(np.full((2, 4, 3, 3), 0.5, np.float32), scaling=Scaling(0.5, shift=-1))
+            >>> data.decode(data.batch([0]), lambda latents: latents[:, :3].repeat(8, axis=2).repeat(8, axis=3)).shape
+            (1, 3, 24, 24)
+        """
+        return decode_latents(x, decode, self._scaling, batch)
 
     def subset(self, indices: object) -> "ImageSet":
         """The stored images at `indices`, with their labels and log weights, and the same `xflip`.
@@ -347,13 +379,64 @@ class ImageSet:
             >>> data.select(max_size=2, classes={1})
             ImageSet('array', 2 images of [1, 2, 2] uint8, 1 class, xflip=False)
         """
-        flips = self._xflip if xflip is None else xflip
+        flips = self._xflip if xflip is None else flag("xflip", xflip)
         return self._chosen(choose(self.num_stored, self._labels, max_size, classes), flips)
 
     def _chosen(self, choice: Choice, xflip: bool) -> "ImageSet":
+        if isinstance(choice, slice) and choice == slice(0, self.num_stored) and xflip == self._xflip:
+            return self
         labels = None if self._labels is None else self._labels[choice]
         log_prior = None if self._log_prior is None else self._log_prior[choice]
-        return ImageSet(self._images[choice], labels, xflip, log_prior=log_prior, name=self._name, channels_last=False)
+        return checked_set(self._images[choice], labels, xflip, self._name, log_prior=log_prior, scaling=self._scaling)
+
+
+def checked_set(
+    images: Pixels,
+    labels: NDArray[np.int64] | None,
+    xflip: bool,
+    name: str,
+    *,
+    log_prior: NDArray[np.float64] | None = None,
+    scaling: Scaling | None = None,
+    fingerprint: str | None = None,
+) -> ImageSet:
+    """A data set of what has been checked before: nothing is read, nothing is copied, and all arrays become read-only.
+
+    Args:
+        images: C-contiguous [N, C, H, W] of uint8, or of float32 and finite.
+        labels: one per image, or None.
+        xflip: count horizontal flips as further data.
+        name: what messages call the data set.
+        log_prior: one per image, or None.
+        scaling: of latents, or None.
+        fingerprint: that of the data set, if it is known.
+
+    Example:
+        >>> checked_set(np.zeros((2, 1, 4, 4), np.uint8), None, False, "two", fingerprint="ab").fingerprint
+        'ab'
+    """
+    data = ImageSet.__new__(ImageSet)
+    held = {"_images": images, "_labels": labels, "_log_prior": log_prior}
+    for key, array in held.items():
+        view = None if array is None else np.asarray(array).view()
+        if view is not None:
+            view.flags.writeable = False
+        vars(data)[key] = view
+    vars(data).update({"_xflip": xflip, "_name": name, "_scaling": scaling})
+    if fingerprint is not None:
+        vars(data)["fingerprint"] = fingerprint
+    return data
+
+
+def _checked_scaling(scaling: object, images: Pixels) -> Scaling | None:
+    if scaling is None:
+        return None
+    if not isinstance(scaling, Scaling):
+        raise DTypeError(f"scaling is a {type(scaling).__name__}; allowed are a Scaling and None")
+    if images.dtype == np.uint8:
+        raise DTypeError("scaling is given, but the images are bytes; it is for latents, which are floats")
+    scaling.check_channels(images.shape[1])
+    return scaling
 
 
 def require_images(data: object) -> ImageSet:

@@ -10,16 +10,19 @@ from pspc_rs.arrays import is_array
 from pspc_rs.checks import flag, one_of
 from pspc_rs.data.formats import explain_empty, format_of
 from pspc_rs.data.image_set import ImageSet
-from pspc_rs.data.named import EMBEDDED, SOURCES, fetch
+from pspc_rs.data.named import ARCHIVES, EMBEDDED, SOURCES, fetch, find_archive
 from pspc_rs.data.readers.array_files import read_idx, read_npy, read_npz
 from pspc_rs.data.readers.cifar import read_cifar10, read_cifar100
 from pspc_rs.data.readers.image_files import NoImagesError, read_edm_zip, read_folder
+from pspc_rs.data.readers.imagenet import read_imagenet
+from pspc_rs.data.readers.tables import read_table
+from pspc_rs.data.readers.webdataset import read_webdataset
 from pspc_rs.errors import InvalidValueError, MissingFileError
 from pspc_rs.file_kinds import is_url
 from pspc_rs.files import as_path
 from pspc_rs.progress import Progress
 
-NAMES = (*EMBEDDED, *SOURCES)
+NAMES = (*EMBEDDED, *SOURCES, *ARCHIVES)
 """The data sets that `load` knows by name."""
 
 
@@ -28,6 +31,8 @@ _DIVIDED: Mapping[str, Callable[..., ImageSet]] = {
     "cifar100": read_cifar100,
     "idx": read_idx,
     "npz": read_npz,
+    "imagenet": read_imagenet,
+    "table": read_table,
 }
 """The readers of formats that are divided into training and test images."""
 
@@ -46,11 +51,14 @@ def load(
     """The data set behind a name, a path, an array or a torch `Dataset`.
 
     Names: ``digits`` (8 x 8 grey) and ``photos`` (32 x 32 colour) come with scikit-learn; ``cifar10``, ``mnist`` and
-    ``fashion-mnist`` are downloaded once into `cache_dir()` and checked. A string that equals one of these names means
-    that data set; ``./mnist`` or ``Path("mnist")`` means the folder.
+    ``fashion-mnist`` are downloaded once into `cache_dir()` and checked; ``ffhq-64``, ``afhqv2-64`` and ``imagenet-64``
+    are the archives of EDM, or stores made from them, where they lie in a folder of that name in `cache_dir()`. A
+    string that equals one of these names means that data set; ``./mnist`` or ``Path("mnist")`` means the folder.
 
     Paths: an EDM archive (ZIP), a folder of images or a ZIP of it, CIFAR-10 or CIFAR-100 (tar.gz or folder, Python or
-    binary version), an IDX file or folder (MNIST), .npz or .npy. The content of a file decides, not its suffix.
+    binary version), an IDX file or folder (MNIST), downsampled ImageNet (`read_imagenet`), a WebDataset
+    (`read_webdataset`), Parquet or a data set of Hugging Face (`read_table`), .npz or .npy, a store included. The
+    content of a file decides, not its suffix.
 
     Args:
         name_or_path: name, path, `ImageSet`, array or tensor [N, C, H, W] or [N, H, W], or torch `Dataset`.
@@ -92,10 +100,8 @@ def load(
         "channels_last": None if channels_last is None else flag("channels_last", channels_last),
     }
     if isinstance(name_or_path, str | os.PathLike):
-        if name_or_path in SOURCES:
-            return _load_path(fetch(str(name_or_path), split), split, progress, options, cache=cache)
         if name_or_path not in EMBEDDED:
-            return _load_path(_require_data(name_or_path), split, progress, options, cache=cache)
+            return _load_path(find_source(name_or_path, split), split, progress, options, cache=cache)
         _refuse_test_split(split, str(name_or_path))
         _refuse_layout(options.pop("channels_last"), str(name_or_path))
         return EMBEDDED[str(name_or_path)]().select(**options)
@@ -106,6 +112,19 @@ def load(
     if is_array(name_or_path):
         return ImageSet(name_or_path, None, xflip, channels_last=channels_last).select(max_size, classes)
     return ImageSet.from_torch(name_or_path, progress=progress, **options)
+
+
+def find_source(name_or_path: str | os.PathLike[str], split: str) -> Path:
+    """The file or folder behind a path, or behind a name that is not embedded.
+
+    Raises:
+        DownloadError: a data set has to be downloaded, and cannot be.
+        MissingFileError: nothing has this path or name.
+    """
+    if name_or_path in ARCHIVES:
+        _refuse_test_split(split, str(name_or_path))
+        return find_archive(str(name_or_path))
+    return fetch(str(name_or_path), split) if name_or_path in SOURCES else _require_data(name_or_path)
 
 
 def _require_data(name_or_path: str | os.PathLike[str]) -> Path:
@@ -126,18 +145,21 @@ def _load_path(
     path: Path, split: str, progress: bool | Progress | None, options: dict[str, Any], *, cache: bool
 ) -> ImageSet:
     found = format_of(path)
-    if found in ("edm_zip", "folder", "npy"):
+    if found in ("edm_zip", "folder", "npy", "webdataset"):
         _refuse_test_split(split, str(path))
     if found not in ("npy", "npz"):
         _refuse_layout(options.pop("channels_last"), str(path))
+    if found in ("imagenet", "table"):
+        options["progress"] = progress
     match found:
+        case "webdataset":
+            return read_webdataset(path, progress=progress, **options)
         case "edm_zip":
             return read_edm_zip(path, progress=progress, cache=cache, **options)
         case "folder":
             return _read_folder(path, progress, options)
         case "npy":
-            classes = options.pop("classes")
-            return read_npy(path, **options).select(classes=classes)
+            return read_npy(path, **options)
     return _DIVIDED[found](path, split=split, **options)
 
 

@@ -1,4 +1,4 @@
-"""Data sets by name: two whose images scikit-learn carries, and three that are downloaded once."""
+"""Data sets by name: two that scikit-learn carries, three that are downloaded once, three that users put there."""
 
 import hashlib
 from collections.abc import Callable, Mapping
@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pspc_rs.data.image_set import ImageSet
-from pspc_rs.errors import DownloadError, OutputError
+from pspc_rs.errors import DownloadError, MissingFileError, OutputError
 from pspc_rs.extras import import_extra
 from pspc_rs.files import cache_dir, decode_errors
 from pspc_rs.progress import on_terminal
@@ -61,6 +61,31 @@ SOURCES: Mapping[str, Source] = {
     ),
 }
 """The data sets that `fetch` knows."""
+
+
+ARCHIVES: Mapping[str, str] = {
+    "ffhq-64": "ffhq-64x64",
+    "afhqv2-64": "afhqv2-64x64",
+    "imagenet-64": "imagenet-64x64",
+}
+"""Data sets that nobody may pass on, by the names of the archives that EDM's preparation makes of them."""
+
+
+def find_archive(name: str) -> Path:
+    """The archive, or the store, of a data set of `ARCHIVES`.
+
+    Raises:
+        MissingFileError: neither is there; the message says which file belongs where.
+    """
+    folder, stem = cache_dir() / name, ARCHIVES[name]
+    found = next((folder / f"{stem}{end}" for end in (".npy", ".zip") if (folder / f"{stem}{end}").is_file()), None)
+    if found is None:
+        raise MissingFileError(
+            f"{name} is not downloaded here: put {stem}.zip, as EDM's preparation of the data set makes it, or a store "
+            f"{stem}.npy made from it by pspc-rs data convert, into {folder}. The variable PSPC_CACHE_DIR names "
+            "another place"
+        )
+    return found
 
 
 def fetch(name: str, split: str) -> Path:

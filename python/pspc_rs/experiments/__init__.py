@@ -34,6 +34,7 @@ from pspc_rs.experiments.mse_curves import compare
 from pspc_rs.experiments.nearest import NearestImages, nearest_images
 from pspc_rs.experiments.noisy_sets import forward_noisy, reverse_noisy, save_forward, save_reverse
 from pspc_rs.experiments.patches import PatchErrors, PatchStudy, patch_errors, patch_study, patch_study_figure
+from pspc_rs.experiments.planning import LevelCost, Plan, Workload, level_cost, plan
 from pspc_rs.experiments.report import write_report
 from pspc_rs.experiments.sample_metrics import SampleMetrics, sample_metrics, sample_metrics_figure
 from pspc_rs.experiments.similarity import (
@@ -51,12 +52,14 @@ __all__ = [
     "CFDMErrors",
     "Explanation",
     "Fit",
+    "LevelCost",
     "MassSides",
     "MeanError",
     "Metric",
     "NearestImages",
     "PatchErrors",
     "PatchStudy",
+    "Plan",
     "SampleMetrics",
     "Sides",
     "SimilarityMatrix",
@@ -64,6 +67,7 @@ __all__ = [
     "Thresholds",
     "Trajectory",
     "Way",
+    "Workload",
     "cfdm_mse",
     "compare",
     "copy_ratio",
@@ -77,6 +81,7 @@ __all__ = [
     "flow_distance",
     "forward_noisy",
     "gradient_descriptor",
+    "level_cost",
     "mass_figure",
     "mass_sides",
     "mean_over_images",
@@ -92,6 +97,7 @@ __all__ = [
     "pixel_descriptor",
     "pixel_map_figure",
     "pixel_r2",
+    "plan",
     "r2",
     "reverse_noisy",
     "sample_figure",

@@ -12,10 +12,12 @@ from typing import Any, BinaryIO, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from pspc_rs.checks import one_of
+from pspc_rs.checks import flag, one_of
 from pspc_rs.data.image_arrays import channels_first
-from pspc_rs.data.image_set import ImageSet
+from pspc_rs.data.image_set import ImageSet, checked_set
 from pspc_rs.data.labels import class_labels
+from pspc_rs.data.latents import Scaling
+from pspc_rs.data.store_record import StoreRecord, read_record
 from pspc_rs.errors import DataError, InvalidValueError, MissingFileError
 from pspc_rs.files import (
     check_announced,
@@ -112,9 +114,9 @@ def read_npz(
                 f"{file} holds {a_few(sorted(keys)) or 'no arrays'}; expected for split {split!r} is one of "
                 f"{', '.join(_IMAGE_KEYS[split])}"
             )
-        images = _read_npz_array(archive, images_key)
+        images = read_npz_array(archive, images_key)
         labels_key = next((key for key in _LABEL_KEYS[split] if key in keys), None)
-        stored = None if labels_key is None else _read_npz_array(archive, labels_key)
+        stored = None if labels_key is None else read_npz_array(archive, labels_key)
     images = channels_first(images, channels_last, f"{file}: images", guess=True)
     labels = None
     if stored is not None:
@@ -128,8 +130,12 @@ def read_npy(
     channels_last: bool | None = None,
     xflip: bool = False,
     max_size: int | None = None,
+    classes: Collection[int] | None = None,
 ) -> ImageSet:
     """The images of an .npy file; C-ordered uint8 or float32 images are mapped into memory, not loaded.
+
+    A store (`pspc_rs.data.save_store`) has its labels, and its fingerprint without being read, from the files beside
+    it. Float pixels of other files are read once, to check that they are finite.
 
     Nobody may shorten a file while it is mapped: the system ends a process that reads beyond its end (SIGBUS).
 
@@ -138,13 +144,14 @@ def read_npy(
         channels_last: True for images [N, H, W, C], False for [N, C, H, W]; None decides by their shape, with a
             `PspcWarning` for the former.
         xflip: count horizontal flips as further data.
-        max_size: at most so many images.
+        max_size: at most so many images, counted after `classes`.
+        classes: labels to keep, of a store that has some.
 
     Returns:
-        ImageSet without labels, of the images as `ImageSet` takes them.
+        ImageSet of the images as `ImageSet` takes them; without labels, unless the file is a store that has some.
 
     Raises:
-        DataError: the file is damaged or holds pickled objects.
+        DataError: the file is damaged or holds pickled objects; or the labels of a store are lost or damaged.
         DTypeError: the images are neither uint8 nor floats.
         InvalidValueError: pixels that are not finite.
         MissingFileError: there is no such file.
@@ -161,17 +168,34 @@ def read_npy(
     file = require_path(path)
     with decode_errors(file):
         with file.open("rb") as stream:
-            shape, fortran, dtype = _read_npy_header(stream, str(file))
+            shape, fortran, dtype = read_npy_header(stream, str(file))
             start = stream.tell()
         announced = start + math.prod(shape) * dtype.itemsize
         if announced != file.stat().st_size:
             raise DataError(f"{file} announces {announced} bytes, but has {file.stat().st_size}")
         stored = np.memmap(file, dtype, "r", start, shape, "F" if fortran else "C")
+    record = read_record(file)
+    if record is not None and record.describes(stored) and not channels_last:
+        return _of_store(file, stored, record, flag("xflip", xflip)).select(max_size, classes)
     images = channels_first(stored, channels_last, f"{file}: images", guess=True)
-    return ImageSet(images, None, xflip, name=file.stem, channels_last=False).select(max_size)
+    return ImageSet(images, None, xflip, name=file.stem, channels_last=False).select(max_size, classes)
 
 
-def _read_npy_header(stream: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+def _of_store(file: Path, images: NDArray[Any], record: StoreRecord, xflip: bool) -> ImageSet:
+    labels = record.labels(file)
+    scaling = None if record.scaling is None else Scaling(**record.scaling)
+    if not record.is_current(file):
+        # A copy has another time; its pixels may have been changed, so they are checked and counted again.
+        return ImageSet(images, labels, xflip, name=file.stem, channels_last=False, scaling=scaling)
+    return checked_set(images, labels, xflip, file.stem, scaling=scaling, fingerprint=record.fingerprints[xflip])
+
+
+def read_npy_header(stream: BinaryIO, what: str) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    """The shape, whether it is in Fortran order, and the type that the header of a .npy file announces.
+
+    Raises:
+        DataError: it is damaged or announces Python objects.
+    """
     version = np.lib.format.read_magic(stream)
     if version not in ((1, 0), (2, 0)):
         raise DataError(f"{what} has version {version} of the npy format; allowed are 1.0 and 2.0")
@@ -187,13 +211,18 @@ def _read_npy_header(stream: BinaryIO, what: str) -> tuple[tuple[int, ...], bool
     return shape, fortran, dtype
 
 
-def _read_npz_array(archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
+def read_npz_array(archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
+    """An array of an open .npz archive.
+
+    Raises:
+        DataError: it is damaged or holds Python objects.
+    """
     member = archive.getinfo(f"{key}.npy")
     what = f"{archive.filename}, array {key}"
     check_member(member, what)
     with decode_errors(what), archive.open(member) as opened:
         stream = cast(BinaryIO, opened)
-        shape, fortran, dtype = _read_npy_header(stream, what)
+        shape, fortran, dtype = read_npy_header(stream, what)
         size = math.prod(shape) * dtype.itemsize
         if stream.tell() + size != member.file_size:
             raise DataError(f"{what} announces {size} bytes of numbers, but has {member.file_size} bytes in all")

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from pspc_rs.checks import one_of
 from pspc_rs.data.image_set import ImageSet
 from pspc_rs.data.readers.plain_pickle import PickledArray, read_plain_pickle
+from pspc_rs.data.readers.webdataset import is_image_suffix
 from pspc_rs.errors import DataError
 from pspc_rs.files import decode_errors, open_file, require_path
 from pspc_rs.reprs import a_few
@@ -95,11 +96,11 @@ def folder_format(folder: Path) -> Name | None:
     return None
 
 
-def tar_format(file: Path) -> Name:
-    """Which of the two a tar archive is.
+def tar_format(file: Path) -> Name | Literal["webdataset"]:
+    """Which of the two a tar archive is, or else a WebDataset, which has images among its first files.
 
     Raises:
-        DataError: it is damaged, or neither of them.
+        DataError: it is damaged, or none of them.
     """
     names = []
     with _opened_tar(file) as (archive, _):
@@ -110,11 +111,13 @@ def tar_format(file: Path) -> Name:
             name = next(found, None)
             if name is not None:
                 return name
+            if member.isfile() and is_image_suffix(member.name):
+                return "webdataset"
             if len(names) == _MOST_MEMBERS_LISTED:
                 break
     raise DataError(
-        f"{file} is a tar archive of {a_few(names) or 'nothing'}; of tar archives only those of CIFAR-10 and CIFAR-100 "
-        "are read: unpack it and give the folder"
+        f"{file} is a tar archive of {a_few(names) or 'nothing'}; of tar archives only those of CIFAR-10, CIFAR-100 "
+        "and WebDataset are read: unpack it and give the folder"
     )
 
 

@@ -85,9 +85,7 @@ def read_folder(
         ((3, 6, 8), array([0, 1]))
     """
     folder = require_path(path)
-    names = sorted(_image_names(folder))
-    labels = _folder_labels(folder, names, needed=classes is not None)
-    _require_images(names, folder)
+    names, labels = folder_images(folder, needed=classes is not None)
     chosen = choose(len(names), labels, max_size, classes)
     images = decode_images(FolderImages(folder, _at(names, chosen)), folder.name, progress)
     return ImageSet(images, None if labels is None else labels[chosen], xflip, name=folder.name)
@@ -193,6 +191,38 @@ def save_edm_zip(data: ImageSet, path: str | os.PathLike[str], *, progress: bool
     return target
 
 
+def folder_images(folder: Path, *, needed: bool) -> tuple[list[str], NDArray[np.int64] | None]:
+    """The images below a folder, sorted paths in it with forward slashes, and their labels.
+
+    Args:
+        folder: the folder.
+        needed: refuse labels that are no classes.
+
+    Raises:
+        DataError: there are no images, or the labels are damaged.
+    """
+    names = sorted(_image_names(folder))
+    labels = _folder_labels(folder, names, needed=needed)
+    _require_images(names, folder)
+    return names, labels
+
+
+def zip_images(archive: ZipArchive, *, needed: bool) -> tuple[list[str], dict[str, int], NDArray[np.int64] | None]:
+    """The images of an archive: their sorted names, the positions of members by name, and their labels.
+
+    Args:
+        archive: the archive.
+        needed: refuse labels that are no classes.
+
+    Raises:
+        DataError: there are no images, or the labels are damaged.
+    """
+    members = archive.images()
+    names = sorted(members)
+    _require_images(names, archive.path)
+    return names, members, _zip_labels(archive, names, needed=needed)
+
+
 def _cache_entry(archive: ZipArchive) -> PixelCache | None:
     """Where the decoded images of an archive are kept; None for archives without a plain directory."""
     directory = archive.directory()
@@ -210,11 +240,8 @@ def _read_zip(
     if kept is not None and kept.labels is not None:
         chosen = choose(len(kept.images), kept.labels, *choice)
         return kept.images[chosen], kept.labels[chosen]
-    members = archive.images()
-    names = sorted(members)
-    _require_images(names, archive.path)
     # Where none are kept there may be labels that are no classes, which a warning or an error says each time.
-    labels = _zip_labels(archive, names, needed=choice[1] is not None)
+    names, members, labels = zip_images(archive, needed=choice[1] is not None)
     chosen = choose(len(names), labels, *choice)
     if kept is not None:
         images = kept.images[chosen]
