@@ -5,8 +5,8 @@
 #
 # DATA: the 50,000 training images; TEST: held-out images; OUT: a folder for everything. N: noisy images per level (256;
 # the paper has 10,000). Z: noisy images per level behind the network's heat maps (8; the paper has 1,000), which take
-# an hour of one core each; with 0, PSPC-Flex takes the Gaussian's maps instead. Every command keeps what is done: after
-# a stop, run the same command again. It must run in a clone.
+# about an hour and a half of one core each; with 0, PSPC-Flex takes the Gaussian's maps instead. Every command keeps
+# what is done: after a stop, run the same command again. It must run in a clone.
 #
 # Variables: FEW, images of pictures, samples, fits and patches (N; 16 for patches and LS); LEVELS of Figure 2 (150);
 # WINDOWS of a patch study (32); SHARES and EQUAL, candidates of thresholds; CENTRED, ls or
