@@ -104,8 +104,17 @@ def test_webdataset(tmp_path: Path, packed: bool) -> None:
     source = write_tar(tmp_path / ("a.tar.gz" if packed else "a.tar"), samples(), packed)
     assert_read(source, tmp_path)
     assert_read(write_tar(tmp_path / "b.tar", samples(labels=None), packed), tmp_path, labels=None)
+    # As `tar cf a.tar .` has the names.
+    dotted = {f"./{name}": data for name, data in samples().items()}
+    assert_read(write_tar(tmp_path / "c.tar", dotted, packed), tmp_path)
     with pytest.raises(InvalidValueError, match="split is 'test'"):
         load(source, split="test")
+
+
+def test_folders_in_an_archive_are_no_classes(tmp_path: Path) -> None:
+    files = {f"{label}/{index}.png": encoded(IMAGES[index]) for index, label in enumerate(LABELS)}
+    with pytest.warns(PspcWarning, match=r"no sample of a\.tar has a label, .* unpack it"):
+        assert load(write_tar(tmp_path / "a.tar", files)).labels is None
 
 
 def test_the_wanted_files_of_a_webdataset(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from pspc_rs.data.decode import SUFFIXES, ImageFile
 from pspc_rs.data.image_set import ImageSet
 from pspc_rs.data.readers.archives import is_junk
 from pspc_rs.data.streams import Batch, ImageStream, Item, batches_of, collect
-from pspc_rs.errors import DataError, InvalidValueError
+from pspc_rs.errors import DataError, InvalidValueError, warn
 from pspc_rs.files import MAX_FILE_BYTES, decode_errors, is_gzip, require_path
 from pspc_rs.progress import Progress
 from pspc_rs.reprs import a_few
@@ -161,12 +161,22 @@ class _Wanted:
 
 def _items(files: list[Path], sizes: list[int], wanted: _Wanted, start: int) -> Iterator[Item]:
     index, before = 0, 0
+    folders: set[str] = set()
+    has_labels = False
     for file, size in zip(files, sizes, strict=True):
         for sample in _samples(file, wanted):
             if index >= start:
                 yield _item(file, sample, wanted, (before + sample.done) // _MIB)
             index += 1
+            has_labels = has_labels or wanted.label in sample.parts
+            if len(folders) < 2:
+                folders.add(sample.key.rpartition("/")[0])
         before += size
+    if len(folders) > 1 and not has_labels:
+        warn(
+            f"no sample of {a_few([file.name for file in files])} has a label, a file .{wanted.label}; folders in an "
+            "archive are not taken for classes, unpack it for those"
+        )
 
 
 def _item(file: Path, sample: _Sample, wanted: _Wanted, done: int) -> Item:
@@ -205,7 +215,7 @@ def _samples(file: Path, wanted: _Wanted) -> Iterator[_Sample]:
         while (member := archive.next()) is not None:
             archive.members = []  # type: ignore[attr-defined]
             found = _NAME.fullmatch(member.name)
-            if found is None or not member.isfile() or is_junk(member.name):
+            if found is None or not member.isfile() or is_junk(str(PurePosixPath(member.name))):
                 continue
             key, suffix = found[1], found[2].lower()
             if sample is not None and key != sample.key:
