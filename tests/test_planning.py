@@ -22,7 +22,7 @@ COUNTS = st.integers(1, 10**7)
 def test_the_traffic_of_imagenet_64_at_side_7() -> None:
     work = Workload(1_281_167, 1, (3, 64, 64), 1, queries=64, ranks=2)
     cost = level_cost(work, 1.0, components=58 * 58, seconds_per_pair=1e-6)
-    assert cost.state_bytes == 64 * 3364 * 16 and round(cost.state_bytes / 1e6, 1) == 3.4
+    assert cost.evidence_bytes == 64 * 3364 * 8 and round(cost.evidence_bytes / 1e6, 1) == 1.7
     assert cost.sum_bytes == 64 * 12288 * 8 and round(cost.sum_bytes / 1e6, 1) == 6.3
     assert work.images_per_rank == 640_584 and work.image_bytes == 640_584 * 12288
     assert cost.seconds == pytest.approx(640_584 * 64 * 1e-6)
@@ -47,8 +47,8 @@ def test_the_model_is_linear(images: int, views: int, queries: int, ranks: int, 
     # The rank that has most has at most one image more than its share.
     assert whole.seconds / ranks <= cost().seconds * (1 + 1e-12)
     assert cost().seconds <= whole.seconds / ranks + rate * views * queries * (1 + 1e-12)
-    assert whole.state_bytes == whole.sum_bytes == 0
-    assert cost(ranks=2).state_bytes == 16 * queries * 36 and cost(ranks=2).sum_bytes == 8 * queries * 192
+    assert whole.evidence_bytes == whole.sum_bytes == 0
+    assert cost(ranks=2).evidence_bytes == 8 * queries * 36 and cost(ranks=2).sum_bytes == 8 * queries * 192
     assert cost().memory_bytes == queries * (16 * 36 + 8 * 192 + 8 * 192)
 
 
@@ -88,7 +88,7 @@ def test_the_rate_is_that_of_a_sample_that_fills_the_time(
 def test_components_of_every_kind(build: Any, components: int) -> None:
     small = DATA.subset(slice(40))
     level = plan_of(build, small, [1.0], queries=2, ranks=2, seconds=0.001).levels[0]
-    assert level.components == components and level.state_bytes == 16 * 2 * components
+    assert level.components == components and level.evidence_bytes == 8 * 2 * components
     assert level.seconds > 0
 
 
@@ -110,7 +110,7 @@ def test_the_command_prints_the_plan(tmp_path: Path) -> None:
     assert "70 queries, 2 passes over the images, 4 processes with 15 images each" in text
     rows = [line.split() for line in text.splitlines() if line.strip().startswith(("0.5 ", "2 "))]
     assert [row[:2] for row in rows] == [["0.5", "36"], ["2", "36"]]
-    assert all(row[-4:] == ["40.3", "kB", "35.8", "kB"] for row in rows)
+    assert all(row[-4:] == ["20.2", "kB", "35.8", "kB"] for row in rows)
     found = json.loads(succeed(*words, "--json", "--n-steps", 3, "--no-xflip"))
     assert [round(level["sigma"], 3) for level in found["levels"]] == [80, 2.515, 0.002]
     assert found["work"] == {"images": 60, "views": 1, "shape": [1, 8, 8], "itemsize": 1, "queries": 70, "ranks": 1}

@@ -67,7 +67,7 @@ def _shown(found: Plan, name: str) -> str:
         f"memory    per process: {_size(work.image_bytes)} of images, mapped{program}, and what the table says",
         f"measured  on up to {found.sample_images:,} images, with the threads of this process",
         "",
-        _COLUMNS.format("sigma", "components", "ns per pair", "seconds", "memory", "states", "sums"),
+        _COLUMNS.format("sigma", "components", "ns per pair", "seconds", "memory", "evidence", "sums"),
         *map(_row, found.levels),
         "",
         f"{found.seconds:,.3g} s for one call at each of these levels, without the network",
@@ -82,7 +82,7 @@ def _row(level: LevelCost) -> str:
         f"{1e9 * level.seconds_per_pair:,.1f}",
         f"{level.seconds:,.3g}",
         _size(level.memory_bytes),
-        _size(level.state_bytes),
+        _size(level.evidence_bytes),
         _size(level.sum_bytes),
     )
 

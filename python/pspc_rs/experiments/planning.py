@@ -16,7 +16,10 @@ from pspc_rs.progress import Progress, Steps
 from pspc_rs.provenance import peak_memory
 
 STATE_BYTES = 16
-"""Bytes that describe the posterior of one component of a query: its log evidence in two float64."""
+"""Bytes that describe the posterior of one component of a query: a shift and a sum, both float64."""
+
+EVIDENCE_BYTES = 8
+"""Bytes of the log evidence of one component of a query, a float64."""
 
 SUM_BYTES = 8
 """Bytes of one value of a query's sum, a float64."""
@@ -48,8 +51,8 @@ class Workload:
         >>> work = Workload(1_281_167, 2, (3, 64, 64), 1, 64, 4)
         >>> work.images_per_rank, work.image_bytes, work.sum_bytes
         (320292, 3935748096, 6291456)
-        >>> work.state_bytes(58 * 58), work.pairs
-        (3444736, 40997376)
+        >>> work.evidence_bytes(58 * 58), work.pairs
+        (1722368, 40997376)
     """
 
     images: int
@@ -85,8 +88,12 @@ class Workload:
         return 2 * 4 * self.queries * math.prod(self.shape)
 
     def state_bytes(self, components: int) -> int:
-        """Bytes of the states that the first pass ends with, which the ranks merge."""
+        """Bytes of the states that the first pass ends with."""
         return STATE_BYTES * self.queries * components
+
+    def evidence_bytes(self, components: int) -> int:
+        """Bytes of the log evidence that follows from the states, which every rank sends to the others."""
+        return EVIDENCE_BYTES * self.queries * components
 
 
 @dataclass(frozen=True)
@@ -98,8 +105,8 @@ class LevelCost:
         components: windows, masks or pixels that each have a posterior.
         seconds_per_pair: measured, for an image as it is seen and a query, both passes.
         seconds: of the call, with the images in memory and without the network.
-        state_bytes: of the first collective; 0 where one process has all images.
-        sum_bytes: of the second collective; 0 where one process has all images.
+        evidence_bytes: of log evidence, which every rank sends; 0 where one process has all images.
+        sum_bytes: of the sums that the ranks add up; 0 where one process has all images.
         memory_bytes: of every process, besides the images it maps and the program.
     """
 
@@ -107,7 +114,7 @@ class LevelCost:
     components: int
     seconds_per_pair: float
     seconds: float
-    state_bytes: int
+    evidence_bytes: int
     sum_bytes: int
     memory_bytes: int
 
@@ -139,8 +146,8 @@ def level_cost(work: Workload, sigma: float, components: int, seconds_per_pair: 
 
     Example:
         >>> cost = level_cost(Workload(1000, 1, (3, 8, 8), 1, 10, 2), 1.0, 36, 1e-6)
-        >>> round(cost.seconds, 9), cost.state_bytes, cost.sum_bytes, cost.memory_bytes
-        (0.005, 5760, 15360, 36480)
+        >>> round(cost.seconds, 9), cost.evidence_bytes, cost.sum_bytes, cost.memory_bytes
+        (0.005, 2880, 15360, 36480)
     """
     states, sums = work.state_bytes(components), work.sum_bytes
     shared = work.ranks > 1
@@ -149,7 +156,7 @@ def level_cost(work: Workload, sigma: float, components: int, seconds_per_pair: 
         components=components,
         seconds_per_pair=seconds_per_pair,
         seconds=seconds_per_pair * work.pairs,
-        state_bytes=states if shared else 0,
+        evidence_bytes=work.evidence_bytes(components) if shared else 0,
         sum_bytes=sums if shared else 0,
         memory_bytes=states + sums + work.query_bytes,
     )
