@@ -139,7 +139,8 @@ class PosteriorComposite(Denoiser):
         alone. All ranks must make the same calls of the result, in the same order and with the same arguments, and all
         get the same answer, bit by bit. It differs from that of one process by less than 1e-6 of the reach of the data.
         Denoised images, posteriors, labels, left-out images and the rest are as ever, but for variances and
-        derivatives, which are refused. Ranks compute on their CPUs; a call takes them three exchanges, see docs/ranks.md.
+        derivatives, which are refused. Ranks compute on their CPUs; a call takes them three exchanges, see
+        docs/ranks.md.
 
         Args:
             group: a process group of ``torch.distributed``; None for all processes that torchrun started.
