@@ -30,9 +30,9 @@ $(VENV)/.docs: $(VENV)/.dev
 demo: $(VENV)/.demo
 	$(BIN)/pspc-rs demo --outdir $(OUT)/demo
 
+# One build of the core's tests has all of them; test-long also runs them without the GPU engine.
 test: $(VENV)/.dev
-	cargo test --quiet
-	cargo test --quiet --features cuda cuda
+	cargo test --quiet --features cuda
 	$(BIN)/python -m pytest
 
 # The same tests with many more random examples, for nights and before a release.
