@@ -379,7 +379,12 @@ def test_ctrl_c_says_that_the_command_continues(tmp_path: Path) -> None:
         "p.ProgressBar.__call__ = lambda *a: (time.sleep(0.01), old(*a))\nfrom pspc_rs.cli import main\nmain()"
     )
     words = [sys.executable, "-c", slow, "data", "convert", "source.npy", "out.npy"]
-    with subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process started in the background ignores it
+    try:
+        process = subprocess.Popen(words, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    finally:
+        signal.signal(signal.SIGINT, earlier)
+    with process:
         while not (tmp_path / ".out.npy.parts" / "journal.json").exists():
             assert process.poll() is None
             time.sleep(0.005)

@@ -39,7 +39,7 @@ def test_one_of_two_runs_with_different_seeds_writes_and_the_other_says_why_not(
     for number in range(ROUNDS):
         out = home / f"both {command} {number}"
         first = faults.start(home, faults.arguments(command, out, "--seed", 0))
-        time.sleep(moments.uniform(0, 1))
+        time.sleep(moments.uniform(0, 0.4))
         second = faults.start(home, faults.arguments(command, out, "--seed", 1))
         (code, line), (other_code, other_line) = faults.finish(first), faults.finish(second)
         assert sorted((code, other_code)) == [0, 1]
