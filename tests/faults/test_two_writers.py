@@ -30,17 +30,19 @@ def numbers(out: Path) -> dict[str, object]:
 
 @pytest.mark.parametrize("command", faults.LOCKED if faults.LONG else ["sample"])
 def test_one_of_two_runs_with_different_seeds_writes_and_the_other_says_why_not(home: Path, command: str) -> None:
+    # More steps than elsewhere, so that a run lasts until the other one asks for its output.
+    more = ["--n-steps", "20"] if command == "sample" else []
     alone = {}
     for seed in (0, 1):
-        assert faults.run(home, faults.arguments(command, f"alone {command} {seed}", "--seed", seed))[0] == 0
+        assert faults.run(home, faults.arguments(command, f"alone {command} {seed}", "--seed", seed, *more))[0] == 0
         alone[seed] = numbers(home / f"alone {command} {seed}")
     assert alone[0] != alone[1]
     moments, refused = random.Random(command), 0
     for number in range(ROUNDS):
         out = home / f"both {command} {number}"
-        first = faults.start(home, faults.arguments(command, out, "--seed", 0))
-        time.sleep(moments.uniform(0, 0.4))
-        second = faults.start(home, faults.arguments(command, out, "--seed", 1))
+        first = faults.start(home, faults.arguments(command, out, "--seed", 0, *more))
+        time.sleep(moments.uniform(0, 1))
+        second = faults.start(home, faults.arguments(command, out, "--seed", 1, *more))
         (code, line), (other_code, other_line) = faults.finish(first), faults.finish(second)
         assert sorted((code, other_code)) == [0, 1]
         loser = line if code else other_line
