@@ -229,13 +229,20 @@ impl Filter {
         &self.0.cover
     }
 
-    /// The mean of numbers of the components at every value, `[channel][row][column]`, weighed as their answers are.
-    pub(crate) fn means_at_values(&self, of_components: &[f64]) -> Vec<f64> {
-        let mut sums = vec![0.0; self.response().len(self.shape())];
-        for (k, number) in of_components.iter().enumerate() {
-            self.response().for_each_weight(k, self.shape(), |place, weight| sums[place] += weight * number);
+    /// Adds to `values` `[channel][row][column]`, weighed as components answer, the shares of the centre that those have whose
+    /// base-2 logarithms are given.
+    pub(crate) fn add_centre(&self, centre: f64, log2_shares: &[f64], values: &mut [f64]) {
+        if centre == 0.0 {
+            return;
         }
-        sums.iter().cycle().zip(self.cover()).map(|(sum, cover)| sum / cover).collect()
+        let mut sums = vec![0.0; self.response().len(self.shape())];
+        for (k, log) in log2_shares.iter().enumerate() {
+            let share = log.exp2();
+            self.response().for_each_weight(k, self.shape(), |place, weight| sums[place] += weight * share);
+        }
+        for ((value, sum), cover) in values.iter_mut().zip(sums.iter().cycle()).zip(self.cover()) {
+            *value += centre * sum / cover;
+        }
     }
 
     /// The value that a component answers for: its own pixel or value, or that of the largest response, the first of

@@ -150,13 +150,11 @@ impl FilteredPosteriors {
         log_shares: ArrayView2<'_, f64>,
         monitor: &mut Monitor<'_>,
     ) -> Result<Array4<f64>> {
-        let shared = self.shared(log_shares)?;
-        let mut found = self.ask(bank, |call| composites(call, &shared.evidence, (0, 1), monitor))?;
-        let centre = bank.range().centre;
-        for (values, logs) in found.iter_mut().zip(log_shares.outer_iter()).filter(|_| centre != 0.0) {
-            let shares: Vec<f64> = logs.iter().map(|log| log.exp()).collect();
-            let of_values = self.filter.means_at_values(&shares);
-            values.iter_mut().zip(of_values).for_each(|(value, share)| *value += centre * share);
+        let bits = log2_shares(log_shares, self.log_evidence.dim())?;
+        let shared: Vec<Evidence> = self.evidence.iter().zip(&bits).map(|(found, bits)| found.shared(bits)).collect();
+        let mut found = self.ask(bank, |call| composites(call, &shared, (0, 1), monitor))?;
+        for (values, bits) in found.iter_mut().zip(&bits) {
+            self.filter.add_centre(bank.range().centre, bits, values);
         }
         Ok(in_shape(found.into_iter().flatten().collect(), self.z.dim()))
     }

@@ -9,8 +9,7 @@ use super::pieces::{Piece, pieces_of};
 use super::planes::{self, Planes};
 use super::squares::{self, Squares};
 use super::sums::Sums;
-use crate::bank::{Bank, Pixels};
-use crate::components::Components;
+use crate::bank::Bank;
 use crate::cpu::chunks::{exact_chunks, exact_chunks_mut};
 use crate::cpu::dense::arithmetic::TILES;
 use crate::cpu::dense::group::{load_tiles, tile_penalties};
@@ -41,7 +40,7 @@ enum Distances {
 }
 
 /// What all work items of a call share.
-struct Call<'a> {
+pub(super) struct Call<'a> {
     filter: &'a Filter,
     distances: Distances,
     /// What components of several answers add to; `None` if every component answers for one place.
@@ -62,177 +61,9 @@ struct Space<P: Pixel, W, S> {
     states: Vec<S>,
 }
 
-/// A pass, or both.
-trait Stage {
-    /// What it finds for a query.
-    type Found;
-
-    /// What it finds for the probes of a job; `None` where float32 does not serve.
-    fn run<P: Pixel>(
-        &self,
-        call: &Call<'_>,
-        job: &Job<'_, P>,
-        signals: &Signals,
-        monitor: &mut Monitor<'_>,
-    ) -> Result<Vec<Option<Self::Found>>>;
-}
-
-/// Runs a stage for the queries that `serves` names; `None` where float32 does not serve, and for all of them if the filter is of
-/// another kind.
-fn run_stage<S: Stage>(
-    bank: &Bank<'_>,
-    filter: &Filter,
-    queries: &Queries<'_>,
-    serves: impl Fn(usize) -> bool,
-    stage: &S,
-    monitor: &mut Monitor<'_>,
-) -> Result<Vec<Option<S::Found>>> {
-    let mut found: Vec<Option<S::Found>> = (0..queries.len()).map(|_| None).collect();
-    let Some(call) = Call::new(bank, filter)? else { return Ok(found) };
-    let sources = Sources::new(bank, queries.atoms());
-    let probe = |query: usize| {
-        let probe = match &call.distances {
-            Distances::Squares(squares) => squares.probe(bank, queries, query),
-            Distances::Planes(planes) => planes.probe(bank, queries, query),
-        };
-        probe.among(&sources, &queries.atoms().left_out_of(query).into())
-    };
-    let probes = (0..queries.len()).filter(|&query| serves(query)).map(probe);
-    let probes: Vec<Probe> = probes.filter(|probe| !probe.needs_double).collect();
-    if probes.is_empty() {
-        return Ok(found);
-    }
-    let (signals, [_, height, width]) = (Signals::new(), filter.shape());
-    let whole = Components::full(height, width)?;
-    let mirrors = [whole.clone(), whole];
-    let of_probes = match bank.pixels() {
-        Pixels::U8(pixels) => {
-            stage.run(&call, &Job::new(bank, pixels, &mirrors, &probes, &sources, &signals)?, &signals, monitor)
-        }
-        Pixels::F32(pixels) => {
-            stage.run(&call, &Job::new(bank, pixels, &mirrors, &probes, &sources, &signals)?, &signals, monitor)
-        }
-    }?;
-    for (probe, values) in probes.iter().zip(of_probes) {
-        found[probe.query] = values;
-    }
-    Ok(found)
-}
-
-/// The composites of queries, in the units of the images, `[channel][row][column]`; `None` where float32 does not serve.
-/// `None` for all of them if the filter is of another kind.
-pub(crate) fn composites(
-    bank: &Bank<'_>,
-    filter: &Filter,
-    queries: &Queries<'_>,
-    monitor: &mut Monitor<'_>,
-) -> Result<Vec<Option<Vec<f64>>>> {
-    run_stage(bank, filter, queries, |_| true, &BothPasses, monitor)
-}
-
-/// What the first pass finds for a query, and the logarithms of the sums of weights of its components, in nats.
-pub(crate) type FirstFound = (TotalMeans, Vec<f64>);
-
-/// The first pass alone: the posteriors of queries, with the logarithms of the sums of weights of their components, in nats.
-pub(crate) fn evidence(
-    bank: &Bank<'_>,
-    filter: &Filter,
-    queries: &Queries<'_>,
-    monitor: &mut Monitor<'_>,
-) -> Result<Vec<Option<FirstFound>>> {
-    run_stage(bank, filter, queries, |_| true, &FirstPass, monitor)
-}
-
-/// What the images of one of several ranks add to composites, given the evidence of some queries and their base-2 logarithms of
-/// [`Posterior::shared`](crate::posterior::Posterior::shared).
-pub(crate) fn contributions(
-    bank: &Bank<'_>,
-    filter: &Filter,
-    queries: &Queries<'_>,
-    evidence: &[Option<(&TotalMeans, Vec<f64>)>],
-    monitor: &mut Monitor<'_>,
-) -> Result<Vec<Option<Vec<f64>>>> {
-    run_stage(bank, filter, queries, |query| evidence[query].is_some(), &Contribution { evidence }, monitor)
-}
-
-struct BothPasses;
-
-impl Stage for BothPasses {
-    type Found = Vec<f64>;
-
-    fn run<P: Pixel>(
-        &self,
-        call: &Call<'_>,
-        job: &Job<'_, P>,
-        signals: &Signals,
-        monitor: &mut Monitor<'_>,
-    ) -> Result<Vec<Option<Vec<f64>>>> {
-        let mut scheduler = call.scheduler(job, call.passes(), call.answers(), signals, monitor)?;
-        let totals = call.first_pass(job, &mut scheduler)?;
-        let served: Vec<usize> = (0..totals.len()).filter(|&i| totals[i].is_some()).collect();
-        let evidence: Vec<(&TotalMeans, Option<&[f64]>)> = totals.iter().flatten().map(|total| (total, None)).collect();
-        let mut found = vec![None; totals.len()];
-        for (i, values) in served.iter().zip(call.finish(job, &served, &evidence, &mut scheduler)?) {
-            found[*i] = Some(values);
-        }
-        scheduler.finish()?;
-        Ok(found)
-    }
-}
-
-struct FirstPass;
-
-impl Stage for FirstPass {
-    type Found = FirstFound;
-
-    fn run<P: Pixel>(
-        &self,
-        call: &Call<'_>,
-        job: &Job<'_, P>,
-        signals: &Signals,
-        monitor: &mut Monitor<'_>,
-    ) -> Result<Vec<Option<Self::Found>>> {
-        let mut scheduler = call.scheduler(job, 1, call.answers(), signals, monitor)?;
-        let totals = call.first_pass(job, &mut scheduler)?;
-        scheduler.finish()?;
-        let with_logs = |(total, probe): (TotalMeans, &Probe)| {
-            let logs = call.log_evidence(job, probe, &total);
-            (total, logs)
-        };
-        let totals = totals.into_iter().zip(job.probes);
-        Ok(totals.map(|(total, probe)| total.map(|total| with_logs((total, probe)))).collect())
-    }
-}
-
-/// Evidence and shares of every query.
-struct Contribution<'a> {
-    evidence: &'a [Option<(&'a TotalMeans, Vec<f64>)>],
-}
-
-impl Stage for Contribution<'_> {
-    type Found = Vec<f64>;
-
-    fn run<P: Pixel>(
-        &self,
-        call: &Call<'_>,
-        job: &Job<'_, P>,
-        signals: &Signals,
-        monitor: &mut Monitor<'_>,
-    ) -> Result<Vec<Option<Vec<f64>>>> {
-        let of_probe =
-            |probe: &Probe| self.evidence[probe.query].as_ref().map(|(total, shares)| (*total, Some(&shares[..])));
-        let evidence: Vec<_> = job.probes.iter().filter_map(of_probe).collect();
-        let all: Vec<usize> = (0..evidence.len()).collect();
-        let mut scheduler = call.scheduler(job, call.passes() - 1, 0, signals, monitor)?;
-        let found = call.finish(job, &all, &evidence, &mut scheduler)?;
-        scheduler.finish()?;
-        Ok(found.into_iter().map(Some).collect())
-    }
-}
-
 impl<'a> Call<'a> {
     /// `None` if the filter is of another kind.
-    fn new(bank: &Bank<'_>, filter: &'a Filter) -> Result<Option<Self>> {
+    pub(super) fn new(bank: &Bank<'_>, filter: &'a Filter) -> Result<Option<Self>> {
         let (shape, precision, answers) = (filter.shape(), filter.precision(), filter.response());
         let mut response = None;
         if !matches!(answers.weights, Weights::Places) {
@@ -263,19 +94,28 @@ impl<'a> Call<'a> {
         Ok((!is_other).then_some(Self { filter, distances, response, pieces }))
     }
 
+    /// A query, prepared for how components compare.
+    pub(super) fn probe(&self, bank: &Bank<'_>, queries: &Queries<'_>, query: usize, sources: &Sources<'_>) -> Probe {
+        let probe = match &self.distances {
+            Distances::Squares(squares) => squares.probe(bank, queries, query),
+            Distances::Planes(planes) => planes.probe(bank, queries, query),
+        };
+        probe.among(sources, &queries.atoms().left_out_of(query).into())
+    }
+
     /// How many passes composites take.
-    fn passes(&self) -> usize {
+    pub(super) fn passes(&self) -> usize {
         if self.response.is_some() { 2 } else { 1 }
     }
 
     /// Answers of a component that the first pass finds.
-    fn answers(&self) -> usize {
+    pub(super) fn answers(&self) -> usize {
         let of_place = if self.filter.response().per_value { 1 } else { self.filter.shape()[0] };
         if self.response.is_some() { 0 } else { of_place }
     }
 
     /// What the first pass finds for every probe; `None` where float32 does not serve.
-    fn first_pass<P: Pixel>(
+    pub(super) fn first_pass<P: Pixel>(
         &self,
         job: &Job<'_, P>,
         scheduler: &mut Scheduler<'_, '_>,
@@ -294,7 +134,7 @@ impl<'a> Call<'a> {
     }
 
     /// The logarithms of the sums of weights of a probe's components, in nats.
-    fn log_evidence<P: Pixel>(&self, job: &Job<'_, P>, probe: &Probe, total: &TotalMeans) -> Vec<f64> {
+    pub(super) fn log_evidence<P: Pixel>(&self, job: &Job<'_, P>, probe: &Probe, total: &TotalMeans) -> Vec<f64> {
         let left_out: Vec<f64> = probe.energy_left_out(false).collect();
         let constants = match &self.distances {
             Distances::Squares(squares) => squares.sums(&left_out),
@@ -308,7 +148,7 @@ impl<'a> Call<'a> {
 
     /// The composites of some probes of a job in the units of the images, `[channel][row][column]`, given what the first pass found
     /// for them; or, with shares, what the images of one of several ranks add to them.
-    fn finish<P: Pixel>(
+    pub(super) fn finish<P: Pixel>(
         &self,
         job: &Job<'_, P>,
         served: &[usize],
@@ -328,14 +168,10 @@ impl<'a> Call<'a> {
                 evidence.iter().map(|(total, shares)| total.means(*shares).map(|mean| mean / unit).collect()).collect()
             }
         };
-        for (values, (_, shares)) in found.iter_mut().zip(evidence).filter(|_| centre != 0.0) {
-            let shares = shares.map(|shares| shares.iter().map(|share| share.exp2()).collect::<Vec<f64>>());
+        for (values, (_, shares)) in found.iter_mut().zip(evidence) {
             match shares {
                 None => values.iter_mut().for_each(|value| *value += centre),
-                Some(shares) => {
-                    let of_values = self.filter.means_at_values(&shares);
-                    values.iter_mut().zip(of_values).for_each(|(value, share)| *value += centre * share);
-                }
+                Some(shares) => self.filter.add_centre(centre, shares, values),
             }
         }
         Ok(found)
@@ -369,7 +205,7 @@ impl<'a> Call<'a> {
     }
 
     /// A scheduler of so many passes, of which the first has so many answers a component; asks for all memory.
-    fn scheduler<'m, 'b, P: Pixel>(
+    pub(super) fn scheduler<'m, 'b, P: Pixel>(
         &self,
         job: &Job<'_, P>,
         passes: usize,

@@ -18,7 +18,8 @@ mod pass;
 mod pieces;
 mod planes;
 mod squares;
+mod stages;
 mod sums;
 
-pub(crate) use call::{composites, contributions, evidence};
 pub(crate) use means::TotalMeans;
+pub(crate) use stages::{composites, contributions, evidence};

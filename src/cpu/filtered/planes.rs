@@ -2,7 +2,7 @@
 
 use super::pass::Block;
 use super::pieces::Surround;
-use super::sums::{Apply, Sums};
+use super::sums::{Apply, Sums, spread};
 use crate::bank::Bank;
 use crate::cpu::chunks::exact_chunks_mut;
 use crate::cpu::dense::arithmetic::TilePenalties;
@@ -154,7 +154,7 @@ impl<P: Pixel> WriteResiduals<'_, P> {
                 continue;
             }
             for x in 0..shape.width {
-                residuals.at::<V>(x).store(&mut out[sums.place(first + x)]);
+                residuals.at::<V>(x).store(&mut out[spread(first + x)]);
             }
         }
     }

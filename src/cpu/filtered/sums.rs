@@ -10,7 +10,7 @@ const SPREAD: usize = 32;
 
 /// The place of a number in a plane in which such places are free.
 #[inline(always)]
-fn spread(value: usize) -> usize {
+pub(super) fn spread(value: usize) -> usize {
     value + value / SPREAD
 }
 
