@@ -259,7 +259,7 @@ fn square_of<V: Vector, P: Pixel, const FORM: u8, const CHANNELS: usize>(
     out: &mut [F32x16],
 ) {
     let y = rows.grid.row(rows.seen);
-    let residuals = y.map(|y| Residuals::<P, FORM, CHANNELS>::of_row(tile, values, rows.grid.shape, y));
+    let residuals = y.map(|y| Residuals::<P, FORM, CHANNELS>::of_framed_row(tile, values, rows.grid.framed(), y));
     let Some(residuals) = residuals.as_ref().filter(|_| rows.grid.side <= MAX_SHORT_SIDE) else {
         return long::<V, P, FORM, CHANNELS>(rows, residuals.as_ref(), out);
     };
@@ -398,7 +398,7 @@ mod tests {
             let form = if expanded { EXPANDED } else { DIRECT };
             let terms = Terms { form, values: &values, fixed_point_scale: scale };
             let beyond = if wraps { Beyond::Opposite } else { Beyond::Nothing };
-            let grid = Grid { shape: ImageShape { channels, height, width }, side, beyond };
+            let grid = Grid::of_all(ImageShape { channels, height, width }, side, beyond);
             for isa in Isa::available() {
                 let mut tile = Tile::<u8>::new(channels, height * width);
                 tile.load(isa, &Images::side_by_side(image.as_slice().unwrap(), image.len()), 127.5);

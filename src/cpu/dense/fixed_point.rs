@@ -241,19 +241,19 @@ impl<P: Pixel> Kernel for SquareRow<'_, P> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self { sums, scale, tile } = self;
-        let (units_per_one, shape) = (1.0 / scale, sums.grid.shape);
-        match (sums.grid.row(sums.seen), shape.channels) {
+        let (units_per_one, framed) = (1.0 / scale, sums.grid.framed());
+        match (sums.grid.row(sums.seen), sums.grid.shape.channels) {
             (None, _) => sums.push_row::<V, 1>(&Blank),
             (Some(y), 1) => sums.push_row::<V, 1>(&Squares {
-                residuals: Residuals::<P, SQUARES, 1>::of_row(tile, &[], shape, y),
+                residuals: Residuals::<P, SQUARES, 1>::of_framed_row(tile, &[], framed, y),
                 units_per_one,
             }),
             (Some(y), 3) => sums.push_row::<V, 1>(&Squares {
-                residuals: Residuals::<P, SQUARES, 3>::of_row(tile, &[], shape, y),
+                residuals: Residuals::<P, SQUARES, 3>::of_framed_row(tile, &[], framed, y),
                 units_per_one,
             }),
             (Some(y), _) => sums.push_row::<V, 1>(&Squares {
-                residuals: Residuals::<P, SQUARES, 0>::of_row(tile, &[], shape, y),
+                residuals: Residuals::<P, SQUARES, 0>::of_framed_row(tile, &[], framed, y),
                 units_per_one,
             }),
         }
@@ -271,16 +271,17 @@ fn energies_of<V: Vector, P: Pixel, const CHANNELS: usize, const T: usize>(
     scale: f32,
     out: &mut [F32x16],
 ) {
-    let shape = sums.grid.shape;
+    let framed = sums.grid.framed();
     match sums.grid.row(sums.seen) {
         None => sums.push_row::<V, T>(&Blank),
         Some(y) => sums.push_row::<V, T>(&Products::<P, CHANNELS, T>(std::array::from_fn(|t| {
-            Residuals::of_row(&tiles[t], values, shape, y)
+            Residuals::of_framed_row(&tiles[t], values, framed, y)
         }))),
     }
     let Some(row) = sums.row() else { return };
     let columns = sums.grid.columns();
-    let squares = std::array::from_fn(|t| &tiles[t].window_squares[row * columns..][..columns]);
+    let first = sums.grid.first_of_row(row);
+    let squares = std::array::from_fn(|t| &tiles[t].window_squares[first..][..columns]);
     let mut rows = exact_chunks_mut(out, columns);
     sums.windows::<V, T>(scale, Some(squares), std::array::from_fn(|_| rows.next().unwrap_or_default()));
 }

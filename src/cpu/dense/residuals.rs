@@ -47,6 +47,25 @@ impl ImageShape {
     }
 }
 
+/// Where images, or the rectangles of them that are looked at, lie in a tile.
+#[derive(Debug, Clone, Copy, Default)]
+pub(crate) struct Frame {
+    /// The first pixel.
+    pub(crate) first: usize,
+    /// How far apart rows lie.
+    pub(crate) stride: usize,
+    /// How far apart channels lie.
+    pub(crate) plane: usize,
+}
+
+impl Frame {
+    /// Of images that are all that a tile holds.
+    #[must_use]
+    pub(crate) fn of_all(shape: ImageShape) -> Self {
+        Self { first: 0, stride: shape.width, plane: shape.height * shape.width }
+    }
+}
+
 /// What lies beyond the border of the images, for windows that reach over it.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Beyond {
@@ -68,13 +87,21 @@ pub(crate) struct Grid {
     pub(crate) side: usize,
     /// What lies beyond the border.
     pub(crate) beyond: Beyond,
+    /// Where the images lie in a tile.
+    pub(crate) frame: Frame,
 }
 
 impl Grid {
     /// The windows of a composite that fit in its images.
     #[must_use]
     pub(crate) fn of<P: Pixel>(components: &Components, side: usize, tile: &Tile<P>) -> Self {
-        Self { shape: ImageShape::of(components, tile), side, beyond: Beyond::None }
+        Self::of_all(ImageShape::of(components, tile), side, Beyond::None)
+    }
+
+    /// The windows of images that are all that a tile holds.
+    #[must_use]
+    pub(crate) fn of_all(shape: ImageShape, side: usize, beyond: Beyond) -> Self {
+        Self { shape, side, beyond, frame: Frame::of_all(shape) }
     }
 
     /// How far windows reach over the border.
@@ -107,6 +134,19 @@ impl Grid {
         self.padded_width() + 1 - self.side
     }
 
+    /// The size of the images, and where they lie in a tile.
+    #[must_use]
+    pub(crate) fn framed(self) -> (ImageShape, Frame) {
+        (self.shape, self.frame)
+    }
+
+    /// The first window of a row, among those of all that a tile holds.
+    #[must_use]
+    pub(crate) fn first_of_row(self, row: usize) -> usize {
+        let (first, stride) = (self.frame.first, self.frame.stride);
+        (first / stride + row) * (stride + 2 * self.reach() + 1 - self.side) + first % stride
+    }
+
     /// The row of the image that is row `y` of the padded one, if there is any.
     #[must_use]
     pub(crate) fn row(self, y: usize) -> Option<usize> {
@@ -130,7 +170,8 @@ pub(crate) struct Residuals<'a, P: Pixel, const FORM: u8, const CHANNELS: usize>
     direction: [&'a [f32]; CHANNELS],
     /// All pixels and values starting at this row, where the number of channels is not known.
     rest: (&'a [P::Packed], &'a [f32]),
-    plane: usize,
+    /// How far apart channels lie, of pixels and of values.
+    planes: [usize; 2],
     /// From a value of z to that of the direction.
     to_direction: usize,
     /// -1, unknown to the compiler: see [`Self::add`].
@@ -144,20 +185,33 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM,
     #[inline(always)]
     #[must_use]
     pub(crate) fn of_row(tile: &'a Tile<P>, values: &'a [f32], shape: ImageShape, y: usize) -> Self {
+        Self::of_framed_row(tile, values, (shape, Frame::of_all(shape)), y)
+    }
+
+    /// The same of images that lie somewhere in the tile.
+    #[inline(always)]
+    #[must_use]
+    pub(crate) fn of_framed_row(
+        tile: &'a Tile<P>,
+        values: &'a [f32],
+        (shape, frame): (ImageShape, Frame),
+        y: usize,
+    ) -> Self {
         let (plane, start, width) = (shape.height * shape.width, y * shape.width, shape.width);
+        let first = frame.first + y * frame.stride;
         let mut row = Self {
             pixels: [&[]; CHANNELS],
             values: [&[]; CHANNELS],
             squares: &[],
             direction: [&[]; CHANNELS],
-            rest: (&tile.pixels[start..], &[]),
-            plane,
+            rest: (&tile.pixels[first..], &[]),
+            planes: [frame.plane, plane],
             to_direction: shape.channels * plane,
             minus: std::hint::black_box(-1.0),
             width,
         };
         for c in 0..CHANNELS {
-            row.pixels[c] = &tile.pixels[c * plane + start..][..width];
+            row.pixels[c] = &tile.pixels[c * frame.plane + first..][..width];
             if FORM != SQUARES {
                 row.values[c] = &values[c * plane + start..][..width];
             }
@@ -166,7 +220,7 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM,
             }
         }
         if FORM == EXPANDED {
-            row.squares = &tile.squares[start..][..width];
+            row.squares = &tile.squares[first..][..width];
         }
         if FORM != SQUARES {
             row.rest.1 = &values[start..];
@@ -219,10 +273,10 @@ impl<'a, P: Pixel, const FORM: u8, const CHANNELS: usize> Residuals<'a, P, FORM,
             sum = self.add(sum, c == 0, a, z, v);
         }
         if CHANNELS == 0 {
-            let (pixels, values) = self.rest;
-            for (c, pixel) in pixels[x..].iter().step_by(self.plane).enumerate() {
-                let z = if FORM == SQUARES { 0.0 } else { values[x + c * self.plane] };
-                let v = if FORM == TANGENT { values[x + c * self.plane + self.to_direction] } else { 0.0 };
+            let ((pixels, values), [apart, plane]) = (self.rest, self.planes);
+            for (c, pixel) in pixels[x..].iter().step_by(apart).enumerate() {
+                let z = if FORM == SQUARES { 0.0 } else { values[x + c * plane] };
+                let v = if FORM == TANGENT { values[x + c * plane + self.to_direction] } else { 0.0 };
                 sum = self.add(sum, c == 0, P::centred(pixel), z, v);
             }
         }

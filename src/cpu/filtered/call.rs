@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use super::composite::Composite;
 use super::means::{Means, TotalMeans};
 use super::pass::{Block, Pass};
-use super::pieces::{Piece, pieces_of};
+use super::pieces::{Piece, Pieces};
 use super::planes::{self, Planes};
 use super::squares::{self, Squares};
 use super::sums::Sums;
@@ -45,12 +45,14 @@ pub(super) struct Call<'a> {
     distances: Distances,
     /// What components of several answers add to; `None` if every component answers for one place.
     response: Option<Sums>,
-    pieces: Vec<Piece>,
+    pieces: Pieces,
 }
 
 /// The working space of a thread.
 struct Space<P: Pixel, W, S> {
     loaded: Vec<Tile<P>>,
+    /// The whole images with their border.
+    bordered: Vec<Tile<P>>,
     /// The loaded images under a view.
     viewed: Vec<Tile<P>>,
     squares: squares::Space,
@@ -87,9 +89,9 @@ impl<'a> Call<'a> {
             Distances::Squares(squares) => squares.surround(),
             Distances::Planes(_) => Planes::surround(),
         };
-        let Some(pieces) = pieces_of(filter, surround) else { return Ok(None) };
+        let Some(pieces) = Pieces::new(filter, surround) else { return Ok(None) };
         // Borders have the value of the centre; bytes have no other than that for holes, either.
-        let has_holes = pieces.iter().any(|piece| piece.has_holes);
+        let has_holes = pieces.all.iter().any(|piece| piece.has_holes);
         let is_other = has_holes && bank.range().centre != 0.0;
         Ok((!is_other).then_some(Self { filter, distances, response, pieces }))
     }
@@ -221,8 +223,7 @@ impl<'a> Call<'a> {
         // An image takes as long as there are views of it.
         let scheduler =
             Scheduler::with_results(work, image_len * views, workspace, result * at_once, signals, monitor)?;
-        let pieces: usize = self.pieces.iter().map(Piece::bytes).sum();
-        memory::check_available(scheduler.bytes() + pieces + 3 * result * job.probes.len())?;
+        memory::check_available(scheduler.bytes() + self.pieces.bytes() + 3 * result * job.probes.len())?;
         Ok(scheduler)
     }
 
@@ -230,7 +231,6 @@ impl<'a> Call<'a> {
     fn workspace<P: Pixel>(&self) -> usize {
         let [channels, height, width] = self.filter.shape();
         let of_pixels = |pixels: usize| pixels * (channels * size_of::<P::Packed>() + 2 * size_of::<F32x16>());
-        let viewed = self.pieces.iter().map(|piece| piece.size().0 * piece.size().1).max().unwrap_or(0);
         let of_distances = match &self.distances {
             Distances::Squares(squares) => squares.workspace(TILES),
             Distances::Planes(planes) => planes.workspace(TILES),
@@ -238,7 +238,7 @@ impl<'a> Call<'a> {
         let places = self.filter.response().len(self.filter.shape());
         let of_response = |response| Composite::workspace(response, self.filter.count(), places);
         let of_second_pass = self.response.as_ref().map_or(0, of_response);
-        TILES * (of_pixels(height * width) + of_pixels(viewed)) + of_distances + of_second_pass
+        TILES * (of_pixels(height * width) + 2 * of_pixels(self.pieces.most_pixels())) + of_distances + of_second_pass
     }
 
     /// A pass over all images, views and probes.
@@ -252,6 +252,7 @@ impl<'a> Call<'a> {
         let [channels, height, width] = self.filter.shape();
         let space = || Space {
             loaded: (0..TILES).map(|_| Tile::new(channels, height * width)).collect(),
+            bordered: (0..TILES).map(|_| Tile::new(channels, 0)).collect(),
             viewed: (0..TILES).map(|_| Tile::new(channels, 0)).collect(),
             squares: squares::Space::default(),
             planes: planes::Space::default(),
@@ -276,21 +277,29 @@ impl<'a> Call<'a> {
         space.states.iter_mut().for_each(|state| pass.start(state, negligible));
         for positions in blocks(item.images.clone(), GROUP) {
             let tiles = load_tiles(job, &positions, &mut space.loaded);
-            for piece in self.pieces.iter().take_while(|_| !job.is_stopped()) {
-                self.look(job, item, piece, tiles, space);
+            let Space { loaded, bordered, squares, .. } = &mut *space;
+            if let Some(piece) = &self.pieces.bordered {
+                self.look(job, item, piece, (&loaded[..tiles], bordered), squares);
+            }
+            for piece in self.pieces.all.iter().take_while(|_| !job.is_stopped()) {
+                let Space { loaded, viewed, squares, .. } = &mut *space;
+                if piece.part_at.is_none() {
+                    self.look(job, item, piece, (&loaded[..tiles], viewed), squares);
+                }
                 for &by in piece.shifts.iter().take_while(|_| !job.is_stopped()) {
                     for probe in item.probes.clone() {
                         let penalties = tile_penalties(job, &job.probes[probe], &positions);
-                        let Space { viewed, squares, planes, pass: work, states, .. } = &mut *space;
+                        let Space { bordered, viewed, squares, planes, pass: work, states, .. } = &mut *space;
+                        let viewed = if piece.part_at.is_some() { &bordered[..tiles] } else { &viewed[..tiles] };
                         pass.start_group(work);
-                        let (images, state) = ((&viewed[..tiles], &penalties), &mut states[probe - item.probes.start]);
+                        let (images, state) = ((viewed, &penalties), &mut states[probe - item.probes.start]);
                         let add = |block: &Block<'_, P>| pass.add(job, probe, block, work, state);
                         let of_probe = &job.probes[probe];
                         match &self.distances {
                             Distances::Squares(of) => of.compare(job, of_probe, (piece, by), images, squares, add),
                             Distances::Planes(of) => of.compare(job, of_probe, images, planes, add),
                         }
-                        pass.end_group(job, &viewed[..tiles], work, state);
+                        pass.end_group(job, viewed, work, state);
                     }
                 }
             }
@@ -299,17 +308,17 @@ impl<'a> Call<'a> {
     }
 
     /// Copies loaded images under a view, and what all probes of a work item share on them.
-    fn look<P: Pixel, W, S>(
+    fn look<P: Pixel>(
         &self,
         job: &Job<'_, P>,
         item: &WorkItem,
         piece: &Piece,
-        tiles: usize,
-        space: &mut Space<P, W, S>,
+        (loaded, viewed): (&[Tile<P>], &mut [Tile<P>]),
+        space: &mut squares::Space,
     ) {
         let ([channels, height, width], (rows, columns)) = (self.filter.shape(), piece.size());
         let is_expanded = job.probes[item.probes.clone()].iter().any(|probe| probe.regime.is_expanded());
-        for (from, to) in space.loaded.iter().zip(&mut space.viewed).take(tiles) {
+        for (from, to) in loaded.iter().zip(viewed) {
             to.valid = from.valid;
             to.pixels.resize(channels * rows * columns, P::Packed::ZERO);
             let images = exact_chunks(&from.pixels, height * width);
@@ -317,7 +326,7 @@ impl<'a> Call<'a> {
                 piece.copy(from, to, P::Packed::ZERO);
             }
             if let (Distances::Squares(squares), true) = (&self.distances, is_expanded) {
-                squares.prepare(job, piece, to, &mut space.squares);
+                squares.prepare(job, piece, to, space);
             }
         }
     }

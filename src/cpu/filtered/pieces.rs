@@ -23,17 +23,76 @@ impl Surround {
             inside => inside,
         }
     }
+
+    /// The place of an image of a size that is at this row and column of an image with a border.
+    fn place(self, (y, x): (usize, usize), border: usize, (height, width): (usize, usize)) -> Option<usize> {
+        let (y, x) = (self.inside(y, border, height)?, self.inside(x, border, width)?);
+        Some(y * width + x)
+    }
+
+    /// The row and column at which the pixels of a piece of so many columns are a part of the whole images with their border.
+    fn part_at(
+        self,
+        pixels: &[Option<u32>],
+        columns: usize,
+        (height, width): (usize, usize),
+    ) -> Option<(usize, usize)> {
+        let first = pixels.iter().position(Option::is_some)?;
+        let pixel = pixels[first]? as usize;
+        let top = (pixel / width + self.reach).checked_sub(first / columns)?;
+        let left = (pixel % width + self.reach).checked_sub(first % columns)?;
+        let rows = pixels.len() / columns;
+        let fits = top + rows <= height + 2 * self.reach && left + columns <= width + 2 * self.reach;
+        let is_same = |(at, pixel): (usize, &Option<u32>)| {
+            let place = (top + at / columns, left + at % columns);
+            pixel.map(|pixel| pixel as usize) == self.place(place, self.reach, (height, width))
+        };
+        (fits && pixels.iter().enumerate().all(is_same)).then_some((top, left))
+    }
+}
+
+/// The pieces of all views, and the whole images with their border if any is a part of them.
+pub(super) struct Pieces {
+    pub(super) all: Vec<Piece>,
+    pub(super) bordered: Option<Piece>,
+}
+
+impl Pieces {
+    /// Of a filter whose components are the pixels; `None` if a view is seen by components that are no rectangles.
+    pub(super) fn new(filter: &Filter, surround: Surround) -> Option<Self> {
+        let [_, height, width] = filter.shape();
+        let all = pieces_of(filter, surround)?;
+        let has_parts = all.iter().any(|piece| piece.part_at.is_some());
+        Some(Self { all, bordered: has_parts.then(|| Piece::bordered(surround, (height, width))) })
+    }
+
+    /// Bytes that they take.
+    pub(super) fn bytes(&self) -> usize {
+        self.each().map(Piece::bytes).sum()
+    }
+
+    /// The pixels of the largest that is copied.
+    pub(super) fn most_pixels(&self) -> usize {
+        let copied = self.each().filter(|piece| piece.part_at.is_none()).map(Piece::size);
+        copied.map(|(rows, columns)| rows * columns).max().unwrap_or(0)
+    }
+
+    fn each(&self) -> impl Iterator<Item = &Piece> {
+        self.all.iter().chain(&self.bordered)
+    }
 }
 
 /// A view on a rectangle of its places.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Piece {
     /// The places that are compared.
     pub(super) rows: Range<usize>,
     pub(super) columns: Range<usize>,
     /// By how many rows and columns further on each such view has the place of a component.
     pub(super) shifts: Vec<(usize, usize)>,
-    /// Where the pixels of the rectangle and its border come from.
+    /// Its first row and column in the whole images with their border, if it is a part of them.
+    pub(super) part_at: Option<(usize, usize)>,
+    /// Where the pixels of the rectangle and its border come from, unless it is such a part.
     runs: Vec<Run>,
     /// How many have no pixel.
     blank: usize,
@@ -86,23 +145,42 @@ impl Piece {
         surround: Surround,
         (rows, columns): (Range<usize>, Range<usize>),
         border: usize,
-        (height, width): (usize, usize),
+        size: (usize, usize),
     ) -> Self {
-        let mut piece =
-            Self { rows, columns, shifts: vec![(0, 0)], runs: Vec::new(), blank: 0, has_holes: false, border };
-        let (padded_height, padded_width) = piece.size();
-        for (to, (i, j)) in ndarray::indices((padded_height, padded_width)).into_iter().enumerate() {
-            let y = surround.inside(piece.rows.start + i, border, height);
-            let x = surround.inside(piece.columns.start + j, border, width);
-            let pixel = y.zip(x).map(|(y, x)| view.from()[y * width + x]);
-            if let Some(pixel) = pixel.filter(|&pixel| pixel != View::NONE) {
-                piece.append(to as u32, pixel);
-            } else {
-                piece.blank += 1;
-                piece.has_holes |= pixel.is_some();
-            }
+        let mut piece = Self { rows, columns, shifts: vec![(0, 0)], border, ..Self::default() };
+        let (rows, columns) = piece.size();
+        let pixel = |(i, j)| {
+            let place = surround.place((piece.rows.start + i, piece.columns.start + j), border, size);
+            place.map(|place| view.from()[place])
+        };
+        let pixels: Vec<Option<u32>> = ndarray::indices((rows, columns)).into_iter().map(pixel).collect();
+        piece.has_holes = pixels.contains(&Some(View::NONE));
+        let pixels: Vec<Option<u32>> = pixels.into_iter().map(|pixel| pixel.filter(|&p| p != View::NONE)).collect();
+        piece.part_at = surround.part_at(&pixels, columns, size).filter(|_| border == surround.reach);
+        if piece.part_at.is_none() {
+            piece.take(&pixels);
         }
         piece
+    }
+
+    /// The whole images with their border.
+    fn bordered(surround: Surround, (height, width): (usize, usize)) -> Self {
+        let mut piece = Self { rows: 0..height, columns: 0..width, border: surround.reach, ..Self::default() };
+        let (rows, columns) = piece.size();
+        let places = ndarray::indices((rows, columns)).into_iter();
+        let pixel = |at| surround.place(at, surround.reach, (height, width)).map(|place| place as u32);
+        piece.take(&places.map(pixel).collect::<Vec<_>>());
+        piece
+    }
+
+    /// Where the pixels come from, if they have one.
+    fn take(&mut self, pixels: &[Option<u32>]) {
+        for (to, pixel) in pixels.iter().enumerate() {
+            match *pixel {
+                Some(pixel) => self.append(to as u32, pixel),
+                None => self.blank += 1,
+            }
+        }
     }
 
     /// Adds the next place that has a pixel.
@@ -130,9 +208,8 @@ struct Base<'a> {
     pieces: Range<usize>,
 }
 
-/// The pieces of all views of a filter whose components are the pixels; `None` if a view is seen by components that are no
-/// rectangles.
-pub(super) fn pieces_of(filter: &Filter, surround: Surround) -> Option<Vec<Piece>> {
+/// The pieces of all views, see [`Pieces::new`].
+fn pieces_of(filter: &Filter, surround: Surround) -> Option<Vec<Piece>> {
     let [_, height, width] = filter.shape();
     let (mut pieces, mut bases): (Vec<Piece>, Vec<Base<'_>>) = (Vec::new(), Vec::new());
     for view in filter.all_views() {
@@ -216,6 +293,21 @@ mod tests {
         Filter::new(SHAPE, [boxes, Weights::Places], [false; 2], views).unwrap()
     }
 
+    /// The pixels of a piece: its own, or those of the whole images with their border.
+    fn pixels_of(pieces: &Pieces, piece: &Piece, image: &[usize]) -> Vec<usize> {
+        let copy = |piece: &Piece| {
+            let (rows, columns) = piece.size();
+            let mut found = vec![0; rows * columns];
+            piece.copy(image, &mut found, 7);
+            found
+        };
+        let Some((top, left)) = piece.part_at else { return copy(piece) };
+        let bordered = pieces.bordered.as_ref().unwrap();
+        let (whole, (rows, columns)) = (copy(bordered), piece.size());
+        let of_row = |i: usize| &whole[(top + i) * bordered.size().1 + left..][..columns];
+        (0..rows).flat_map(of_row).copied().collect()
+    }
+
     #[test]
     fn pieces_hold_the_pixels_of_their_views() {
         let identity: Vec<u32> = (0..12).collect();
@@ -223,16 +315,36 @@ mod tests {
         let image: Vec<usize> = (100..112).collect();
         for (wraps, from) in [(false, &identity), (false, &flipped), (true, &identity), (true, &flipped)] {
             let filter = filter(vec![(from.clone(), None)]);
-            let pieces = pieces_of(&filter, Surround { reach: 1, wraps, adds_border: false }).unwrap();
-            let [piece] = pieces.as_slice() else { panic!("one piece") };
+            let pieces = Pieces::new(&filter, Surround { reach: 1, wraps, adds_border: false }).unwrap();
+            let [piece] = pieces.all.as_slice() else { panic!("one piece") };
             assert_eq!((piece.size(), piece.rows.clone(), piece.has_holes), ((5, 6), 0..3, false));
-            let mut found = vec![0; 30];
-            piece.copy(&image, &mut found, 7);
+            assert_eq!(piece.part_at.is_some(), !wraps && from == &identity);
+            let found = pixels_of(&pieces, piece, &image);
             for (y, x) in ndarray::indices((5, 6)) {
                 let inside = (1..4).contains(&y) && (1..5).contains(&x);
                 let pixel = ((y + 2) % 3) * 4 + (x + 3) % 4;
                 let expected = if inside || wraps { image[from[pixel] as usize] } else { 7 };
                 assert_eq!(found[y * 6 + x], expected, "{y}, {x}");
+            }
+        }
+    }
+
+    #[test]
+    fn pieces_of_shifted_images_are_parts_of_the_whole() {
+        // 3 x 4 pixels: squares of side 3 that lie inside are around two of them, each of which sees either.
+        let image: Vec<usize> = (100..112).collect();
+        let views = [-1, 0, 1].map(|by| {
+            let from = |p: i32| if (0..4).contains(&(p % 4 + by)) { (p + by) as u32 } else { View::NONE };
+            let is_seen = |p: i32| p / 4 == 1 && (1..3).contains(&(p % 4)) && (1..3).contains(&(p % 4 + by));
+            ((0..12).map(from).collect(), Some((0..12).map(is_seen).collect()))
+        });
+        let pieces =
+            Pieces::new(&filter(views.into()), Surround { reach: 1, wraps: false, adds_border: true }).unwrap();
+        for (piece, (columns, left)) in pieces.all.iter().zip([(2..3, 1), (1..3, 1), (1..2, 2)]) {
+            assert_eq!((piece.rows.clone(), piece.columns.clone(), piece.part_at), (1..2, columns, Some((1, left))));
+            let (found, width) = (pixels_of(&pieces, piece, &image), piece.columns.len() + 2);
+            for (at, &pixel) in found.iter().enumerate() {
+                assert_eq!(pixel, 100 + at / width * 4 + at % width + left - 1);
             }
         }
     }

@@ -11,7 +11,7 @@ use crate::components::Components;
 use crate::cpu::chunks::exact_chunks;
 use crate::cpu::dense::arithmetic::TilePenalties;
 use crate::cpu::dense::energies::SquareEnergies;
-use crate::cpu::dense::residuals::{Beyond, Grid, ImageShape, Terms};
+use crate::cpu::dense::residuals::{Beyond, Frame, Grid, ImageShape, Terms};
 use crate::cpu::dense::single::penalise;
 use crate::cpu::job::Job;
 use crate::cpu::probe::Probe;
@@ -96,7 +96,7 @@ impl Squares {
         space: &mut Space,
         mut consume: impl FnMut(&Block<'_, P>),
     ) {
-        let ([_, height, width], (rows, columns)) = (self.shape, piece.size());
+        let [_, height, width] = self.shape;
         let Space { squares, energies, values } = space;
         self.values_around(&probe.values, piece, by, values);
         let (terms, grid) = (Terms { values, ..probe.terms() }, self.grid(piece));
@@ -113,9 +113,9 @@ impl Squares {
                     tiles,
                     energies,
                     first: first_of_row + x,
-                    place: (row + piece.border) * columns + piece.border + part.start,
+                    place: grid.frame.first + (row + piece.border) * grid.frame.stride + piece.border + part.start,
                     part,
-                    apart: rows * columns,
+                    apart: grid.frame.plane,
                     logit_scale: probe.logit_scale as f32,
                 });
             }
@@ -126,7 +126,12 @@ impl Squares {
     fn grid(&self, piece: &Piece) -> Grid {
         let ([channels, ..], (height, width)) = (self.shape, piece.size());
         let beyond = if piece.border < self.side / 2 { self.beyond } else { Beyond::None };
-        Grid { shape: ImageShape { channels, height, width }, side: self.side, beyond }
+        let mut grid = Grid::of_all(ImageShape { channels, height, width }, self.side, beyond);
+        if let Some((top, left)) = piece.part_at {
+            let (rows, columns) = (self.windows.height(), self.windows.width());
+            grid.frame = Frame { first: top * columns + left, stride: columns, plane: rows * columns };
+        }
+        grid
     }
 
     /// Copies the values of a probe around the places of a piece, from those of the padded image so many rows and columns before.
