@@ -3,7 +3,7 @@
     python benchmarks/family.py --out out/bench [--data FILE_OR_NAME] [--images 10000] [--queries 8] [--rounds 5]
 
 Microseconds a pair of query and image of 32 by 32 pixels, and for `ELS` and `BBELS` seconds for one query on 50,000
-images, extrapolated from a few hundred. Rows:
+images, extrapolated from a few thousand (with fewer, what a call prepares would count). Rows:
 
 - ``square``: PSPC-Square, side 3, what soft windows are compared with;
 - ``LS``, ``soft``, ``PCA``, ``ELS``, ``BBELS``: a member at a noise level at which published schedules use it;
@@ -201,7 +201,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the figures")
     parser.add_argument("--data", help="data set, a name or a file; random images without it")
     parser.add_argument("--images", type=int, default=10_000)
-    parser.add_argument("--few", type=int, default=500, help="images of the equivariant members")
+    parser.add_argument("--few", type=int, default=4_000, help="images of the equivariant members")
     parser.add_argument("--queries", type=int, default=8)
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
