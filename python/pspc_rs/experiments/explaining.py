@@ -152,7 +152,7 @@ def explain(
     posterior = denoiser.posterior(noisy, sigma, most, class_labels, exclude=exclude)
     steps.finish(f"sigma {sigma:.3g}, maps")
     masks = denoiser.masks_at(sigma)
-    components = np.array([_component_at(masks, y, x) for y, x in positions.tolist()], np.int64)
+    components = np.array([component_at(masks, y, x) for y, x in positions.tolist()], np.int64)
     denoised, variance = np.asarray(posterior.denoised), posterior.variance.astype(np.float64)
     steps.finish(f"sigma {sigma:.3g}, nearest images")
     nearest = nearest_images(denoiser.data, denoised, class_labels=class_labels, exclude=exclude)
@@ -162,9 +162,9 @@ def explain(
         num_components=posterior.num_components,
         z=noisy,
         denoised=denoised,
-        effective_images=_pixel_means(posterior.effective_images, masks),
+        effective_images=pixel_means(posterior.effective_images, masks),
         variance=variance,
-        attribution=_shares(posterior),
+        attribution=shares_of(posterior),
         positions=positions,
         components=components,
         masks=masks[components],
@@ -230,7 +230,7 @@ def explain_trajectory(
     states, denoised, shares = [], [], []
 
     def keep(step: dict[str, Any]) -> None:
-        shares.append(_shares(denoiser.posterior(step["x"], step["sigma"], 1, class_labels, exclude=exclude)))
+        shares.append(shares_of(denoiser.posterior(step["x"], step["sigma"], 1, class_labels, exclude=exclude)))
         states.append(to_numpy(step["x"], "x"))
         denoised.append(to_numpy(step["denoised"], "denoised").astype(np.float32))
         steps.finish(f"sampling, sigma {step['sigma']:.3g}")
@@ -313,7 +313,7 @@ def _spread(side: int) -> list[int]:
     return [math.floor(side * (2 * third + 1) / (2 * number)) for third in range(number)]
 
 
-def _component_at(masks: NDArray[np.bool_], y: int, x: int) -> int:
+def component_at(masks: NDArray[np.bool_], y: int, x: int) -> int:
     """The component that covers a pixel and whose bounding box has its middle nearest; the first of several."""
     covering = np.flatnonzero(masks[:, y, x])
     middles = np.array([_middle(masks[one]) for one in covering])
@@ -326,7 +326,7 @@ def _middle(mask: NDArray[np.bool_]) -> tuple[int, int]:
     return int(rows[0] + rows[-1] + 1) // 2, int(columns[0] + columns[-1] + 1) // 2
 
 
-def _pixel_means(values: NDArray[np.float64], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+def pixel_means(values: NDArray[np.float64], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The mean of numbers of components [batch, K] over the components at each pixel, [batch, H, W]."""
     flat = masks.reshape(len(masks), -1)
     total = np.zeros((len(values), flat.shape[1]))
@@ -337,6 +337,7 @@ def _pixel_means(values: NDArray[np.float64], masks: NDArray[np.bool_]) -> NDArr
     return means
 
 
-def _shares(posterior: Posterior) -> NDArray[np.float64]:
+def shares_of(posterior: Posterior) -> NDArray[np.float64]:
+    """The share of each training image in all components, [batch, N]; the sum over images is 1."""
     shares: NDArray[np.float64] = posterior.attribution() / posterior.num_components
     return shares

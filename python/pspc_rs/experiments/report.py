@@ -18,7 +18,7 @@ from pspc_rs.errors import InvalidValueError, MissingFileError
 from pspc_rs.experiments.charts import Curve, curve_chart, curve_table
 from pspc_rs.experiments.display import colours_of, display_name
 from pspc_rs.experiments.metrics import METRICS
-from pspc_rs.experiments.pages import Record, Table, png_source, write_page
+from pspc_rs.experiments.pages import Record, Table, png_source, render_page, write_page
 from pspc_rs.extras import import_pillow
 
 REPORT = "report.html"
@@ -100,13 +100,13 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
     contents = read_run(folder)
     if contents.empty:
         raise InvalidValueError(f"{run_dir} holds no PNG, CSV or JSON file; there is nothing to report on")
-    return write_page(
-        target,
+    page = render_page(
         REPORT,
         title=folder.resolve().name,
         summary=f"{contents.summary}. Written by pspc-rs {__version__}.",
         sections=_sections(contents),
     )
+    return write_page(target, page)
 
 
 def read_run(folder: Path) -> RunContents:
