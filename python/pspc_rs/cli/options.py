@@ -220,6 +220,12 @@ def options_for_many(command: Command) -> Command:
     return _with((_OUTDIR, _SEED, *_COMPUTING, *_GRID, *_DATA, *chosen), command)
 
 
+def explorer_options(command: Command) -> Command:
+    """Adds the options of `Options` to a command for several denoisers that writes nothing."""
+    chosen = (*_COMPOSITE, *_FILTERED, *_BASELINES, _PARTS, TRUST)
+    return _with((_SEED, *_COMPUTING, *_GRID, *_DATA, *chosen), command)
+
+
 def data_options(command: Command) -> Command:
     """Adds the options of `Options` that concern data and noise only, and --overwrite."""
     unused = ignored_options("--batch", "--device", reason="nothing is computed in batches here; leave it out")

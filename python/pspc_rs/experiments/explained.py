@@ -173,6 +173,19 @@ def _line(row: dict[str, Any]) -> str:
     return " ".join([*parts, "copy"] if row["is_copy"] else parts)
 
 
+def training_name(data: ImageSet, index: int) -> str:
+    """What a training image is called.
+
+    Example:
+        >>> from pspc_rs.testing import tiny_images
+        >>> training_name(tiny_images(20, xflip=True), 23)
+        'training image 3, class 1, mirrored'
+    """
+    stored, mirrored = index % data.num_stored, index >= data.num_stored
+    label = "" if data.labels is None else f", class {data.labels[stored]}"
+    return f"training image {stored}{label}{', mirrored' if mirrored else ''}"
+
+
 def percent(share: float) -> str:
     """A share in words.
 
