@@ -20,6 +20,10 @@ class Subject:
     Attributes:
         name: what the page calls it: "training image 17, left out".
         clean: the image before noise was added, [C, H, W], if there is one.
+
+    Example:
+        >>> Subject("training image 17, left out")
+        Subject('training image 17, left out')
     """
 
     name: str

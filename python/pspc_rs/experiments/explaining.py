@@ -50,6 +50,12 @@ class Explanation:
         top_view: which view of the image, int64 [batch, positions, top]: 0 as stored, 1 mirrored.
         top_weight: their weights, float64 [batch, positions, top].
         nearest: the training images nearest to the denoised images.
+
+    Example:
+        >>> import pspc_rs as pspc
+        >>> D = pspc.Empirical(pspc.ImageSet(np.array([[[[0, 255]]], [[[255, 0]]]], np.uint8)))
+        >>> explain(D, np.array([[[[-0.1, 0.1]]]]), 1.0).effective_images.round(2)
+        array([[[1.96, 1.96]]])
     """
 
     sigma: float
@@ -87,6 +93,13 @@ class Way:
         nearest: the training images nearest to the samples.
         shown: the steps that are explained in full.
         levels: their explanations.
+
+    Example:
+        >>> import pspc_rs as pspc
+        >>> D = pspc.Empirical(pspc.ImageSet(np.array([[[[0, 255]]], [[[255, 0]]]], np.uint8)))
+        >>> way = explain_trajectory(D, np.array([[[[-0.1, 0.1]]]]), [2.0, 0.1, 0.0], shown=[0])
+        >>> way.leading.ravel(), way.samples.round(1).ravel()
+        (array([0, 0]), array([-1.,  1.]))
     """
 
     sigmas: NDArray[np.float64]
