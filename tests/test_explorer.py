@@ -385,10 +385,16 @@ def test_the_command_offers_every_denoiser(data: Path, monkeypatch: pytest.Monke
 
     monkeypatch.setattr(ExplorerServer, "serve_forever", serve)
     options = ["--denoiser", "ls,half=explorer_pages:halve", "--patch-sizes", 3, "--protocol", "edm18"]
-    result = invoke("explore", "--data", data, "--port", 0, "--no-browser", "--images", data, *options)
-    assert result.exit_code == 0 and result.stdout.endswith("(Ctrl-C ends it)\n")
+    opened: list[str] = []
+    monkeypatch.setattr("webbrowser.open", opened.append)
+    monkeypatch.setenv("DISPLAY", ":0")
+    result = invoke("explore", "--data", data, "--port", 0, "--images", data, *options)
+    assert result.exit_code == 0 and result.stdout == f"{served[0].address}  (Ctrl-C ends it)\n"
+    assert opened == [served[0].address]
     scene = served[0].views.scene
     assert [*scene.denoisers] == ["ls", "half"] and not scene.images_are_data
     assert scene.has_posterior("ls") and not scene.has_posterior("half")
+    assert invoke("explore", "--data", data, "--port", 0, "--no-browser", *options).exit_code == 0
+    assert len(opened) == 1
     page = served[0].views.page()
     assert '<option value="ls">LS</option><option value="half">half</option>' in page

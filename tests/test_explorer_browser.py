@@ -180,6 +180,9 @@ def test_the_slider_and_the_pictures_go_along_a_sampling_run(reader: Reader, exp
     page.locator("[name=start][value=image]").check()
     reader.settle()
     assert page.locator("[data-view=run] svg.picture").count() == 0
+    reader.open(f"{explorer.address}?sigma=0.25")  # as from a report
+    assert page.locator("[name=level]").input_value() == "2"
+    assert "\u03c3 0.25" in page.locator("[data-view=noisy]").inner_text()
     reader.open(again)
     assert page.locator("[data-step='3']").get_attribute("aria-pressed") == "true"
 

@@ -18,7 +18,8 @@ _LONG_LIST = 12
 class Table:
     """A table of text; ``num_rows`` counts those that are not shown, too.
 
-    ``marked`` are the cells that stand out, as (row, column).
+    ``marked`` are the cells that stand out, as (row, column). Where there is a ``link``, every cell of the first column
+    leads to it, with the text of the cell after it.
     """
 
     caption: str
@@ -27,6 +28,7 @@ class Table:
     note: str = ""
     num_rows: int = 0
     marked: frozenset[tuple[int, int]] = frozenset()
+    link: str = ""
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,10 @@ function question() {
 const pixel = () => ({ y: fields.y.value, x: fields.x.value });
 const nameOf = (part) => (part === "a" ? fields.denoiser.value : fields.other.value);
 const sigmaOf = (level) => Number(sigmas[level].toPrecision(4));
+const levelOf = (sigma) => {
+  const apart = sigmas.map((one) => Math.abs(Math.log(one / Number(sigma))));
+  return apart.indexOf(Math.min(...apart));
+};
 const titleOf = (name) => [...fields.denoiser.options].find((one) => one.value === name)?.text ?? "";
 
 // Asking
@@ -186,6 +190,7 @@ function recall() {
     else if (PLAIN.includes(name)) setIfValid(fields[name], value);
   }
   if (isRun()) fields.sigma.value = sigmaOf(fields.level.value);
+  else fields.level.value = levelOf(fields.sigma.value);
 }
 
 function setIfValid(field, value) {
@@ -218,8 +223,7 @@ form.addEventListener("input", ({ target }) => {
   if (target.name === "level" || (target.name === "start" && isRun())) {
     fields.sigma.value = sigmaOf(fields.level.value);
   } else if (target.name === "sigma") {
-    const apart = sigmas.map((one) => Math.abs(Math.log(one / Number(target.value))));
-    fields.level.value = apart.indexOf(Math.min(...apart));
+    fields.level.value = levelOf(target.value);
   }
   soon();
 });

@@ -166,7 +166,7 @@ class Views:
 
     def _note(self, name: str, question: Question, answer: Answer) -> str:
         """What is to be known of a denoised image, in a line."""
-        parts = [answer["windows"]] if "windows" in answer else ["no posteriors over training images"]
+        parts = [answer["windows"]] if "windows" in answer else ["no posteriors to show"]
         if self.scene.exclude(question) is not None and not self.scene.leaves_out(name, question):
             parts.append("cannot leave the image out")
         return "; ".join(parts)
