@@ -217,7 +217,8 @@ def test_other_hosts_and_other_sites_get_nothing(explorer: ExplorerServer) -> No
     assert get(explorer, "", headers={"Host": "localhost:9000"})[0] == 200, "through a tunnel the port is another one"
     assert get(explorer, "noisy", headers={"Sec-Fetch-Site": "cross-site"})[0] == 403
     assert get(explorer, "", headers={"Sec-Fetch-Site": "cross-site"})[0] == 200, "other pages may link to the page"
-    assert "there is no /../etc" in refusal(explorer, 404, "../etc/passwd")
+    for path in ("../etc/passwd", "/[", "%00", "explore.js/..", "noisy/"):
+        assert f"there is no /{path.lstrip('/')};" in refusal(explorer, 404, path)
 
 
 def test_the_page_loads_nothing_from_elsewhere(explorer: ExplorerServer) -> None:

@@ -37,6 +37,7 @@ async function ask(view, asked, signal, report) {
     if (response.status === 200) return answer;
     if (response.status !== 202) throw new Error(answer.error);
     report(answer);
+    await new Promise((resolve) => setTimeout(resolve, 200)); // a browser has few connections, which others need, too
   }
 }
 
@@ -60,7 +61,8 @@ async function fill(element, view, asked) {
     if (mine.signal.aborted) return null;
     const line = document.createElement("p");
     line.className = "failed";
-    line.textContent = error.message === "Failed to fetch" ? "The explorer does not answer; it may have been ended." : error.message;
+    const isGone = error instanceof TypeError; // what fetch throws where nobody answers
+    line.textContent = isGone ? "The explorer does not answer; it may have been ended." : error.message;
     element.replaceChildren(line);
     return null;
   } finally {
@@ -89,24 +91,28 @@ function showPatches(panel) {
   if (!name) return;
   const asked = { ...question(), ...pixel(), denoiser: name, part: panel.dataset.part };
   fill(slot(panel, "patches"), "patches", asked);
-  slot(panel, "patches").dataset.asked = new URLSearchParams(asked);
   panel.querySelector("[data-page]").href = `explain?${new URLSearchParams({ ...asked, as: "page" })}`;
 }
 
-async function showPanel(panel) {
+function showPanel(panel) {
   const part = panel.dataset.part;
   const name = nameOf(part);
   panel.hidden = !name;
   if (!name) return panel.querySelectorAll("[data-view]").forEach(empty);
   panel.querySelector("h2").textContent = titleOf(name);
-  const asked = { ...question(), denoiser: name, part };
+  fill(slot(panel, "denoised"), "denoised", { ...question(), denoiser: name, part }).then((found) => {
+    if (found) panel.querySelector("[data-posterior]").hidden = !found.has_posterior;
+  });
   showPatches(panel);
+}
+
+function showSlow(panel) {
+  const part = panel.dataset.part;
+  const name = nameOf(part);
   for (const view of ["variance", "shares"]) {
-    if (isChecked(view)) fill(slot(panel, view), view, asked);
+    if (name && isChecked(view)) fill(slot(panel, view), view, { ...question(), denoiser: name, part });
     else empty(slot(panel, view));
   }
-  const found = await fill(slot(panel, "denoised"), "denoised", asked);
-  if (found) panel.querySelector("[data-posterior]").hidden = !found.has_posterior;
 }
 
 function showAll() {
@@ -117,19 +123,25 @@ function showAll() {
   document.querySelector("[data-when=run]").hidden = !isRun();
   document.querySelector("[data-when=other]").hidden = !fields.other.value;
   press("[data-image]", (one) => one.dataset.image === fields.image.value && !isRun());
-  const run = slot(document, "run");
-  const runner = { runner: fields.denoiser.value, seed: fields.seed.value };
-  if (!isRun()) empty(run);
-  else if (run.dataset.asked !== JSON.stringify(runner) || !run.firstChild) {
-    run.dataset.asked = JSON.stringify(runner);
-    fill(run, "run", runner);
-  }
+  showRun();
   fill(slot(document, "noisy"), "noisy", question());
   panels.forEach(showPanel);
   const difference = slot(document, "difference");
   if (fields.other.value) {
     fill(difference, "difference", { ...question(), denoiser: fields.denoiser.value, other: fields.other.value });
   } else empty(difference);
+  panels.forEach(showSlow); // last, as the browser asks in this order
+}
+
+function showRun() {
+  const run = slot(document, "run");
+  const asked = { runner: fields.denoiser.value, seed: fields.seed.value };
+  const words = JSON.stringify(asked);
+  if (!isRun()) empty(run);
+  else if (run.dataset.asked !== words || !run.firstChild) {
+    run.dataset.asked = words;
+    fill(run, "run", asked);
+  }
 }
 
 function showImages(first) {

@@ -18,7 +18,7 @@ from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from importlib import resources
 from typing import Any
-from urllib.parse import parse_qsl, urlsplit
+from urllib.parse import parse_qsl
 
 from pspc_rs.errors import CudaError, NetworkError, OutOfMemoryError, OutputError, PspcError
 from pspc_rs.explorer.questions import Asked
@@ -29,7 +29,7 @@ LOOPBACK = "127.0.0.1"
 """Where the server listens."""
 
 _NAMES = {LOOPBACK, "localhost", "[::1]"}
-_SECONDS_OF_PATIENCE = 1.0
+_SECONDS_OF_PATIENCE = 0.3
 _SECONDS_BETWEEN_REQUESTS = 60.0
 _POLICY = "default-src 'none'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 _LONGEST_ADDRESS = 4096
@@ -121,8 +121,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._answer()
 
     def _answer(self) -> None:
-        parts = urlsplit(self.path)
-        name, values = parts.path.removeprefix("/"), dict(parse_qsl(parts.query, keep_blank_values=True))
+        path, _, query = self.path.partition("?")
+        name, values = path.removeprefix("/"), dict(parse_qsl(query, keep_blank_values=True))
         if name == "":
             self._send(HTTPStatus.OK, self.server.views.page(), "text/html", policy=False)
         elif name == "explore.js":
@@ -134,7 +134,7 @@ class _Handler(BaseHTTPRequestHandler):
             else:
                 self._view(name, values)
         else:
-            self._refuse(HTTPStatus.NOT_FOUND, f"there is no {parts.path[:80]}; the page is at /")
+            self._refuse(HTTPStatus.NOT_FOUND, f"there is no {path[:80]}; the page is at /")
 
     def _view(self, name: str, values: dict[str, str]) -> None:
         """Answers with a view, or with how far it is."""
