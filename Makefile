@@ -19,12 +19,12 @@ $(VENV)/.demo: $(VENV)/.made $(BUILT)
 	touch $@
 
 $(VENV)/.dev: $(VENV)/.made $(BUILT)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --extras dev,test,download,demo,plot
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --extras dev,test,browser,download,demo,plot
 	touch $@ $(VENV)/.demo
 
 # The tools of the documentation site.
 $(VENV)/.docs: $(VENV)/.dev
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --extras dev,test,download,demo,plot,docs
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --extras dev,test,browser,download,demo,plot,docs
 	touch $@
 
 demo: $(VENV)/.demo

@@ -74,6 +74,8 @@ def test_info_tells_version_build_and_optional_packages() -> None:
     text = succeed("info")
     assert facts["build"]["isa_available"] in text
     assert "matplotlib" in text
+    rows = [line.split() for line in text.partition("optional dependencies\n")[2].splitlines()]
+    assert [row[0] for row in rows] == [one["distribution"] for one in facts["extras"].values()]
 
 
 def test_data_info_describes_a_data_set(tmp_path: Path) -> None:

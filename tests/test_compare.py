@@ -394,6 +394,7 @@ def test_the_command_takes_held_out_images_and_a_file(tmp_path: Path, command: l
             ["--target", "compare_networks:half", "--denoisers", "pspc"],
             "'pspc' is not a denoiser; allowed are empirical",
         ),
+        (["--target", "net.safetensors"], "there is no file or folder net.safetensors; allowed are empirical"),
         (["--target", "compare_networks:none"], "cannot be imported"),
         (["--target", "compare_networks:half", "--denoisers", "empirical,empirical"], "is empty or taken"),
         (["--target", "compare_networks:half", "--denoisers", "pspc_flex"], "needs --heatmaps"),

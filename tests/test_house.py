@@ -40,7 +40,7 @@ LAYERS = (
     },
     {"cuda", "data", "images", "notebook", "published", "schedules", "sigmas"},
     {"denoisers", "heatmaps", "networks", "posterior", "provenance", "samplers"},
-    {"__init__", "demo", "experiments", "testing", "training"},
+    {"__init__", "demo", "experiments", "explorer", "testing", "training"},
     {"cli"},
 )
 """The rooms of the package from the bottom up: a module imports modules of its own layer and of lower ones."""

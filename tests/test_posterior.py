@@ -227,6 +227,7 @@ def test_progress_counts_up_to_the_whole() -> None:
         lambda report: D.divergence(some_z(), [1.0, 0.1, 1.0], progress=report),
         lambda report: pspc.CFDM(some_data()).vjp(some_z(), 1.0, some_z(), progress=report),
         lambda report: D.posterior(some_z(), 1.0).attribution(progress=report),
+        lambda report: D.posterior(some_z(), 1.0).find_variance(progress=report),
     ):
         calls: list[tuple[int, int]] = []
         work(lambda done, total, calls=calls: calls.append((done, total)))

@@ -73,6 +73,15 @@ def test_the_page_is_self_contained_and_harmless(run: Path) -> None:
     assert "url(" not in text
 
 
+def test_noise_levels_lead_to_the_explorer_where_one_is_named(run: Path) -> None:
+    text = write_report(run, explorer="http://127.0.0.1:8750/").read_text(encoding="utf-8")
+    links = re.findall(r'<a href="(http[^"]*)"[^>]*>([^<]*)</a>', text)
+    assert links == [(f"http://127.0.0.1:8750/?sigma={sigma}", sigma) for sigma in ("80", "1", "0.01")] * 2
+    assert "lead to the explorer" in text
+    with pytest.raises(InvalidValueError, match="explorer is 'javascript:alert"):
+        write_report(run, explorer="javascript:alert(1)")
+
+
 def test_what_cannot_be_read_is_listed(run: Path) -> None:
     picture = (run / "grid.png").read_bytes()
     (run / "cut.png").write_bytes(picture[: len(picture) // 2])

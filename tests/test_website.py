@@ -38,6 +38,19 @@ def test_the_reference_describes_every_class_and_function() -> None:
     assert silent == []
 
 
+def test_every_class_and_function_of_the_reference_has_an_example() -> None:
+    pytest.importorskip("torch")
+    objects = {name: resolved(name) for name in names.entries()}
+    without = [
+        name
+        for name, value in objects.items()
+        if callable(value)
+        and not (inspect.isclass(value) and issubclass(value, Exception))
+        and ">>>" not in (inspect.getdoc(value) or "")
+    ]
+    assert without == []
+
+
 def pages_of(nav: Any) -> Iterator[str]:
     for item in nav:
         if isinstance(item, str):

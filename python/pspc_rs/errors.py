@@ -31,7 +31,16 @@ __all__ = [
 
 
 class PspcError(Exception):
-    """Base class of every exception raised on purpose by pspc_rs."""
+    """Base class of every exception raised on purpose by pspc_rs.
+
+    Example:
+        >>> import pspc_rs as pspc
+        >>> try:
+        ...     pspc.edm_sigmas(0)
+        ... except pspc.PspcError as error:
+        ...     print(type(error).__name__, isinstance(error, ValueError))
+        InvalidValueError True
+    """
 
     def __str__(self) -> str:
         # A file name that is no UTF-8 has letters that cannot be printed.

@@ -81,6 +81,7 @@ class Posterior:
 
     def __init__(self, parts: Sequence[PosteriorPart], data: ImageSet, z: Any, top: int, views: int) -> None:
         self._attribution: Any = None
+        self._variances: list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]] | None = None
         self._parts = [part._replace(progress=None) for part in parts]
         self._shape = tuple(z.shape)
         self._num_images, self._num_stored, self._top = data.num_stored * views, data.num_stored, top
@@ -137,7 +138,8 @@ class Posterior:
         It is the mean over the components at a pixel of their posterior variance there, and T sigma^2 dD_d/dz_d; for
         the empirical denoiser at T = 1 that is the variance of x given z.
         """
-        return like(self._merged([one[0] for one in self._variances], self._shape[1:], np.float64), self._template)
+        found = [one[0] for one in self._found_variances()]
+        return like(self._merged(found, self._shape[1:], np.float64), self._template)
 
     @cached_property
     def component_variance(self) -> Any:
@@ -146,7 +148,24 @@ class Posterior:
         The middle is that of the component's bounding box, the later one of two, or the pixel of the component nearest
         to it.
         """
-        return self._joined([one[1] for one in self._variances], (self.num_components, self._shape[1]))
+        found = [one[1] for one in self._found_variances()]
+        return self._joined(found, (self.num_components, self._shape[1]))
+
+    def find_variance(self, progress: Progress | None = None) -> Any:
+        """`variance`, with progress: over many images it is the longest part of the work.
+
+        Args:
+            progress: called as ``progress(done, total)`` at the first use of a variance, which computes it.
+
+        Example:
+            >>> import pspc_rs as pspc
+            >>> data = pspc.ImageSet(np.array([[[[0, 255]]], [[[255, 0]]]], np.uint8))
+            >>> P = pspc.Empirical(data).posterior(np.array([[[[0.0, 0.0]]]]), sigma=1.0)
+            >>> P.find_variance().ravel()
+            array([1., 1.])
+        """
+        self._found_variances(progress)
+        return self.variance
 
     def attribution(self, progress: Progress | None = None) -> Any:
         """How much of the components each image explains: the sum of its weights over them, [batch, N].
@@ -164,17 +183,24 @@ class Posterior:
             array([[1., 1.]])
         """
         if self._attribution is None:
-            found, before = [], 0
-            for part in self._parts:
-                share = part_of(progress, before, len(part.queries), self._shape[0])
-                found.append(part.found.attribution(share))
-                before += len(part.queries)
+            shares = self._shares_of_parts(progress)
+            found = [part.found.attribution(share) for part, share in zip(self._parts, shares, strict=True)]
             self._attribution = self._joined(found, (self._num_stored,))
         return self._attribution
 
-    @cached_property
-    def _variances(self) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
-        return [part.found.variance() for part in self._parts]
+    def _found_variances(
+        self, progress: Progress | None = None
+    ) -> list[tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]]:
+        """The variances of every part, at its pixels and of its components."""
+        if self._variances is None:
+            shares = self._shares_of_parts(progress)
+            self._variances = [part.found.variance(share) for part, share in zip(self._parts, shares, strict=True)]
+        return self._variances
+
+    def _shares_of_parts(self, progress: Progress | None) -> list[Progress | None]:
+        """The progress of work on each part."""
+        sizes = [len(part.queries) for part in self._parts]
+        return [part_of(progress, sum(sizes[:index]), size, self._shape[0]) for index, size in enumerate(sizes)]
 
     def _joined(self, found: Sequence[npt.NDArray[Any]], shape: tuple[int, ...], fill: int = 0) -> Any:
         """Statistics of the parts as those of the batch, in their own dtype, beside z."""

@@ -40,6 +40,11 @@ class Schedule(ABC, Generic[Value]):
     """A value for every noise level: that of the nearest level of a grid.
 
     Schedules of noise levels over time are `samplers.design_space.NoiseSchedule`.
+
+    Example:
+        >>> schedule = PatchSchedule((8, 3), sigmas=(1.0, 0.1), image_size=(8, 8))
+        >>> isinstance(schedule, Schedule), schedule.at([0.9, 0.2])
+        (True, ['full', 3])
     """
 
     kind: ClassVar[str]

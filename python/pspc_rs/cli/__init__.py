@@ -3,6 +3,7 @@
 from pspc_rs.cli.compare import compare, patch_study
 from pspc_rs.cli.denoise import denoise
 from pspc_rs.cli.explain import explain
+from pspc_rs.cli.explore import explore
 from pspc_rs.cli.figures import demo, figure, report
 from pspc_rs.cli.fit_schedule import fit_schedule
 from pspc_rs.cli.front import main
@@ -16,7 +17,7 @@ from pspc_rs.cli.train import train
 
 for shown in (masks, schedules, fid):
     figure.add_command(shown)
-_EXPERIMENTS = (noise, heatmaps, compare, patch_study, fit_schedule, explain, figure, report)
+_EXPERIMENTS = (noise, heatmaps, compare, patch_study, fit_schedule, explain, explore, figure, report)
 for command in (denoise, sample, *_EXPERIMENTS, network, train, demo, data, plan, info):
     main.add_command(command)
 

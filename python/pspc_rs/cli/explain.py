@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from pspc_rs.cli.commands import Command, is_given, option_group
 from pspc_rs.cli.front import interruptible_bar
-from pspc_rs.cli.inputs import read_noisy
+from pspc_rs.cli.inputs import image_options, read_noisy, shown_images
 from pspc_rs.cli.models import build_model, checksums, class_labels, load_data, schedule_of
 from pspc_rs.cli.options import (
     Options,
@@ -23,10 +23,10 @@ from pspc_rs.cli.options import (
 from pspc_rs.cli.values import comma_list, input_file, read_pixel
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import PosteriorComposite
-from pspc_rs.errors import InvalidValueError, ShapeError
+from pspc_rs.errors import InvalidValueError
 from pspc_rs.experiments import explaining
 from pspc_rs.experiments.explain_page import STEM, save_explanations
-from pspc_rs.experiments.explained import Explained, Subject
+from pspc_rs.experiments.explained import Explained, Subject, training_name
 from pspc_rs.experiments.nearest import NearestImages, nearest_images
 from pspc_rs.experiments.noisy_sets import DETERMINISTIC_SAMPLERS, drawn_indices
 from pspc_rs.experiments.pages import import_templates
@@ -72,8 +72,7 @@ class _Source:
 
 @click.command(cls=Command)
 @n_option("How many images.", default=_DEFAULT_N)
-@_images("--images", metavar="PATH|NAME", help="Images to add noise to, such as samples.  [default: --data]")
-@_images("--images-split", type=click.Choice(["train", "test"]), default="train", help="Which part of --images.")
+@image_options
 @_images(
     "--indices",
     callback=comma_list(int, "indices of images, such as 0,17"),
@@ -243,17 +242,13 @@ def _source(data: ImageSet, options: Options, own: dict[str, Any]) -> _Source:
         indices = own["indices"] or drawn_indices(data, options.n_samples, options.seed).tolist()
         clean = data.batch(indices)
         indices = [index % len(data) for index in indices]  # -1 would leave none out
-        names = [_name_of(data, index) for index in indices]
+        names = [training_name(data, index) for index in indices]
         if own["leave_one_out"]:
             exclude = np.array(indices)
             names = [f"{name}, left out" for name in names]
             nearest = nearest_images(data, clean, exclude=exclude)
     else:
-        images = load_data(own["images"], split=own["images_split"])
-        if images.shape != data.shape:
-            raise ShapeError(
-                f"--images has images of shape {list(images.shape)}; those of --data are {list(data.shape)}"
-            )
+        images = shown_images(own["images"], own["images_split"], data)
         indices = own["indices"] or list(range(_number(options, own, "--images", len(images))))
         clean = images.batch(indices)
         names = [f"image {index} of {images.name}" for index in indices]
@@ -267,10 +262,3 @@ def _from_file(data: ImageSet, path: Path, num: int, num_levels: int) -> _Source
     rows = [None] if num_levels == 1 else list(range(num_levels))
     z = [read_noisy(path, num, data, row=row, rows=num_levels) for row in rows]
     return _Source(z, [Subject(f"noisy image {one} of {path.name}") for one in range(num)])
-
-
-def _name_of(data: ImageSet, index: int) -> str:
-    """What a training image is called."""
-    stored, mirrored = index % data.num_stored, index >= data.num_stored
-    label = "" if data.labels is None else f", class {data.labels[stored]}"
-    return f"training image {stored}{label}{', mirrored' if mirrored else ''}"

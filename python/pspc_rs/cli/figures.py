@@ -349,12 +349,17 @@ def metrics(
 @click.option(
     "--output", type=click.Path(dir_okay=False, path_type=Path), help="The page.  [default: report.html in RUN_DIR]"
 )
-def report(run_dir: Path, output: Path | None) -> None:
+@click.option(
+    "--explorer",
+    metavar="URL",
+    help="Address of a running pspc-rs explore, such as http://127.0.0.1:8750/, to which noise levels then lead.",
+)
+def report(run_dir: Path, output: Path | None, explorer: str | None) -> None:
     """Write one self-contained HTML page with the figures, tables, schedules and settings in RUN_DIR.
 
     The page needs no network: open it from disk, or send it to somebody.
     """
-    click.echo(write_report(run_dir, output))
+    click.echo(write_report(run_dir, output, explorer=explorer))
 
 
 @click.command(cls=Command)

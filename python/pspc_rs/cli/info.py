@@ -42,7 +42,7 @@ def info(as_json: bool) -> None:
     click.echo("optional dependencies")
     for extra, one in facts["extras"].items():
         found = one["version"] or f'not installed: pip install "pspc-rs[{extra}]"'
-        click.echo(f"  {one['distribution']:<14}{found}")
+        click.echo(f"  {one['distribution']:<20}{found}")
 
 
 def _facts() -> dict[str, Any]:

@@ -33,7 +33,7 @@ from pspc_rs.samplers import PROTOCOLS
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 
-_noisy = option_group("Noisy images")
+_noisy, _images = option_group("Noisy images"), option_group("Images")
 
 _NOISE_IMAGES = (
     _noisy("--noise-data", metavar="PATH|NAME", help="Images to add noise to, held-out ones say.  [default: --data]"),
@@ -192,6 +192,27 @@ def split_options(given: dict[str, Any]) -> tuple[Options, NoisySource]:
     """The keyword arguments of a command with both kinds of options, as two objects."""
     own = {name: given.pop(name) for name in NoisySource.__dataclass_fields__}
     return Options(**given), NoisySource(**own)
+
+
+def image_options(command: Command) -> Command:
+    """Adds --images and --images-split to a command."""
+    split = click.Choice(["train", "test"])
+    command = _images("--images-split", type=split, default="train", help="Which part of --images.")(command)
+    return _images("--images", metavar="PATH|NAME", help="Images to add noise to, such as samples.  [default: --data]")(
+        command
+    )
+
+
+def shown_images(name: str, split: str, data: ImageSet) -> ImageSet:
+    """The images that --images and --images-split name.
+
+    Raises:
+        ShapeError: they have another shape than the data.
+    """
+    images = load_data(name, split=split)
+    if images.shape != data.shape:
+        raise ShapeError(f"--images has images of shape {list(images.shape)}; those of --data are {list(data.shape)}")
+    return images
 
 
 def read_noisy(path: Path, num: int, data: ImageSet, *, row: int | None = None, rows: int = 0) -> NDArray[Any]:

@@ -220,6 +220,12 @@ def options_for_many(command: Command) -> Command:
     return _with((_OUTDIR, _SEED, *_COMPUTING, *_GRID, *_DATA, *chosen), command)
 
 
+def explorer_options(command: Command) -> Command:
+    """Adds the options of `Options` to a command for several denoisers that writes nothing."""
+    chosen = (*_COMPOSITE, *_FILTERED, *_BASELINES, _PARTS, TRUST)
+    return _with((_SEED, *_COMPUTING, *_GRID, *_DATA, *chosen), command)
+
+
 def data_options(command: Command) -> Command:
     """Adds the options of `Options` that concern data and noise only, and --overwrite."""
     unused = ignored_options("--batch", "--device", reason="nothing is computed in batches here; leave it out")
@@ -517,9 +523,10 @@ def options_of(what: str, options: Options) -> Options:
         return replace(options, denoiser=denoiser)
     if what not in SHIPPED and (":" not in what or Path(what).drive) and not Path(what).exists():
         known = ", ".join(one for one in DENOISERS if one != "network")
+        looks_like_path = Path(what).suffix or Path(what).name != what
+        problem = f"there is no file or folder {what}" if looks_like_path else f"{what!r} is not a denoiser"
         raise click.UsageError(
-            f"{what!r} is not a denoiser; allowed are {known}, and networks: files, folders, module:callable, "
-            f"{', '.join(SHIPPED)}"
+            f"{problem}; allowed are {known}, and networks: files, folders, module:callable, {', '.join(SHIPPED)}"
         )
     return replace(options, denoiser="network", network=what)
 

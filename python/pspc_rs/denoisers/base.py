@@ -42,6 +42,12 @@ class Denoiser(ABC):
         sigma_min: smallest noise level accepted.
         sigma_max: largest noise level accepted.
         can_compute_on_gpu: whether torch tensors on an NVIDIA GPU are denoised there; else on the CPU.
+
+    Example:
+        >>> import pspc_rs as pspc
+        >>> D = pspc.Empirical(pspc.ImageSet(np.zeros((2, 3, 8, 4), np.uint8)))
+        >>> isinstance(D, pspc.Denoiser), D.shape, D.img_resolution
+        (True, (3, 8, 4), (8, 4))
     """
 
     label_dim = 0

@@ -88,6 +88,12 @@ class PosteriorComposite(Denoiser):
         source: the maps under which the images are seen, None for the images as they are.
         device: where numpy arrays and CPU tensors are denoised.
         temperature: T.
+
+    Example:
+        >>> import pspc_rs as pspc
+        >>> D = pspc.PSPCSquare(pspc.ImageSet(np.zeros((2, 1, 8, 8), np.uint8)), patch_sizes=5)
+        >>> isinstance(D, PosteriorComposite), D.masks_at(1.0).shape
+        (True, (16, 8, 8))
     """
 
     can_compute_on_gpu = True

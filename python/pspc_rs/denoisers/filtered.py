@@ -17,6 +17,12 @@ class FilteredDenoiser(PosteriorComposite):
     distribution*, the data under the maps of an `Orbit`. Filtered Posterior Mean Collections, arXiv 2605.24192.
     Everything is computed on the CPU: posteriors and derivatives in float64, denoised images in float32 where it
     serves. Labels, left-out images, priors, temperatures, posteriors and derivatives are as in `PosteriorComposite`.
+
+    Example:
+        >>> import numpy as np, pspc_rs as pspc
+        >>> D = pspc.SoftPSPC(pspc.ImageSet(np.zeros((2, 1, 4, 4), np.uint8)), widths=1.5)
+        >>> isinstance(D, FilteredDenoiser), D.masks_at(1.0).shape
+        (True, (16, 4, 4))
     """
 
     _most_levels: int | None = None

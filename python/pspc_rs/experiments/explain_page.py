@@ -3,26 +3,20 @@
 What is on the page is decided here; how it looks, in ``templates/explain.html``.
 """
 
-import io
-import math
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pspc_rs import __version__
 from pspc_rs.data import ImageSet
+from pspc_rs.experiments.explain_cells import GRADIENT, Cells, describe_windows
 from pspc_rs.experiments.explained import Explained, Subject, count, percent
-from pspc_rs.experiments.explaining import Explanation, Floats, Way
-from pspc_rs.experiments.mask_paths import bounding_box, outline, veil
+from pspc_rs.experiments.explaining import Explanation, Way
 from pspc_rs.experiments.nearest import NearestImages
-from pspc_rs.experiments.pages import Record, Table, import_templates, png_source, write_page
-from pspc_rs.extras import import_pillow
+from pspc_rs.experiments.pages import Record, Table, import_templates, render_page, write_page
 from pspc_rs.files import replacing
-from pspc_rs.images import image_grid
 from pspc_rs.outputs import output_lock
 from pspc_rs.provenance import Clock, provenance, save_record
 
@@ -30,14 +24,6 @@ STEM = "explain"
 """What the page, the numbers and the record are called in their folder."""
 
 _TEMPLATE = "explain.html"
-_SHARES = 8
-# Sixteen colours of matplotlib's viridis, from dark to light.
-_COLOURS = (
-    *((68, 1, 84), (72, 26, 108), (71, 47, 125), (65, 68, 135), (57, 86, 140), (49, 104, 142), (42, 120, 142)),
-    *((35, 136, 142), (31, 152, 139), (34, 168, 132), (53, 183, 121), (84, 197, 104), (122, 209, 81)),
-    *((165, 219, 54), (210, 226, 27), (253, 231, 37)),
-)
-_DECADES = 6
 
 
 def save_explanations(
@@ -103,43 +89,59 @@ def save_explanations(
         made = provenance("explain", options or {}, data=data, output=numbers, clock=clock, **facts, **rows)
         save_record(record, made)
         shown = {name: value for name, value in made.items() if name not in rows}
-        _Page(data, found, title, shown).write(page)
+        write_page(page, ExplainPage(data, found, title, shown).render())
     return [page, numbers, record]
 
 
-@dataclass
-class _Page:
-    """The page: pictures and masks are embedded once, and shown by reference."""
+class ExplainPage:
+    """The page of explanations.
 
-    data: ImageSet
-    found: Explained
-    title: str
-    record: Mapping[str, Any]
-    pictures: dict[str, str] = field(default_factory=dict)
-    masks: dict[str, dict[str, Any]] = field(default_factory=dict)
+    Args:
+        data: the training images.
+        found: the explanations.
+        title: of the page.
+        record: the settings that it shows.
 
-    def write(self, path: Path) -> None:
-        images = [self._image(number) for number in range(len(self.found.subjects))]
+    Example:
+        >>> import pspc_rs as pspc
+        >>> from pspc_rs.experiments import explain
+        >>> from pspc_rs.testing import tiny_images
+        >>> data = tiny_images()
+        >>> found = explain(pspc.PSPCSquare(data, patch_sizes=5), data.batch([3]), 0.5)
+        >>> ExplainPage(data, Explained([found]), "A page", {}).render()[:15]
+        '<!DOCTYPE html>'
+    """
+
+    def __init__(self, data: ImageSet, found: Explained, title: str, record: Mapping[str, Any]) -> None:
+        self._found, self._title, self._record = found, title, record
+        self._cells = Cells(data)
+
+    def __repr__(self) -> str:
+        return f"ExplainPage({self._title!r}, {self._found!r})"
+
+    def render(self) -> str:
+        """The page as HTML, one file that needs no network.
+
+        Raises:
+            MissingDependencyError: jinja2 is not installed.
+        """
+        images = [self._image(number) for number in range(len(self._found.subjects))]
         sections = [
             {"id": "overview", "title": "Overview"},
             *({"id": one["id"], "title": one["title"]} for one in images),
             {"id": "settings", "title": "Settings"},
         ]
-        number, (_, height, width) = len(images), self.data.shape
-        write_page(
-            path,
+        number = len(images)
+        return render_page(
             _TEMPLATE,
-            title=self.title,
-            summary=f"{number} image{'s' * (number != 1)}, {self.data!r}. Written by pspc-rs {__version__}.",
+            title=self._title,
+            summary=f"{number} image{'s' * (number != 1)}, {self._cells.data!r}. Written by pspc-rs {__version__}.",
             sections=sections,
             overview=self._overview(),
             images=images,
-            pictures=self.pictures,
-            masks=self.masks,
-            height=height,
-            width=width,
-            gradient=", ".join(f"rgb{colour}" for colour in _COLOURS),
-            settings=Record("explain.json", self.record),
+            gradient=GRADIENT,
+            settings=Record("explain.json", self._record),
+            **self._cells.context,
         )
 
     def _overview(self) -> Table:
@@ -154,154 +156,81 @@ class _Page:
             "d1/d2",
             "copy",
         ]
-        return Table("One row per image and noise level", header, [_shown_row(row) for row in self.found.rows()])
+        return Table("One row per image and noise level", header, [_shown_row(row) for row in self._found.rows()])
 
     def _image(self, number: int) -> dict[str, Any]:
         """What is shown of one image."""
-        subject = self.found.subjects[number]
+        subject, cells = self._found.subjects[number], self._cells
         clean = (
-            None if subject.clean is None else self._cell(self._picture(f"c{number}", subject.clean), "before noise")
+            None if subject.clean is None else cells.cell(cells.picture(f"c{number}", subject.clean), "before noise")
         )
         return {
             "id": f"image-{number}",
             "title": f"Image {number}",
             "name": subject.name,
             "clean": clean,
-            "nearest": None if self.found.nearest is None else self._nearest(self.found.nearest, number),
-            "way": None if self.found.way is None else self._way(self.found.way, number),
-            "levels": [self._level(index, number) for index in range(len(self.found.levels))],
+            "nearest": None if self._found.nearest is None else cells.nearest(self._found.nearest, number),
+            "way": None if self._found.way is None else self._way(self._found.way, number),
+            "levels": [self._level(index, number) for index in range(len(self._found.levels))],
         }
 
     def _way(self, way: Way, number: int) -> dict[str, Any]:
+        cells = self._cells
         steps = [
-            self._cell(
-                self._picture(f"w{step}-{number}", way.denoised[step, number]),
+            cells.cell(
+                cells.picture(f"w{step}-{number}", way.denoised[step, number]),
                 f"\N{GREEK SMALL LETTER SIGMA} {sigma:.3g}",
                 f"image {way.leading[step, number]}",
                 percent(way.leading_share[step, number]),
             )
             for step, sigma in enumerate(way.sigmas.tolist())
         ]
-        sample = self._cell(self._picture(f"s{number}", way.samples[number]), "the sample")
+        sample = cells.cell(cells.picture(f"s{number}", way.samples[number]), "the sample")
         shares = way.attribution[number] / len(way.sigmas)
         return {
             "steps": [*steps, sample],
-            "shares": self._shares(shares),
-            "nearest": self._nearest(way.nearest, number),
+            "shares": cells.shares(shares),
+            "nearest": cells.nearest(way.nearest, number),
             "num": len(way.sigmas),
         }
 
     def _level(self, index: int, number: int) -> dict[str, Any]:
         """What is shown of one image at one noise level."""
-        level = self.found.levels[index]
-        effective = [one.effective_images for one in self.found.levels]
-        variance = [one.variance.mean(axis=1) for one in self.found.levels]
-        # z keeps its scale: at large sigma it would be all black and white.
-        state = level.z[number] / math.sqrt(1 + level.sigma**2)
-        z = self._picture(f"z{index}-{number}", state)
-        denoised = self._picture(f"d{index}-{number}", level.denoised[number])
+        level, levels, cells = self._found.levels[index], self._found.levels, self._cells
+        z = cells.state(f"z{index}-{number}", level.z[number], level.sigma)
+        denoised = cells.picture(f"d{index}-{number}", level.denoised[number])
         return {
             "sigma": f"{level.sigma:.4g}",
-            "windows": _windows(level),
-            "z": self._cell(z, "noisy image"),
-            "denoised": self._cell(denoised, "denoised image"),
+            "windows": describe_windows(level.masks, level.num_components),
+            "z": cells.cell(z, "noisy image"),
+            "denoised": cells.cell(denoised, "denoised image"),
             "maps": [
-                self._map(f"e{index}-{number}", "effective images", effective[index], number, count),
-                self._map(f"v{index}-{number}", "variance", variance[index], number, "{:.2g}".format),
+                cells.effective_map(f"e{index}-{number}", levels[index].effective_images, number),
+                cells.variance_map(f"v{index}-{number}", levels[index].variance, number),
             ],
-            "nearest": self._nearest(level.nearest, number),
-            "shares": self._shares(level.attribution[number]),
+            "nearest": cells.nearest(level.nearest, number),
+            "shares": cells.shares(level.attribution[number]),
             "positions": self._positions(index, number, z, denoised),
         }
 
     def _positions(self, index: int, number: int, z: str, denoised: str) -> list[dict[str, Any]]:
         """The patches at each position; a component that is that of several positions is shown once."""
-        level, found = self.found.levels[index], {}
+        level, found = self._found.levels[index], {}
         for place, component in enumerate(level.components.tolist()):
             if component in found:
                 continue
-            mask = self._mask(f"m{index}-{component}", level.masks[place])
             atoms = zip(
                 level.top_index[number, place].tolist(),
                 level.top_view[number, place].tolist(),
                 level.top_weight[number, place].tolist(),
                 strict=True,
             )
-            cells = [
-                self._training(image, view, percent(weight), mask=mask) for image, view, weight in atoms if image >= 0
-            ]
             y, x = level.positions[place].tolist()
-            found[component] = {
-                "title": "The whole image" if level.num_components == 1 else f"y {y}, x {x}",
-                "effective": count(level.position_images[number, place]),
-                "cells": [self._cell(z, "noisy", mask=mask), self._cell(denoised, "denoised", mask=mask), *cells],
-            }
+            title = "The whole image" if level.num_components == 1 else f"y {y}, x {x}"
+            mask = self._cells.mask(f"m{index}-{component}", level.masks[place])
+            effective = float(level.position_images[number, place])
+            found[component] = self._cells.patches(title, effective, atoms, mask=mask, z=z, denoised=denoised)
         return list(found.values())
-
-    def _shares(self, shares: NDArray[np.float64]) -> list[dict[str, Any]]:
-        """The training images with the largest shares."""
-        largest = np.argsort(-shares, kind="stable")[:_SHARES]
-        return [self._training(image, 0, percent(shares[image])) for image in largest.tolist() if shares[image] > 0]
-
-    def _nearest(self, nearest: NearestImages, number: int) -> dict[str, Any]:
-        ratio = float(nearest.ratio[number])
-        pairs = zip(nearest.index[number].tolist(), nearest.view[number].tolist(), ("d1", "d2"), strict=True)
-        cells = [
-            self._training(image, view, f"{name} {nearest.distance[number, place]:.3g}")
-            for place, (image, view, name) in enumerate(pairs)
-            if image >= 0
-        ]
-        copies = bool(nearest.is_copy[number])
-        rule = f"d1/d2 = {ratio:.3g}, {'below' if copies else 'not below'} 1/3" if math.isfinite(ratio) else ""
-        return {"cells": cells, "is_copy": copies, "rule": rule}
-
-    def _training(self, image: int, view: int, first: str, *, mask: str = "") -> dict[str, Any]:
-        """A cell with a training image."""
-        name = f"t{image}"
-        if name not in self.pictures:
-            self._picture(name, self.data.batch([image])[0])
-        label = [] if self.data.labels is None else [f"class {self.data.labels[image]}"]
-        further = ", ".join([*label, *(["mirrored"] if view else [])])
-        return self._cell(name, first, f"image {image}", further, mask=mask, mirrored=bool(view))
-
-    def _cell(self, picture: str, first: str, *further: str, mask: str = "", mirrored: bool = False) -> dict[str, Any]:
-        """A picture with lines of text, and the window that is shown of it."""
-        lines = [line for line in further if line]
-        spoken = ", ".join([first, *lines])
-        named = {"picture": picture, "first": first, "further": lines, "spoken": spoken}
-        return {**named, "mask": mask, "mirrored": mirrored}
-
-    def _picture(self, name: str, image: Floats) -> str:
-        """Embeds an image in [-1, 1] units; the name by which it is shown."""
-        channels = image.shape[0]
-        # Other numbers of channels have no colours: their mean is shown.
-        drawn = image if channels in (1, 3, 4) else image.mean(axis=0, keepdims=True)
-        self.pictures[name] = _png(image_grid(np.asarray(drawn, np.float32)[None], padding=0))
-        return name
-
-    def _mask(self, name: str, mask: NDArray[np.bool_]) -> str:
-        if name not in self.masks:
-            top, left, height, width = bounding_box(mask)
-            self.masks[name] = {
-                "box": f"{left} {top} {width} {height}",
-                "outline": outline(mask),
-                "veil": veil(mask),
-                "is_whole": bool(mask.all()),
-            }
-        return name
-
-    def _map(
-        self, name: str, title: str, maps: NDArray[np.float64], number: int, text: Callable[[float], str]
-    ) -> dict[str, Any]:
-        """A map in colours, on one logarithmic scale for all images of the level."""
-        least = max(float(maps.min()), float(maps.max()) * 10.0**-_DECADES)
-        most = float(maps.max())
-        shares = np.zeros(maps.shape[1:])
-        if most > least:
-            logs = np.log(np.clip(maps[number], least, most) / least)
-            shares = logs / math.log(most / least)
-        self.pictures[name] = _png(_coloured(shares))
-        return {**self._cell(name, title), "low": text(least), "high": text(most)}
 
 
 def _shown_row(row: Mapping[str, Any]) -> list[str]:
@@ -316,30 +245,3 @@ def _shown_row(row: Mapping[str, Any]) -> list[str]:
         *("none" if row[name] is None else f"{row[name]:.3g}" for name in ("d1", "d2", "ratio")),
         "copy" if row["is_copy"] else "",
     ]
-
-
-def _windows(level: Explanation) -> str:
-    """The components of a level in words."""
-    if level.num_components == 1:
-        return "the whole image" if level.masks[0].all() else "one mask"
-    boxes = {bounding_box(mask)[2:] for mask in level.masks}
-    square = len(boxes) == 1 and all(mask.sum() == math.prod(bounding_box(mask)[2:]) for mask in level.masks)
-    if square:
-        height, width = boxes.pop()
-        return f"{level.num_components} windows of {height} x {width} pixels"
-    return f"{level.num_components} masks"
-
-
-def _coloured(shares: NDArray[np.float64]) -> NDArray[np.uint8]:
-    """Numbers from 0 to 1, [H, W], as colours [H, W, 3]."""
-    colours = np.array(_COLOURS, np.float64)
-    places = np.linspace(0, 1, len(colours))
-    channels = [np.interp(shares, places, colours[:, channel]) for channel in range(3)]
-    return np.rint(np.stack(channels, axis=-1)).astype(np.uint8)
-
-
-def _png(picture: NDArray[np.uint8]) -> str:
-    """A picture as an embedded PNG file."""
-    stream = io.BytesIO()
-    import_pillow().fromarray(picture).save(stream, "PNG", optimize=True)
-    return png_source(stream.getvalue())

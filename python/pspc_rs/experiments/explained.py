@@ -20,6 +20,10 @@ class Subject:
     Attributes:
         name: what the page calls it: "training image 17, left out".
         clean: the image before noise was added, [C, H, W], if there is one.
+
+    Example:
+        >>> Subject("training image 17, left out")
+        Subject('training image 17, left out')
     """
 
     name: str
@@ -171,6 +175,19 @@ def _line(row: dict[str, Any]) -> str:
         parts.append(f"{percent(row['largest_share'])} of training image {row['of_training_image']},")
     parts.append("no second image" if row["ratio"] is None else f"d1/d2 {row['ratio']:.3g}")
     return " ".join([*parts, "copy"] if row["is_copy"] else parts)
+
+
+def training_name(data: ImageSet, index: int) -> str:
+    """What a training image is called.
+
+    Example:
+        >>> from pspc_rs.testing import tiny_images
+        >>> training_name(tiny_images(20, xflip=True), 23)
+        'training image 3, class 1, mirrored'
+    """
+    stored, mirrored = index % data.num_stored, index >= data.num_stored
+    label = "" if data.labels is None else f", class {data.labels[stored]}"
+    return f"training image {stored}{label}{', mirrored' if mirrored else ''}"
 
 
 def percent(share: float) -> str:

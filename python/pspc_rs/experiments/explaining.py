@@ -50,6 +50,12 @@ class Explanation:
         top_view: which view of the image, int64 [batch, positions, top]: 0 as stored, 1 mirrored.
         top_weight: their weights, float64 [batch, positions, top].
         nearest: the training images nearest to the denoised images.
+
+    Example:
+        >>> import pspc_rs as pspc
+        >>> D = pspc.Empirical(pspc.ImageSet(np.array([[[[0, 255]]], [[[255, 0]]]], np.uint8)))
+        >>> explain(D, np.array([[[[-0.1, 0.1]]]]), 1.0).effective_images.round(2)
+        array([[[1.96, 1.96]]])
     """
 
     sigma: float
@@ -87,6 +93,13 @@ class Way:
         nearest: the training images nearest to the samples.
         shown: the steps that are explained in full.
         levels: their explanations.
+
+    Example:
+        >>> import pspc_rs as pspc
+        >>> D = pspc.Empirical(pspc.ImageSet(np.array([[[[0, 255]]], [[[255, 0]]]], np.uint8)))
+        >>> way = explain_trajectory(D, np.array([[[[-0.1, 0.1]]]]), [2.0, 0.1, 0.0], shown=[0])
+        >>> way.leading.ravel(), way.samples.round(1).ravel()
+        (array([0, 0]), array([-1.,  1.]))
     """
 
     sigmas: NDArray[np.float64]
@@ -152,7 +165,7 @@ def explain(
     posterior = denoiser.posterior(noisy, sigma, most, class_labels, exclude=exclude)
     steps.finish(f"sigma {sigma:.3g}, maps")
     masks = denoiser.masks_at(sigma)
-    components = np.array([_component_at(masks, y, x) for y, x in positions.tolist()], np.int64)
+    components = np.array([component_at(masks, y, x) for y, x in positions.tolist()], np.int64)
     denoised, variance = np.asarray(posterior.denoised), posterior.variance.astype(np.float64)
     steps.finish(f"sigma {sigma:.3g}, nearest images")
     nearest = nearest_images(denoiser.data, denoised, class_labels=class_labels, exclude=exclude)
@@ -162,9 +175,9 @@ def explain(
         num_components=posterior.num_components,
         z=noisy,
         denoised=denoised,
-        effective_images=_pixel_means(posterior.effective_images, masks),
+        effective_images=pixel_means(posterior.effective_images, masks),
         variance=variance,
-        attribution=_shares(posterior),
+        attribution=shares_of(posterior),
         positions=positions,
         components=components,
         masks=masks[components],
@@ -230,7 +243,7 @@ def explain_trajectory(
     states, denoised, shares = [], [], []
 
     def keep(step: dict[str, Any]) -> None:
-        shares.append(_shares(denoiser.posterior(step["x"], step["sigma"], 1, class_labels, exclude=exclude)))
+        shares.append(shares_of(denoiser.posterior(step["x"], step["sigma"], 1, class_labels, exclude=exclude)))
         states.append(to_numpy(step["x"], "x"))
         denoised.append(to_numpy(step["denoised"], "denoised").astype(np.float32))
         steps.finish(f"sampling, sigma {step['sigma']:.3g}")
@@ -313,7 +326,7 @@ def _spread(side: int) -> list[int]:
     return [math.floor(side * (2 * third + 1) / (2 * number)) for third in range(number)]
 
 
-def _component_at(masks: NDArray[np.bool_], y: int, x: int) -> int:
+def component_at(masks: NDArray[np.bool_], y: int, x: int) -> int:
     """The component that covers a pixel and whose bounding box has its middle nearest; the first of several."""
     covering = np.flatnonzero(masks[:, y, x])
     middles = np.array([_middle(masks[one]) for one in covering])
@@ -326,7 +339,7 @@ def _middle(mask: NDArray[np.bool_]) -> tuple[int, int]:
     return int(rows[0] + rows[-1] + 1) // 2, int(columns[0] + columns[-1] + 1) // 2
 
 
-def _pixel_means(values: NDArray[np.float64], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
+def pixel_means(values: NDArray[np.float64], masks: NDArray[np.bool_]) -> NDArray[np.float64]:
     """The mean of numbers of components [batch, K] over the components at each pixel, [batch, H, W]."""
     flat = masks.reshape(len(masks), -1)
     total = np.zeros((len(values), flat.shape[1]))
@@ -337,6 +350,7 @@ def _pixel_means(values: NDArray[np.float64], masks: NDArray[np.bool_]) -> NDArr
     return means
 
 
-def _shares(posterior: Posterior) -> NDArray[np.float64]:
+def shares_of(posterior: Posterior) -> NDArray[np.float64]:
+    """The share of each training image in all components, [batch, N]; the sum over images is 1."""
     shares: NDArray[np.float64] = posterior.attribution() / posterior.num_components
     return shares

@@ -56,6 +56,13 @@ class Fit:
             [levels, candidates]; NaN for candidates that it did not come to.
         standard_error: of these means over images, [levels, candidates].
         schedule: the candidates of all levels of the whole grid.
+
+    Example:
+        >>> schedule = PatchSchedule((7, 3), sigmas=(2.0, 0.5), image_size=(8, 8))
+        >>> curves = np.array([[0.3, 0.2], [0.1, 0.4]])
+        >>> fit = Fit("side", find_rule("error", None, 9), (2.0, 0.5), (3, 7), (7, 3), curves, 0 * curves, schedule)
+        >>> fit.measure, fit.chosen
+        ('mse', array([0.2, 0.1]))
     """
 
     family: str
@@ -406,6 +413,13 @@ def fit_figure(fit: Fit, *, ax: "Axes | None" = None) -> "Figure":
     Raises:
         DTypeError: ax is something else.
         MissingDependencyError: matplotlib is not installed.
+
+    Example:
+        >>> schedule = PatchSchedule((7, 3), sigmas=(2.0, 0.5), image_size=(8, 8))
+        >>> curves = np.array([[0.3, 0.2], [0.1, 0.4]])
+        >>> fit = Fit("side", find_rule("error", None, 9), (2.0, 0.5), (3, 7), (7, 3), curves, 0 * curves, schedule)
+        >>> [line.get_label() for line in fit_figure(fit).axes[0].lines]
+        ['side 3', 'side 7', 'chosen']
     """
     figure, axis = axes_of(ax, 6.2, 4)
     errors = fit.measure == "mse"

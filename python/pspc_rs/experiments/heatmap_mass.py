@@ -31,6 +31,10 @@ class MassSides:
         shares: shares of the mass, [shares].
         sides: side in pixels of the smallest square centred on each output pixel that holds the share, odd numbers,
             int64 [levels, shares, H, W]; squares are cut at the image's border and may be larger than the image.
+
+    Example:
+        >>> mass_sides(np.ones((1, 3, 3, 3, 3)), [1.0], [0.2, 0.9]).mean
+        array([[3.        , 4.77777778]])
     """
 
     sigmas: NDArray[np.float64]
@@ -236,6 +240,10 @@ def pixel_map_figure(
         ShapeError: the maps have other axes, or another number of levels than sigmas.
         InvalidValueError: a pixel outside the image, or a level that is not there.
         MissingDependencyError: matplotlib is not installed.
+
+    Example:
+        >>> len(pixel_map_figure(np.ones((2, 3, 3, 3, 3)), [1.0, 0.1], pixel=(0, 2)).axes)
+        2
     """
     grid = _checked(heatmaps, sigmas)
     height, width = heatmaps.shape[1:3]

@@ -94,6 +94,12 @@ def denoised_figure(
     Raises:
         InvalidValueError: a level or an image that is not there.
         MissingDependencyError: matplotlib is not installed.
+
+    Example:
+        >>> z = np.zeros((2, 3, 1, 4, 4), np.float32)
+        >>> figure = denoised_figure({"pspc_sq": z}, z, [1.0, 0.1], images=[0])
+        >>> [axis.get_title() for axis in figure.axes[:2]]
+        ['z', 'PSPC-Square']
     """
     grid = check_grid(sigmas)
     _check_named("outputs", outputs)
@@ -118,6 +124,11 @@ def sample_figure(samples: Mapping[str, NDArray[Any]], *, columns: int | None = 
         InvalidValueError: no samples.
         ShapeError: the arrays have different shapes.
         MissingDependencyError: matplotlib is not installed.
+
+    Example:
+        >>> x = np.zeros((9, 1, 4, 4), np.float32)
+        >>> [axis.get_title() for axis in sample_figure({"network": x, "pspc_sq": x}).axes]
+        ['Network', 'PSPC-Square']
     """
     check_alike(samples)
     return picture_table(
@@ -132,6 +143,10 @@ class Trajectory:
     Attributes:
         states: z at every level and the samples, float32 [steps + 1, N, C, H, W].
         denoised: D(z, sigma) at every level above 0, float32 [steps, N, C, H, W].
+
+    Example:
+        >>> Trajectory(np.zeros((3, 2, 1, 4, 4), np.float32), np.zeros((2, 2, 1, 4, 4), np.float32))
+        Trajectory(2 steps, 2 images)
     """
 
     states: NDArray[np.float32]
@@ -214,6 +229,12 @@ def trajectory_figure(
     Raises:
         InvalidValueError: an image or level that is not there, or another ``show``.
         MissingDependencyError: matplotlib is not installed.
+
+    Example:
+        >>> way = Trajectory(np.zeros((3, 1, 1, 4, 4), np.float32), np.zeros((2, 1, 1, 4, 4), np.float32))
+        >>> figure = trajectory_figure({"pspc_sq": way}, [1.0, 0.1, 0.0])
+        >>> figure.axes[2].get_title()
+        'sample'
     """
     _check_named("trajectories", ways)
     one_of("show", show, get_args(Shown))

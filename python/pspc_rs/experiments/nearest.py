@@ -29,6 +29,11 @@ class NearestImages:
         index: of the two images, int64 [batch, 2]; -1 where there is no second one.
         view: which view of them is nearest, int64 [batch, 2]: 0 as stored, 1 mirrored.
         distance: d1 and d2, |x - x_n| over all pixels and channels, float64 [batch, 2]; infinite where there is none.
+
+    Example:
+        >>> found = NearestImages(np.array([[4, 7]]), np.zeros((1, 2), int), np.array([[1.0, 5.0]]))
+        >>> found, found.ratio
+        (NearestImages(1 images, 1 copy), array([0.2]))
     """
 
     index: NDArray[np.int64]

@@ -4,6 +4,7 @@ import base64
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,8 @@ _LONG_LIST = 12
 class Table:
     """A table of text; ``num_rows`` counts those that are not shown, too.
 
-    ``marked`` are the cells that stand out, as (row, column).
+    ``marked`` are the cells that stand out, as (row, column). Where there is a ``link``, every cell of the first column
+    leads to it, with the text of the cell after it.
     """
 
     caption: str
@@ -26,6 +28,7 @@ class Table:
     note: str = ""
     num_rows: int = 0
     marked: frozenset[tuple[int, int]] = frozenset()
+    link: str = ""
 
 
 @dataclass(frozen=True)
@@ -37,19 +40,38 @@ class Record:
     is_open: bool = False
 
 
-def write_page(target: Path, template: str, **content: Any) -> Path:
-    """Writes a page and returns its path. What is on it is escaped; the same content gives the same bytes.
+def render_page(template: str, **content: Any) -> str:
+    """A page, or a part of one, as HTML. What is on it is escaped; the same content gives the same text.
 
     Args:
-        target: the page.
         template: the name of a template in ``templates``.
         content: what the template shows.
 
     Raises:
         MissingDependencyError: jinja2 is not installed.
+    """
+    page: str = _environment(import_templates()).get_template(template).render(**content)
+    return page
+
+
+def write_page(target: Path, page: str) -> Path:
+    """Writes a page and returns its path.
+
+    Args:
+        target: the file.
+        page: its text.
+
+    Raises:
         OutputError: the page cannot be written.
     """
-    jinja2 = import_templates()
+    with replacing(target) as temporary:
+        temporary.write_text(page, encoding="utf-8")
+    return target
+
+
+@cache
+def _environment(jinja2: Any) -> Any:
+    """What fills in templates, each of which is read once."""
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("pspc_rs.experiments"),
         autoescape=True,
@@ -57,10 +79,7 @@ def write_page(target: Path, template: str, **content: Any) -> Path:
         keep_trailing_newline=True,
     )
     environment.filters |= {"rounded": _rounded, "fact": _fact}
-    page = environment.get_template(template).render(**content)
-    with replacing(target) as temporary:
-        temporary.write_text(page, encoding="utf-8")
-    return target
+    return environment
 
 
 def import_templates() -> Any:

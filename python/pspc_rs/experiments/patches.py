@@ -62,6 +62,11 @@ class PatchErrors:
         windows: how many positions were looked at.
         of: how many positions there are.
         errors: mean squared error over patches and their pixels, one per image, float64 [N].
+
+    Example:
+        >>> found = PatchErrors(3, windows=36, of=36, errors=np.array([1.0, 3.0]))
+        >>> found.mean, found.standard_error
+        (2.0, 1.0)
     """
 
     side: int
@@ -160,6 +165,10 @@ class PatchStudy:
         mse: mean over images, patches and their pixels, [sides, levels].
         standard_error: of that mean over images, [sides, levels].
         settings: what the numbers depend on.
+
+    Example:
+        >>> PatchStudy((3, 5), (1.0,), np.ones((2, 1)), np.zeros((2, 1)), {})
+        PatchStudy(sides 3, 5, 1 levels)
     """
 
     sides: tuple[int, ...]
@@ -283,6 +292,11 @@ def patch_study_figure(study: PatchStudy, title: str = "", *, ax: "Axes | None" 
     Raises:
         DTypeError: ax is something else.
         MissingDependencyError: matplotlib is not installed.
+
+    Example:
+        >>> study = PatchStudy((3, 5), (2.0, 1.0), np.ones((2, 2)), np.zeros((2, 2)), {})
+        >>> [line.get_label() for line in patch_study_figure(study, "digits").axes[0].lines]
+        ['3 x 3', '5 x 5']
     """
     figure, axis = axes_of(ax, 6.2, 4)
     label_curves(axis, f"{METRICS['mse'].title}, of patch posterior means")

@@ -108,6 +108,10 @@ class LevelCost:
         evidence_bytes: of log evidence, which every rank sends; 0 where one process has all images.
         sum_bytes: of the sums that the ranks add up; 0 where one process has all images.
         memory_bytes: of every process, besides the images it maps and the program.
+
+    Example:
+        >>> level_cost(Workload(1000, 1, (3, 8, 8), 1, 10, 1), 1.0, 36, 1e-6).memory_bytes
+        36480
     """
 
     sigma: float
@@ -128,6 +132,12 @@ class Plan:
         levels: what it costs at each.
         sample_images: the most images that the rate was measured on.
         program_bytes: memory of this process after the measurement without its images; None where that is unknown.
+
+    Example:
+        >>> work = Workload(1000, 1, (3, 8, 8), 1, 10, 1)
+        >>> levels = tuple(level_cost(work, sigma, 36, 1e-6) for sigma in (1.0, 0.1))
+        >>> round(Plan(work, levels, 1000, None).seconds, 9)
+        0.02
     """
 
     work: Workload

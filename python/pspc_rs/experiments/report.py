@@ -9,7 +9,7 @@ import json
 import struct
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +18,7 @@ from pspc_rs.errors import InvalidValueError, MissingFileError
 from pspc_rs.experiments.charts import Curve, curve_chart, curve_table
 from pspc_rs.experiments.display import colours_of, display_name
 from pspc_rs.experiments.metrics import METRICS
-from pspc_rs.experiments.pages import Record, Table, png_source, write_page
+from pspc_rs.experiments.pages import Record, Table, png_source, render_page, write_page
 from pspc_rs.extras import import_pillow
 
 REPORT = "report.html"
@@ -64,7 +64,7 @@ class RunContents:
         return ", ".join(f"{count} {word}{'s' * (count != 1)}" for count, word in counts)
 
 
-def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
+def write_report(run_dir: str | Path, output: str | Path | None = None, *, explorer: str | None = None) -> Path:
     """Writes a page with the pictures, curves, tables, schedules, settings and machine found in a run's folder.
 
     The page is one HTML file that needs no network: pictures are embedded, there are no scripts. It is readable on a
@@ -75,13 +75,14 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
     Args:
         run_dir: the folder, as `compare`, `fit_schedule` or the figures leave it.
         output: the page; ``report.html`` in the folder if not given.
+        explorer: address of a running ``pspc-rs explore``, to which the noise levels of errors then lead.
 
     Returns:
         The path of the page.
 
     Raises:
         MissingFileError: there is no such folder.
-        InvalidValueError: there is nothing in it to report on.
+        InvalidValueError: there is nothing in it to report on, or the address is none of http.
         MissingDependencyError: jinja2 is not installed.
         OutputError: the page cannot be written.
 
@@ -96,17 +97,19 @@ def write_report(run_dir: str | Path, output: str | Path | None = None) -> Path:
     folder = Path(run_dir)
     if not folder.is_dir():
         raise MissingFileError(f"there is no folder {run_dir}")
+    if explorer is not None and not explorer.startswith(("http://", "https://")):
+        raise InvalidValueError(f"explorer is {explorer!r:.80}; allowed are addresses such as http://127.0.0.1:8750/")
     target = folder / REPORT if output is None else Path(output)
     contents = read_run(folder)
     if contents.empty:
         raise InvalidValueError(f"{run_dir} holds no PNG, CSV or JSON file; there is nothing to report on")
-    return write_page(
-        target,
+    page = render_page(
         REPORT,
         title=folder.resolve().name,
         summary=f"{contents.summary}. Written by pspc-rs {__version__}.",
-        sections=_sections(contents),
+        sections=_sections(contents, explorer),
     )
+    return write_page(target, page)
 
 
 def read_run(folder: Path) -> RunContents:
@@ -152,11 +155,12 @@ def _read_file(contents: RunContents, name: str, path: Path) -> None:
             (contents.schedules if is_schedule else contents.records)[name] = content
 
 
-def _sections(contents: RunContents) -> list[dict[str, Any]]:
+def _sections(contents: RunContents, explorer: str | None) -> list[dict[str, Any]]:
     """The sections of the page that have entries; how the template shows an entry depends on the section's id."""
     tables, records = contents.tables, contents.records
     results = {
-        name: list(_results(name, rows, drawn=_has_curves(name, contents.pictures))) for name, rows in tables.items()
+        name: list(_results(name, rows, drawn=_has_curves(name, contents.pictures), explorer=explorer))
+        for name, rows in tables.items()
     }
     # A figure of numbers that a chart shows below would say the same twice.
     charted = {_picture_of(name) for name, found in results.items() if any(one["chart"] for one in found)}
@@ -241,7 +245,9 @@ _Groups = dict[tuple[str, ...], dict[tuple[str, str], Curve]]
 """Curves by label and settings, by what tells whole tables apart."""
 
 
-def _results(name: str, rows: Sequence[Sequence[str]], *, drawn: bool) -> Iterator[dict[str, Any]]:
+def _results(
+    name: str, rows: Sequence[Sequence[str]], *, drawn: bool, explorer: str | None
+) -> Iterator[dict[str, Any]]:
     """Charts and tables of the errors in a CSV file: one row per noise level, one column per denoiser or candidate.
 
     Those of a target follow each other, and have the same axes.
@@ -250,6 +256,7 @@ def _results(name: str, rows: Sequence[Sequence[str]], *, drawn: bool) -> Iterat
         name: of the file.
         rows: with the header first.
         drawn: whether a figure on the page shows candidates already.
+        explorer: the address that noise levels lead to, None for none.
     """
     header = list(rows[0])
     series = next((column for column in _SERIES if column in header), None)
@@ -268,7 +275,10 @@ def _results(name: str, rows: Sequence[Sequence[str]], *, drawn: bool) -> Iterat
         beside = [curve for other in near for curve in groups[other].values()]
         note = f"From {name}; ± one standard error; the least of a row in bold."
         chart = None if drawn and not by_name else curve_chart(f"{caption} ({name})", curves, beside)
-        yield {"table": curve_table(caption, curves, note), "chart": chart, "is_first": key == near[0]}
+        table = curve_table(caption, curves, note)
+        if explorer is not None:
+            table = replace(table, note=f"{note} Noise levels lead to the explorer.", link=f"{explorer}?sigma=")
+        yield {"table": table, "chart": chart, "is_first": key == near[0]}
 
 
 def _groups(header: list[str], rows: Sequence[Sequence[str]], series: str, columns: Sequence[str]) -> _Groups:

@@ -38,6 +38,11 @@ class SampleMetrics:
         n: samples of each set.
         values: every metric of every set, by name of the metric and of the set. Those against the training images are
             there for the reference, too.
+
+    Example:
+        >>> found = SampleMetrics("net", 5, {"r2": {"half": MeanError(0.5, 0.1)}})
+        >>> found, found.table()["value"]
+        (SampleMetrics(r2 of half; 5 samples), [0.5])
     """
 
     reference: str
@@ -122,6 +127,11 @@ def sample_metrics_figure(found: SampleMetrics) -> "Figure":
 
     Raises:
         MissingDependencyError: matplotlib is not installed.
+
+    Example:
+        >>> found = SampleMetrics("net", 5, {"r2": {"half": MeanError(0.5, 0.1)}})
+        >>> sample_metrics_figure(found).axes[0].get_xticklabels()[0].get_text()
+        'half'
     """
     shown = {metric: by_set for metric, by_set in found.values.items() if by_set}
     colours = colours_of(name for by_set in shown.values() for name in by_set)

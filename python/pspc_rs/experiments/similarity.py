@@ -42,6 +42,11 @@ class SimilarityMatrix:
         mean: mean over images i of cos(f(A_i), f(B_i)), float64 [M, M].
         standard_error: of that mean over images, [M, M]; 0 for a single image.
         unrelated: mean of cos(f(A_i), f(B_j)) over i != j, what chance gives, [M, M]; 0 for a single image.
+
+    Example:
+        >>> one = np.ones((2, 2))
+        >>> SimilarityMatrix(("a", "b"), 0.5 * one, 0 * one, 0 * one).table()["mean"]
+        [0.5]
     """
 
     names: tuple[str, ...]
@@ -224,6 +229,11 @@ def sscd_descriptor(path: str | Path, *, device: str = "cpu", batch: int = 32, t
         MissingDependencyError: torch is not installed.
         MissingFileError: there is no such file.
         DataError: the file is not a TorchScript module, or returns no vectors.
+
+    Example:
+        >>> describe = sscd_descriptor("sscd_imagenet_mixup.torchscript.pt", trust=True)  # doctest: +SKIP
+        >>> describe(np.zeros((2, 3, 32, 32))).shape  # doctest: +SKIP
+        (2, 512)
     """
     torch = import_torch("SSCD")
     if not Path(path).is_file():

@@ -140,6 +140,10 @@ class CFDMErrors:
         sigmas: noise levels, [levels].
         mse: mean over pixels and images of |D - T|^2, float64 [S, M, levels].
         standard_error: of that mean over images, [S, M, levels].
+
+    Example:
+        >>> CFDMErrors((0.5, 0.7), (8,), (1.0,), np.array([[[0.2]], [[0.1]]]), np.zeros((2, 1, 1))).best
+        (0.7, 8)
     """
 
     smoothings: tuple[float, ...]

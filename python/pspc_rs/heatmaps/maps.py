@@ -109,6 +109,16 @@ def save_heatmaps(
         DTypeError: heat maps of this kind of denoiser are not known.
         ShapeError: not one set of noisy images per level, or images of another shape than the denoiser's.
         OutputError: a file cannot be written, an earlier run had other settings, or another run is writing it.
+
+    Example:
+        >>> import tempfile, pspc_rs as pspc
+        >>> data = pspc.ImageSet(np.array([-1.0, 1.0], np.float32).reshape(2, 1, 1, 1))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "maps.npy")
+        ...     save_heatmaps(pspc.Empirical(data), np.zeros((2, 1, 1, 1, 1)), [2.0, 1.0], path)
+        ...     np.load(path).ravel()
+        True
+        array([0.25, 1.  ], dtype=float32)
     """
     progress = renamed_progress(progress, "tick", tick, ("done", "total", "what"))
     raised = _raises_own(raw)

@@ -163,6 +163,11 @@ def azula_denoiser(D: Callable[..., Any], schedule: Callable[[Tensor], tuple[Ten
     Raises:
         MissingDependencyError: azula is not installed, or cannot be imported.
         DTypeError: D or schedule cannot be called.
+
+    Example:
+        >>> from azula.noise import VPSchedule  # doctest: +SKIP
+        >>> denoiser = azula_denoiser(D, VPSchedule())  # doctest: +SKIP
+        >>> x = denoiser(x_t, t).mean  # doctest: +SKIP
     """
     denoiser = _azula_class()
     if not callable(schedule):

@@ -102,7 +102,14 @@ def open_network(
 
 
 def load_network(source: object) -> NetworkFunction:
-    """Deprecated: write ``open_network(source).net``."""
+    """Deprecated: write ``open_network(source).net``.
+
+    Example:
+        >>> def net(x, t):
+        ...     return x
+        >>> open_network(net).net is net  # in its place
+        True
+    """
     warnings.warn("load_network is deprecated; write open_network(source).net", DeprecationWarning, stacklevel=2)
     _warn_of_program(source, False)
     return _network_of(source)

@@ -23,7 +23,13 @@ from pspc_rs.errors import DTypeError, InvalidValueError
 
 
 class NoiseProcess(ABC):
-    """The noise process of a network: scale alpha(sigma) and time t(sigma) of its input alpha (x + sigma n)."""
+    """The noise process of a network: scale alpha(sigma) and time t(sigma) of its input alpha (x + sigma n).
+
+    Example:
+        >>> process = FlowMatching()
+        >>> isinstance(process, NoiseProcess), process.settings
+        (True, {'name': 'FlowMatching'})
+    """
 
     def round_sigma(self, sigma: Tensor) -> Tensor:
         """The noise levels at which the network would be called."""
@@ -83,6 +89,11 @@ class Edm(NoiseProcess):
 
     Args:
         sigma_data: standard deviation of the data that the network was made for.
+
+    Example:
+        >>> sigma = torch.tensor([1.0])
+        >>> Edm(sigma_data=1.0).scale(sigma), Edm().time(sigma)
+        (tensor([0.7071]), tensor([0.]))
     """
 
     sigma_data: float = 0.5
@@ -265,6 +276,11 @@ class ContinuousVP(NoiseProcess):
         beta_min: beta at time 0.
         beta_max: beta at time 1.
         epsilon_t: smallest time that the network was trained on.
+
+    Example:
+        >>> process = ContinuousVP()
+        >>> process.time(torch.tensor([1.0])), round(process.limits()[1], 3)
+        (tensor([0.2590]), 152.167)
     """
 
     beta_min: float = 0.1
@@ -299,6 +315,10 @@ class CosineVP(NoiseProcess):
     """x_t = cos(pi t / 2) x + sin(pi t / 2) n, t from 0 to 1 (Salimans & Ho 2022).
 
     alpha = 1 / sqrt(1 + sigma^2), t = 2 / pi arctan(sigma).
+
+    Example:
+        >>> CosineVP().time(torch.tensor([1.0])), CosineVP().scale(torch.tensor([1.0]))
+        (tensor([0.5000]), tensor([0.7071]))
     """
 
     def scale(self, sigma: Tensor) -> Tensor:
@@ -317,6 +337,10 @@ class FlowMatching(NoiseProcess):
     alpha = 1 / (1 + sigma), t = sigma / (1 + sigma). Networks in the convention of Lipman et al. 2023 and Liu et al.
     2023, where time runs from noise to data, predict "velocity", and their `Adapter` has ``time_scale=-1,
     time_offset=1``.
+
+    Example:
+        >>> FlowMatching().time(torch.tensor([1.0])), FlowMatching().scale(torch.tensor([1.0]))
+        (tensor([0.5000]), tensor([0.5000]))
     """
 
     def scale(self, sigma: Tensor) -> Tensor:

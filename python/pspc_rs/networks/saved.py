@@ -89,6 +89,20 @@ def read_network(path: str | os.PathLike[str]) -> nn.Module:
         MissingFileError: there is no such file.
         DataError: it is damaged, of another kind, or its tensors are not those of the network it describes.
         MissingDependencyError: safetensors is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from pspc_rs.networks import build_network
+        >>> net = build_network({
+        ...     "preconditioner": "EDMPrecond",
+        ...     "preconditioner_kwargs": {"img_resolution": 8, "img_channels": 1},
+        ...     "architecture": "SongUNet",
+        ...     "architecture_kwargs": {"model_channels": 8, "channel_mult": [1], "num_blocks": 1},
+        ... })
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_network(net, folder + "/net.safetensors")
+        ...     read_network(folder + "/net.safetensors").sigma_data
+        0.5
     """
     with _open(path) as file:
         description = _read_record(file, path)
@@ -110,6 +124,21 @@ def read_metadata(path: str | os.PathLike[str]) -> dict[str, Any]:
         MissingFileError: there is no such file.
         DataError: it is damaged or of another kind.
         MissingDependencyError: safetensors is not installed.
+
+    Example:
+        >>> import tempfile
+        >>> from pspc_rs.networks import build_network
+        >>> net = build_network({
+        ...     "preconditioner": "EDMPrecond",
+        ...     "preconditioner_kwargs": {"img_resolution": 8, "img_channels": 1},
+        ...     "architecture": "SongUNet",
+        ...     "architecture_kwargs": {"model_channels": 8, "channel_mult": [1], "num_blocks": 1},
+        ... })
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     save_network(net, folder + "/net.safetensors", {"steps": 5})
+        ...     found = read_metadata(folder + "/net.safetensors")
+        >>> found["architecture"], found["metadata"]
+        ('SongUNet', {'steps': 5})
     """
     with _open(path) as file:
         return _read_record(file, path)

@@ -23,6 +23,14 @@ def is_safetensors(path: str | os.PathLike[str]) -> bool:
     Raises:
         MissingFileError: there is no such file.
         DataError: it cannot be read.
+
+    Example:
+        >>> import tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "net")
+        ...     _ = path.write_bytes((2).to_bytes(8, "little") + b"{}")
+        ...     is_safetensors(path)
+        True
     """
     return _starts_safetensors(_start_of(require_path(path)))
 

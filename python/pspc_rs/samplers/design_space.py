@@ -21,7 +21,14 @@ EPSILON_S = 1e-3
 
 
 class NoiseSchedule(Protocol):
-    """The noise level as a function of time; it grows, and is 0 at time 0."""
+    """The noise level as a function of time; it grows, and is 0 at time 0.
+
+    Example:
+        >>> def halfway(schedule: NoiseSchedule, sigma: float) -> float:
+        ...     return schedule.sigma(schedule.time(sigma) / 2)
+        >>> halfway(LinearSchedule(), 4.0), round(halfway(VESchedule(), 4.0), 3)
+        (2.0, 2.828)
+    """
 
     def sigma(self, t: float) -> float:
         """The noise level at a time."""

@@ -34,6 +34,11 @@ class LogLikelihood(NamedTuple):
     Attributes:
         value: in nats per image, float64 [batch].
         standard_error: of the value, from the random probes of Hutchinson's estimate; 0 where the divergence is exact.
+
+    Example:
+        >>> value, error = LogLikelihood(np.array([-3.5]), np.array([0.1]))
+        >>> value / np.log(2)  # in bits
+        array([-5.04943264])
     """
 
     value: Any

@@ -25,6 +25,11 @@ class Protocol:
         start_scale: standard deviation of the states that sampling starts from. Variance preserving protocols start
             from x_T standard normal, which is z = x_T / alpha of standard deviation sqrt(1 + sigma^2).
         source: where the protocol comes from.
+
+    Example:
+        >>> protocol = sampling_protocol("edm18")
+        >>> protocol, protocol.start_scale
+        (Protocol('edm18', heun, 18 steps, sigma 80 to 0.002), 80.0)
     """
 
     name: str

@@ -176,6 +176,18 @@ def loss_per_sigma(
 
     Raises:
         InvalidValueError: there is nothing to evaluate.
+
+    Example:
+        >>> from pspc_rs.networks import build_network
+        >>> from pspc_rs.testing import tiny_images
+        >>> net = build_network({
+        ...     "preconditioner": "EDMPrecond",
+        ...     "preconditioner_kwargs": {"img_resolution": 8, "img_channels": 3},
+        ...     "architecture": "SongUNet",
+        ...     "architecture_kwargs": {"model_channels": 8, "channel_mult": [1], "num_blocks": 1},
+        ... })
+        >>> loss_per_sigma(net, tiny_images(), [1.0, 0.1], num=2).shape
+        (2,)
     """
     device = next(network.parameters()).device
     random = np.random.default_rng(seed)
@@ -209,6 +221,17 @@ def draw_samples(
         seed: of the noise.
         num_steps: steps of the sampler.
         batch: samples at once.
+
+    Example:
+        >>> from pspc_rs.networks import build_network
+        >>> net = build_network({
+        ...     "preconditioner": "EDMPrecond",
+        ...     "preconditioner_kwargs": {"img_resolution": 8, "img_channels": 1},
+        ...     "architecture": "SongUNet",
+        ...     "architecture_kwargs": {"model_channels": 8, "channel_mult": [1], "num_blocks": 1},
+        ... })
+        >>> draw_samples(net, 2, num_steps=2).shape
+        (2, 1, 8, 8)
     """
     device = next(network.parameters()).device
     low, high, classes = max(0.002, network.sigma_min), min(80.0, network.sigma_max), network.label_dim

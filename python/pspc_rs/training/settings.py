@@ -170,6 +170,10 @@ class RunOptions:
         sample_steps: steps of Heun's method.
         evaluate_images: images of an evaluation of the averaged network, 0 for none.
         half_precision: save the finished network in float16.
+
+    Example:
+        >>> RunOptions(device="cpu", num_samples=0).evaluate_images
+        256
     """
 
     device: str = "auto"

@@ -83,6 +83,16 @@ def train(
         DataError: a checkpoint is damaged; or labels are missing.
         MissingDependencyError: safetensors is not installed.
         KeyboardInterrupt: Ctrl-C or SIGTERM; a checkpoint was written, from which the run can be resumed.
+
+    Example:
+        >>> import tempfile
+        >>> from pspc_rs.testing import tiny_images
+        >>> kwargs = {"model_channels": 8, "channel_mult": [1], "num_blocks": 1, "attn_resolutions": []}
+        >>> settings = TrainSettings("SongUNet", kwargs, learning_rate=1e-3, batch=2, augment=0.0, images=2)
+        >>> options = RunOptions(device="cpu", num_samples=0, evaluate_images=0)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     train(tiny_images(), folder, settings, options).name
+        'network.safetensors'
     """
     options = options or RunOptions()
     if _takes_loss(progress):

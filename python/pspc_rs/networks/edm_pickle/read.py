@@ -74,6 +74,17 @@ def read_edm_pickle(path: str | os.PathLike[str]) -> nn.Module:
         MissingFileError: there is no such file.
         DataError: it is damaged, holds what does not belong in such a file, or its network is not the architecture that
             it claims to be. The message names what was found.
+
+    Example:
+        >>> net = read_edm_pickle("edm-cifar10-32x32-uncond-vp.pkl")  # doctest: +SKIP
+        >>> import pickle, tempfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = Path(folder, "net.pkl")
+        ...     _ = path.write_bytes(pickle.dumps({"ema": print}))
+        ...     read_edm_pickle(path)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        ...
+        pspc_rs.errors.DataError: ...
     """
     return read_edm_snapshot(path).network
 
@@ -105,6 +116,10 @@ def convert_edm_pickle(
         DataError: it is damaged, or holds what does not belong in such a file.
         OutputError: the file cannot be written.
         MissingDependencyError: safetensors is not installed.
+
+    Example:
+        >>> source, target = "edm-cifar10-32x32-uncond-vp.pkl", "net.safetensors"
+        >>> net = convert_edm_pickle(source, target)  # doctest: +SKIP
     """
     source_path = require_path(source)
     snapshot = read_edm_snapshot(source_path)
