@@ -22,7 +22,7 @@ pub(crate) use lanes::{Bf16x16, F32x8, F32x16, F64x16, I32x16, LANES, U16_LANES,
 pub(crate) use portable::Portable;
 #[cfg(any(not(target_arch = "x86_64"), miri))]
 pub(crate) use portable::transpose_bytes;
-pub(crate) use vector::{Vector, VectorI32, VectorU16};
+pub(crate) use vector::{Vector, VectorI32, VectorU16, WIDE};
 #[cfg(all(target_arch = "x86_64", not(miri)))]
 pub(crate) use x86::transpose_bytes;
 

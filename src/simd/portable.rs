@@ -283,7 +283,7 @@ const EXP2: [f32; 7] =
 /// Rows to columns of a 16 x 16 block of bytes.
 #[cfg(any(not(target_arch = "x86_64"), miri))]
 #[inline(always)]
-pub(crate) fn transpose_bytes(rows: [&[u8; LANES]; LANES], columns: &mut [[u8; LANES]; LANES]) {
+pub(crate) fn transpose_bytes(rows: &[&[u8; LANES]; LANES], columns: &mut [[u8; LANES]; LANES]) {
     for (i, column) in columns.iter_mut().enumerate() {
         for (byte, row) in column.iter_mut().zip(rows) {
             *byte = row[i];
