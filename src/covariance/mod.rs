@@ -4,12 +4,15 @@
 //! What is measured are combinations of two bytes each ([`Combinations`]): the covariance of a data set with its flips is that of
 //! the sums of a pixel and its mirror pixel, and that of their differences, which do not vary together.
 
+mod combinations;
 mod panels;
 mod products;
 
 use ndarray::{Array1, Array2, ArrayView4};
 use rayon::prelude::*;
 
+use combinations::CENTRE;
+pub use combinations::Combinations;
 use panels::Panels;
 use products::{BLOCK_PANELS, BlockProducts};
 
@@ -18,9 +21,6 @@ use crate::error::{Error, Result};
 use crate::monitor::Monitor;
 use crate::simd::{Isa, LANES};
 use crate::threads;
-
-/// What sums of two bytes are taken less, so that no value is larger in magnitude.
-const CENTRE: i16 = 256;
 
 /// Values of a block of products.
 const BLOCK: usize = BLOCK_PANELS * LANES;
@@ -33,34 +33,6 @@ const MAX_PACKED_IMAGES: usize = 4096;
 
 /// Blocks per thread between two calls of the monitor: a hundredth of a second with AVX-512, a third without vectors.
 const BLOCKS_PER_ROUND: usize = 16;
-
-/// What is measured on an image of bytes u, one number for each pair of positions: `u[left] + u[right]`, or their difference.
-#[derive(Debug, Clone, Copy)]
-pub struct Combinations<'a> {
-    /// Positions in an image.
-    pub left: &'a [u32],
-    /// As many positions.
-    pub right: &'a [u32],
-    /// Whether the difference is meant; the mean of a difference counts as 0, as it is with the mirrored images.
-    pub is_difference: bool,
-}
-
-impl Combinations<'_> {
-    fn check(&self, image_len: usize) -> Result<()> {
-        let expected = |expected: String| Error::Shape {
-            what: "the combinations",
-            found: vec![self.left.len(), self.right.len()],
-            expected,
-        };
-        if self.left.is_empty() || self.left.len() != self.right.len() {
-            return Err(expected("as many left as right positions, at least one".to_owned()));
-        }
-        if self.left.iter().chain(self.right).any(|&at| at as usize >= image_len) {
-            return Err(expected(format!("positions below {image_len}")));
-        }
-        Ok(())
-    }
-}
 
 /// Means `[k]` and biased covariances `[k, k]` of combinations of bytes of the images `[n, channels, height, width]`, each rounded
 /// once.
@@ -181,10 +153,8 @@ mod tests {
             if combinations.is_difference { left - right } else { left + right }
         };
         let size = combinations.left.len();
-        let mean = |index: usize| match combinations.is_difference {
-            true => 0.0,
-            false => (0..count).map(|image| value(image, index)).sum::<f64>() / count as f64,
-        };
+        let sum = |index: usize| (0..count).map(|image| value(image, index)).sum::<f64>();
+        let mean = |index: usize| if combinations.is_difference { 0.0 } else { sum(index) / count as f64 };
         let means: Vec<f64> = (0..size).map(mean).collect();
         let product = |image: usize, i: usize, j: usize| (value(image, i) - means[i]) * (value(image, j) - means[j]);
         let covariance =
@@ -224,7 +194,9 @@ mod tests {
             panels.pack(images.as_slice().unwrap(), 174, combinations, isa);
             let mut blocks = blocks(left.len() + 1).unwrap();
             assert_eq!(blocks.len(), 3);
-            blocks.iter_mut().for_each(|block| block.add(&panels, isa));
+            for block in &mut blocks {
+                block.add(&panels, isa);
+            }
             blocks.into_iter().map(|block| block.sums).collect::<Vec<_>>()
         });
         let first = sums.next().unwrap();

@@ -2,7 +2,7 @@
 
 use rayon::prelude::*;
 
-use super::Combinations;
+use super::combinations::Combinations;
 use crate::simd::{I32x16, Isa, Kernel, LANES, Vector};
 
 /// Pairs of images of a slab: two panels of a slab fit the first-level cache, those of two blocks the second-level one.
@@ -56,15 +56,18 @@ impl Kernel for PackSlab<'_> {
     #[inline(always)]
     fn run<V: Vector>(self) {
         let Self { pixels, image_len, combinations, lanes } = self;
+        let one = combinations.left.len();
         let padded = lanes.len() / SLAB_PAIRS * LANES;
         let (mut low, mut high) = (vec![0_i16; padded], vec![0_i16; padded]);
         for (pair, images) in pixels.chunks(2 * image_len).enumerate() {
             let (first, second) = images.split_at(image_len);
-            combine(first, combinations, &mut low);
+            combinations.write(first, &mut low);
+            low[one] = 1;
             if second.is_empty() {
                 high.fill(0);
             } else {
-                combine(second, combinations, &mut high);
+                combinations.write(second, &mut high);
+                high[one] = 1;
             }
             let (low, high) = (low.as_chunks::<LANES>().0, high.as_chunks::<LANES>().0);
             for (panel, (low, high)) in lanes.chunks_exact_mut(SLAB_PAIRS).zip(low.iter().zip(high)) {
@@ -74,15 +77,4 @@ impl Kernel for PackSlab<'_> {
             }
         }
     }
-}
-
-/// The values of an image. Sums are taken less 256, which keeps them small; covariances do not see it.
-#[inline(always)]
-fn combine(image: &[u8], combinations: Combinations<'_>, values: &mut [i16]) {
-    let positions = combinations.left.iter().zip(combinations.right);
-    let (sign, less) = if combinations.is_difference { (-1, 0) } else { (1, super::CENTRE) };
-    for (value, (&left, &right)) in values.iter_mut().zip(positions) {
-        *value = i16::from(image[left as usize]) + sign * i16::from(image[right as usize]) - less;
-    }
-    values[combinations.left.len()] = 1;
 }

@@ -25,7 +25,7 @@ impl Kernel for BlockProducts<'_> {
         let Self { panels, of: [rows, columns], sums } = self;
         let end = |first: usize| panels.count().min(first + BLOCK_PANELS);
         // [panel of rows][row][panel of columns]: sums of some thousand images fit 31 bits.
-        let mut products = [[[I32x16::ZERO; BLOCK_PANELS]; LANES]; BLOCK_PANELS];
+        let mut products = vec![[[I32x16::ZERO; BLOCK_PANELS]; LANES]; BLOCK_PANELS];
         for slab in panels.slabs() {
             for column in columns..end(columns) {
                 for row in rows..end(rows).min(column + 1) {
