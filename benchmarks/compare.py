@@ -31,7 +31,7 @@ from measure import SQUARES, best_time, operations, peak_memory, resident
 
 import pspc_rs as pspc
 from pspc_rs import _core
-from pspc_rs.denoisers.flex import masks_from_maps
+from pspc_rs.denoisers.masks import masks_from_maps
 
 # Level of the published schedule: sigma, threshold, and the decay length at which exp(-r / length) has masks as large
 # as the published heat maps have (175, 59, 33, 19 and 9 pixels on average); and one of much larger masks.

@@ -27,6 +27,7 @@
 //! | `cuda` | the same on NVIDIA GPUs, with the feature of that name |
 //! | `simd` | vectors of every instruction set; all unsafe code of the CPU engine |
 //! | [`noise`] | the normal numbers of torch's generator |
+//! | [`covariance`] | mean and covariance of bytes |
 //! | [`reading`] | images of many files: members of archives, PNGs |
 //! | [`reserve`] | memory kept back, so that running out of it is an error |
 //! | [`monitor`], [`threads`], [`info`], [`error`](mod@error) | progress and stopping, the thread pool, this CPU, the one error type |
@@ -57,6 +58,7 @@
 pub mod atoms;
 pub mod bank;
 pub mod components;
+pub mod covariance;
 mod cpu;
 #[cfg(feature = "cuda")]
 pub mod cuda;

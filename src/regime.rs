@@ -43,6 +43,9 @@ pub const MAX_SHIFT_BITS: f64 = 4_194_304.0;
 /// The largest standard error of a logit, in nats, that the rounding of values to the fixed-point scale may bring.
 pub const MAX_FIXED_POINT_ERROR: f64 = 4e-6;
 
+/// The same on masks, which are summed as floats where it is larger: well below what the sums of floats may bring.
+pub const MAX_MASK_FIXED_POINT_ERROR: f64 = 1e-5;
+
 /// Noisy images with a pixel further than this from the centre of the data, relative to their reach, are not listed but
 /// weighed densely: images all lie in one direction from them, and the list would be long. In float64 their energies
 /// have the expanded form, which lacks the digits of the common distance.

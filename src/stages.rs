@@ -9,8 +9,9 @@ use std::ops::Range;
 use crate::bank::{Bank, Pixels};
 use crate::components::{Components, Kind};
 use crate::cpu::dense::accumulate::Accumulate;
-use crate::cpu::dense::box_adjoint::{BoxAdjoint, MaskAdjoint};
-use crate::cpu::dense::energies::{SquareEnergies, mask_energies};
+use crate::cpu::dense::box_adjoint::BoxAdjoint;
+use crate::cpu::dense::energies::{MaskSpace, SquareEnergies, mask_energies};
+use crate::cpu::dense::masks::MaskAdjoint;
 use crate::cpu::dense::online_softmax::{Normalise, OnlineSoftmax, Softmax, Update};
 use crate::cpu::dense::residuals::{EXPANDED, Grid};
 use crate::cpu::full::image_panel::{ImagePanel, QueryPanel};
@@ -55,7 +56,7 @@ pub struct Dense<'a> {
     tile: Tile<u8>,
     probe: Probe,
     squares: SquareEnergies,
-    tables: Vec<F32x16>,
+    masks: MaskSpace,
     energies: Vec<F32x16>,
     state: OnlineSoftmax,
     shift: Vec<f32>,
@@ -91,7 +92,7 @@ impl<'a> Dense<'a> {
             tile,
             probe: Probe::new(bank, components, queries.image(0).view(), queries.sigma()[0], 0, false),
             squares,
-            tables: Vec::new(),
+            masks: MaskSpace::default(),
             energies: vec![F32x16::ZERO; count],
             state,
             shift: Vec::new(),
@@ -122,10 +123,10 @@ impl<'a> Dense<'a> {
 
     /// Energies of all windows.
     pub fn energies(&mut self) {
-        let Self { isa, components, tile, probe, squares, tables, energies, .. } = self;
+        let Self { isa, components, tile, probe, squares, masks, energies, .. } = self;
         match components.kind() {
             Kind::Full => {}
-            Kind::Masks(runs) => mask_energies(*isa, components, runs, tile, probe, tables, energies),
+            Kind::Masks(runs) => mask_energies(*isa, components, runs, tile, probe, masks, energies),
             Kind::Square { side } => {
                 let (_, columns) = components.grid();
                 squares.start(Grid::of(components, *side, tile), probe.terms(), 1);
@@ -155,10 +156,12 @@ impl<'a> Dense<'a> {
 
     /// Coefficients of all pixels.
     pub fn adjoint(&mut self) {
-        let Self { isa, components, tables, active, weights, adjoint, coefficients, .. } = self;
+        let Self { isa, components, active, weights, adjoint, coefficients, .. } = self;
         match components.kind() {
             Kind::Full => {}
-            Kind::Masks(runs) => isa.run(MaskAdjoint { weights, active, runs, tables, out: coefficients }),
+            Kind::Masks(runs) => {
+                isa.run(MaskAdjoint { weights, active, runs, width: components.width(), out: coefficients });
+            }
             Kind::Square { side } => {
                 let (rows, columns) = components.grid();
                 adjoint.start(components, *side);

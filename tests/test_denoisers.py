@@ -67,7 +67,8 @@ def test_gaussian_is_the_oracle(width: int, n: int, xflip: bool, seed: int) -> N
     G = pspc.Gaussian(data, cache=False)
     rank = int(rng.integers(1, G.rank + 1))
     z = rng.standard_normal((2, 1, 2, width)) * 3
-    x = torch.from_numpy(data.batch(range(len(data))).astype(np.float64))
+    stored = data.images / 127.5 - 1
+    x = torch.from_numpy(np.concatenate([stored, stored[..., ::-1]] if xflip else [stored]))
     for D, r in ((G, None), (pspc.Gaussian(data, rank, cache=False), rank)):
         # A cut through equal variances leaves the choice of directions open.
         if r is None or r == G.rank or G.variances[r - 1] - G.variances[r] > 1e-6:

@@ -29,8 +29,14 @@ def images(shape: tuple[int, int, int], n: int, xflip: bool, seed: int) -> pspc.
     return pspc.ImageSet(np.random.default_rng(seed).integers(0, 256, (n, *shape), dtype=np.uint8), xflip=xflip)
 
 
+def pixels(data: pspc.ImageSet) -> Float64:
+    """What the bytes stand for, in float64, all images and then their flips, as rows."""
+    stored = data.images / 127.5 - 1
+    return np.concatenate([stored, stored[..., ::-1]] if data.xflip else [stored]).reshape(len(data), -1)
+
+
 def covariance(data: pspc.ImageSet) -> tuple[Float64, Float64]:
-    rows = data.batch(range(len(data))).reshape(len(data), -1).astype(np.float64)
+    rows = pixels(data)
     return rows.mean(axis=0), (rows - rows.mean(axis=0)).T @ (rows - rows.mean(axis=0)) / len(data)
 
 
@@ -52,7 +58,7 @@ def dense(data: pspc.ImageSet, rank: int | None, options: dict[str, Any]) -> Flo
 
 def brute_force_ledoit_wolf(data: pspc.ImageSet) -> float:
     mean, sigma = covariance(data)
-    views = data.batch(range(len(data))).reshape(1 + data.xflip, data.num_stored, -1).astype(np.float64) - mean
+    views = pixels(data).reshape(1 + data.xflip, data.num_stored, -1) - mean
     samples = np.einsum("vni,vnj->nij", views, views) / len(views)
     size, target = len(sigma), np.trace(sigma) / len(sigma) * np.eye(len(sigma))
     spread = ((samples - sigma) ** 2).sum() / data.num_stored**2 / size
@@ -98,7 +104,7 @@ def test_ledoit_and_wolfs_shrinkage_is_that_of_the_definition(
 def test_ledoit_and_wolfs_shrinkage_is_scikit_learns() -> None:
     sklearn = pytest.importorskip("sklearn.covariance")
     data = images((1, 5, 6), 20, False, 0)
-    rows = data.batch(range(20)).reshape(20, -1).astype(np.float64)
+    rows = pixels(data)
     np.testing.assert_allclose(ledoit_wolf(data, principal_axes(data)), sklearn.ledoit_wolf_shrinkage(rows), rtol=1e-9)
 
 

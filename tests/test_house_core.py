@@ -11,7 +11,7 @@ SOURCE = Path(__file__).parent.parent / "src"
 LAYERS = (
     {"error", "reserve"},
     {"bank", "monitor", "runs", "simd", "threads"},
-    {"atoms", "components", "filter", "noise", "reading"},
+    {"atoms", "components", "covariance", "filter", "noise", "reading"},
     {"query", "sources"},
     {"found", "heaviest", "posterior", "regime"},
     {"directions"},

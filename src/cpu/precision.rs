@@ -112,18 +112,17 @@ impl Rounding {
         offset + root * self.farthest.sqrt() + slack * self.farthest
     }
 
-    /// Whether fixed-point sums of this scale serve at a logit scale.
-    fn allows_scale(&self, scale: f32, logit_scale: f64) -> bool {
+    /// The standard error of a logit, in nats, that rounding values to this fixed-point scale brings.
+    pub(crate) fn fixed_point_error(&self, scale: f32, logit_scale: f64) -> f64 {
         // Rounding to integers is off by the root of a twelfth.
-        let error = (self.values as f64 / 12.0).sqrt() * f64::from(scale) * logit_scale * std::f64::consts::LN_2;
-        error <= MAX_FIXED_POINT_ERROR
+        (self.values as f64 / 12.0).sqrt() * f64::from(scale) * logit_scale * std::f64::consts::LN_2
     }
 
     /// Whether the probe is computed in float64 from the start: where shifts would not be integers exactly, or the
     /// fixed-point scale is too coarse.
     pub(crate) fn is_hopeless(&self, logit_scale: f64, scale: Option<f32>) -> bool {
         self.farthest * logit_scale > MAX_SHIFT_BITS
-            || scale.is_some_and(|scale| !self.allows_scale(scale, logit_scale))
+            || scale.is_some_and(|scale| self.fixed_point_error(scale, logit_scale) > MAX_FIXED_POINT_ERROR)
     }
 }
 

@@ -6,8 +6,8 @@ use std::sync::Arc;
 use ndarray::ArrayView3;
 
 use crate::bank::Bank;
-use crate::components::Components;
-use crate::regime::{FAR_FROM, Regime, fixed_point_side};
+use crate::components::{Components, Kind};
+use crate::regime::{FAR_FROM, MAX_MASK_FIXED_POINT_ERROR, Regime, fixed_point_side};
 use crate::sources::Sources;
 
 use super::dense::residuals::{DIRECT, EXPANDED, Terms};
@@ -24,7 +24,7 @@ pub(crate) struct Probe {
     /// What the kernels read: z in the direct form, -2 z in the expanded one, there divided by the fixed-point scale if
     /// there is one.
     pub(crate) values: Vec<f32>,
-    /// The fixed-point scale of the products -2 z a, where windows are summed in fixed point.
+    /// The fixed-point scale of the products -2 z a, where windows are summed in fixed point, or of all terms on masks.
     pub(crate) fixed_point_scale: Option<f32>,
     /// How energies are summed, and whether a scan first lists the images that carry weight.
     pub(crate) regime: Regime,
@@ -61,16 +61,15 @@ impl Probe {
         let channels = z.dim().0;
         let step = if flipped { -1 } else { 1 };
         let (z, reach, regime) = in_stored_units(bank, z.slice(ndarray::s![.., .., ..;step]), sigma);
-        let plane = components.height() * components.width();
-        let heaviest = || {
-            let magnitude = |p: usize| z[p..].iter().step_by(plane).map(|z| z.abs()).sum();
-            heaviest_window(components, &(0..plane).map(magnitude).collect::<Vec<f64>>())
-        };
-        let is_fixed_point = regime.is_expanded() && fixed_point_side(components, channels).is_some();
-        let scale = is_fixed_point.then(|| fixed_point_scale(2.0 * reach * heaviest()));
         let rounding = Rounding::new(components, channels, &z, reach);
-        let rounding = if is_fixed_point { rounding.in_fixed_point() } else { rounding };
-        Self { flipped, ..Self::prepared(bank, z, (sigma, regime), query, scale, rounding) }
+        let (logit_scale, is_masks) = (logit_scale(bank, sigma), matches!(components.kind(), Kind::Masks(_)));
+        let scale = regime.is_expanded().then(|| scale_of(components, channels, &z, reach)).flatten();
+        // Masks can be summed as floats instead, other windows in float64 only.
+        let serves = |scale: f32| rounding.fixed_point_error(scale, logit_scale) <= MAX_MASK_FIXED_POINT_ERROR;
+        let scale = scale.filter(|&scale| !is_masks || serves(scale));
+        let needs_double = rounding.is_hopeless(logit_scale, scale.filter(|_| !is_masks));
+        let rounding = if scale.is_some() { rounding.in_fixed_point() } else { rounding };
+        Self { needs_double, flipped, ..Self::prepared(bank, z, (sigma, regime), query, scale, rounding) }
     }
 
     /// Prepares z for energies that are weighted sums over values; `rounding` tells how they round, given centred z and the reach
@@ -96,7 +95,7 @@ impl Probe {
         rounding: Rounding,
     ) -> Self {
         let factor = if regime.is_expanded() { -2.0 / scale.map_or(1.0, f64::from) } else { 1.0 };
-        let logit_scale = std::f64::consts::LOG2_E / (2.0 * (sigma * bank.unit()).powi(2));
+        let logit_scale = logit_scale(bank, sigma);
         Self {
             values: z.iter().map(|z| (factor * z) as f32).collect(),
             z,
@@ -153,6 +152,22 @@ fn in_stored_units(bank: &Bank<'_>, z: ArrayView3<'_, f64>, sigma: f64) -> (Vec<
     let mut regime = Regime::at(sigma, bank.reach());
     regime.sparse &= z.iter().all(|z| z.abs() <= far_from(bank));
     (z, reach(bank), regime)
+}
+
+fn logit_scale(bank: &Bank<'_>, sigma: f64) -> f64 {
+    std::f64::consts::LOG2_E / (2.0 * (sigma * bank.unit()).powi(2))
+}
+
+/// The fixed-point scale of the expanded energies of z, where they are summed in fixed point: of the products alone for squares,
+/// whose squares of pixels are summed once for all probes, and of both for masks.
+fn scale_of(components: &Components, channels: usize, z: &[f64], reach: f64) -> Option<f32> {
+    let of_squares = match components.kind() {
+        Kind::Masks(_) => reach,
+        _ => fixed_point_side(components, channels).map(|_| 0.0)?,
+    };
+    let plane = components.height() * components.width();
+    let magnitude = |p: usize| z[p..].iter().step_by(plane).map(|z| reach * (2.0 * z.abs() + of_squares)).sum();
+    Some(fixed_point_scale(heaviest_window(components, &(0..plane).map(magnitude).collect::<Vec<f64>>())))
 }
 
 fn reach(bank: &Bank<'_>) -> f64 {

@@ -3,6 +3,7 @@
 mod bank;
 mod calls;
 mod components;
+mod covariance;
 #[cfg(feature = "cuda")]
 mod cuda;
 mod engine;
@@ -26,6 +27,8 @@ mod _core {
     use super::bank::Bank;
     #[pymodule_export]
     use super::components::Components;
+    #[pymodule_export]
+    use super::covariance::covariance_of_bytes;
     #[cfg(feature = "cuda")]
     #[pymodule_export]
     use super::cuda::{cuda_devices, cuda_sources, cuda_state};

@@ -34,8 +34,19 @@ impl VectorI32 for PortableI32 {
     }
 
     #[inline(always)]
+    fn splat(value: i32) -> Self {
+        Self([value; LANES])
+    }
+
+    #[inline(always)]
     fn add(self, other: Self) -> Self {
         self.zip(other, i32::wrapping_add)
+    }
+
+    #[inline(always)]
+    fn sum_of_products(self, other: Self) -> Self {
+        let product = |a: i32, b: i32| i32::from(a as i16) * i32::from(b as i16);
+        self.zip(other, |a, b| product(a, b).wrapping_add(product(a >> 16, b >> 16)))
     }
 
     #[inline(always)]

@@ -100,9 +100,15 @@ pub(crate) trait VectorI32: Copy {
     fn load(lanes: &I32x16) -> Self;
     /// To memory.
     fn store(self, lanes: &mut I32x16);
+    /// The same number in every lane.
+    fn splat(value: i32) -> Self;
     /// Lane by lane sum.
     #[must_use]
     fn add(self, other: Self) -> Self;
+    /// Lanes of both hold two numbers of sixteen bits with sign each: the sum of the product of the lower and that of the upper
+    /// ones.
+    #[must_use]
+    fn sum_of_products(self, other: Self) -> Self;
     /// Lane by lane difference.
     #[must_use]
     fn sub(self, other: Self) -> Self;
@@ -216,6 +222,24 @@ mod tests {
         }
     }
 
+    struct Products<'a> {
+        a: &'a I32x16,
+        b: &'a I32x16,
+    }
+
+    impl Kernel for Products<'_> {
+        type Output = [I32x16; 2];
+
+        #[inline(always)]
+        fn run<V: Vector>(self) -> [I32x16; 2] {
+            let (a, b) = (V::I32::load(self.a), V::I32::load(self.b));
+            let mut out = [I32x16::ZERO; 2];
+            a.sum_of_products(b).store(&mut out[0]);
+            V::I32::splat(self.a.0[3]).sum_of_products(b).store(&mut out[1]);
+            out
+        }
+    }
+
     struct IntegerSums<'a> {
         values: &'a F32x16,
         other: &'a I32x16,
@@ -278,6 +302,26 @@ mod tests {
                     prop_assert_eq!(integers, I32x16(sums));
                     prop_assert_eq!(floats, F32x16(rounded.map(|v| v as f32)));
                 }
+            }
+        }
+
+        #[test]
+        fn products_of_sixteen_bits_are_exact(
+            a in proptest::array::uniform16(any::<[i16; 2]>()),
+            b in proptest::array::uniform16(prop_oneof![any::<[i16; 2]>(), Just([i16::MIN; 2]), Just([i16::MIN, i16::MAX])]),
+        ) {
+            let pack = |pairs: [[i16; 2]; LANES]| {
+                I32x16(pairs.map(|[low, high]| (i32::from(high) << 16) | i32::from(low.cast_unsigned())))
+            };
+            let sum = |[a, b]: [i16; 2], [c, d]: [i16; 2]| {
+                (i32::from(a) * i32::from(c)).wrapping_add(i32::from(b) * i32::from(d))
+            };
+            let expected = [
+                I32x16(std::array::from_fn(|i| sum(a[i], b[i]))),
+                I32x16(std::array::from_fn(|i| sum(a[3], b[i]))),
+            ];
+            for isa in Isa::available() {
+                prop_assert_eq!(isa.run(Products { a: &pack(a), b: &pack(b) }), expected);
             }
         }
 

@@ -12,16 +12,16 @@ use std::arch::x86_64::{
     _mm_unpackhi_epi8, _mm_unpacklo_epi8, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castps_si256,
     _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32,
     _mm256_cvtps_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_load_ps, _mm256_load_si256, _mm256_loadu_si256,
-    _mm256_max_ps, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_ps, _mm256_or_si256,
+    _mm256_madd_epi16, _mm256_max_ps, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_ps, _mm256_or_si256,
     _mm256_permutevar8x32_epi32, _mm256_set1_epi32, _mm256_set1_ps, _mm256_shuffle_ps, _mm256_slli_epi32,
     _mm256_srli_epi32, _mm256_store_ps, _mm256_store_si256, _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_ps,
     _mm256_unpacklo_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_broadcast_i64x4, _mm512_castps_si512,
     _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps,
     _mm512_cvtepu8_epi32, _mm512_cvtps_epi32, _mm512_extractf32x8_ps, _mm512_extracti32x4_epi32, _mm512_fmadd_ps,
-    _mm512_load_ps, _mm512_load_si512, _mm512_loadu_si512, _mm512_max_ps, _mm512_min_ps, _mm512_mul_ps,
-    _mm512_permutexvar_epi16, _mm512_permutexvar_epi32, _mm512_set1_ps, _mm512_setzero_si512, _mm512_shuffle_epi8,
-    _mm512_slli_epi32, _mm512_store_ps, _mm512_store_si512, _mm512_sub_epi32, _mm512_sub_ps, _mm512_unpackhi_epi8,
-    _mm512_unpacklo_epi8,
+    _mm512_load_ps, _mm512_load_si512, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_max_ps, _mm512_min_ps,
+    _mm512_mul_ps, _mm512_permutexvar_epi16, _mm512_permutexvar_epi32, _mm512_set1_epi32, _mm512_set1_ps,
+    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi32, _mm512_store_ps, _mm512_store_si512,
+    _mm512_sub_epi32, _mm512_sub_ps, _mm512_unpackhi_epi8, _mm512_unpacklo_epi8,
 };
 
 use super::x86_f64::{Avx2F64, Avx512F64};
@@ -244,9 +244,22 @@ impl VectorI32 for Avx2I32 {
     }
 
     #[inline(always)]
+    fn splat(value: i32) -> Self {
+        // SAFETY: AVX2 was detected (module header).
+        let half = unsafe { _mm256_set1_epi32(value) };
+        Self(half, half)
+    }
+
+    #[inline(always)]
     fn add(self, other: Self) -> Self {
         // SAFETY: AVX2 was detected (module header).
         unsafe { Self(_mm256_add_epi32(self.0, other.0), _mm256_add_epi32(self.1, other.1)) }
+    }
+
+    #[inline(always)]
+    fn sum_of_products(self, other: Self) -> Self {
+        // SAFETY: AVX2 was detected (module header).
+        unsafe { Self(_mm256_madd_epi16(self.0, other.0), _mm256_madd_epi16(self.1, other.1)) }
     }
 
     #[inline(always)]
@@ -270,9 +283,21 @@ impl VectorI32 for Avx512I32 {
     }
 
     #[inline(always)]
+    fn splat(value: i32) -> Self {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { Self(_mm512_set1_epi32(value)) }
+    }
+
+    #[inline(always)]
     fn add(self, other: Self) -> Self {
         // SAFETY: AVX-512 was detected (module header).
         unsafe { Self(_mm512_add_epi32(self.0, other.0)) }
+    }
+
+    #[inline(always)]
+    fn sum_of_products(self, other: Self) -> Self {
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { Self(_mm512_madd_epi16(self.0, other.0)) }
     }
 
     #[inline(always)]

@@ -4,7 +4,6 @@ use super::box_sums::SlidingSum;
 use crate::components::Components;
 use crate::cpu::chunks::exact_chunks;
 use crate::regime::MAX_SHORT_SIDE;
-use crate::runs::MaskRuns;
 use crate::simd::{F32x16, Isa, Kernel, Vector};
 
 /// From rows of weights of square windows to rows of coefficients, while both are in the first-level cache.
@@ -141,47 +140,6 @@ impl Kernel for AdjointRow<'_> {
             MAX_SHORT_SIDE => short::<V, { MAX_SHORT_SIDE - 1 }>(rows, out),
             _ => long::<V>(rows, step, out),
         }
-    }
-}
-
-/// Writes to `out` `[pixel]` the sum of the weights of all masks that hold the pixel, through doubling tables. Masks not
-/// `active` count as zero.
-pub(crate) struct MaskAdjoint<'a> {
-    pub(crate) weights: &'a [F32x16],
-    pub(crate) active: &'a [bool],
-    pub(crate) runs: &'a MaskRuns,
-    pub(crate) tables: &'a mut Vec<F32x16>,
-    pub(crate) out: &'a mut [F32x16],
-}
-
-impl Kernel for MaskAdjoint<'_> {
-    type Output = ();
-
-    #[inline(always)]
-    fn run<V: Vector>(self) {
-        let Self { weights, active, runs, tables, out } = self;
-        let plane = out.len();
-        tables.clear();
-        tables.resize(runs.levels() * plane, F32x16::ZERO);
-        for k in (0..runs.count()).filter(|&k| active[k]) {
-            let weight = V::load(&weights[k]);
-            for piece in runs.pieces(k) {
-                let coefficient = &mut tables[piece.place as usize];
-                V::load(coefficient).add(weight).store(coefficient);
-            }
-        }
-        for level in (1..runs.levels()).rev() {
-            let (lower, upper) = tables.split_at_mut(level * plane);
-            let (lower, upper) = (&mut lower[(level - 1) * plane..], &upper[..plane]);
-            let half = 1 << (level - 1);
-            for p in 0..half.min(plane) {
-                V::load(&lower[p]).add(V::load(&upper[p])).store(&mut lower[p]);
-            }
-            for p in half..plane {
-                V::load(&lower[p]).add(V::load(&upper[p])).add(V::load(&upper[p - half])).store(&mut lower[p]);
-            }
-        }
-        out.copy_from_slice(&tables[..plane]);
     }
 }
 

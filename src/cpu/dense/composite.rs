@@ -4,7 +4,8 @@
 
 use super::accumulate::{Accumulate, Term};
 use super::arithmetic::{Arithmetic, EnergyBlock, TILES};
-use super::box_adjoint::{BoxAdjoint, MaskAdjoint};
+use super::box_adjoint::BoxAdjoint;
+use super::masks::MaskAdjoint;
 use crate::components::{Components, Kind};
 use crate::cpu::chunks::exact_chunks_mut;
 use crate::cpu::job::Job;
@@ -27,8 +28,6 @@ pub(crate) struct CompositeStage {
     /// Masks: their weights, and which carry any.
     weights: Vec<F32x16>,
     active: Vec<bool>,
-    /// Doubling tables of masks.
-    tables: Vec<F32x16>,
 }
 
 impl CompositeStage {
@@ -108,12 +107,12 @@ impl CompositeStage {
         sums: &mut [f32],
         mut fill: impl FnMut(usize, &mut [bool], &mut [F32x16]) -> bool,
     ) {
-        let Self { weights, active, tables, coefficients, plane, .. } = self;
+        let Self { weights, active, coefficients, width, plane, .. } = self;
         let mut terms: [Term<'_, P>; TILES] = [(&tiles[0], &[]); TILES];
         let mut count = 0;
         for (t, (tile, out)) in tiles.iter().zip(exact_chunks_mut(coefficients, *plane)).enumerate() {
             if fill(t, active, weights) {
-                isa.run(MaskAdjoint { weights, active, runs, tables, out });
+                isa.run(MaskAdjoint { weights, active, runs, width: *width, out });
                 terms[count] = (tile, out);
                 count += 1;
             }

@@ -2,6 +2,7 @@
 
 use super::box_sums::{BlockSums, SlidingSum};
 use super::fixed_point::FixedPointSums;
+use super::masks::EdgeSums;
 use super::residuals::{Beyond, DIRECT, EXPANDED, Grid, ImageShape, Residuals, TANGENT, Terms};
 use crate::components::{Components, Kind};
 use crate::cpu::chunks::exact_chunks_mut;
@@ -9,7 +10,7 @@ use crate::cpu::probe::Probe;
 use crate::cpu::tile::{Pixel, Tile};
 use crate::regime::MAX_SHORT_SIDE;
 use crate::runs::MaskRuns;
-use crate::simd::{F32x16, Isa, Kernel, LANES, Vector};
+use crate::simd::{F32x16, I32x16, Isa, Kernel, LANES, Vector};
 
 /// The energies of a probe on a group of tiles under square windows, row by row, so that a row is used while it is in the
 /// first-level cache.
@@ -151,18 +152,31 @@ impl FloatSums {
     }
 }
 
-/// Writes the energy of every mask to `out`, through doubling tables; otherwise as [`SquareEnergies::push_row`].
+/// Working space for the energies of masks.
+#[derive(Debug, Default)]
+pub(crate) struct MaskSpace {
+    /// Doubling tables.
+    tables: Vec<F32x16>,
+    /// Sums in fixed point.
+    sums: Vec<I32x16>,
+}
+
+/// Writes the energy of every mask to `out`, by the edges of its runs where the probe has a fixed-point scale, otherwise through
+/// doubling tables; as [`SquareEnergies::push_row`].
 pub(crate) fn mask_energies<P: Pixel>(
     isa: Isa,
     components: &Components,
     runs: &MaskRuns,
     tile: &Tile<P>,
     probe: &Probe,
-    tables: &mut Vec<F32x16>,
+    MaskSpace { tables, sums }: &mut MaskSpace,
     out: &mut [F32x16],
 ) {
-    let shape = ImageShape::of(components, tile);
-    isa.run(MaskSums { tile, terms: probe.terms(), shape, runs, tables, out: &mut *out });
+    let (shape, terms) = (ImageShape::of(components, tile), probe.terms());
+    match terms.fixed_point_scale {
+        Some(scale) => isa.run(EdgeSums { tile, values: terms.values, scale, shape, runs, sums, out: &mut *out }),
+        None => isa.run(MaskSums { tile, terms, shape, runs, tables, out: &mut *out }),
+    }
     mark_missing(tile, out);
 }
 
@@ -462,7 +476,7 @@ mod tests {
                 tile.load(isa, &Images::side_by_side(images.as_slice().unwrap(), channels * height * width), 127.5);
                 let by_rows = of_squares(isa, &squares, side, &mut tile, &square_probe);
                 let mut by_masks = vec![F32x16::ZERO; rows * columns];
-                mask_energies(isa, &masks, runs, &tile, &mask_probe, &mut Vec::new(), &mut by_masks);
+                mask_energies(isa, &masks, runs, &tile, &mask_probe, &mut MaskSpace::default(), &mut by_masks);
                 for (k, (row, column)) in ndarray::indices((rows, columns)).into_iter().enumerate() {
                     for n in 0..LANES {
                         let (mut exact, mut size) = (f64::from(f32::MAX), 0.0);

@@ -14,6 +14,7 @@ mod double;
 pub(crate) mod energies;
 pub(crate) mod fixed_point;
 pub(crate) mod group;
+pub(crate) mod masks;
 pub(crate) mod moments;
 pub(crate) mod online_softmax;
 pub(crate) mod residuals;

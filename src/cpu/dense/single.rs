@@ -1,7 +1,7 @@
 //! `Single`: the dense passes in float32, the fast ones.
 
 use super::arithmetic::{Arithmetic, EnergyBlock, ShardPosterior, TILES, TilePenalties};
-use super::energies::{SquareEnergies, mask_energies};
+use super::energies::{MaskSpace, SquareEnergies, mask_energies};
 use super::online_softmax::{LogWeights, Normalise, OnlineSoftmax, Softmax, Update, UpdateAndWeigh};
 use super::residuals::Grid;
 use crate::components::Kind;
@@ -23,8 +23,8 @@ pub(crate) struct SingleSpace {
     energies: Vec<F32x16>,
     /// Square windows: the rows in use.
     squares: SquareEnergies,
-    /// Doubling tables of masks.
-    tables: Vec<F32x16>,
+    /// Sums of masks.
+    masks: MaskSpace,
 }
 
 /// Per window the shift and the scale of its weights.
@@ -39,7 +39,7 @@ impl Arithmetic for Single {
 
     fn space(windows_at_once: usize) -> SingleSpace {
         let energies = vec![F32x16::ZERO; TILES * windows_at_once];
-        SingleSpace { energies, squares: SquareEnergies::default(), tables: Vec::new() }
+        SingleSpace { energies, squares: SquareEnergies::default(), masks: MaskSpace::default() }
     }
 
     /// The expanded form needs squares of pixels, or their sums over windows.
@@ -69,7 +69,7 @@ impl Arithmetic for Single {
         penalties: &TilePenalties,
         mut consume: impl FnMut(EnergyBlock<'_, P, F32x16>),
     ) {
-        let SingleSpace { energies, squares, tables } = space;
+        let SingleSpace { energies, squares, masks } = space;
         let count = job.windows_at_once();
         let (values, components) = (&job.probes[probe], job.components_of(&job.probes[probe]));
         let energies = &mut energies[..tiles.len() * count];
@@ -77,7 +77,7 @@ impl Arithmetic for Single {
             Kind::Full => unreachable!("the full window has panels in place of tiles"),
             Kind::Masks(runs) => {
                 for (tile, out) in tiles.iter().zip(exact_chunks_mut(energies, count)) {
-                    mask_energies(job.isa, components, runs, tile, values, tables, out);
+                    mask_energies(job.isa, components, runs, tile, values, masks, out);
                 }
                 penalise(energies, count, penalties, values.logit_scale);
                 consume(EnergyBlock { tiles, probe, first: 0, count, energies });
