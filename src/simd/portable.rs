@@ -1,7 +1,7 @@
 //! Vectors as plain arrays: the baseline of every CPU, and NEON, which is the baseline of 64-bit ARM.
 
 use super::doubles::PortableF64;
-use super::{Bf16x16, F32x8, F32x16, I32x16, LANES, U16_LANES, U16x32, Vector, VectorI32, VectorU16};
+use super::{Bf16x16, F32x8, F32x16, I32x16, LANES, U16_LANES, U16x32, Vector, VectorI32, VectorU16, WIDE};
 
 /// Sixteen values as an array; `FMA` says whether the target has a fused multiply-add.
 #[derive(Clone, Copy)]
@@ -191,6 +191,15 @@ impl<const FMA: bool> Vector for Portable<FMA> {
     fn store_bf16(self, packed: &mut Bf16x16) {
         for (i, word) in packed.0.iter_mut().enumerate() {
             *word = self.0[i].to_bits() >> 16 | self.0[i + LANES / 2].to_bits() & 0xffff_0000;
+        }
+    }
+
+    #[inline(always)]
+    fn transpose_wide(rows: &[&[u8; WIDE]; LANES], columns: &mut [[u8; LANES]; WIDE]) {
+        for (i, column) in columns.iter_mut().enumerate() {
+            for (byte, row) in column.iter_mut().zip(rows) {
+                *byte = row[i];
+            }
         }
     }
 

@@ -1,7 +1,7 @@
 //! Values in registers: the operations of [`Vector`], over which kernels are written, with one implementation for each
 //! instruction set.
 
-use super::{Bf16x16, F32x8, F32x16, I32x16, LANES, U16x32, VectorF64, transpose_bytes};
+use super::{Bf16x16, F32x8, F32x16, I32x16, LANES, U16x32, VectorF64};
 
 /// Bytes of a row that [`Vector::transpose_wide`] takes.
 pub(crate) const WIDE: usize = 4 * LANES;
@@ -29,16 +29,7 @@ pub(crate) trait Vector: Copy {
     /// To memory.
     fn store(self, lanes: &mut F32x16);
     /// Rows to columns of four blocks of 16 x 16 bytes side by side.
-    #[inline(always)]
-    fn transpose_wide(rows: &[&[u8; WIDE]; LANES], columns: &mut [[u8; LANES]; WIDE]) {
-        let mut block = [&[0; LANES]; LANES];
-        for (first, columns) in columns.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            for (row, wide) in block.iter_mut().zip(rows) {
-                *row = &wide.as_chunks().0[first];
-            }
-            transpose_bytes(&block, columns);
-        }
-    }
+    fn transpose_wide(rows: &[&[u8; WIDE]; LANES], columns: &mut [[u8; LANES]; WIDE]);
     /// Adds lanes i and i + 8 to sum i.
     fn add_to(self, sums: &mut F32x8);
     /// The same value in every lane.

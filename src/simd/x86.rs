@@ -353,6 +353,17 @@ impl Vector for Avx2 {
     }
 
     #[inline(always)]
+    fn transpose_wide(rows: &[&[u8; WIDE]; LANES], columns: &mut [[u8; LANES]; WIDE]) {
+        let mut block = [&[0; LANES]; LANES];
+        for (first, columns) in columns.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
+            for (row, wide) in block.iter_mut().zip(rows) {
+                *row = &wide.as_chunks().0[first];
+            }
+            transpose_bytes(&block, columns);
+        }
+    }
+
+    #[inline(always)]
     fn store(self, lanes: &mut F32x16) {
         let at = lanes.0.as_mut_ptr();
         // SAFETY: AVX2 was detected (module header); `F32x16` is 16 floats, aligned to 64 bytes.
