@@ -140,6 +140,20 @@ def test_a_rank_that_fails_ends_the_call_of_all() -> None:
     assert all(isinstance(error, pspc.PspcError) and "failed" in str(error) for error in found[:2])
 
 
+def test_a_rank_that_cannot_build_its_windows_ends_the_call_of_all() -> None:
+    D, z = pspc.PSPCSquare(images(), patch_sizes=2), np.zeros((1, 1, 4, 4))
+
+    def call(own: PosteriorComposite, rank: int) -> Array:
+        if rank == 1:
+            own._windows = {}
+            own._build_windows = None  # type: ignore[assignment,method-assign]
+        return np.asarray(own(z, 0.5))
+
+    found = on_ranks(D, 3, call)
+    assert isinstance(found[1], TypeError)
+    assert all(isinstance(found[rank], pspc.PspcError) and "rank 1 of 3 failed" in str(found[rank]) for rank in (0, 2))
+
+
 def test_what_needs_the_means_of_all_ranks_is_refused() -> None:
     D, z = pspc.Empirical(images()), np.zeros((1, 1, 4, 4))
     calls: list[Callable[[PosteriorComposite], Any]] = [

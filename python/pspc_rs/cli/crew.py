@@ -1,16 +1,17 @@
 """Commands under ``torchrun``: the first rank runs the command, and the others compute what it asks its denoisers.
 
 So files are written and read by one process alone, and a command resumes as ever. The first rank tells the others which
-data sets it loads, which denoisers it makes and what it asks them; they do the same with their parts of the images.
-Networks and denoisers that are not of the engine are computed by the first rank.
+data sets it loads, sends them its denoisers and says what it asks these; they do the same with their parts of the
+images. Networks and denoisers that are not of the engine are computed by the first rank.
 """
 
 import contextlib
+import io
 import pickle
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
 from functools import partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import click
 import numpy as np
@@ -20,6 +21,9 @@ from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import PosteriorComposite
 from pspc_rs.errors import PspcError
 from pspc_rs.ranks import Ranks
+
+Composite = TypeVar("Composite", bound=PosteriorComposite)
+Done = TypeVar("Done")
 
 _CREW = "pspc_rs.crew"
 _FOREVER = timedelta(days=30)
@@ -32,12 +36,11 @@ class Crew:
     Args:
         ranks: all of them.
         load: the data set of a name and options.
-        build: the denoiser of options and data.
     """
 
-    def __init__(self, ranks: Ranks, load: Callable[..., ImageSet], build: Callable[..., Any]) -> None:
+    def __init__(self, ranks: Ranks, load: Callable[..., ImageSet]) -> None:
         self.ranks = ranks
-        self._load, self._build = load, build
+        self._load = load
         self._data: list[ImageSet] = []
         self._models: list[PosteriorComposite] = []
 
@@ -50,14 +53,14 @@ class Crew:
         self._data.append(self._all(lambda: self._load(name, **options)))
         return self._data[-1]
 
-    def build(self, options: Any, data: ImageSet) -> Any:
-        """On the first rank: the denoiser of some options, which all ranks make if it is one of the engine."""
-        model = self._build(options, data)
-        if not isinstance(model, PosteriorComposite):
-            return model
-        self._tell("build", options, next(i for i, known in enumerate(self._data) if known is data))
+    def adopt(self, model: Composite) -> Composite:
+        """On the first rank: a denoiser across all ranks, to which it is sent without the data sets they have loaded.
+
+        What its announced calls change, they change on every rank.
+        """
+        self._tell("adopt", _pickled(model, self._data))
         number, together = len(self._models), self._all(lambda: model.across(self.ranks.group))
-        together.announce_calls(lambda *call: self._tell("denoise", number, *call))
+        together.announce_calls(partial(self._tell, "call", number))
         self._models.append(together)
         return together
 
@@ -76,21 +79,21 @@ class Crew:
             if what == "load":
                 name, options = told
                 self._data.append(self._all(partial(self._load, name, **options)))
-            elif what == "build":
-                options, data = told[0], self._data[told[1]]
-                self._models.append(self._all(partial(self._made, options, data)))
+            elif what == "adopt":
+                self._models.append(self._all(partial(self._received, *told)))
             else:
+                number, *call = told
                 # The first rank hears of an error, and decides what to do.
                 with contextlib.suppress(Exception):
-                    self._models[told[0]].repeat_call(*told[1:])
+                    self._models[number].repeat_call(*call)
 
-    def _made(self, options: Any, data: ImageSet) -> PosteriorComposite:
-        return cast(PosteriorComposite, self._build(options, data)).across(self.ranks.group)
+    def _received(self, model: bytes) -> PosteriorComposite:
+        return cast(PosteriorComposite, _Unpickler(io.BytesIO(model), self._data).load()).across(self.ranks.group)
 
     def _tell(self, *message: Any) -> None:
         self.ranks.tell(pickle.dumps(message))
 
-    def _all(self, do: Callable[[], Any]) -> Any:
+    def _all(self, do: Callable[[], Done]) -> Done:
         """Does something that all ranks do.
 
         Raises:
@@ -107,6 +110,34 @@ class Crew:
         return done
 
 
+class _Pickler(pickle.Pickler):
+    """Writes numbers in the place of data sets that its reader has."""
+
+    def __init__(self, file: io.BytesIO, known: Sequence[ImageSet]) -> None:
+        super().__init__(file)
+        self._known = known
+
+    def persistent_id(self, obj: Any) -> int | None:
+        return next((number for number, one in enumerate(self._known) if one is obj), None)
+
+
+class _Unpickler(pickle.Unpickler):
+    """Reads what `_Pickler` writes."""
+
+    def __init__(self, file: io.BytesIO, known: Sequence[ImageSet]) -> None:
+        super().__init__(file)
+        self._known = known
+
+    def persistent_load(self, pid: int) -> ImageSet:
+        return self._known[pid]
+
+
+def _pickled(model: PosteriorComposite, known: Sequence[ImageSet]) -> bytes:
+    file = io.BytesIO()
+    _Pickler(file, known).dump(model)
+    return file.getvalue()
+
+
 def current_crew() -> Crew | None:
     """The ranks of the command that runs; None where it has only one, or is not the first."""
     context = click.get_current_context(silent=True)
@@ -114,12 +145,11 @@ def current_crew() -> Crew | None:
 
 
 @contextlib.contextmanager
-def crew_of_command(load: Callable[..., ImageSet], build: Callable[..., Any]) -> Iterator[bool]:
+def crew_of_command(load: Callable[..., ImageSet]) -> Iterator[bool]:
     """Connects the ranks of a command, of which the first one runs what is in the context; says whether this is it.
 
     Args:
         load: see `Crew`.
-        build: see `Crew`.
 
     Raises:
         MissingDependencyError: torch is missing.
@@ -130,7 +160,7 @@ def crew_of_command(load: Callable[..., ImageSet], build: Callable[..., Any]) ->
 
     dist.init_process_group("gloo", timeout=_FOREVER)
     try:
-        crew = Crew(Ranks(), load, build)
+        crew = Crew(Ranks(), load)
         if crew.ranks.number > 0:
             yield False
             crew.follow()

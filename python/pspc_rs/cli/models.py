@@ -42,6 +42,7 @@ from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, resolve_patch_sc
 
 BuiltModel: TypeAlias = Denoiser | Network | Piecewise
 
+Model = TypeVar("Model", bound=BuiltModel)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _SECONDS_BEFORE_BAR = 1.0
@@ -78,7 +79,7 @@ def across_ranks(command: Function) -> Function:
         if num_ranks() == 1:
             command(**options)
             return
-        with crew_of_command(_load, _build) as runs:
+        with crew_of_command(_load) as runs:
             if runs:
                 command(**options)
 
@@ -96,8 +97,17 @@ def build_model(options: Options, data: ImageSet) -> BuiltModel:
     Raises:
         PspcError: the options do not fit the data.
     """
+    return on_all_ranks(_build(options, data))
+
+
+def on_all_ranks(model: Model) -> Model:
+    """A denoiser across the ranks of the command; as it is where there is only one, or it is not of the engine."""
     crew = current_crew()
-    return _build(options, data) if crew is None else cast(BuiltModel, crew.build(options, data))
+    if crew is None:
+        return model
+    if isinstance(model, Piecewise):
+        return cast(Model, Piecewise([(low, high, on_all_ranks(part)) for low, high, part in model.parts]))
+    return crew.adopt(model) if isinstance(model, PosteriorComposite) else model
 
 
 def _build(options: Options, data: ImageSet) -> BuiltModel:
@@ -145,7 +155,7 @@ def _network(options: Options, data: ImageSet) -> Network:
 
 def _piecewise(options: Options, data: ImageSet) -> Piecewise:
     parts = options.parts or []
-    return Piecewise([(low, high, build_model(options_of(what, options), data)) for what, low, high in parts])
+    return Piecewise([(low, high, _build(options_of(what, options), data)) for what, low, high in parts])
 
 
 def warn_of_program(program: str | None) -> None:
