@@ -22,10 +22,11 @@ pytest.importorskip("torch")
 
 import pspc_rs as pspc
 import rank_threads
+from fault_runs import LONG
 from posterior_problems import Problem, problems
 from pspc_rs.denoisers import PosteriorComposite
 from pspc_rs.errors import DTypeError, GradientError, InvalidValueError
-from rank_threads import on_ranks
+from rank_threads import FAMILY, on_ranks
 
 Array = npt.NDArray[Any]
 
@@ -44,17 +45,6 @@ def same_on_all(found: list[Any]) -> Array:
             raise one
         np.testing.assert_array_equal(one, found[0])
     return np.asarray(found[0])
-
-
-FAMILY: dict[str, Callable[[pspc.ImageSet], PosteriorComposite]] = {
-    "ls": lambda data: pspc.LS(data, window_sizes=3),
-    "els": lambda data: pspc.ELS(data, window_sizes=1),
-    "bbels": lambda data: pspc.BBELS(data, window_sizes=3),
-    "soft": lambda data: pspc.SoftPSPC(data, 0.8),
-    "soft, centre": lambda data: pspc.SoftPSPC(data, 0.8, response="centre"),
-    "orbit": lambda data: pspc.PSPCSquare(data, patch_sizes=2, source=pspc.Orbit(yflip=True)),
-    "pca": lambda data: pspc.PCALocality(data, 0.3),
-}
 
 
 @settings(settings.get_profile("few"))
@@ -193,18 +183,20 @@ def start_ranks(folder: Path, count: int, *further: str) -> list[int]:
     return [process.wait(120) for process in running]
 
 
-def test_processes_get_what_one_gets(tmp_path: Path) -> None:
-    assert start_ranks(tmp_path, 2) == [0, 0]
-    found = [dict(np.load(tmp_path / f"out.{rank}.npz")) for rank in range(2)]
+@pytest.mark.parametrize("count", [2, 3, 4] if LONG else [2])
+def test_processes_get_what_one_gets(tmp_path: Path, count: int) -> None:
+    assert start_ranks(tmp_path, count) == [0] * count
+    found = [dict(np.load(tmp_path / f"out.{rank}.npz")) for rank in range(count)]
     data, z = rank_threads.problem()
     square = pspc.PSPCSquare(data, patch_sizes=3)
     expected = {
-        "square": square(z, [0.3, 1.0, 0.05]),
-        "ls": pspc.LS(data, window_sizes=3)(z, 0.3),
+        **{name: member(data)(z, rank_threads.SIGMAS) for name, member in FAMILY.items()},
+        "square": square(z, rank_threads.SIGMAS),
         "samples": pspc.samplers.sample_heun(square, 8 * z, [8.0, 1.0, 0.2, 0.0]),
     }
     for name, values in expected.items():
-        np.testing.assert_array_equal(found[0][name], found[1][name])
+        for other in found[1:]:
+            np.testing.assert_array_equal(found[0][name], other[name])
         close(found[0][name], values, 1e-4 if name == "samples" else TOLERANCE)
 
 
