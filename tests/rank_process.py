@@ -6,6 +6,7 @@ With a fifth argument, the rank of that number ends in the middle of a call, and
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch.distributed as dist
@@ -30,7 +31,7 @@ def main() -> None:
             told = str(error)
         Path(f"{out}.{rank}").write_text(told, encoding="utf-8")
         os._exit(0)
-    family = {name: member(data).across(dist.group.WORLD)(z, SIGMAS) for name, member in FAMILY.items()}
+    family: dict[str, Any] = {name: member(data).across(dist.group.WORLD)(z, SIGMAS) for name, member in FAMILY.items()}
     samples = pspc.samplers.sample_heun(square, 8 * z, [8.0, 1.0, 0.2, 0.0])
     np.savez(f"{out}.{rank}.npz", square=square(z, SIGMAS), samples=samples, **family)
     dist.destroy_process_group()

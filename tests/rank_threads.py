@@ -43,7 +43,7 @@ FAMILY: dict[str, Callable[[pspc.ImageSet], PosteriorComposite]] = {
     "soft": lambda data: pspc.SoftPSPC(data, 0.8),
     "soft, centre": lambda data: pspc.SoftPSPC(data, 0.8, response="centre"),
     "orbit": lambda data: pspc.PSPCSquare(data, patch_sizes=2, source=pspc.Orbit(yflip=True)),
-    "pca": lambda data: pspc.PCALocality(data, 0.3),
+    "pca": lambda data: pspc.PCALocality(data, 0.3, maximum="row"),
 }
 """The members of the family but for squares."""
 

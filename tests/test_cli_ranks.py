@@ -116,6 +116,28 @@ def test_fits_of_several_ranks_are_those_of_one(folder: Path, kind: str, count: 
     assert fits[1]["world_size"] == count and "world_size" not in fits[0]
 
 
+NETWORK = """
+import torch
+
+def net(z, sigma):
+    return torch.tanh(z.cumsum(-1)) / (1 + sigma.reshape(-1, 1, 1, 1))
+"""
+
+
+@pytest.mark.parametrize("source", ["network", "pspc_sq"])
+def test_heat_maps_of_several_ranks_are_those_of_one(folder: Path, source: str) -> None:
+    (folder / "network_of_maps.py").write_text(NETWORK)
+    arguments = ["heatmaps", "--data", "images.npy", "--n-samples", "5", "--batch", "2", "--n-steps", "2"]
+    arguments += ["--pixel", "3,3", "--pixel", "0,7", "--denoiser", source]
+    arguments += ["--network", "network_of_maps:net"] if source == "network" else ["--patch-sizes", "3"]
+    several = on_ranks(folder, 2, *arguments, "--outdir", "two")
+    assert [rank.returncode for rank in several] == [0, 0], several
+    succeed(*arguments, "--outdir", "one")
+    for file in (f"{source}_heatmaps.npy", f"{source}_heatmaps_error.npy"):
+        np.testing.assert_allclose(np.load(folder / "two" / file), np.load(folder / "one" / file), rtol=1e-5, atol=1e-7)
+    assert json.loads((folder / f"two/{source}_heatmaps.json").read_text())["world_size"] == 2
+
+
 SLOW_TARGET = """
 import time
 

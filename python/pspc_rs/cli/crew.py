@@ -2,7 +2,8 @@
 
 So files are written and read by one process alone, and a command resumes as ever. The first rank tells the others which
 data sets it loads, sends them its denoisers and says what it asks these; they do the same with their parts of the
-images. Networks and denoisers that are not of the engine are computed by the first rank.
+images. Networks and denoisers that are not of the engine are computed by the first rank, but for heat maps: for these
+every rank makes the denoiser itself, and takes its part of the noisy images.
 """
 
 import contextlib
@@ -10,7 +11,7 @@ import io
 import pickle
 from collections.abc import Callable, Iterator, Sequence
 from datetime import timedelta
-from functools import partial
+from functools import partial, reduce
 from typing import Any, TypeVar, cast
 
 import click
@@ -20,6 +21,7 @@ from pspc_rs.arrays import import_torch
 from pspc_rs.data import ImageSet
 from pspc_rs.denoisers import PosteriorComposite
 from pspc_rs.errors import PspcError
+from pspc_rs.heatmaps.maps import Moments, Source, map_moments
 from pspc_rs.ranks import Ranks
 
 Composite = TypeVar("Composite", bound=PosteriorComposite)
@@ -36,13 +38,15 @@ class Crew:
     Args:
         ranks: all of them.
         load: the data set of a name and options.
+        build: the denoiser of options and data, on one rank.
     """
 
-    def __init__(self, ranks: Ranks, load: Callable[..., ImageSet]) -> None:
+    def __init__(self, ranks: Ranks, load: Callable[..., ImageSet], build: Callable[..., Source]) -> None:
         self.ranks = ranks
-        self._load = load
+        self._load, self._build = load, build
         self._data: list[ImageSet] = []
         self._models: list[PosteriorComposite] = []
+        self._source: Source
 
     def __repr__(self) -> str:
         return f"Crew({self.ranks!r})"
@@ -64,6 +68,25 @@ class Crew:
         self._models.append(together)
         return together
 
+    def build(self, options: Any, data: ImageSet) -> Source:
+        """On the first rank: a denoiser or network that every rank makes for itself, for `map_moments`."""
+        self._tell("build", options, next(i for i, known in enumerate(self._data) if known is data))
+        self._source = self._all(lambda: self._build(options, data))
+        return self._source
+
+    def map_moments(self, source: Source, z: Any, sigma: float, pixels: Any, batch: int) -> Moments:
+        """On the first rank: what `heatmaps.maps.map_moments` computes, each rank for its part of the noisy images."""
+        del source  # the one of `build`
+        self._tell("map_moments", z, sigma, pixels, batch)
+        return self._map_moments(z, sigma, pixels, batch)
+
+    def _map_moments(self, z: Any, sigma: float, pixels: Any, batch: int) -> Moments:
+        part = self.ranks.share(len(z))
+        own = self._all(lambda: map_moments(self._source, z[part.start : part.stop], sigma, pixels, batch))
+        means, squares = (self.ranks.gather(one) for one in own[1:])
+        numbers = self.ranks.gather(np.array([own.number], np.float64))[:, 0].astype(int).tolist()
+        return reduce(Moments.merged, map(Moments, numbers, means, squares))
+
     def end(self) -> None:
         """On the first rank: lets the others end."""
         with contextlib.suppress(PspcError):
@@ -81,11 +104,23 @@ class Crew:
                 self._data.append(self._all(partial(self._load, name, **options)))
             elif what == "adopt":
                 self._models.append(self._all(partial(self._received, *told)))
+            elif what == "build":
+                options, number = told
+                self._source = self._all(partial(self._build, options, self._data[number]))
+            elif what == "map_moments":
+                self._help(partial(self._map_moments, *told))
             else:
                 number, *call = told
-                # The first rank hears of an error, and decides what to do.
-                with contextlib.suppress(Exception):
-                    self._models[number].repeat_call(*call)
+                self._help(partial(self._models[number].repeat_call, *call))
+
+    def _help(self, do: Callable[[], object]) -> None:
+        """Does a part of the first rank's work; that one hears of an error, too, and decides what to do."""
+        try:
+            do()
+        except Exception as error:
+            # One without a kind says that it is another rank's.
+            if type(error) is not PspcError:
+                click.echo(f"Rank {self.ranks.number}: {type(error).__name__}: {error}", err=True)
 
     def _received(self, model: bytes) -> PosteriorComposite:
         return cast(PosteriorComposite, _Unpickler(io.BytesIO(model), self._data).load()).across(self.ranks.group)
@@ -145,11 +180,12 @@ def current_crew() -> Crew | None:
 
 
 @contextlib.contextmanager
-def crew_of_command(load: Callable[..., ImageSet]) -> Iterator[bool]:
+def crew_of_command(load: Callable[..., ImageSet], build: Callable[..., Source]) -> Iterator[bool]:
     """Connects the ranks of a command, of which the first one runs what is in the context; says whether this is it.
 
     Args:
         load: see `Crew`.
+        build: see `Crew`.
 
     Raises:
         MissingDependencyError: torch is missing.
@@ -160,7 +196,7 @@ def crew_of_command(load: Callable[..., ImageSet]) -> Iterator[bool]:
 
     dist.init_process_group("gloo", timeout=_FOREVER)
     try:
-        crew = Crew(Ranks(), load)
+        crew = Crew(Ranks(), load, build)
         if crew.ranks.number > 0:
             yield False
             crew.follow()

@@ -33,6 +33,7 @@ from pspc_rs.denoisers import (
 from pspc_rs.denoisers.centred import CentredDenoiser
 from pspc_rs.errors import InvalidValueError, MissingFileError, ScheduleError
 from pspc_rs.heatmaps import cached_gaussian_heatmaps, gaussian_heatmaps
+from pspc_rs.heatmaps.maps import MomentsOf
 from pspc_rs.networks.opening import open_network, program_in
 from pspc_rs.progress import ProgressBar
 from pspc_rs.provenance import describe_data, machine_settings, sha256
@@ -79,14 +80,14 @@ def across_ranks(command: Function) -> Function:
         if num_ranks() == 1:
             command(**options)
             return
-        with crew_of_command(_load) as runs:
+        with crew_of_command(_load, _build) as runs:
             if runs:
                 command(**options)
 
     return cast(Function, run)
 
 
-def ranks_fact() -> dict[str, int]:
+def ranks_fact() -> dict[str, Any]:
     """What records say of the ranks: nothing if there is only one."""
     return {} if num_ranks() == 1 else {"world_size": num_ranks()}
 
@@ -98,6 +99,12 @@ def build_model(options: Options, data: ImageSet) -> BuiltModel:
         PspcError: the options do not fit the data.
     """
     return on_all_ranks(_build(options, data))
+
+
+def build_map_source(options: Options, data: ImageSet) -> tuple[BuiltModel, MomentsOf | None]:
+    """A denoiser for heat maps, and what computes their moments on the ranks of the command, if there are several."""
+    crew = current_crew()
+    return (_build(options, data), None) if crew is None else (crew.build(options, data), crew.map_moments)
 
 
 def on_all_ranks(model: Model) -> Model:
