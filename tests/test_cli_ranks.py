@@ -14,7 +14,7 @@ import pytest
 
 pytest.importorskip("torch")
 
-from command_line import succeed
+from command_line import fail, succeed
 from fault_runs import LONG
 
 PROGRAM = [sys.executable, "-c", "from pspc_rs.cli import main; main()"]
@@ -136,6 +136,28 @@ def test_heat_maps_of_several_ranks_are_those_of_one(folder: Path, source: str) 
     for file in (f"{source}_heatmaps.npy", f"{source}_heatmaps_error.npy"):
         np.testing.assert_allclose(np.load(folder / "two" / file), np.load(folder / "one" / file), rtol=1e-5, atol=1e-7)
     assert json.loads((folder / f"two/{source}_heatmaps.json").read_text())["world_size"] == 2
+    assert "world_size" in fail(1, *arguments, "--outdir", "two")
+
+
+def test_a_rank_whose_network_fails_says_why(folder: Path) -> None:
+    failing = 'import os\n\ndef net(z, sigma):\n    return z * (1 / (1 - int(os.environ["RANK"])))\n'
+    (folder / "failing.py").write_text(failing)
+    arguments = [
+        "heatmaps",
+        "--data",
+        "images.npy",
+        "--n-samples",
+        "2",
+        "--n-steps",
+        "1",
+        "--pixel",
+        "3,3",
+        "--outdir",
+        "out",
+    ]
+    first, other = on_ranks(folder, 2, *arguments, "--denoiser", "network", "--network", "failing:net")
+    assert first.returncode == 1 and "rank 1 of 2 failed" in first.stderr
+    assert "Rank 1: " in other.stderr and "division by zero" in other.stderr
 
 
 SLOW_TARGET = """
