@@ -6,12 +6,13 @@ With a fifth argument, the rank of that number ends in the middle of a call, and
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch.distributed as dist
 
 import pspc_rs as pspc
-from rank_threads import problem
+from rank_threads import FAMILY, SIGMAS, problem
 
 
 def main() -> None:
@@ -25,14 +26,14 @@ def main() -> None:
         if rank == dies:
             square._engine._engine = Dying()  # type: ignore[union-attr]
         try:
-            square(z, [0.3, 1.0, 0.05])
+            square(z, SIGMAS)
         except pspc.PspcError as error:
             told = str(error)
         Path(f"{out}.{rank}").write_text(told, encoding="utf-8")
         os._exit(0)
-    of_square, of_ls = square(z, [0.3, 1.0, 0.05]), pspc.LS(data, window_sizes=3).across(dist.group.WORLD)(z, 0.3)
+    family: dict[str, Any] = {name: member(data).across(dist.group.WORLD)(z, SIGMAS) for name, member in FAMILY.items()}
     samples = pspc.samplers.sample_heun(square, 8 * z, [8.0, 1.0, 0.2, 0.0])
-    np.savez(f"{out}.{rank}.npz", square=of_square, ls=of_ls, samples=samples)
+    np.savez(f"{out}.{rank}.npz", square=square(z, SIGMAS), samples=samples, **family)
     dist.destroy_process_group()
 
 

@@ -34,6 +34,22 @@ class RankThreads(Ranks):
         return total
 
 
+FAMILY: dict[str, Callable[[pspc.ImageSet], PosteriorComposite]] = {
+    "empirical": pspc.Empirical,
+    "masks": lambda data: pspc.PSPCFlex(data, masks=np.stack([np.tri(*data.shape[1:]), np.ones(data.shape[1:])]) > 0),
+    "ls": lambda data: pspc.LS(data, window_sizes=3),
+    "els": lambda data: pspc.ELS(data, window_sizes=1),
+    "bbels": lambda data: pspc.BBELS(data, window_sizes=3),
+    "soft": lambda data: pspc.SoftPSPC(data, 0.8),
+    "soft, centre": lambda data: pspc.SoftPSPC(data, 0.8, response="centre"),
+    "orbit": lambda data: pspc.PSPCSquare(data, patch_sizes=2, source=pspc.Orbit(yflip=True)),
+    "pca": lambda data: pspc.PCALocality(data, 0.3, maximum="row"),
+}
+"""The members of the family but for squares."""
+
+SIGMAS = [0.3, 1.0, 0.05]
+
+
 def problem() -> tuple[pspc.ImageSet, Array]:
     """Images and noisy images for ranks that are processes."""
     random = np.random.default_rng(0)

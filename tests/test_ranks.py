@@ -22,10 +22,11 @@ pytest.importorskip("torch")
 
 import pspc_rs as pspc
 import rank_threads
+from fault_runs import LONG
 from posterior_problems import Problem, problems
 from pspc_rs.denoisers import PosteriorComposite
 from pspc_rs.errors import DTypeError, GradientError, InvalidValueError
-from rank_threads import on_ranks
+from rank_threads import FAMILY, on_ranks
 
 Array = npt.NDArray[Any]
 
@@ -44,17 +45,6 @@ def same_on_all(found: list[Any]) -> Array:
             raise one
         np.testing.assert_array_equal(one, found[0])
     return np.asarray(found[0])
-
-
-FAMILY: dict[str, Callable[[pspc.ImageSet], PosteriorComposite]] = {
-    "ls": lambda data: pspc.LS(data, window_sizes=3),
-    "els": lambda data: pspc.ELS(data, window_sizes=1),
-    "bbels": lambda data: pspc.BBELS(data, window_sizes=3),
-    "soft": lambda data: pspc.SoftPSPC(data, 0.8),
-    "soft, centre": lambda data: pspc.SoftPSPC(data, 0.8, response="centre"),
-    "orbit": lambda data: pspc.PSPCSquare(data, patch_sizes=2, source=pspc.Orbit(yflip=True)),
-    "pca": lambda data: pspc.PCALocality(data, 0.3),
-}
 
 
 @settings(settings.get_profile("few"))
@@ -140,6 +130,20 @@ def test_a_rank_that_fails_ends_the_call_of_all() -> None:
     assert all(isinstance(error, pspc.PspcError) and "failed" in str(error) for error in found[:2])
 
 
+def test_a_rank_that_cannot_build_its_windows_ends_the_call_of_all() -> None:
+    D, z = pspc.PSPCSquare(images(), patch_sizes=2), np.zeros((1, 1, 4, 4))
+
+    def call(own: PosteriorComposite, rank: int) -> Array:
+        if rank == 1:
+            own._windows = {}
+            own._build_windows = None  # type: ignore[assignment,method-assign]
+        return np.asarray(own(z, 0.5))
+
+    found = on_ranks(D, 3, call)
+    assert isinstance(found[1], TypeError)
+    assert all(isinstance(found[rank], pspc.PspcError) and "rank 1 of 3 failed" in str(found[rank]) for rank in (0, 2))
+
+
 def test_what_needs_the_means_of_all_ranks_is_refused() -> None:
     D, z = pspc.Empirical(images()), np.zeros((1, 1, 4, 4))
     calls: list[Callable[[PosteriorComposite], Any]] = [
@@ -179,18 +183,20 @@ def start_ranks(folder: Path, count: int, *further: str) -> list[int]:
     return [process.wait(120) for process in running]
 
 
-def test_processes_get_what_one_gets(tmp_path: Path) -> None:
-    assert start_ranks(tmp_path, 2) == [0, 0]
-    found = [dict(np.load(tmp_path / f"out.{rank}.npz")) for rank in range(2)]
+@pytest.mark.parametrize("count", [2, 3, 4] if LONG else [2])
+def test_processes_get_what_one_gets(tmp_path: Path, count: int) -> None:
+    assert start_ranks(tmp_path, count) == [0] * count
+    found = [dict(np.load(tmp_path / f"out.{rank}.npz")) for rank in range(count)]
     data, z = rank_threads.problem()
     square = pspc.PSPCSquare(data, patch_sizes=3)
     expected = {
-        "square": square(z, [0.3, 1.0, 0.05]),
-        "ls": pspc.LS(data, window_sizes=3)(z, 0.3),
+        **{name: member(data)(z, rank_threads.SIGMAS) for name, member in FAMILY.items()},
+        "square": square(z, rank_threads.SIGMAS),
         "samples": pspc.samplers.sample_heun(square, 8 * z, [8.0, 1.0, 0.2, 0.0]),
     }
     for name, values in expected.items():
-        np.testing.assert_array_equal(found[0][name], found[1][name])
+        for other in found[1:]:
+            np.testing.assert_array_equal(found[0][name], other[name])
         close(found[0][name], values, 1e-4 if name == "samples" else TOLERANCE)
 
 

@@ -10,7 +10,7 @@ import click
 from pspc_rs.cli.commands import Command
 from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import NoisySource, noisy_options, split_options
-from pspc_rs.cli.models import build_model, load_data
+from pspc_rs.cli.models import across_ranks, build_model, load_data, on_all_ranks, ranks_fact
 from pspc_rs.cli.options import (
     Options,
     named_options,
@@ -42,7 +42,7 @@ def _number(text: str) -> float | str:
     return text if text == "full" else float(text)
 
 
-@click.command("fit-schedule", cls=Command)
+@click.command("fit-schedule", cls=Command, ranks=True)
 @click.option(
     "--target",
     metavar="NETWORK|clean",
@@ -96,6 +96,7 @@ def _number(text: str) -> float | str:
 )
 @noisy_options()
 @options_for_many
+@across_ranks
 def fit_schedule(
     *,
     target: str | None,
@@ -136,6 +137,7 @@ def fit_schedule(
         origin: dict[str, Any] = {
             "noisy": noisy.settings,
             "noisy_data": source.images(options, data).name,
+            **ranks_fact(),
         }
         if target is not None:
             origin["target_spec"] = target
@@ -156,7 +158,7 @@ def fit_schedule(
             )
             return
         fitted = fit(
-            _family(family, candidates, options, data, rule),
+            _family(family, candidates, options, data, rule).computed_by(on_all_ranks),
             None if rule == "entropy" else wanted,
             noisy,
             options.sigmas(),

@@ -33,6 +33,7 @@ from pspc_rs.denoisers import (
 from pspc_rs.denoisers.centred import CentredDenoiser
 from pspc_rs.errors import InvalidValueError, MissingFileError, ScheduleError
 from pspc_rs.heatmaps import cached_gaussian_heatmaps, gaussian_heatmaps
+from pspc_rs.heatmaps.maps import MomentsOf
 from pspc_rs.networks.opening import open_network, program_in
 from pspc_rs.progress import ProgressBar
 from pspc_rs.provenance import describe_data, machine_settings, sha256
@@ -42,6 +43,7 @@ from pspc_rs.schedules import PatchSchedule, ThresholdSchedule, resolve_patch_sc
 
 BuiltModel: TypeAlias = Denoiser | Network | Piecewise
 
+Model = TypeVar("Model", bound=BuiltModel)
 Function = TypeVar("Function", bound=Callable[..., Any])
 
 _SECONDS_BEFORE_BAR = 1.0
@@ -85,7 +87,7 @@ def across_ranks(command: Function) -> Function:
     return cast(Function, run)
 
 
-def ranks_fact() -> dict[str, int]:
+def ranks_fact() -> dict[str, Any]:
     """What records say of the ranks: nothing if there is only one."""
     return {} if num_ranks() == 1 else {"world_size": num_ranks()}
 
@@ -96,8 +98,23 @@ def build_model(options: Options, data: ImageSet) -> BuiltModel:
     Raises:
         PspcError: the options do not fit the data.
     """
+    return on_all_ranks(_build(options, data))
+
+
+def build_map_source(options: Options, data: ImageSet) -> tuple[BuiltModel, MomentsOf | None]:
+    """A denoiser for heat maps, and what computes their moments on the ranks of the command, if there are several."""
     crew = current_crew()
-    return _build(options, data) if crew is None else cast(BuiltModel, crew.build(options, data))
+    return (_build(options, data), None) if crew is None else (crew.build(options, data), crew.map_moments)
+
+
+def on_all_ranks(model: Model) -> Model:
+    """A denoiser across the ranks of the command; as it is where there is only one, or it is not of the engine."""
+    crew = current_crew()
+    if crew is None:
+        return model
+    if isinstance(model, Piecewise):
+        return cast(Model, Piecewise([(low, high, on_all_ranks(part)) for low, high, part in model.parts]))
+    return crew.adopt(model) if isinstance(model, PosteriorComposite) else model
 
 
 def _build(options: Options, data: ImageSet) -> BuiltModel:
@@ -145,7 +162,7 @@ def _network(options: Options, data: ImageSet) -> Network:
 
 def _piecewise(options: Options, data: ImageSet) -> Piecewise:
     parts = options.parts or []
-    return Piecewise([(low, high, build_model(options_of(what, options), data)) for what, low, high in parts])
+    return Piecewise([(low, high, _build(options_of(what, options), data)) for what, low, high in parts])
 
 
 def warn_of_program(program: str | None) -> None:

@@ -9,7 +9,15 @@ import numpy as np
 from pspc_rs.cli.commands import Command, Group, ignored_options, option_group
 from pspc_rs.cli.front import KEPT, interruptible_bar
 from pspc_rs.cli.inputs import held_out_options, noise_image_options, noise_images
-from pspc_rs.cli.models import build_model, checksums, load_data, network_of
+from pspc_rs.cli.models import (
+    across_ranks,
+    build_map_source,
+    build_model,
+    checksums,
+    load_data,
+    network_of,
+    ranks_fact,
+)
 from pspc_rs.cli.options import (
     Options,
     check_options,
@@ -117,7 +125,7 @@ def _pixels(context: click.Context, option: click.Parameter, values: tuple[str, 
     return [read_pixel(value) for value in values] or None
 
 
-@click.command(cls=Command)
+@click.command(cls=Command, ranks=True)
 @click.option(
     "--pixel", "pixels", multiple=True, metavar="Y,X", callback=_pixels, help="Output pixel; repeat.  [default: all]"
 )
@@ -125,6 +133,7 @@ def _pixels(context: click.Context, option: click.Parameter, values: tuple[str, 
 @click.option("--dtype", type=click.Choice(["float32", "float16"]), default="float32", help="Of the maps in the file.")
 @held_out_options
 @source_options
+@across_ranks
 def heatmaps(
     *,
     pixels: list[tuple[int, int]] | None,
@@ -146,7 +155,7 @@ def heatmaps(
     output = options.outdir / f"{options.denoiser}_heatmaps.npy"
     with output_lock(output):
         data = load_data(options.data, xflip=options.xflip)
-        model = build_model(options, data)
+        model, moments = build_map_source(options, data)
         if model.shape is not None and tuple(model.shape) != data.shape:
             raise ShapeError(
                 f"the network is for images of shape {list(model.shape)}, the data have {list(data.shape)}"
@@ -170,6 +179,7 @@ def heatmaps(
             data=data,
             clock=clock,
             network=network_of(model),
+            **ranks_fact(),
             inputs_sha256=checksums(heatmaps=options.heatmaps, network_pkl=options.network_pkl),
         )
         with interruptible_bar("row", "heat maps", KEPT) as progress:
@@ -181,9 +191,10 @@ def heatmaps(
                 pixels=None if pixels is None else np.array(pixels),
                 batch=options.batch,
                 dtype=dtype,
-                settings=noisy.settings,
+                settings={**noisy.settings, **ranks_fact()},
                 record=record,
                 overwrite=overwrite,
+                moments=moments,
                 progress=progress,
             )
     _tell(output, written)

@@ -21,6 +21,9 @@ from pspc_rs.ranks import Float64, Ranks
 
 Indices = npt.NDArray[np.uint32]
 
+_FAILED = -1
+"""What a rank that failed says in the place of its number of components."""
+
 
 class EngineAcrossRanks:
     """What `_core.Engine` computes, over the images of all ranks; every rank makes the same calls and gets the same.
@@ -70,6 +73,11 @@ class EngineAcrossRanks:
         found = call.first_pass(self._engine.evidence, components, flips, progress)
         return PosteriorsAcrossRanks(call, found, self._num_images)
 
+    def tell_failure(self) -> None:
+        """Ends the call that the others make and this rank cannot."""
+        with suppress(PspcError):
+            self._ranks.gather(np.array([_FAILED, 0, 0], np.float64))
+
     def jvp(self, *arguments: Any, **options: Any) -> NoReturn:
         """Refuses derivatives, which need the means of all ranks.
 
@@ -112,7 +120,7 @@ class _Call:
         except Exception:
             # The others wait for this rank.
             with suppress(PspcError):
-                self._agree(-1)
+                self._agree(_FAILED)
             raise
         counts = self._agree(0 if found is None else found.log_evidence.shape[1])
         logs = np.full((len(self.sigma), int(counts.max())), -np.inf)
@@ -139,7 +147,7 @@ class _Call:
         return evidence(components, z, sigma, flips, progress, images=self._images, left_out=left_out)
 
     def _agree(self, count: int) -> Float64:
-        """The numbers of components on every rank, of which those without images have none; -1 for a rank that failed.
+        """The numbers of components on every rank: none on one without images, `_FAILED` on one that failed.
 
         Raises:
             PspcError: a rank failed.
@@ -147,9 +155,9 @@ class _Call:
         """
         checksum = zlib.crc32(np.array(self.sigma).tobytes(), zlib.crc32(np.ascontiguousarray(self.z).tobytes()))
         told = self.ranks.gather(np.array([count, checksum, len(self.sigma)], np.float64))
-        if count == -1:
+        if count == _FAILED:
             return told[:, 0]
-        failed = np.flatnonzero(told[:, 0] == -1)
+        failed = np.flatnonzero(told[:, 0] == _FAILED)
         if len(failed):
             raise PspcError(f"rank {failed[0]} of {self.ranks.count} failed; it says why itself")
         counts = told[:, 0]

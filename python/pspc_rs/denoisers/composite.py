@@ -178,19 +178,23 @@ class PosteriorComposite(Denoiser):
         other._start_engine()
         return other
 
-    def announce_calls(self, announce: Callable[[Floats, Float64, Selection | None], None]) -> None:
-        """Has every call for denoised images announced, with its arguments for `repeat_call`, before it starts.
+    def announce_calls(self, announce: Callable[..., None]) -> None:
+        """Has every call for denoised images announced before it starts, as what `repeat_call` takes.
 
         So ranks that do not run the same program can make the same calls. Posteriors are refused from then on.
 
         Args:
-            announce: called with noisy images, noise levels and the images that count.
+            announce: called with the name of a method, and its arguments without the progress.
         """
         self._announce = announce
 
-    def repeat_call(self, z: Floats, sigmas: Float64, selection: Selection | None) -> None:
+    def repeat_call(self, method: str, *arguments: Any) -> None:
         """Makes a call that another rank has announced."""
-        self._denoise(z, sigmas, selection, None)
+        getattr(self, method)(*arguments)
+
+    def _announce_call(self, method: str, *arguments: Any) -> None:
+        if self._announce is not None:
+            self._announce(method, *arguments)
 
     def __getstate__(self) -> dict[str, Any]:
         """What a pickle holds: all but the objects of the engine, which are made again from the data on arrival.
@@ -335,7 +339,7 @@ class PosteriorComposite(Denoiser):
         """What the engine finds in its first pass, which is one of so many stages of the whole work."""
         if self._announce is not None:
             raise InvalidValueError("posteriors are not computed by the ranks of a command; run it without torchrun")
-        parts, found_parts = self._parts(sigmas, selection, progress), []
+        parts, found_parts = self._parts_on_all(sigmas, selection, progress), []
         z = _copied(z, parts)
         for part in parts:
             found = self._engine.evidence(*self._arguments(part, z, sigmas), part.share(0, stages), **part.choice)
@@ -343,11 +347,10 @@ class PosteriorComposite(Denoiser):
         return found_parts
 
     def _denoise(
-        self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None
+        self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None = None
     ) -> npt.NDArray[np.float32]:
-        if self._announce is not None:
-            self._announce(z, sigmas, selection)
-        parts = self._parts(sigmas, selection, progress)
+        self._announce_call("_denoise", z, sigmas, selection)
+        parts = self._parts_on_all(sigmas, selection, progress)
         z = _copied(z, parts)
         denoised = np.empty(z.shape, np.float32)
         for part in parts:
@@ -457,6 +460,15 @@ class PosteriorComposite(Denoiser):
             parts.append(Part(windows, queries, choice, progress, before, len(sigmas)))
             before += len(queries)
         return parts
+
+    def _parts_on_all(self, sigmas: Float64, selection: Selection | None, progress: Progress | None) -> list[Part]:
+        """`_parts`; where a rank cannot build its windows, the others, which wait for its answer, hear of it."""
+        try:
+            return self._parts(sigmas, selection, progress)
+        except Exception:
+            if isinstance(self._engine, EngineAcrossRanks):
+                self._engine.tell_failure()
+            raise
 
     def _engine_on(self, ordinal: int | None) -> _core.Engine | EngineAcrossRanks:
         """The engine on a GPU, to which the images are copied once; on the CPU if there is no number."""

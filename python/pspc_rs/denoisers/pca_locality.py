@@ -190,7 +190,7 @@ class PCALocality(FilteredDenoiser):
         return pixels
 
     def _denoise(
-        self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None
+        self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None = None
     ) -> npt.NDArray[np.float32]:
         if self.average_chunks is None:
             return super()._denoise(z, sigmas, selection, progress)

@@ -1,9 +1,10 @@
 """Families of candidates that a schedule is fitted over: one denoiser per candidate value, on shared data."""
 
+import copy
 import hashlib
 from abc import ABC, abstractmethod
-from collections.abc import Hashable, Sequence
-from typing import Any, cast, get_args
+from collections.abc import Callable, Hashable, Sequence
+from typing import Any, Self, TypeAlias, cast, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,9 @@ from pspc_rs.errors import InvalidValueError, ShapeError
 from pspc_rs.experiments.patches import patch_errors
 from pspc_rs.progress import Progress
 from pspc_rs.schedules import FULL, MaskSizes, PatchSchedule, Side, ThresholdSchedule
+
+Candidate: TypeAlias = Side | NDArray[np.bool_]
+"""What decides the windows of a candidate: the side of squares, "full", or masks."""
 
 _SIDES = (1, 2, 3, 5, 7, 9, 11, 15, 19, 23, 27, 35, 43, 51)
 _THRESHOLDS = tuple(round(0.1 * tenths, 1) for tenths in range(1, 11))
@@ -34,6 +38,16 @@ class Family(ABC):
     name: str
     values: tuple[float, ...]
     _composite: "_Composite"
+
+    def computed_by(self, form: Callable[["_Composite"], "_Composite"]) -> Self:
+        """The same candidates, computed by another form of the composite that stands for them all.
+
+        Args:
+            form: returns a form that gives the same numbers, such as one across ranks.
+        """
+        other = copy.copy(self)
+        other._composite = form(self._composite)
+        return other
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({', '.join(f'{value:g}' for value in self.values)})"
@@ -72,7 +86,7 @@ class Family(ABC):
         Every image of the data counts; ``exclude`` is that of `denoise`.
         """
         self._use(value, sigma)
-        entropy = self._composite.posterior(z, sigma, top=1, exclude=exclude, progress=progress).entropy
+        entropy = self._composite.entropy(z, sigma, exclude, progress)
         means: NDArray[np.float64] = entropy.mean(axis=1)
         return means
 
@@ -97,22 +111,49 @@ class Family(ABC):
 
 
 class _Composite(PosteriorComposite):
-    """A composite whose windows are set by its user; they are kept for as long as the same ones are used."""
+    """A composite whose windows are set by its user; they are kept for as long as the same ones are used.
+
+    Attributes:
+        key: of the candidate in use.
+    """
 
     def __init__(self, data: ImageSet) -> None:
         super().__init__(data)
-        self._key: Hashable = None
+        self.key: Hashable = None
+        self._candidate: Candidate = FULL
 
-    def use(self, key: Hashable, windows: Windows) -> None:
-        """Sets the windows of the calls that follow; windows of another key are dropped."""
-        self._windows = {key: windows}
-        self._key = key
+    def use(self, key: Hashable, candidate: Candidate) -> None:
+        """Sets the candidate of the calls that follow; the windows of the one before are dropped."""
+        self._announce_call("use", key, candidate)
+        self._windows = {}
+        self.key, self._candidate = key, candidate
+
+    def entropy(
+        self,
+        z: NDArray[Any],
+        sigma: float,
+        exclude: NDArray[np.integer[Any]] | None = None,
+        progress: Progress | None = None,
+    ) -> NDArray[np.float64]:
+        """The entropy of the posterior of every window, in nats, [batch, windows]."""
+        self._announce_call("entropy", z, sigma, exclude)
+        # Announced as a whole: the posterior has none to announce to.
+        own = copy.copy(self)
+        own._announce = None
+        entropy: NDArray[np.float64] = own.posterior(z, sigma, top=1, exclude=exclude, progress=progress).entropy
+        return entropy
 
     def _levels(self, sigmas: NDArray[np.float64]) -> list[Hashable]:
-        return [self._key] * len(sigmas)
+        return [self.key] * len(sigmas)
 
     def _build_windows(self, level: Hashable) -> Windows:
-        return self._windows[level]
+        del level
+        candidate, (_, height, width) = self._candidate, self.shape
+        if isinstance(candidate, np.ndarray):
+            return _core.Components.masks(candidate)
+        if isinstance(candidate, str):
+            return _core.Components.full(height, width)
+        return _core.Components.square(height, width, candidate)
 
 
 def odd_sides(height: int, width: int) -> list[Side]:
@@ -173,13 +214,9 @@ class Sides(Family):
 
     def _use(self, value: float, sigma: float) -> None:
         del sigma
-        side, (height, width) = self._side(value), (self._data.height, self._data.width)
-        windows = (
-            _core.Components.full(height, width)
-            if isinstance(side, str)
-            else _core.Components.square(height, width, side)
-        )
-        self._composite.use(side, windows)
+        side = self._side(value)
+        if self._composite.key != side:
+            self._composite.use(side, side)
 
     def patch_errors(self, value: float, z: NDArray[Any], sigma: float, target: NDArray[Any]) -> NDArray[np.float64]:
         """See `Family.patch_errors`."""
@@ -253,12 +290,11 @@ class Thresholds(Family):
         return {"family": self.name, "data": self._data.fingerprint, "heatmaps_sha256": digest.hexdigest(), **sizes}
 
     def _use(self, value: float, sigma: float) -> None:
-        level, (height, width) = self._sigmas.index(sigma), (self._data.height, self._data.width)
-        if value == 1:
-            windows = _core.Components.full(height, width)
-        else:
-            windows = _core.Components.masks(covering_masks(np.asarray(self._heatmaps[level]), value, self._sizes))
-        self._composite.use((level, value), windows)
+        key = level, _ = self._sigmas.index(sigma), value
+        if self._composite.key == key:
+            return
+        maps = self._heatmaps[level]
+        self._composite.use(key, FULL if value == 1 else covering_masks(np.asarray(maps), value, self._sizes))
 
     def schedule(
         self, values: Sequence[float], sigmas: Sequence[float], name: str, provenance: dict[str, Any]

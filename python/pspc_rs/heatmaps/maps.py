@@ -3,7 +3,7 @@
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,41 @@ from pspc_rs.outputs import ResumableArray
 from pspc_rs.progress import Progress, describe, renamed_progress
 from pspc_rs.schedules import ThresholdSchedule
 from pspc_rs.sigmas import check_grid
+
+Source: TypeAlias = Denoiser | Network | Piecewise
+"""What heat maps are of."""
+
+
+class Moments(NamedTuple):
+    """The maps of some noisy images in sum.
+
+    Attributes:
+        number: of noisy images.
+        mean: of their maps, float64 [P, H, W].
+        squares: sum of the squared differences from the mean.
+    """
+
+    number: int
+    mean: Float64
+    squares: Float64
+
+    def merged(self, other: "Moments") -> "Moments":
+        """Those of the noisy images of both (Chan et al. 1983).
+
+        Example:
+            >>> one, other = Moments(1, np.zeros(1), np.zeros(1)), Moments(1, np.ones(1), np.zeros(1))
+            >>> one.merged(other)
+            Moments(number=2, mean=array([0.5]), squares=array([0.5]))
+        """
+        number = self.number + other.number
+        if number == 0:
+            return self
+        squares = self.squares + other.squares + (other.mean - self.mean) ** 2 * (self.number * other.number / number)
+        return Moments(number, self.mean + (other.mean - self.mean) * (other.number / number), squares)
+
+
+MomentsOf: TypeAlias = Callable[[Source, NDArray[np.floating[Any]], float, Pixels, int], Moments]
+"""Computes the moments of a denoiser, noisy images, their level, output pixels and images at once."""
 
 
 def heatmaps_at(
@@ -59,7 +94,7 @@ def heatmaps_at(
         1.0
     """
     height, width = _image_size(denoiser, z)
-    return _moments(denoiser, z, sigma, chosen_pixels(pixels, height, width), batch)
+    return _mean_and_error(map_moments(denoiser, z, sigma, chosen_pixels(pixels, height, width), batch))
 
 
 def save_heatmaps(
@@ -76,6 +111,7 @@ def save_heatmaps(
     record: Mapping[str, object] | None = None,
     resume: bool | None = None,
     overwrite: bool = False,
+    moments: MomentsOf | None = None,
     progress: Progress | None = None,
     tick: Callable[[int, int, str], object] | None = None,
 ) -> bool:
@@ -99,6 +135,7 @@ def save_heatmaps(
         record: what else is recorded.
         resume: deprecated; a run with the same settings is always continued.
         overwrite: replace files that have other settings.
+        moments: computes what `map_moments` does, for work shared by several processes.
         progress: called as ``progress(rows done, rows)``.
         tick: deprecated; the earlier name of ``progress``, called as ``tick(done, total, what)``.
 
@@ -151,7 +188,8 @@ def save_heatmaps(
             level, row = divmod(index, len(rows))
             if drawn[0] != level:
                 drawn = level, noisy[level]
-            found = _moments(denoiser, drawn[1], float(sigmas[level]), rows[row], batch)
+            of = (moments or map_moments)(denoiser, drawn[1], float(sigmas[level]), rows[row], batch)
+            found = _mean_and_error(of)
             maps, errors = (one.astype(np.float32) for one in found)
             if raised:
                 raise_own(maps.reshape(len(maps), -1), rows[row])
@@ -186,23 +224,41 @@ def _pending(outputs: Sequence[ResumableArray], num: int, progress: Progress | N
         progress(num, num)
 
 
-def _moments(
-    denoiser: Denoiser | Network | Piecewise, z: NDArray[np.floating[Any]], sigma: float, pixels: Pixels, batch: int
-) -> tuple[Float64, Float64]:
-    """Mean and standard error, merged batch by batch (Chan et al. 1983)."""
+def map_moments(denoiser: Source, z: NDArray[np.floating[Any]], sigma: float, pixels: Pixels, batch: int) -> Moments:
+    """The moments of the maps of some output pixels over noisy images, which may be none.
+
+    Args:
+        denoiser: see `heatmaps_at`.
+        z: noisy images [n, channels, height, width].
+        sigma: their noise level.
+        pixels: output pixels as indices y * W + x, [P].
+        batch: noisy images at once.
+
+    Raises:
+        DTypeError: heat maps of this kind of denoiser are not known.
+
+    Example:
+        >>> import pspc_rs as pspc
+        >>> data = pspc.ImageSet(np.array([-1.0, 1.0], np.float32).reshape(2, 1, 1, 1))
+        >>> map_moments(pspc.Empirical(data), np.zeros((3, 1, 1, 1)), 1.0, np.array([0]), 2).number
+        3
+    """
     while isinstance(denoiser, Piecewise):
         denoiser = denoiser.part_at(sigma)
+    none = np.zeros((len(pixels), *z.shape[2:]))
     if isinstance(denoiser, Gaussian):
-        maps = wiener_rows(denoiser, sigma, pixels).astype(np.float64)
-        return maps, np.zeros_like(maps)
-    count, mean, squares = 0, np.zeros(()), np.zeros(())
+        return Moments(len(z), wiener_rows(denoiser, sigma, pixels).astype(np.float64), none)
+    found = Moments(0, none, none)
     for start in range(0, len(z), batch):
-        found = _maps(denoiser, z[start : start + batch], sigma, pixels)
-        own = found.mean(axis=0)
-        count, before = count + len(found), count
-        squares = squares + ((found - own) ** 2).sum(axis=0) + (own - mean) ** 2 * (before * len(found) / count)
-        mean = mean + (own - mean) * (len(found) / count)
-    return mean, np.sqrt(squares / (max(count - 1, 1) * count))
+        maps = _maps(denoiser, z[start : start + batch], sigma, pixels)
+        mean = maps.mean(axis=0)
+        found = found.merged(Moments(len(maps), mean, ((maps - mean) ** 2).sum(axis=0)))
+    return found
+
+
+def _mean_and_error(moments: Moments) -> tuple[Float64, Float64]:
+    number, mean, squares = moments
+    return mean, np.sqrt(squares / (max(number - 1, 1) * number))
 
 
 def _maps(denoiser: object, z: NDArray[np.floating[Any]], sigma: float, pixels: Pixels) -> Float64:
