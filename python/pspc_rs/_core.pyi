@@ -23,6 +23,7 @@ __all__ = [
     "Weights",
     "build_info",
     "check_sigma",
+    "covariance_of_bytes",
     "cuda_devices",
     "cuda_sources",
     "cuda_state",
