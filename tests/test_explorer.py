@@ -327,7 +327,11 @@ def data(tmp_path: Path) -> Path:
 def test_the_command_serves_until_it_is_interrupted(data: Path) -> None:
     if sys.platform == "win32":
         pytest.skip("no signal of Ctrl-C can be sent to one process")
-    process = start("explore", "--data", data, "--patch-sizes", 3, "--port", 0, "--no-browser", "--n-steps", 3)
+    earlier = signal.signal(signal.SIGINT, signal.default_int_handler)  # a process started in the background ignores it
+    try:
+        process = start("explore", "--data", data, "--patch-sizes", 3, "--port", 0, "--no-browser", "--n-steps", 3)
+    finally:
+        signal.signal(signal.SIGINT, earlier)
     try:
         assert process.stdout is not None
         line = process.stdout.readline()
@@ -341,6 +345,7 @@ def test_the_command_serves_until_it_is_interrupted(data: Path) -> None:
         assert process.returncode == 0 and errors == "Ended.\n"
     finally:
         process.kill()
+        process.communicate()
 
 
 def test_a_port_in_use_is_named(data: Path) -> None:
