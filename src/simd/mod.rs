@@ -14,6 +14,8 @@ mod x86;
 #[cfg(target_arch = "x86_64")]
 mod x86_f64;
 #[cfg(target_arch = "x86_64")]
+mod x86_transpose;
+#[cfg(target_arch = "x86_64")]
 mod x86_u16;
 
 pub(crate) use doubles::VectorF64;
@@ -24,7 +26,7 @@ pub(crate) use portable::Portable;
 pub(crate) use portable::transpose_bytes;
 pub(crate) use vector::{Vector, VectorI32, VectorU16, WIDE};
 #[cfg(all(target_arch = "x86_64", not(miri)))]
-pub(crate) use x86::transpose_bytes;
+pub(crate) use x86_transpose::transpose_bytes;
 
 /// Prefetches a value that will be read soon, where the CPU can.
 #[inline(always)]

@@ -8,23 +8,22 @@
 
 use std::arch::x86_64::{
     __m128, __m256, __m256i, __m512, __m512i, _CMP_LT_OQ, _mm_add_ps, _mm_add_ss, _mm_cvtss_f32, _mm_loadl_epi64,
-    _mm_loadu_si128, _mm_movehl_ps, _mm_setzero_si128, _mm_shuffle_ps, _mm_storeu_ps, _mm_storeu_si128,
-    _mm_unpackhi_epi8, _mm_unpacklo_epi8, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256, _mm256_castps_si256,
-    _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepi32_ps, _mm256_cvtepu8_epi32,
-    _mm256_cvtps_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_load_ps, _mm256_load_si256, _mm256_loadu_si256,
-    _mm256_madd_epi16, _mm256_max_ps, _mm256_min_ps, _mm256_movemask_ps, _mm256_mul_ps, _mm256_or_ps, _mm256_or_si256,
-    _mm256_permutevar8x32_epi32, _mm256_set1_epi32, _mm256_set1_ps, _mm256_shuffle_ps, _mm256_slli_epi32,
-    _mm256_srli_epi32, _mm256_store_ps, _mm256_store_si256, _mm256_sub_epi32, _mm256_sub_ps, _mm256_unpackhi_ps,
-    _mm256_unpacklo_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_broadcast_i64x4, _mm512_castps_si512,
-    _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cmp_ps_mask, _mm512_cvtepi32_ps,
-    _mm512_cvtepu8_epi32, _mm512_cvtps_epi32, _mm512_extractf32x8_ps, _mm512_extracti32x4_epi32, _mm512_fmadd_ps,
+    _mm_loadu_si128, _mm_movehl_ps, _mm_shuffle_ps, _mm_storeu_ps, _mm256_add_epi32, _mm256_add_ps, _mm256_and_si256,
+    _mm256_castps_si256, _mm256_castps256_ps128, _mm256_castsi256_ps, _mm256_cmp_ps, _mm256_cvtepi32_ps,
+    _mm256_cvtepu8_epi32, _mm256_cvtps_epi32, _mm256_extractf128_ps, _mm256_fmadd_ps, _mm256_load_ps,
+    _mm256_load_si256, _mm256_loadu_si256, _mm256_madd_epi16, _mm256_max_ps, _mm256_min_ps, _mm256_movemask_ps,
+    _mm256_mul_ps, _mm256_or_ps, _mm256_or_si256, _mm256_permutevar8x32_epi32, _mm256_set1_epi32, _mm256_set1_ps,
+    _mm256_shuffle_ps, _mm256_slli_epi32, _mm256_srli_epi32, _mm256_store_ps, _mm256_store_si256, _mm256_sub_epi32,
+    _mm256_sub_ps, _mm256_unpackhi_ps, _mm256_unpacklo_ps, _mm512_add_epi32, _mm512_add_ps, _mm512_broadcast_i64x4,
+    _mm512_castps_si512, _mm512_castps512_ps256, _mm512_castsi512_ps, _mm512_castsi512_si256, _mm512_cmp_ps_mask,
+    _mm512_cvtepi32_ps, _mm512_cvtepu8_epi32, _mm512_cvtps_epi32, _mm512_extractf32x8_ps, _mm512_fmadd_ps,
     _mm512_load_ps, _mm512_load_si512, _mm512_loadu_si512, _mm512_madd_epi16, _mm512_max_ps, _mm512_min_ps,
     _mm512_mul_ps, _mm512_permutexvar_epi16, _mm512_permutexvar_epi32, _mm512_set1_epi32, _mm512_set1_ps,
-    _mm512_setzero_si512, _mm512_shuffle_epi8, _mm512_slli_epi32, _mm512_store_ps, _mm512_store_si512,
-    _mm512_sub_epi32, _mm512_sub_ps, _mm512_unpackhi_epi8, _mm512_unpacklo_epi8,
+    _mm512_shuffle_epi8, _mm512_slli_epi32, _mm512_store_ps, _mm512_store_si512, _mm512_sub_epi32, _mm512_sub_ps,
 };
 
 use super::x86_f64::{Avx2F64, Avx512F64};
+use super::x86_transpose::{transpose_wide, transpose_wide_avx512};
 use super::x86_u16::{Avx2U16, Avx512U16};
 use super::{Bf16x16, F32x8, F32x16, I32x16, LANES, Vector, VectorI32, WIDE};
 
@@ -153,17 +152,6 @@ const PACK_BF16: [u16; 32] = {
 
 /// The upper half of 32 bits.
 const HIGH: i32 = 0xffff_0000_u32.cast_signed();
-
-/// One of the four rounds that make columns of rows of sixteen bytes, in every quarter of the registers: rows that lie eight apart are
-/// interleaved. Spelled out, as the compiler copies the array of a loop through memory.
-macro_rules! interleave {
-    ($rows:ident, $low:ident, $high:ident) => {
-        interleave!($rows, $low, $high, 0 8, 1 9, 2 10, 3 11, 4 12, 5 13, 6 14, 7 15)
-    };
-    ($rows:ident, $low:ident, $high:ident, $($first:literal $second:literal),*) => {
-        [$($low($rows[$first], $rows[$second]), $high($rows[$first], $rows[$second])),*]
-    };
-}
 
 /// Vectors with a table of eighths of powers of two in a register.
 trait Powers: Vector {
@@ -354,13 +342,7 @@ impl Vector for Avx2 {
 
     #[inline(always)]
     fn transpose_wide(rows: &[&[u8; WIDE]; LANES], columns: &mut [[u8; LANES]; WIDE]) {
-        let mut block = [&[0; LANES]; LANES];
-        for (first, columns) in columns.as_chunks_mut::<LANES>().0.iter_mut().enumerate() {
-            for (row, wide) in block.iter_mut().zip(rows) {
-                *row = &wide.as_chunks().0[first];
-            }
-            transpose_bytes(&block, columns);
-        }
+        transpose_wide(rows, columns);
     }
 
     #[inline(always)]
@@ -510,27 +492,10 @@ impl Vector for Avx512 {
         }
     }
 
-    /// All four blocks at once, one in each quarter of the registers.
     #[inline(always)]
     fn transpose_wide(rows: &[&[u8; WIDE]; LANES], columns: &mut [[u8; LANES]; WIDE]) {
-        // SAFETY: AVX-512 was detected (module header); 16 unaligned reads of 64 bytes, and 64 writes of 16 bytes.
-        unsafe {
-            let mut block = [_mm512_setzero_si512(); LANES];
-            for i in 0..LANES {
-                block[i] = _mm512_loadu_si512(rows[i].as_ptr().cast());
-            }
-            let block = interleave!(block, _mm512_unpacklo_epi8, _mm512_unpackhi_epi8);
-            let block = interleave!(block, _mm512_unpacklo_epi8, _mm512_unpackhi_epi8);
-            let block = interleave!(block, _mm512_unpacklo_epi8, _mm512_unpackhi_epi8);
-            let block = interleave!(block, _mm512_unpacklo_epi8, _mm512_unpackhi_epi8);
-            for i in 0..LANES {
-                let [a, b, c, d] = [i, LANES + i, 2 * LANES + i, 3 * LANES + i];
-                _mm_storeu_si128(columns[a].as_mut_ptr().cast(), _mm512_extracti32x4_epi32::<0>(block[i]));
-                _mm_storeu_si128(columns[b].as_mut_ptr().cast(), _mm512_extracti32x4_epi32::<1>(block[i]));
-                _mm_storeu_si128(columns[c].as_mut_ptr().cast(), _mm512_extracti32x4_epi32::<2>(block[i]));
-                _mm_storeu_si128(columns[d].as_mut_ptr().cast(), _mm512_extracti32x4_epi32::<3>(block[i]));
-            }
-        }
+        // SAFETY: AVX-512 was detected (module header).
+        unsafe { transpose_wide_avx512(rows, columns) }
     }
 
     #[inline(always)]
@@ -610,24 +575,5 @@ impl Vector for Avx512 {
     #[inline(always)]
     fn exp2(self) -> Self {
         self.exp2_by_table()
-    }
-}
-
-/// Rows to columns of a 16 x 16 block of bytes.
-#[inline(always)]
-pub(crate) fn transpose_bytes(rows: &[&[u8; LANES]; LANES], columns: &mut [[u8; LANES]; LANES]) {
-    // SAFETY: SSE2 is part of x86-64; 16 unaligned reads and writes of 16 bytes each.
-    unsafe {
-        let mut block = [_mm_setzero_si128(); LANES];
-        for i in 0..LANES {
-            block[i] = _mm_loadu_si128(rows[i].as_ptr().cast());
-        }
-        let block = interleave!(block, _mm_unpacklo_epi8, _mm_unpackhi_epi8);
-        let block = interleave!(block, _mm_unpacklo_epi8, _mm_unpackhi_epi8);
-        let block = interleave!(block, _mm_unpacklo_epi8, _mm_unpackhi_epi8);
-        let block = interleave!(block, _mm_unpacklo_epi8, _mm_unpackhi_epi8);
-        for (column, bytes) in columns.iter_mut().zip(block) {
-            _mm_storeu_si128(column.as_mut_ptr().cast(), bytes);
-        }
     }
 }
