@@ -38,7 +38,8 @@ impl PixelRange {
     /// Of floats from `least` to `most`. The centre is the middle where every pixel less it is exact in `f32`, which
     /// it is for data far from zero (Sterbenz: between half the centre and twice); there the digits would otherwise
     /// go to what all pixels have in common. Elsewhere it is zero.
-    fn of_floats(least: f32, most: f32) -> Self {
+    #[must_use]
+    pub fn of_floats(least: f32, most: f32) -> Self {
         let middle = (0.5 * (f64::from(least) + f64::from(most))) as f32;
         let is_far =
             |edge: f32| edge * middle > 0.0 && edge.abs() >= 0.5 * middle.abs() && edge.abs() <= 2.0 * middle.abs();

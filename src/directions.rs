@@ -2,12 +2,12 @@
 
 use std::ops::Range;
 
-use ndarray::{Array2, Array4, ArrayView4, ArrayView5, ArrayViewMut4, Axis, s};
+use ndarray::{Array2, Array4, ArrayView4, ArrayView5, ArrayViewMut3, ArrayViewMut4, Axis, s};
 
 use crate::bank::Bank;
 use crate::components::Components;
 use crate::error::{Error, Result};
-use crate::found::{QueryDerivative, merged};
+use crate::found::{QueryDerivative, TiltedSums, merged};
 use crate::monitor::Monitor;
 
 /// Most directions for which a pass is made.
@@ -91,6 +91,30 @@ impl Directions {
             for (((_, y, x), sum), value) in merged(sums).indexed_iter().zip(&mut out) {
                 let share = if self.transposed { 1.0 } else { f64::from(self.cover[y * self.width + x]) };
                 *value = (sum * factor / share) as f32;
+            }
+        }
+    }
+
+    /// The same for one of several ranks, whose residuals are those of all its images.
+    pub(crate) fn finish_rank(
+        &self,
+        bank: &Bank<'_>,
+        query: usize,
+        tilted: &TiltedSums,
+        mut along: ArrayViewMut4<'_, f64>,
+        mut residuals: ArrayViewMut3<'_, f64>,
+    ) {
+        let (unit, centre) = (bank.unit(), bank.range().centre);
+        for (i, (sums, of_pixels)) in tilted.found.directions.iter().zip(&tilted.residuals).enumerate() {
+            let factor = self.scales[[i, query]] / self.divisors[query];
+            let share = |p: usize| if self.transposed { 1.0 } else { f64::from(self.cover[p]) };
+            let (mut along, mut residuals) = (along.index_axis_mut(Axis(0), i), residuals.index_axis_mut(Axis(0), i));
+            // Sums are of stored pixels, `unit` times those of the images, which residuals are multiplied with.
+            for (p, (residual, out)) in of_pixels.iter().zip(&mut residuals).enumerate() {
+                *out = residual * factor * unit / share(p);
+            }
+            for (((_, y, x), sum), out) in merged(sums).indexed_iter().zip(&mut along) {
+                *out = sum * factor / share(y * self.width + x) + centre * residuals[[y, x]];
             }
         }
     }

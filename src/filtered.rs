@@ -1,22 +1,23 @@
 //! `FilteredPosteriors`: what pass 1 found for queries on the components of a filter, and what can be asked of it.
 
-use ndarray::{Array2, Array3, Array4, Array5, ArrayView2, ArrayView3, ArrayView5, Axis, s};
+use ndarray::{Array2, Array3, Array4, Array5, ArrayView1, ArrayView2, ArrayView3, ArrayView4, ArrayView5, Axis, s};
 
 use crate::atoms::Atoms;
 use crate::bank::Bank;
 use crate::cpu::filtered;
 use crate::cpu::general::call::Call;
 use crate::cpu::general::composite::composites;
-use crate::cpu::general::derivative::{Along, derivatives};
+use crate::cpu::general::derivative::{Along, derivatives, given_means, mean_products};
 use crate::cpu::general::evidence::Evidence;
 use crate::cpu::general::statistics::statistics;
-use crate::cpu::general::variance::variances;
+use crate::cpu::general::variance::{entries, moments, variances};
 use crate::cpu::memory::check_available;
+use crate::directions::part_of_monitor;
 use crate::error::{Error, Result};
 use crate::filter::Filter;
 use crate::heaviest::{ProbeStatistics, Wanted};
 use crate::monitor::Monitor;
-use crate::posteriors::{Statistics, log2_shares};
+use crate::posteriors::{RankDerivatives, Statistics, check_means, check_moments, log2_shares};
 use crate::query::Queries;
 
 /// The posteriors over images and views of every query of a call, on every component.
@@ -202,14 +203,45 @@ impl FilteredPosteriors {
 
     /// See [`crate::Posteriors::variance`].
     pub fn variance(&self, bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<(Array4<f64>, Array3<f64>)> {
-        let (queries, count) = self.log_evidence.dim();
-        let found = self.ask(bank, |call| variances(call, &self.evidence, monitor))?;
-        let (values, middles): (Vec<_>, Vec<_>) = found.into_iter().unzip();
-        let channels = self.filter.shape()[0];
-        let middles: Vec<f64> = middles.into_iter().flatten().collect();
-        let at = |(query, k, c)| middles[(query * count + k) * channels + c];
-        let middles = Array3::from_shape_fn((queries, count, channels), at);
-        Ok((in_shape(values.into_iter().flatten().collect(), self.z.dim()), middles))
+        let moments = self.ask(bank, |call| moments(call, &self.evidence, monitor))?;
+        Ok(variances_of(bank, &self.filter, &moments))
+    }
+
+    /// See [`crate::Posteriors::rank_moments`]; differences are from z, which all ranks have.
+    ///
+    /// Errors: those of that function.
+    pub fn rank_moments(
+        &self,
+        bank: &Bank<'_>,
+        log_shares: ArrayView2<'_, f64>,
+        _denoised: ArrayView4<'_, f64>,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Array2<f64>> {
+        let (shared, len) = (self.shared(log_shares)?, Self::num_moments(&self.filter));
+        check_available(size_of::<f64>().saturating_mul(len).saturating_mul(self.sigma.len()))?;
+        let found = shared.ask(bank, |call| moments(call, &shared.evidence, monitor))?;
+        let numbers: Vec<f64> = found.into_iter().flatten().flatten().collect();
+        Ok(Array2::from_shape_fn((self.sigma.len(), len), |(query, i)| numbers[query * len + i]))
+    }
+
+    /// See [`crate::Posteriors::num_moments`].
+    #[must_use]
+    pub fn num_moments(filter: &Filter) -> usize {
+        2 * entries(filter).len()
+    }
+
+    /// See [`crate::Posteriors::variance_of_moments`].
+    ///
+    /// Errors: those of that function; a filter for images of another size.
+    pub fn variance_of_moments(
+        bank: &Bank<'_>,
+        filter: &Filter,
+        moments: ArrayView2<'_, f64>,
+    ) -> Result<(Array4<f64>, Array3<f64>)> {
+        Self::check_fits(bank, filter)?;
+        check_moments(moments, Self::num_moments(filter))?;
+        let pairs = |row: ArrayView1<'_, f64>| row.to_vec().chunks_exact(2).map(|pair| [pair[0], pair[1]]).collect();
+        Ok(variances_of(bank, filter, &moments.outer_iter().map(pairs).collect::<Vec<_>>()))
     }
 
     /// See [`crate::Posteriors::jvp`].
@@ -231,7 +263,69 @@ impl FilteredPosteriors {
         transposed: bool,
         monitor: &mut Monitor<'_>,
     ) -> Result<Array5<f32>> {
-        let (queries, ..) = self.z.dim();
+        let values = self.values_of(directions, transposed)?;
+        let along = Along { values: &values, transposed };
+        let found = self.ask(bank, |call| derivatives(call, &self.evidence, &along, part, monitor))?;
+        let mut out = Array5::zeros(directions.raw_dim());
+        write_directions(&found, |direction, query, values| {
+            let mut out = out.slice_mut(s![direction, query, .., .., ..]);
+            out.iter_mut().zip(values).for_each(|(out, value)| *out = *value as f32);
+        });
+        Ok(out)
+    }
+
+    /// See [`crate::Posteriors::mean_products`].
+    ///
+    /// Errors: those of that function.
+    pub fn mean_products(
+        &self,
+        bank: &Bank<'_>,
+        directions: ArrayView5<'_, f64>,
+        transposed: bool,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<Array3<f64>> {
+        let values = self.values_of(directions, transposed)?;
+        let along = Along { values: &values, transposed };
+        let found = self.ask(bank, |call| mean_products(call, &self.evidence, &along, (0, 1), monitor))?;
+        let (queries, count) = self.log_evidence.dim();
+        let mut means = Array3::zeros((directions.len_of(Axis(0)), queries, count));
+        write_directions(&found, |direction, query, values| {
+            let mut out = means.slice_mut(s![direction, query, ..]);
+            out.iter_mut().zip(values).for_each(|(out, value)| *out = *value);
+        });
+        Ok(means)
+    }
+
+    /// See [`crate::Posteriors::rank_derivatives`]; nothing is left over.
+    ///
+    /// Errors: those of that function.
+    pub fn rank_derivatives(
+        &self,
+        bank: &Bank<'_>,
+        log_shares: ArrayView2<'_, f64>,
+        directions: ArrayView5<'_, f64>,
+        transposed: bool,
+        means: ArrayView3<'_, f64>,
+        monitor: &mut Monitor<'_>,
+    ) -> Result<RankDerivatives> {
+        let values = self.values_of(directions, transposed)?;
+        let (along, shared) = (Along { values: &values, transposed }, self.shared(log_shares)?);
+        check_means(means, (directions.len_of(Axis(0)), self.log_evidence.dim()))?;
+        let of_query = |query| means.index_axis(Axis(1), query).outer_iter().map(|means| means.to_vec()).collect();
+        let means: Vec<Vec<Vec<f64>>> = (0..self.sigma.len()).map(of_query).collect();
+        let composite = self.contribution(bank, log_shares, &mut part_of_monitor(monitor, 0, 2))?;
+        let monitor = &mut part_of_monitor(monitor, 1, 2);
+        let found = shared.ask(bank, |call| given_means(call, &shared.evidence, &along, &means, (0, 1), monitor))?;
+        let mut all = RankDerivatives { composite, ..RankDerivatives::zeros(directions.dim()) };
+        write_directions(&found, |direction, query, values| {
+            let mut out = all.along.slice_mut(s![direction, query, .., .., ..]);
+            out.iter_mut().zip(values).for_each(|(out, value)| *out = *value);
+        });
+        Ok(all)
+    }
+
+    /// Directions as the passes take them, `[query][direction][value]`.
+    fn values_of(&self, directions: ArrayView5<'_, f64>, transposed: bool) -> Result<Vec<Vec<Vec<f64>>>> {
         if directions.shape()[1..] != *self.z.shape() {
             let expected = format!("[directions, {:?}]", self.z.shape());
             return Err(Error::Shape { what: "v", found: directions.shape().to_vec(), expected });
@@ -247,17 +341,7 @@ impl FilteredPosteriors {
             let values = |direction: ArrayView3<'_, f64>| direction.iter().zip(cover).map(share).collect();
             of_query.outer_iter().map(values).collect()
         };
-        let values: Vec<Vec<Vec<f64>>> = (0..queries).map(of_query).collect();
-        let along = Along { values: &values, transposed };
-        let found = self.ask(bank, |call| derivatives(call, &self.evidence, &along, part, monitor))?;
-        let mut out = Array5::zeros(directions.raw_dim());
-        for (query, of_query) in found.iter().enumerate() {
-            for (direction, values) in of_query.iter().enumerate() {
-                let mut out = out.slice_mut(s![direction, query, .., .., ..]);
-                out.iter_mut().zip(values).for_each(|(out, value)| *out = *value as f32);
-            }
-        }
-        Ok(out)
+        Ok((0..self.sigma.len()).map(of_query).collect())
     }
 
     /// Refuses a filter for images of another size than the bank's.
@@ -275,7 +359,25 @@ impl FilteredPosteriors {
     }
 }
 
+/// The variances of values and of the middle pixels of components that moments `[query][entry]` make.
+fn variances_of(bank: &Bank<'_>, filter: &Filter, moments: &[Vec<[f64; 2]>]) -> (Array4<f64>, Array3<f64>) {
+    let ([channels, height, width], count) = (filter.shape(), filter.count());
+    let found = moments.iter().map(|moments| variances(filter, bank.unit(), moments));
+    let (values, middles): (Vec<_>, Vec<_>) = found.unzip();
+    let middles: Vec<f64> = middles.into_iter().flatten().collect();
+    let at = |(query, k, c)| middles[(query * count + k) * channels + c];
+    let middles = Array3::from_shape_fn((moments.len(), count, channels), at);
+    (in_shape(values.into_iter().flatten().collect(), (moments.len(), channels, height, width)), middles)
+}
+
 /// Values in the shape of a batch. As many as it has, they always fit.
 fn in_shape<T>(values: Vec<T>, shape: (usize, usize, usize, usize)) -> Array4<T> {
     Array4::from_shape_vec(shape, values).expect("as many values as a batch has")
+}
+
+/// Calls `write` with the direction, the query and the values of each `[query][direction]`.
+fn write_directions(found: &[Vec<Vec<f64>>], mut write: impl FnMut(usize, usize, &[f64])) {
+    for (query, of_query) in found.iter().enumerate() {
+        of_query.iter().enumerate().for_each(|(direction, values)| write(direction, query, values));
+    }
 }

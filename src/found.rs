@@ -3,6 +3,7 @@
 use ndarray::{Array3, ArrayViewMut3, s};
 
 use crate::bank::Bank;
+use crate::components::Components;
 
 /// Sums over windows and images of centred stored pixels, or of what is summed in their place, `[channel, row, column]`, of a
 /// query and of its mirror image.
@@ -26,6 +27,39 @@ pub(crate) fn finish(bank: &Bank<'_>, cover: &[u32], sums: &MirrorSums, mut out:
 pub(crate) struct QueryDerivative {
     pub(crate) composite: MirrorSums,
     pub(crate) directions: Vec<MirrorSums>,
+}
+
+/// Derivatives of a query under tilted weights, and what these sum to on the windows at every pixel, which would be zero but for
+/// rounding.
+pub(crate) struct TiltedSums {
+    pub(crate) found: QueryDerivative,
+    /// `[direction][pixel]`.
+    pub(crate) residuals: Vec<Vec<f64>>,
+}
+
+impl TiltedSums {
+    pub(crate) fn new(composite: MirrorSums) -> Self {
+        Self { found: QueryDerivative { composite, directions: Vec::new() }, residuals: Vec::new() }
+    }
+
+    /// Adds the sums along the next direction.
+    pub(crate) fn push(&mut self, sums: MirrorSums, residuals: Vec<f64>) {
+        self.found.directions.push(sums);
+        self.residuals.push(residuals);
+    }
+
+    /// The derivatives, less the residuals times the composite.
+    pub(crate) fn without_residuals(mut self, components: &Components) -> QueryDerivative {
+        let (cover, width) = (components.cover(), components.width());
+        let composite = merged(&self.found.composite);
+        for (sums, residuals) in self.found.directions.iter_mut().zip(&self.residuals) {
+            for (((_, y, x), total), sum) in composite.indexed_iter().zip(&mut sums[0]) {
+                let p = y * width + x;
+                *sum -= residuals[p] * total / f64::from(cover[p]);
+            }
+        }
+        self.found
+    }
 }
 
 /// Variances, in squares of stored units.

@@ -95,5 +95,5 @@ pub use components::Components;
 pub use engine::Engine;
 pub use error::{Error, Result};
 pub use monitor::Monitor;
-pub use posteriors::Posteriors;
+pub use posteriors::{Posteriors, RankDerivatives};
 pub use query::Queries;

@@ -12,7 +12,7 @@ import numpy as np
 import torch.distributed as dist
 
 import pspc_rs as pspc
-from rank_threads import FAMILY, SIGMAS, problem
+from rank_threads import FAMILY, SIGMAS, derivatives_of, problem
 
 
 def main() -> None:
@@ -33,7 +33,12 @@ def main() -> None:
         os._exit(0)
     family: dict[str, Any] = {name: member(data).across(dist.group.WORLD)(z, SIGMAS) for name, member in FAMILY.items()}
     samples = pspc.samplers.sample_heun(square, 8 * z, [8.0, 1.0, 0.2, 0.0])
-    np.savez(f"{out}.{rank}.npz", square=square(z, SIGMAS), samples=samples, **family)
+    derivatives: dict[str, Any] = {
+        f"{name} of {about}": values
+        for about, D in {"square": square, "soft": FAMILY["soft"](data).across()}.items()
+        for name, values in derivatives_of(D, z).items()
+    }
+    np.savez(f"{out}.{rank}.npz", square=square(z, SIGMAS), samples=samples, **family, **derivatives)
     dist.destroy_process_group()
 
 

@@ -57,6 +57,15 @@ def problem() -> tuple[pspc.ImageSet, Array]:
     return data, data.batch([0, 50, 100]) + 0.3 * random.standard_normal((3, 3, 8, 8))
 
 
+def derivatives_of(D: PosteriorComposite, z: Array) -> dict[str, Array]:
+    """Products with the Jacobian and variances."""
+    return {
+        "jvp": np.asarray(D.jvp(z, SIGMAS, z)[1]),
+        "vjp": np.asarray(D.vjp(z, SIGMAS, z)[1]),
+        "variance": np.asarray(D.posterior(z, SIGMAS).variance),
+    }
+
+
 def on_ranks(D: PosteriorComposite, count: int, call: Callable[[PosteriorComposite, int], Any]) -> list[Any]:
     """What a call of a denoiser gives on each of some ranks, or the exception that it ends with."""
     slots: list[Any] = [None] * count
@@ -65,7 +74,7 @@ def on_ranks(D: PosteriorComposite, count: int, call: Callable[[PosteriorComposi
 
     def run(number: int) -> None:
         own = copy.copy(D)
-        own._ranks, own.can_compute_on_gpu, own._has_derivatives = RankThreads(number, slots, barrier), False, False
+        own._ranks, own.can_compute_on_gpu = RankThreads(number, slots, barrier), False
         own._start_engine()
         try:
             results[number] = call(own, number)

@@ -8,7 +8,6 @@ import os
 import pickle
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, cast
 
@@ -25,7 +24,7 @@ import rank_threads
 from fault_runs import LONG
 from posterior_problems import Problem, problems
 from pspc_rs.denoisers import PosteriorComposite
-from pspc_rs.errors import DTypeError, GradientError, InvalidValueError
+from pspc_rs.errors import DTypeError, InvalidValueError
 from rank_threads import FAMILY, on_ranks
 
 Array = npt.NDArray[Any]
@@ -144,18 +143,6 @@ def test_a_rank_that_cannot_build_its_windows_ends_the_call_of_all() -> None:
     assert all(isinstance(found[rank], pspc.PspcError) and "rank 1 of 3 failed" in str(found[rank]) for rank in (0, 2))
 
 
-def test_what_needs_the_means_of_all_ranks_is_refused() -> None:
-    D, z = pspc.Empirical(images()), np.zeros((1, 1, 4, 4))
-    calls: list[Callable[[PosteriorComposite], Any]] = [
-        lambda own: own.jvp(z, 1.0, z),
-        lambda own: own.vjp(z, 1.0, z),
-        lambda own: own.posterior(z, 1.0).variance,
-    ]
-    for call in calls:
-        found = on_ranks(D, 2, lambda own, _, call=call: call(own))  # type: ignore[misc]
-        assert all(isinstance(error, GradientError) for error in found), found
-
-
 def test_log_prob_and_copies_across_ranks() -> None:
     D, z = pspc.Empirical(images()), np.zeros((1, 1, 4, 4))
     found = same_on_all(
@@ -194,6 +181,14 @@ def test_processes_get_what_one_gets(tmp_path: Path, count: int) -> None:
         "square": square(z, rank_threads.SIGMAS),
         "samples": pspc.samplers.sample_heun(square, 8 * z, [8.0, 1.0, 0.2, 0.0]),
     }
+    derivatives = {
+        f"{name} of {about}": values
+        for about, D in {"square": square, "soft": FAMILY["soft"](data)}.items()
+        for name, values in rank_threads.derivatives_of(D, z).items()
+    }
+    for name, values in derivatives.items():
+        np.testing.assert_array_equal(found[0][name], found[-1][name])
+        close(found[0][name], values, 2e-5 * np.abs(values).max())
     for name, values in expected.items():
         for other in found[1:]:
             np.testing.assert_array_equal(found[0][name], other[name])

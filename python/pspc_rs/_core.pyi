@@ -44,6 +44,7 @@ class Bank:
         cls,
         images: npt.NDArray[np.uint8] | npt.NDArray[np.float32],
         log_prior: npt.NDArray[np.float64] | None = None,
+        pixel_range: tuple[float, float] | None = None,
     ) -> Bank: ...
 
 @final
@@ -124,6 +125,10 @@ class Engine:
         images: npt.NDArray[np.uint32] | None = None,
         left_out: Sequence[npt.NDArray[np.uint32]] | None = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]: ...
+    def num_moments(self, components: Components | Filter) -> int: ...
+    def variance_of_moments(
+        self, components: Components | Filter, moments: npt.NDArray[np.float64]
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
     def composite_at(
         self,
         components: Components,
@@ -158,6 +163,26 @@ class Posteriors:
         progress: Callable[[int, int], object] | None = None,
     ) -> npt.NDArray[np.float32]: ...
     def shared(self, log_shares: npt.NDArray[np.float64]) -> Posteriors: ...
+    def mean_products(
+        self,
+        v: npt.NDArray[np.float64],
+        transposed: bool,
+        progress: Callable[[int, int], object] | None = None,
+    ) -> npt.NDArray[np.float64]: ...
+    def rank_derivatives(
+        self,
+        log_shares: npt.NDArray[np.float64],
+        v: npt.NDArray[np.float64],
+        transposed: bool,
+        means: npt.NDArray[np.float64],
+        progress: Callable[[int, int], object] | None = None,
+    ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64], npt.NDArray[np.float64]]: ...
+    def rank_moments(
+        self,
+        log_shares: npt.NDArray[np.float64],
+        denoised: npt.NDArray[np.float64],
+        progress: Callable[[int, int], object] | None = None,
+    ) -> npt.NDArray[np.float64]: ...
     def contribution(
         self, log_shares: npt.NDArray[np.float64], progress: Callable[[int, int], object] | None = None
     ) -> npt.NDArray[np.float64]: ...

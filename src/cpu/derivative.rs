@@ -18,7 +18,7 @@ use super::sparse::{self, WeighedLists};
 use super::tile::Pixel;
 use crate::components::{Components, Kind};
 use crate::error::Result;
-use crate::found::{MirrorSums, QueryDerivative, merged};
+use crate::found::{QueryDerivative, TiltedSums};
 use crate::posterior::Posterior;
 
 /// Derivatives along `directions` `[direction, query, channel, pixel]`, in stored units or any other.
@@ -38,11 +38,14 @@ impl Derivative<'_> {
         values
     }
 
+    /// The same of every probe.
+    pub(crate) fn of_probes<P: Pixel>(&self, job: &Job<'_, P>, direction: usize) -> Vec<Vec<f64>> {
+        job.probes.iter().map(|probe| self.of(job, probe, direction)).collect()
+    }
+
     /// The directions of a probe as the dense kernels read them.
-    fn for_kernels<P: Pixel>(&self, job: &Job<'_, P>, probe: &Probe) -> dense::derivative::Directions {
-        // Differences from z are small where they count; those from a pixel far from all data are not.
-        let near = |&z: &f64| if z.abs() > probe.far_from { 0.0 } else { z as f32 };
-        let z: Vec<f32> = probe.z.iter().map(near).collect();
+    pub(crate) fn for_kernels<P: Pixel>(&self, job: &Job<'_, P>, probe: &Probe) -> dense::derivative::Directions {
+        let z = near(probe);
         let values = |direction| {
             let direction = self.of(job, probe, direction);
             z.iter().copied().chain(direction.iter().map(|&v| -v as f32)).collect()
@@ -56,9 +59,48 @@ impl Derivative<'_> {
         job: &Job<'_, P>,
         scheduler: &mut Scheduler<'_, '_>,
     ) -> Result<Vec<QueryDerivative>> {
-        let mut found = dense::derivative::derivatives(job, scheduler, |probe| self.for_kernels(job, probe))?;
-        let mut flipped = found.split_off(job.queries()).into_iter();
-        Ok(found.into_iter().map(|found| joined(job, found, flipped.next())).collect())
+        let found = dense::derivative::derivatives(job, scheduler, |probe| self.for_kernels(job, probe))?;
+        Ok(joined(job, found).map(|found| found.without_residuals(&job.mirrors[0])).collect())
+    }
+
+    /// Those of every query on the full route; `means` gives the means of the products along a direction, `[query]`.
+    pub(crate) fn full_sums<P: Pixel>(
+        &self,
+        job: &Job<'_, P>,
+        scheduler: &mut Scheduler<'_, '_>,
+        posteriors: &[&ImagePosterior],
+        means: impl Fn(usize, &full::Products) -> Vec<f64>,
+    ) -> Result<Vec<TiltedSums>> {
+        let composites = job.pair_up(full::composites(job, scheduler, posteriors)?);
+        let mut found: Vec<_> = composites.into_iter().map(TiltedSums::new).collect();
+        for direction in 0..self.count() {
+            let products = full::Products::new(job, scheduler, posteriors, &self.of_probes(job, direction))?;
+            let means = means(direction, &products);
+            let (sums, residuals) = full::derivatives(job, scheduler, posteriors, products, &means)?;
+            for ((found, sums), residual) in found.iter_mut().zip(job.pair_up(sums)).zip(residuals) {
+                found.push(sums, vec![residual; job.plane()]);
+            }
+        }
+        Ok(found)
+    }
+
+    /// Those of every query on the sparse route, where rounding leaves nothing over; `means` gives the means of the products along
+    /// a direction, `[query][window]`, if they are not those of the lists.
+    pub(crate) fn sparse_sums<P: Pixel>(
+        &self,
+        job: &Job<'_, P>,
+        scheduler: &mut Scheduler<'_, '_>,
+        lists: &[&WeighedLists],
+        means: impl Fn(usize) -> Option<Vec<Vec<f64>>>,
+    ) -> Result<Vec<TiltedSums>> {
+        let composites = sparse::composites(job, scheduler, lists)?;
+        let mut found: Vec<_> = composites.into_iter().map(TiltedSums::new).collect();
+        for direction in 0..self.count() {
+            let (values, means) = (self.of_probes(job, direction), means(direction));
+            let sums = sparse::derivatives(job, scheduler, lists, &values, means.as_deref())?;
+            found.iter_mut().zip(sums).for_each(|(found, sums)| found.push(sums, vec![0.0; job.plane()]));
+        }
+        Ok(found)
     }
 
     /// How many there are.
@@ -105,18 +147,8 @@ impl Pass for Derivative<'_> {
         scheduler: &mut Scheduler<'_, '_>,
         posteriors: &[&ImagePosterior],
     ) -> Result<Vec<QueryDerivative>> {
-        let composites = job.pair_up(full::composites(job, scheduler, posteriors)?);
-        let mut found: Vec<_> =
-            composites.into_iter().map(|composite| QueryDerivative { composite, directions: Vec::new() }).collect();
-        for direction in 0..self.count() {
-            let values: Vec<Vec<f64>> = job.probes.iter().map(|probe| self.of(job, probe, direction)).collect();
-            let (sums, residuals) = full::derivatives(job, scheduler, posteriors, &values)?;
-            for ((found, mut sums), residual) in found.iter_mut().zip(job.pair_up(sums)).zip(residuals) {
-                subtract(job, &mut sums, &found.composite, &vec![residual; job.plane()], &vec![1; job.plane()]);
-                found.directions.push(sums);
-            }
-        }
-        Ok(found)
+        let found = self.full_sums(job, scheduler, posteriors, |_, products| products.means(job, posteriors))?;
+        Ok(found.into_iter().map(|found| found.without_residuals(&job.mirrors[0])).collect())
     }
 
     fn sparse<P: Pixel>(
@@ -125,21 +157,24 @@ impl Pass for Derivative<'_> {
         scheduler: &mut Scheduler<'_, '_>,
         lists: &[&WeighedLists],
     ) -> Result<Vec<QueryDerivative>> {
-        let composites = sparse::composites(job, scheduler, lists)?;
-        let mut found: Vec<_> =
-            composites.into_iter().map(|composite| QueryDerivative { composite, directions: Vec::new() }).collect();
-        for direction in 0..self.count() {
-            let values: Vec<Vec<f64>> = job.probes.iter().map(|probe| self.of(job, probe, direction)).collect();
-            for (found, sums) in found.iter_mut().zip(sparse::derivatives(job, scheduler, lists, &values)?) {
-                found.directions.push(sums);
-            }
-        }
-        Ok(found)
+        let found = self.sparse_sums(job, scheduler, lists, |_| None)?;
+        Ok(found.into_iter().map(|found| found.found).collect())
     }
 }
 
-/// The sums of a probe and of its flipped probe, less what rounding left over.
-fn joined<P: Pixel>(job: &Job<'_, P>, found: ProbeDerivative, flipped: Option<ProbeDerivative>) -> QueryDerivative {
+/// z of a probe, from which the dense kernels take differences: those are small where they count, but not from a pixel far
+/// from all data, which is zero here.
+pub(crate) fn near(probe: &Probe) -> Vec<f32> {
+    probe.z.iter().map(|&z| if z.abs() > probe.far_from { 0.0 } else { z as f32 }).collect()
+}
+
+/// The sums of every query, of its probe and of its flipped probe, which follow all others.
+pub(crate) fn joined<P: Pixel>(job: &Job<'_, P>, mut found: Vec<ProbeDerivative>) -> impl Iterator<Item = TiltedSums> {
+    let mut flipped = found.split_off(job.queries()).into_iter();
+    found.into_iter().map(move |found| joined_pair(job, found, flipped.next()))
+}
+
+fn joined_pair<P: Pixel>(job: &Job<'_, P>, found: ProbeDerivative, flipped: Option<ProbeDerivative>) -> TiltedSums {
     let (components, zero) = (&job.mirrors[0], || Array3::zeros(job.bank.image_shape()));
     let mut residuals = found.residuals;
     let (flipped_sums, of_flipped) = flipped.map_or_else(Default::default, |flipped| (flipped.sums, flipped.residuals));
@@ -151,32 +186,15 @@ fn joined<P: Pixel>(job: &Job<'_, P>, found: ProbeDerivative, flipped: Option<Pr
         .sums
         .into_iter()
         .map(|sums| [job.in_shape(sums), flipped_sums.next().map_or_else(zero, |sums| job.in_shape(sums))]);
-    let composite = pairs.next().unwrap_or_else(|| [zero(), zero()]);
-    let mut along: Vec<MirrorSums> = pairs.collect();
-    let cover = components.cover();
-    for (sums, residuals) in along.iter_mut().zip(&residuals) {
+    let mut all = TiltedSums::new(pairs.next().unwrap_or_else(|| [zero(), zero()]));
+    for (sums, residuals) in pairs.zip(&residuals) {
         let mut of_pixels = vec![0.0; job.plane()];
         for (k, residual) in residuals.iter().enumerate() {
             components.runs(k).flatten().for_each(|p| of_pixels[p] += residual);
         }
-        subtract(job, sums, &composite, &of_pixels, &cover);
+        all.push(sums, of_pixels);
     }
-    QueryDerivative { composite, directions: along }
-}
-
-/// Takes off `residuals` `[pixel]` times the composite, whose pixels are sums over so many windows.
-fn subtract<P: Pixel>(
-    job: &Job<'_, P>,
-    sums: &mut MirrorSums,
-    composite: &MirrorSums,
-    residuals: &[f64],
-    cover: &[u32],
-) {
-    let width = job.mirrors[0].width();
-    for (((_, y, x), total), sum) in merged(composite).indexed_iter().zip(&mut sums[0]) {
-        let p = y * width + x;
-        *sum -= residuals[p] * total / f64::from(cover[p]);
-    }
+    all
 }
 
 /// Evidence and derivatives in one call.

@@ -27,6 +27,8 @@ pub(crate) mod peak;
 mod penalties;
 mod precision;
 pub(crate) mod probe;
+pub(crate) mod rank_derivative;
+pub(crate) mod rank_variance;
 mod scheduler;
 pub(crate) mod sparse;
 pub(crate) mod statistics;

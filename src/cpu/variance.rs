@@ -121,34 +121,47 @@ fn add_moments<P: Pixel>(
     (sums, flipped_sums, middles): &mut (Vec<f64>, Vec<f64>, Vec<f64>),
 ) {
     let (components, channels, plane) = (&job.mirrors[0], job.bank.image_shape()[0], job.plane());
-    let width = components.width();
     for (sums, found) in [&mut *sums, flipped_sums].into_iter().zip(found) {
         sums.iter_mut().zip(found.into_iter().flat_map(|found| &found.second)).for_each(|(sum, value)| *sum += value);
     }
     let mut first = vec![0.0; channels * plane];
     for k in places[0].windows.clone() {
-        // The first moments of both sides, on the pixels as the query sees them.
-        let sides = [(k, &job.mirrors[0]), (components.mirror_index(k), &job.mirrors[1])];
-        components.runs(k).flatten().for_each(|p| (0..channels).for_each(|c| first[c * plane + p] = 0.0));
-        let mut middle = vec![0.0; channels];
-        for (side, ((k, windows), found)) in sides.into_iter().zip(found).enumerate() {
-            let Some(found) = found else { continue };
-            let mut values = places[side].of(&found.first, k).iter();
-            for run in windows.runs(k) {
-                for c in 0..channels {
-                    for (p, value) in run.clone().zip(values.by_ref().take(run.len())) {
-                        let p = if side == 0 { p } else { p - p % width + (width - 1 - p % width) };
-                        first[c * plane + p] += value;
-                    }
-                }
-            }
-            let from = (k - places[side].windows.start) * channels;
-            middle.iter_mut().zip(&found.middle[from..]).for_each(|(sum, value)| *sum += value);
-        }
+        let middle = merge_first(job, found, places, k, &mut first);
         for p in components.runs(k).flatten() {
             (0..channels).for_each(|c| sums[c * plane + p] -= first[c * plane + p].powi(2));
         }
         let at = components.middle(k);
         middles.extend((0..channels).map(|c| (middle[c] - first[c * plane + at].powi(2)).max(0.0)));
     }
+}
+
+/// Writes the first moments of a window, of both sides, where the query has its pixels in an image `[channel][pixel]`; returns the
+/// second moments of its middle pixel.
+pub(super) fn merge_first<P: Pixel>(
+    job: &Job<'_, P>,
+    found: [Option<&Moments>; 2],
+    places: [&Places; 2],
+    k: usize,
+    first: &mut [f64],
+) -> Vec<f64> {
+    let (components, channels, plane) = (&job.mirrors[0], job.bank.image_shape()[0], job.plane());
+    let width = components.width();
+    let sides = [(k, &job.mirrors[0]), (components.mirror_index(k), &job.mirrors[1])];
+    components.runs(k).flatten().for_each(|p| (0..channels).for_each(|c| first[c * plane + p] = 0.0));
+    let mut middle = vec![0.0; channels];
+    for (side, ((k, windows), found)) in sides.into_iter().zip(found).enumerate() {
+        let Some(found) = found else { continue };
+        let mut values = places[side].of(&found.first, k).iter();
+        for run in windows.runs(k) {
+            for c in 0..channels {
+                for (p, value) in run.clone().zip(values.by_ref().take(run.len())) {
+                    let p = if side == 0 { p } else { p - p % width + (width - 1 - p % width) };
+                    first[c * plane + p] += value;
+                }
+            }
+        }
+        let from = (k - places[side].windows.start) * channels;
+        middle.iter_mut().zip(&found.middle[from..]).for_each(|(sum, value)| *sum += value);
+    }
+    middle
 }

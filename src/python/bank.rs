@@ -24,13 +24,19 @@ pub(super) enum Images<'py> {
 #[pymethods]
 impl Bank {
     #[new]
-    #[pyo3(signature = (images, log_prior=None))]
-    fn new(py: Python<'_>, images: Bound<'_, PyAny>, log_prior: Option<Vec<f64>>) -> PyResult<Self> {
+    #[pyo3(signature = (images, log_prior=None, pixel_range=None))]
+    fn new(
+        py: Python<'_>,
+        images: Bound<'_, PyAny>,
+        log_prior: Option<Vec<f64>>,
+        pixel_range: Option<(f32, f32)>,
+    ) -> PyResult<Self> {
         let range = match borrow(&images)? {
             Images::U8(array) => EngineBank::from_u8(array.as_array())?.range(),
             Images::F32(array) => {
                 let view = array.as_array();
-                py.detach(|| EngineBank::from_f32(view).map(|bank| bank.range()))?
+                let own = py.detach(|| EngineBank::from_f32(view).map(|bank| bank.range()))?;
+                pixel_range.map_or(own, |(least, most)| PixelRange::of_floats(least, most))
             }
         };
         let bank = Self { images: images.unbind(), range, log_prior };

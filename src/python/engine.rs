@@ -2,19 +2,20 @@
 
 use std::path::PathBuf;
 
-use numpy::{IntoPyArray, PyArray4, PyArray5, PyReadonlyArray1, PyReadonlyArray4, PyReadonlyArray5};
+use numpy::{IntoPyArray, PyArray4, PyArray5, PyReadonlyArray1, PyReadonlyArray2, PyReadonlyArray4, PyReadonlyArray5};
 use pyo3::prelude::*;
 
 use super::bank::{Bank, check_aligned};
 use super::calls::monitored;
 use super::components::Components;
 use super::filter::Filter;
-use super::posteriors::{Found, Posteriors};
+use super::posteriors::{Found, Posteriors, Variances};
 use super::rank_evidence::RankEvidence;
 use crate::atoms::Atoms;
 use crate::engine::Engine as CoreEngine;
 use crate::filtered::FilteredPosteriors;
 use crate::monitor::Monitor;
+use crate::posteriors::Posteriors as CorePosteriors;
 use crate::query::{NoisyImages, Queries};
 use crate::rank_evidence::RankEvidence as CoreRankEvidence;
 
@@ -195,6 +196,36 @@ impl Engine {
                 }
             })?;
         Ok((denoised.into_pyarray(py), derivatives.into_pyarray(py)))
+    }
+
+    /// How many moments `Posteriors.rank_moments` finds for a query.
+    fn num_moments(&self, py: Python<'_>, components: Windows) -> PyResult<usize> {
+        let pixels = self.bank.get().borrow(py)?;
+        Ok(match components {
+            Windows::Components(windows) => {
+                CorePosteriors::num_moments(&self.bank.get().view(&pixels)?, &windows.get().engine)
+            }
+            Windows::Filter(filter) => FilteredPosteriors::num_moments(&filter.get().core),
+        })
+    }
+
+    /// What `Posteriors.variance` finds over the images of several ranks, whose moments `[batch, numbers]` sum up to these.
+    #[allow(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
+    fn variance_of_moments<'py>(
+        &self,
+        py: Python<'py>,
+        components: Windows,
+        moments: PyReadonlyArray2<'py, f64>,
+    ) -> PyResult<Variances<'py>> {
+        check_aligned(moments.as_any())?;
+        let moments = moments.as_array();
+        let pixels = self.bank.get().borrow(py)?;
+        let bank = self.bank.get().view(&pixels)?;
+        let (pixels, middles) = monitored(py, None, |_| match &components {
+            Windows::Components(windows) => CorePosteriors::variance_of_moments(&bank, &windows.get().engine, moments),
+            Windows::Filter(filter) => FilteredPosteriors::variance_of_moments(&bank, &filter.get().core, moments),
+        })?;
+        Ok((pixels.into_pyarray(py), middles.into_pyarray(py)))
     }
 
     /// Denoises contiguous queries at address `z` of the GPU into `out`, on the stream of handle `stream`; `z_is_f64` and

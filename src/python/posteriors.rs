@@ -1,6 +1,9 @@
 //! `Posteriors`: what pass 1 found for a batch of queries.
 
-use numpy::{IntoPyArray, PyArray2, PyArray3, PyArray4, PyArray5, PyReadonlyArray2, PyReadonlyArray5};
+use numpy::{
+    IntoPyArray, PyArray2, PyArray3, PyArray4, PyArray5, PyReadonlyArray2, PyReadonlyArray3, PyReadonlyArray4,
+    PyReadonlyArray5,
+};
 use pyo3::prelude::*;
 
 use super::bank::{Bank, check_aligned};
@@ -37,7 +40,10 @@ type Statistics<'py> =
     (Bound<'py, PyArray2<f64>>, Bound<'py, PyArray3<i64>>, Bound<'py, PyArray3<u32>>, Bound<'py, PyArray3<f64>>);
 
 /// Of pixels and of the middle pixels of windows.
-type Variances<'py> = (Bound<'py, PyArray4<f64>>, Bound<'py, PyArray3<f64>>);
+pub(super) type Variances<'py> = (Bound<'py, PyArray4<f64>>, Bound<'py, PyArray3<f64>>);
+
+/// What the images of a rank add to composites and to derivatives, and what is left over.
+type RankDerivatives<'py> = (Bound<'py, PyArray4<f64>>, Bound<'py, PyArray5<f64>>, Bound<'py, PyArray4<f64>>);
 
 #[pymethods]
 impl Posteriors {
@@ -126,6 +132,65 @@ impl Posteriors {
         let shares = log_shares.as_array();
         Ok(self
             .ask(py, progress, |bank, monitor| ask_either!(&self.found, contribution(bank, shares, monitor)))?
+            .into_pyarray(py))
+    }
+
+    /// The means under these posteriors, of one of several ranks, of the inner products of images less z with directions,
+    /// `[directions, batch, windows]`.
+    #[pyo3(signature = (v, transposed, progress=None))]
+    #[allow(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
+    fn mean_products<'py>(
+        &self,
+        py: Python<'py>,
+        v: PyReadonlyArray5<'py, f64>,
+        transposed: bool,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray3<f64>>> {
+        check_aligned(v.as_any())?;
+        let v = v.as_array();
+        Ok(self
+            .ask(py, progress, |bank, monitor| ask_either!(&self.found, mean_products(bank, v, transposed, monitor)))?
+            .into_pyarray(py))
+    }
+
+    /// `(composite, along, residuals)`: what the images of the rank add to composites and derivatives, and what rounding leaves over,
+    /// given its shares and the mean products of all ranks.
+    #[pyo3(signature = (log_shares, v, transposed, means, progress=None))]
+    #[allow(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
+    fn rank_derivatives<'py>(
+        &self,
+        py: Python<'py>,
+        log_shares: PyReadonlyArray2<'py, f64>,
+        v: PyReadonlyArray5<'py, f64>,
+        transposed: bool,
+        means: PyReadonlyArray3<'py, f64>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<RankDerivatives<'py>> {
+        for array in [log_shares.as_any(), v.as_any(), means.as_any()] {
+            check_aligned(array)?;
+        }
+        let (shares, v, means) = (log_shares.as_array(), v.as_array(), means.as_array());
+        let found = self.ask(py, progress, |bank, monitor| {
+            ask_either!(&self.found, rank_derivatives(bank, shares, v, transposed, means, monitor))
+        })?;
+        Ok((found.composite.into_pyarray(py), found.along.into_pyarray(py), found.residuals.into_pyarray(py)))
+    }
+
+    /// Moments `[batch, numbers]` of differences from the `denoised` images of all ranks, as the images of one add to them.
+    #[pyo3(signature = (log_shares, denoised, progress=None))]
+    #[allow(clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
+    fn rank_moments<'py>(
+        &self,
+        py: Python<'py>,
+        log_shares: PyReadonlyArray2<'py, f64>,
+        denoised: PyReadonlyArray4<'py, f64>,
+        progress: Option<Py<PyAny>>,
+    ) -> PyResult<Bound<'py, PyArray2<f64>>> {
+        check_aligned(log_shares.as_any())?;
+        check_aligned(denoised.as_any())?;
+        let (shares, denoised) = (log_shares.as_array(), denoised.as_array());
+        Ok(self
+            .ask(py, progress, |bank, monitor| ask_either!(&self.found, rank_moments(bank, shares, denoised, monitor)))?
             .into_pyarray(py))
     }
 

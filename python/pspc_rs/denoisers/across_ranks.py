@@ -2,20 +2,21 @@
 
 A composite takes the ranks two exchanges besides a check that all compute the same: the log evidence of every query and
 component after the first pass, from which every rank knows the share of its own images in the sums of weights; and the
-sums of what the images of each rank add to the denoised images. Both are float64.
+sums of what the images of each rank add to the denoised images. Both are float64. Derivatives take a third exchange
+between these two, of the means of products of images and directions, and variances one after them, of moments.
 """
 
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any, NoReturn
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pspc_rs import _core
 from pspc_rs.denoisers.filters import Windows
-from pspc_rs.errors import GradientError, InvalidValueError, PspcError
+from pspc_rs.errors import InvalidValueError, PspcError
 from pspc_rs.progress import Progress, part_of
 from pspc_rs.ranks import Float64, Ranks
 
@@ -55,7 +56,7 @@ class EngineAcrossRanks:
         """See `_core.Engine.composite`."""
         call = _Call(self._ranks, self._part, z, sigma, images=images, left_out=left_out)
         found = call.first_pass(self._engine.rank_evidence, components, flips, part_of(progress, 0, 1, 2))
-        return call.summed(found, part_of(progress, 1, 1, 2))
+        return call.summed(found, part_of(progress, 1, 1, 2)).astype(np.float32)
 
     def evidence(
         self,
@@ -71,21 +72,44 @@ class EngineAcrossRanks:
         """See `_core.Engine.evidence`."""
         call = _Call(self._ranks, self._part, z, sigma, images=images, left_out=left_out)
         found = call.first_pass(self._engine.evidence, components, flips, progress)
-        return PosteriorsAcrossRanks(call, found, self._num_images)
+        return PosteriorsAcrossRanks(call, found, self._num_images, self._engine, components)
 
     def tell_failure(self) -> None:
         """Ends the call that the others make and this rank cannot."""
         with suppress(PspcError):
             self._ranks.gather(np.array([_FAILED, 0, 0], np.float64))
 
-    def jvp(self, *arguments: Any, **options: Any) -> NoReturn:
-        """Refuses derivatives, which need the means of all ranks.
-
-        Raises:
-            GradientError: always.
-        """
-        del arguments, options
-        _refuse_derivatives("derivatives")
+    def jvp(
+        self,
+        components: Windows,
+        z: Any,
+        sigma: list[float],
+        flips: bool,
+        *,
+        v: Float64,
+        transposed: bool,
+        progress: Progress | None = None,
+        images: Indices | None = None,
+        left_out: Sequence[Indices] | None = None,
+    ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+        """See `_core.Engine.jvp`."""
+        call = _Call(self._ranks, self._part, z, sigma, images=images, left_out=left_out, v=v, transposed=transposed)
+        found = call.first_pass(self._engine.evidence, components, flips, part_of(progress, 0, 1, 3))
+        own = np.ascontiguousarray(v[:, call.queries])
+        means = call.sums(
+            found,
+            [(len(v), None, call.log_shares.shape[1])],
+            lambda found: [np.exp(call.shares) * found.mean_products(own, transposed, part_of(progress, 1, 1, 3))],
+        )[0]
+        of_queries = np.ascontiguousarray(means[:, call.queries])
+        image, (_, *size) = (None, *z.shape[1:]), z.shape[1:]
+        denoised, along, residuals = call.sums(
+            found,
+            [image, (len(v), *image), (len(v), None, *size)],
+            lambda found: found.rank_derivatives(call.shares, own, transposed, of_queries, part_of(progress, 2, 1, 3)),
+        )
+        along -= residuals[:, :, None] * denoised
+        return denoised.astype(np.float32), along.astype(np.float32)
 
 
 class _Call:
@@ -100,8 +124,11 @@ class _Call:
         *,
         images: Indices | None,
         left_out: Sequence[Indices] | None,
+        v: Float64 | None = None,
+        transposed: bool = False,
     ) -> None:
         self.ranks, self.part, self.z, self.sigma = ranks, part, z, sigma
+        self._further = [] if v is None else [v, np.array(transposed)]
         self._images = None if images is None else _inside(images, part)
         self._left_out = None if left_out is None else [_inside(of_query, part) for of_query in left_out]
         among = np.arange(len(part), dtype=np.uint32) if self._images is None else self._images
@@ -129,9 +156,10 @@ class _Call:
         of_ranks = self.ranks.gather(logs)
         with np.errstate(divide="ignore"):
             most = of_ranks.max(axis=0)
-            self.log_evidence = most + np.log(np.exp(of_ranks - most).sum(axis=0))
+            total = np.log(np.exp(of_ranks - most).sum(axis=0))
+        self.log_evidence = most + total
         # Rounding may leave a share a little above one.
-        self.log_shares = np.minimum(logs - self.log_evidence, 0)
+        self.log_shares = np.minimum(logs - most - total, 0)
         return found
 
     def _evidence(
@@ -153,7 +181,9 @@ class _Call:
             PspcError: a rank failed.
             InvalidValueError: ranks have different queries or components.
         """
-        checksum = zlib.crc32(np.array(self.sigma).tobytes(), zlib.crc32(np.ascontiguousarray(self.z).tobytes()))
+        checksum = 0
+        for numbers in (np.array(self.sigma), self.z, *self._further):
+            checksum = zlib.crc32(np.ascontiguousarray(numbers).tobytes(), checksum)
         told = self.ranks.gather(np.array([count, checksum, len(self.sigma)], np.float64))
         if count == _FAILED:
             return told[:, 0]
@@ -167,24 +197,42 @@ class _Call:
             )
         return counts
 
-    def summed(self, found: Any, progress: Progress | None) -> npt.NDArray[np.float32]:
+    def summed(self, found: Any, progress: Progress | None) -> Float64:
         """The sums over the ranks of what their images add to the denoised images.
 
         Raises:
             PspcError: another rank failed.
         """
-        own = np.zeros(self.z.shape)
+        shape = (None, *self.z.shape[1:])
+        return self.sums(found, [shape], lambda found: [found.contribution(self.shares, progress)])[0]
+
+    def sums(
+        self, found: Any, shapes: Sequence[tuple[int | None, ...]], compute: Callable[[Any], Sequence[Float64]]
+    ) -> list[Float64]:
+        """The sums over the ranks of arrays.
+
+        Args:
+            found: what the first pass found on this rank, None without images.
+            shapes: those of the arrays, with None for the queries.
+            compute: makes what this rank adds of what it found, for the queries for which an image of it counts.
+
+        Raises:
+            PspcError: another rank failed.
+        """
+        own = [np.zeros([len(self.sigma) if size is None else size for size in shape]) for shape in shapes]
         try:
             if found is not None:
-                own[self.queries] = found.contribution(self.shares, progress)
+                for array, shape, added in zip(own, shapes, compute(found), strict=True):
+                    array[tuple(self.queries if size is None else slice(None) for size in shape)] = added
         except Exception:
             with suppress(PspcError):
-                self.ranks.sum(np.full(self.z.shape, np.nan))
+                self.ranks.sum(np.full(sum(array.size for array in own), np.nan))
             raise
-        total = self.ranks.sum(own)
+        total = self.ranks.sum(np.concatenate([array.ravel() for array in own]))
         if np.isnan(total).any():
             raise PspcError(f"another rank of {self.ranks.count} failed; it says why itself")
-        return total.astype(np.float32)
+        parts = np.split(total, np.cumsum([array.size for array in own])[:-1])
+        return [part.reshape(array.shape) for part, array in zip(parts, own, strict=True)]
 
     @property
     def shares(self) -> Float64:
@@ -195,8 +243,16 @@ class _Call:
 class PosteriorsAcrossRanks:
     """What `_core.Posteriors` says, of the images of all ranks; every rank asks the same and gets the same."""
 
-    def __init__(self, call: _Call, found: "_core.Posteriors | None", num_images: int) -> None:
+    def __init__(
+        self,
+        call: _Call,
+        found: "_core.Posteriors | None",
+        num_images: int,
+        engine: _core.Engine,
+        components: Windows,
+    ) -> None:
         self._call, self._num_images, self._own = call, num_images, found
+        self._engine, self._components = engine, components
         self._found = None if found is None else found.shared(call.shares)
 
     def __repr__(self) -> str:
@@ -239,16 +295,18 @@ class PosteriorsAcrossRanks:
 
     def composite(self, progress: Progress | None = None) -> npt.NDArray[np.float32]:
         """See `_core.Posteriors.composite`."""
-        return self._call.summed(self._own, progress)
+        return self._call.summed(self._own, progress).astype(np.float32)
 
-    def variance(self, progress: Progress | None = None) -> NoReturn:
-        """Refuses variances, which need the means of all ranks.
-
-        Raises:
-            GradientError: always.
-        """
-        del progress
-        _refuse_derivatives("variances")
+    def variance(self, progress: Progress | None = None) -> tuple[Float64, Float64]:
+        """See `_core.Posteriors.variance`."""
+        call, own = self._call, self._own
+        denoised = call.summed(own, part_of(progress, 0, 1, 3))
+        moments = call.sums(
+            own,
+            [(None, self._engine.num_moments(self._components))],
+            lambda own: [own.rank_moments(call.shares, denoised[call.queries], part_of(progress, 1, 2, 3))],
+        )[0]
+        return self._engine.variance_of_moments(self._components, moments)
 
 
 def _inside(indices: Indices, part: range) -> Indices:
@@ -257,7 +315,9 @@ def _inside(indices: Indices, part: range) -> Indices:
     return (indices[low:high] - np.uint32(part.start)).astype(np.uint32)
 
 
-def _refuse_derivatives(what: str) -> NoReturn:
-    raise GradientError(
-        f"{what} of a denoiser across ranks are not computed; they are of a denoiser of all images on one rank"
-    )
+def range_of_all(images: npt.NDArray[Any], ranks: Ranks) -> tuple[float, float] | None:
+    """The least and the largest pixel of the float images of all ranks, from which every rank takes its units."""
+    if images.dtype == np.uint8:
+        return None
+    of_ranks = ranks.gather(np.array([images.min(), images.max()], np.float64))
+    return float(of_ranks[:, 0].min()), float(of_ranks[:, 1].max())

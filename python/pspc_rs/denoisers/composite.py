@@ -22,7 +22,7 @@ from pspc_rs.arrays import (
 from pspc_rs.checks import integer, real_number
 from pspc_rs.data import ImageSet
 from pspc_rs.data.image_set import require_images
-from pspc_rs.denoisers.across_ranks import EngineAcrossRanks
+from pspc_rs.denoisers.across_ranks import EngineAcrossRanks, range_of_all
 from pspc_rs.denoisers.base import Denoiser, Float64, Floats
 from pspc_rs.denoisers.filters import Windows, checked_source, filter_of_masks, on_cpu, source_settings, views_of
 from pspc_rs.denoisers.gradients import uncompiled
@@ -127,7 +127,8 @@ class PosteriorComposite(Denoiser):
     def _start_engine(self) -> None:
         images, prior, part = self.data.images, self.data.log_prior, self._own_images
         own = slice(part.start, part.stop)
-        self._bank = _core.Bank(images[own]) if prior is None else _core.Bank(images[own], prior[own])
+        pixel_range = None if self._ranks is None else range_of_all(images[own], self._ranks)
+        self._bank = _core.Bank(images[own], None if prior is None else prior[own], pixel_range)
         self._windows: dict[Hashable, Windows] = {}
         self._engines: dict[int | None, _core.Engine | EngineAcrossRanks] = {}
         self._engine = self._engine_on(cuda.resolve(self.device))
@@ -144,9 +145,8 @@ class PosteriorComposite(Denoiser):
         Every process, called a rank, has the whole data set, which may be memory-mapped: its engine reads its own part
         alone. All ranks must make the same calls of the result, in the same order and with the same arguments, and all
         get the same answer, bit by bit. It differs from that of one process by less than 1e-6 of the reach of the data.
-        Denoised images, posteriors, labels, left-out images and the rest are as ever, but for variances and
-        derivatives, which are refused. Ranks compute on their CPUs; a call takes them three exchanges, see
-        docs/ranks.md.
+        Denoised images, posteriors, variances, derivatives, labels, left-out images and the rest are as ever. Ranks
+        compute on their CPUs; a call takes them three exchanges, or four, see docs/ranks.md.
 
         Args:
             group: a process group of ``torch.distributed``; None for all processes that torchrun started.
@@ -174,7 +174,7 @@ class PosteriorComposite(Denoiser):
         if self.data.num_stored < ranks.count:
             raise InvalidValueError(f"{self.data!r} has fewer images than there are ranks, {ranks.count}")
         other = copy.copy(self)
-        other._ranks, other.can_compute_on_gpu, other._has_derivatives = ranks, False, False
+        other._ranks, other.can_compute_on_gpu = ranks, False
         other._start_engine()
         return other
 
@@ -370,22 +370,29 @@ class PosteriorComposite(Denoiser):
         *,
         transposed: bool,
     ) -> tuple[Floats, Floats]:
-        parts = self._parts(sigmas, selection, progress)
+        self._announce_call("_repeat_derivative", z, sigmas, selection, v, transposed)
+        parts = self._parts_on_all(sigmas, selection, progress)
         z, denoised, products = _copied(z, parts), np.empty(z.shape, np.float32), np.empty(v.shape, np.float32)
         for part in parts:
             denoised[part.queries], products[:, part.queries] = self._engine.jvp(
                 *self._arguments(part, z, sigmas),
-                np.ascontiguousarray(v[:, part.queries]),
-                transposed,
-                part.share(),
+                v=np.ascontiguousarray(v[:, part.queries]),
+                transposed=transposed,
+                progress=part.share(),
                 **part.choice,
             )
         return denoised, products
 
+    def _repeat_derivative(
+        self, z: Floats, sigmas: Float64, selection: Selection | None, v: Float64, transposed: bool
+    ) -> None:
+        self._derivative(z, sigmas, selection, v, None, transposed=transposed)
+
     def _divergence(
-        self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None
+        self, z: Floats, sigmas: Float64, selection: Selection | None, progress: Progress | None = None
     ) -> tuple[Floats, Float64]:
-        parts = self._parts(sigmas, selection, progress)
+        self._announce_call("_divergence", z, sigmas, selection)
+        parts = self._parts_on_all(sigmas, selection, progress)
         z, denoised, variances = _copied(z, parts), np.empty(z.shape, np.float32), np.empty(len(z))
         for part in parts:
             found = self._engine.evidence(*self._arguments(part, z, sigmas), part.share(0, 3), **part.choice)

@@ -46,8 +46,8 @@ impl ProbeDerivative {
     }
 }
 
-/// Per probe and direction the mean of the sums of products under the posterior of every window.
-type Means = Vec<Vec<Vec<f32>>>;
+/// Per query, direction and window the mean of the sums of products under its posterior.
+pub(crate) type Means = Vec<Vec<Vec<f64>>>;
 
 /// The derivative of every probe along its directions, which `directions_of` makes; energies are float64 where float32 does not
 /// serve, as in pass 1 of a composite. The probes of flipped queries follow all others, in the same order.
@@ -73,8 +73,8 @@ pub(crate) fn derivatives<P: Pixel>(
         if !good.is_empty() {
             let probes = job.probes_of(&good);
             let posteriors: Vec<&Posterior> = good.iter().map(|&i| &posteriors[i]).collect();
-            let pick = |place: usize| (directions[place].clone(), means[place].clone());
-            let (directions, means): (Vec<_>, Vec<_>) = job.places_of(&good).map(pick).unzip();
+            let directions: Vec<_> = job.places_of(&good).map(|place| directions[place].clone()).collect();
+            let means: Means = good.iter().map(|&i| means[i].clone()).collect();
             let found = given_means::<P, Single>(&job.with(&probes), scheduler, &posteriors, &means, &directions)?;
             place(&good.iter().map(|&i| single[i]).collect::<Vec<_>>(), found);
         }
@@ -90,8 +90,8 @@ pub(crate) fn derivatives<P: Pixel>(
     Ok(found.into_iter().flatten().collect())
 }
 
-/// The second of the two passes.
-fn given_means<P: Pixel, A: Arithmetic>(
+/// The second of the two passes: the derivatives of probes under posteriors and means that are known.
+pub(crate) fn given_means<P: Pixel, A: Arithmetic>(
     job: &Job<'_, P>,
     scheduler: &mut Scheduler<'_, '_>,
     posteriors: &[&Posterior],
@@ -100,6 +100,7 @@ fn given_means<P: Pixel, A: Arithmetic>(
 ) -> Result<Vec<ProbeDerivative>> {
     let normalisers = normalisers::<P, A>(job, posteriors);
     let (count, len) = (job.mirrors[0].count(), job.bank.image_len());
+    let means = &means_of_probes(job, means);
     let mut found: Vec<_> =
         directions.iter().map(|of_probe| ProbeDerivative::new(of_probe.len(), count, len)).collect();
     scheduler.run(
@@ -112,8 +113,21 @@ fn given_means<P: Pixel, A: Arithmetic>(
     Ok(found)
 }
 
-/// The first of the two passes: the posteriors of every query, and for every probe the means.
-fn evidence_and_means<P: Pixel, A: Arithmetic>(
+/// Per probe and direction the means, as the kernels read them.
+type ProbeMeans = Vec<Vec<Vec<f32>>>;
+
+/// Those of flipped probes are on mirrored windows.
+fn means_of_probes<P: Pixel>(job: &Job<'_, P>, means: &Means) -> ProbeMeans {
+    let (components, count) = (&job.mirrors[0], job.mirrors[0].count());
+    let of_probe = |probe: &Probe, of_query: &Vec<Vec<f64>>| -> Vec<Vec<f32>> {
+        let window = |k: usize| if probe.flipped { components.mirror_index(k) } else { k };
+        of_query.iter().map(|means| (0..count).map(|k| means[window(k)] as f32).collect()).collect()
+    };
+    job.probes.iter().zip(means.iter().cycle()).map(|(probe, means)| of_probe(probe, means)).collect()
+}
+
+/// The first of the two passes: the posteriors and the means of every query.
+pub(crate) fn evidence_and_means<P: Pixel, A: Arithmetic>(
     job: &Job<'_, P>,
     scheduler: &mut Scheduler<'_, '_>,
     directions: &[Directions],
@@ -138,18 +152,14 @@ fn evidence_and_means<P: Pixel, A: Arithmetic>(
             merge(products, of_other, k, components.mirror_index(k), shares);
         });
     }
-    let mean = |posterior: &Posterior, products: &[f64]| -> Vec<f32> {
-        products.iter().zip(posterior.sums()).map(|(product, sum)| (product / sum) as f32).collect()
+    let mean = |posterior: &Posterior, products: &Vec<f64>| -> Vec<f64> {
+        products.iter().zip(posterior.sums()).map(|(product, sum)| product / sum).collect()
     };
-    let of_query = |(posterior, products): &(Posterior, Products)| -> Vec<Vec<f32>> {
-        products.iter().map(|products| mean(posterior, products)).collect()
+    let of_query = |(posterior, products): (Posterior, Products)| {
+        let means = products.iter().map(|products| mean(&posterior, products)).collect();
+        (posterior, means)
     };
-    let forward: Means = sums.iter().map(of_query).collect();
-    let mirror = |means: &Vec<f32>| (0..count).map(|k| means[components.mirror_index(k)]).collect::<Vec<f32>>();
-    let mirrored: Means =
-        forward.iter().take(flipped.len()).map(|of_probe| of_probe.iter().map(mirror).collect()).collect();
-    let means = forward.into_iter().chain(mirrored).collect();
-    Ok((sums.into_iter().map(|(posterior, _)| posterior).collect(), means))
+    Ok(sums.into_iter().map(of_query).unzip())
 }
 
 /// Per direction and window the sum of weights times sums of products.
@@ -232,7 +242,7 @@ fn settle(totals: &mut [f64], sums: &mut [F32x8]) {
 fn derivatives_of<P: Pixel, A: Arithmetic>(
     job: &Job<'_, P>,
     item: &WorkItem,
-    (normalisers, directions, means): (&[A::Normaliser], &[Directions], &Means),
+    (normalisers, directions, means): (&[A::Normaliser], &[Directions], &ProbeMeans),
     group: &mut Group<P, A>,
     DerivativeSpace { weights, tangents, stage }: &mut DerivativeSpace,
 ) -> Vec<ProbeDerivative> {

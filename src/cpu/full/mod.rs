@@ -24,7 +24,7 @@ use crate::cpu::tile::Pixel;
 use crate::error::Result;
 use crate::simd::LANES;
 
-pub(crate) use derivative::derivatives;
+pub(crate) use derivative::{Products, derivatives};
 pub(crate) use squares::squares;
 
 /// The fewest probes for which it pays to lay out images in panels.

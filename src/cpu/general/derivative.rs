@@ -52,6 +52,16 @@ impl Pass for Means<'_> {
 }
 
 impl Along<'_> {
+    /// How many directions a query has.
+    fn count(&self) -> usize {
+        self.values.iter().map(Vec::len).max().unwrap_or(0)
+    }
+
+    /// So many zeros for every direction, `[query][direction]`.
+    fn zeros(&self, len: usize) -> Vec<Vec<Vec<f64>>> {
+        self.values.iter().map(|of_query| vec![vec![0.0; len]; of_query.len()]).collect()
+    }
+
     /// What forms products, and what spreads them.
     fn operators<'f>(&self, call: &Call<'f>) -> (&'f Operator, &'f Operator) {
         let (precision, response) = (call.filter.precision(), call.filter.response());
@@ -101,16 +111,36 @@ pub(crate) fn derivatives(
     (done, passes): (u64, u64),
     monitor: &mut Monitor<'_>,
 ) -> Result<Vec<Vec<Vec<f64>>>> {
-    let empty = |len: usize| -> Vec<Vec<Vec<f64>>> {
-        along.values.iter().map(|of_query| vec![vec![0.0; len]; of_query.len()]).collect()
-    };
-    let directions = along.values.iter().map(Vec::len).max().unwrap_or(0);
-    let mut means = empty(call.filter.count());
-    let of_query = 8 * directions * call.filter.count();
-    call.run(&Means { evidence, along }, &mut means, of_query, (done, passes), monitor)?;
-    let mut sums = empty(call.len());
-    let pass = Derivative { evidence, along, means: &means };
-    call.run(&pass, &mut sums, 8 * directions * call.len(), (done + 1, passes), monitor)?;
+    let means = mean_products(call, evidence, along, (done, passes), monitor)?;
+    given_means(call, evidence, along, &means, (done + 1, passes), monitor)
+}
+
+/// The mean products of images less z and directions, `[query][direction][component]`.
+pub(crate) fn mean_products(
+    call: &Call<'_>,
+    evidence: &[Evidence],
+    along: &Along<'_>,
+    part: (u64, u64),
+    monitor: &mut Monitor<'_>,
+) -> Result<Vec<Vec<Vec<f64>>>> {
+    let mut means = along.zeros(call.filter.count());
+    let of_query = 8 * along.count() * call.filter.count();
+    call.run(&Means { evidence, along }, &mut means, of_query, part, monitor)?;
+    Ok(means)
+}
+
+/// The derivatives of composites, `[query][direction][channel][row][column]`, with means that are known.
+pub(crate) fn given_means(
+    call: &Call<'_>,
+    evidence: &[Evidence],
+    along: &Along<'_>,
+    means: &[Vec<Vec<f64>>],
+    part: (u64, u64),
+    monitor: &mut Monitor<'_>,
+) -> Result<Vec<Vec<Vec<f64>>>> {
+    let mut sums = along.zeros(call.len());
+    let pass = Derivative { evidence, along, means };
+    call.run(&pass, &mut sums, 8 * along.count() * call.len(), part, monitor)?;
     // 1 / sigma^2 in stored units.
     let factors = call.queries.iter().map(|query| 2.0 * query.logit_scale / std::f64::consts::LOG2_E);
     for (of_query, factor) in sums.iter_mut().zip(factors) {

@@ -6,14 +6,14 @@ use std::ops::Range;
 use super::call::{Call, Pass, Tile};
 use super::evidence::Evidence;
 use crate::error::Result;
+use crate::filter::Filter;
 use crate::monitor::Monitor;
 use crate::simd::VectorF64;
 
 /// First and second moments of values, less z, under every component that answers for them.
 struct Variance<'a> {
     evidence: &'a [Evidence],
-    /// `(component, value, response weight)` of every value that a component answers for, and, with the weight zero, of its
-    /// middle pixel.
+    /// See [`entries`].
     entries: &'a [(usize, usize, f64)],
 }
 
@@ -47,14 +47,17 @@ impl Pass for Variance<'_> {
     }
 }
 
-/// Per query the variances of values, `[channel][row][column]`, and those of the middle pixels of components, `[component]
-/// [channel]`, in squares of the units of the images.
-pub(crate) fn variances(
-    call: &Call<'_>,
-    evidence: &[Evidence],
-    monitor: &mut Monitor<'_>,
-) -> Result<Vec<(Vec<f64>, Vec<f64>)>> {
-    let filter = call.filter;
+/// Per query the first and second moments of values less z, `[entry]` as [`entries`] has them.
+pub(crate) fn moments(call: &Call<'_>, evidence: &[Evidence], monitor: &mut Monitor<'_>) -> Result<Vec<Vec<[f64; 2]>>> {
+    let entries = entries(call.filter);
+    let mut moments = vec![vec![[0.0; 2]; entries.len()]; evidence.len()];
+    call.run(&Variance { evidence, entries: &entries }, &mut moments, 16 * entries.len(), (0, 1), monitor)?;
+    Ok(moments)
+}
+
+/// `(component, value, response weight)` of every value that a component answers for, and, with the weight zero, of its middle
+/// pixel.
+pub(crate) fn entries(filter: &Filter) -> Vec<(usize, usize, f64)> {
     let [channels, height, width] = filter.shape();
     let (plane, response) = (height * width, filter.response());
     let mut entries = Vec::new();
@@ -67,20 +70,22 @@ pub(crate) fn variances(
         let middle = filter.middle(k) % plane;
         entries.extend((0..channels).map(|c| (k, c * plane + middle, 0.0)));
     }
-    let mut moments = vec![vec![[0.0; 2]; entries.len()]; evidence.len()];
-    call.run(&Variance { evidence, entries: &entries }, &mut moments, 16 * entries.len(), (0, 1), monitor)?;
-    let unit = call.bank.unit().powi(2);
-    let of_query = |moments: Vec<[f64; 2]>| {
-        let (mut values, mut middles) = (vec![0.0; call.len()], Vec::with_capacity(filter.count() * channels));
-        for (&(_, value, weight), [first, second]) in entries.iter().zip(moments) {
-            let variance = (second - first * first).max(0.0) / unit;
-            if weight > 0.0 {
-                values[value] += weight * variance / filter.cover()[value];
-            } else {
-                middles.push(variance);
-            }
+    entries
+}
+
+/// The variances of values of a query, `[channel][row][column]`, and those of the middle pixels of components, `[component]
+/// [channel]`, in squares of `unit`, of which the units of the images are made.
+pub(crate) fn variances(filter: &Filter, unit: f64, moments: &[[f64; 2]]) -> (Vec<f64>, Vec<f64>) {
+    let [channels, height, width] = filter.shape();
+    let mut values = vec![0.0; channels * height * width];
+    let mut middles = Vec::with_capacity(filter.count() * channels);
+    for ((_, value, weight), [first, second]) in entries(filter).into_iter().zip(moments) {
+        let variance = (second - first * first).max(0.0) / unit.powi(2);
+        if weight > 0.0 {
+            values[value] += weight * variance / filter.cover()[value];
+        } else {
+            middles.push(variance);
         }
-        (values, middles)
-    };
-    Ok(moments.into_iter().map(of_query).collect())
+    }
+    (values, middles)
 }

@@ -26,7 +26,7 @@ use crate::regime::{TAIL_BITS, max_candidates, max_listed_pixels};
 use candidates::{ByWindow, Candidate, Candidates};
 pub(crate) use lists::WeighedLists;
 use lists::WindowsOfLists;
-pub(crate) use readings::{composites, derivatives, read_all, variances};
+pub(crate) use readings::{Moments, composites, derivatives, mean_products, moments, read_all, variances};
 use stage::SideStage;
 
 /// Bytes of the longest list of candidates.

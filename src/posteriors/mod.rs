@@ -1,9 +1,11 @@
 //! `Posteriors`: what pass 1 found for the queries of a call, and what can be asked of it.
 
+mod ranks;
+
 #[cfg(feature = "cuda")]
 use std::sync::Arc;
 
-use ndarray::{Array2, Array3, Array4, Array5, ArrayView2, ArrayView4, ArrayView5, Axis, Slice, s};
+use ndarray::{Array2, Array3, Array4, Array5, ArrayView4, ArrayView5, Axis, Slice, s};
 
 use crate::atoms::Atoms;
 use crate::bank::Bank;
@@ -18,11 +20,14 @@ use crate::cpu::variance::Variance;
 #[cfg(feature = "cuda")]
 use crate::cuda::{CudaEngine, DeviceEvidence, Question};
 use crate::directions::{Directions, part_of_monitor, parts_of};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::found::{MirrorSums, QueryDerivative, QueryVariance, finish, merged};
 use crate::heaviest::{ProbeStatistics, Wanted};
 use crate::monitor::Monitor;
 use crate::query::Queries;
+
+pub use ranks::RankDerivatives;
+pub(crate) use ranks::{check_means, check_moments, log2_shares};
 
 /// The posteriors over images of every query of a call, on every window.
 #[derive(Debug)]
@@ -154,62 +159,6 @@ impl Posteriors {
             }
         }
         Ok(denoised)
-    }
-
-    /// The posteriors over the images of one of several ranks. `log_shares` `[query, window]` are the logarithms of the shares that
-    /// these images have in the sums of weights of all ranks: the log evidence of this rank less that of all, `-inf` for none.
-    /// Weights then sum up to these shares, entropies are what these images add to those of all, and the log evidence is that
-    /// of all. Variances and derivatives are of no use, as they need the means of all ranks.
-    ///
-    /// Errors: another shape, NaN or a number above zero; posteriors that were found on a GPU.
-    pub fn shared(&self, log_shares: ArrayView2<'_, f64>) -> Result<Self> {
-        let bits = log2_shares(log_shares, self.log_evidence.dim())?;
-        let found = match &self.found {
-            Found::Cpu(evidence) => {
-                Found::Cpu(evidence.iter().zip(&bits).map(|(evidence, bits)| evidence.shared(bits)).collect())
-            }
-            #[cfg(feature = "cuda")]
-            Found::Cuda(..) => {
-                return Err(Error::CudaUnavailable { reason: "ranks compute on the CPU only".to_owned() });
-            }
-        };
-        Ok(Self {
-            components: self.components.clone(),
-            z: self.z.clone(),
-            sigma: self.sigma.clone(),
-            atoms: self.atoms.clone(),
-            flips: self.flips,
-            found,
-            log_evidence: &self.log_evidence - &log_shares,
-        })
-    }
-
-    /// What the images of one of several ranks add to composites `[query, channel, row, column]`; see [`Posteriors::shared`].
-    ///
-    /// Errors: those of that function and of [`crate::Engine::composite`].
-    pub(crate) fn contribution(
-        &self,
-        bank: &Bank<'_>,
-        log_shares: ArrayView2<'_, f64>,
-        monitor: &mut Monitor<'_>,
-    ) -> Result<Array4<f64>> {
-        let shared = self.shared(log_shares)?;
-        let (cover, unit, centre) = (self.components.cover(), bank.unit(), bank.range().centre);
-        let (mut added, width) = (Array4::zeros(self.z.raw_dim()), self.components.width());
-        #[allow(clippy::infallible_destructuring_match, irrefutable_let_patterns, reason = "a GPU was refused")]
-        let Found::Cpu(evidence) = &shared.found else { return Ok(added) };
-        shared.run(bank, evidence, Composite, Memory::default(), monitor, |query, sums| {
-            let mut out = added.index_axis_mut(Axis(0), query);
-            for (((_, y, x), sum), out) in merged(&sums).indexed_iter().zip(&mut out) {
-                *out = sum / (f64::from(cover[y * width + x]) * unit);
-            }
-            if centre != 0.0 {
-                let shares: Vec<f64> = log_shares.row(query).iter().map(|log| log.exp()).collect();
-                let of_pixels = self.components.means_at_pixels(&shares);
-                out.indexed_iter_mut().for_each(|((_, y, x), out)| *out += centre * of_pixels[y * width + x]);
-            }
-        })?;
-        Ok(added)
     }
 
     /// Entropies and the `top` heaviest images.
@@ -375,18 +324,6 @@ impl Posteriors {
         let work = OnEvidence { pass, evidence, memory };
         Call::new(bank, &self.components, &queries, self.flips).run(&work, monitor, consume)
     }
-}
-
-/// The base-2 logarithms of shares `[query, window]`, of which natural ones are given.
-pub(crate) fn log2_shares(log_shares: ArrayView2<'_, f64>, dim: (usize, usize)) -> Result<Vec<Vec<f64>>> {
-    if log_shares.dim() != dim {
-        let (found, expected) = (log_shares.shape().to_vec(), format!("{:?}", [dim.0, dim.1]));
-        return Err(Error::Shape { what: "the shares", found, expected });
-    }
-    if let Some((index, &value)) = log_shares.indexed_iter().find(|(_, share)| share.is_nan() || **share > 0.0) {
-        return Err(Error::LogShare { value, index: [index.0, index.1] });
-    }
-    Ok(log_shares.outer_iter().map(|row| row.iter().map(|log| log * std::f64::consts::LOG2_E).collect()).collect())
 }
 
 #[cfg(test)]
