@@ -69,3 +69,54 @@ pub(crate) struct QueryVariance {
     /// `[window][channel]`, of the middle pixels.
     pub(crate) middle: Vec<f64>,
 }
+
+/// The moments of a query as numbers that are summed over the ranks: the second ones, summed over the windows at a pixel,
+/// `[channel][pixel]`; then the first ones `[window][pixel of the window][channel]`; then the second ones of middle pixels
+/// `[window][channel]`.
+pub(crate) struct MomentLayout<'a> {
+    components: &'a Components,
+    channels: usize,
+}
+
+impl<'a> MomentLayout<'a> {
+    pub(crate) fn new(components: &'a Components, channels: usize) -> Self {
+        Self { components, channels }
+    }
+
+    fn plane(&self) -> usize {
+        self.components.height() * self.components.width()
+    }
+
+    /// How many numbers there are.
+    pub(crate) fn len(&self) -> usize {
+        let first: usize = (0..self.components.count()).map(|k| self.components.pixels(k)).sum();
+        self.channels * (self.plane() + first + self.components.count())
+    }
+
+    /// Variances in squares of stored units: per pixel the mean over the windows at it `[channel][pixel]`, and those of the middle
+    /// pixels `[window][channel]`.
+    pub(crate) fn variances(&self, moments: &[f64]) -> (Vec<f64>, Vec<f64>) {
+        let (plane, channels) = (self.plane(), self.channels);
+        let (second, rest) = moments.split_at(channels * plane);
+        let (mut first, middles) = rest.split_at(rest.len() - self.components.count() * channels);
+        let (mut pixels, mut of_middles) = (second.to_vec(), middles.to_vec());
+        for (k, of_middle) in of_middles.chunks_exact_mut(channels).enumerate() {
+            let middle = self.components.middle(k);
+            for p in self.components.runs(k).flatten() {
+                let (of_pixel, further) = first.split_at(channels);
+                first = further;
+                for (c, value) in of_pixel.iter().enumerate() {
+                    pixels[c * plane + p] -= value.powi(2);
+                    if p == middle {
+                        of_middle[c] = (of_middle[c] - value.powi(2)).max(0.0);
+                    }
+                }
+            }
+        }
+        let cover = self.components.cover();
+        for (i, value) in pixels.iter_mut().enumerate() {
+            *value = (*value / f64::from(cover[i % plane])).max(0.0);
+        }
+        (pixels, of_middles)
+    }
+}

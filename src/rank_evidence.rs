@@ -43,13 +43,14 @@ struct FilterEvidence {
 impl RankEvidence {
     /// On windows; the arguments and errors are those of [`Engine::evidence`].
     pub fn on_windows(
+        engine: &Engine,
         bank: &Bank<'_>,
         components: &Components,
         queries: &Queries<'_>,
         flips: bool,
         monitor: &mut Monitor<'_>,
     ) -> Result<Self> {
-        let found = Engine::Cpu.evidence(bank, components, queries, flips, monitor)?;
+        let found = engine.evidence(bank, components, queries, flips, monitor)?;
         let log_evidence = found.log_evidence().clone();
         Ok(Self { found: Found::Windows(Box::new(found)), log_evidence })
     }

@@ -84,7 +84,7 @@ def run_tests(tests: str, driver: Path, cache: Path) -> None:
 
 
 ENGINE_TESTS = ["test_cuda_engine.py", "test_cuda_edges.py", "test_cuda_atoms.py"]
-POSTERIOR_TESTS = ["test_posterior.py", "test_derivatives.py"]
+POSTERIOR_TESTS = ["test_posterior.py", "test_derivatives.py", "test_rank_derivatives.py"]
 
 
 @pytest.mark.parametrize("tests", ENGINE_TESTS + POSTERIOR_TESTS)

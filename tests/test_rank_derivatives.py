@@ -53,17 +53,18 @@ def variance(own: PosteriorComposite, *arguments: Any, **options: Any) -> list[A
 @settings(settings.get_profile("few"))
 @given(problem=problems(), count=st.integers(2, 5), leaves_out=st.booleans())
 def test_derivatives_across_ranks_are_as_on_one(problem: Problem, count: int, leaves_out: bool) -> None:
-    count, D = min(count, problem.data.num_stored), problem.denoiser(device="cpu")
+    count, D = min(count, problem.data.num_stored), problem.denoiser()
     z, sigma, rng = problem.z, problem.sigma, problem.rng
     options: dict[str, Any] = {"exclude": np.arange(len(z)) % 2} if leaves_out else {}
     v, u = rng.normal(size=(2, *z.shape)), rng.normal(size=z.shape)
     expected = [*D.jvp(z, sigma, v, **options), D.vjp(z, sigma, u, **options)[1]]
 
     def ask(own: PosteriorComposite, _: int) -> list[Any]:
-        return [*own.jvp(z, sigma, v, **options), own.vjp(z, sigma, u, **options)[1]]
+        return [own(z, sigma, **options), *own.jvp(z, sigma, v, **options), own.vjp(z, sigma, u, **options)[1]]
 
-    denoised, Jv, JTu = same_on_all(on_ranks(D, count, ask))
-    np.testing.assert_allclose(denoised, expected[0], rtol=0, atol=4e-6)
+    alone, denoised, Jv, JTu = same_on_all(on_ranks(D, count, ask))
+    for found in (alone, denoised):
+        np.testing.assert_allclose(found, expected[0], rtol=0, atol=4e-6)
     floor = 1e-7 * z[0].size / (problem.temperature * sigma**2)
     for query in range(len(z)):
         close(Jv[:, query], np.asarray(expected[1])[:, query], floor[query])
@@ -73,7 +74,7 @@ def test_derivatives_across_ranks_are_as_on_one(problem: Problem, count: int, le
 @settings(settings.get_profile("few"))
 @given(problem=problems(), count=st.integers(2, 4))
 def test_variances_and_divergences_across_ranks_are_as_on_one(problem: Problem, count: int) -> None:
-    count, D = min(count, problem.data.num_stored), problem.denoiser(device="cpu")
+    count, D = min(count, problem.data.num_stored), problem.denoiser()
     z, sigma = problem.z, problem.sigma
 
     def ask(own: PosteriorComposite, _: int) -> list[Any]:

@@ -24,6 +24,33 @@ SAMPLE = ["sample", "--data", "images.npy", "--denoiser", "pspc_sq", "--patch-si
 OUTPUT = "pspc_sq_samples.npy"
 
 
+TRAFFIC = """
+import sys
+import numpy as np, torch.distributed as dist
+import pspc_rs as pspc
+
+rank, address = int(sys.argv[1]), sys.argv[2]
+dist.init_process_group("gloo", init_method=f"tcp://{address}:29412", rank=rank, world_size=2)
+rng = np.random.default_rng(0)
+data = pspc.ImageSet(rng.integers(0, 256, (64, 3, 64, 64), dtype=np.uint8))
+D, z = pspc.PSPCSquare(data, patch_sizes=7).across(), rng.uniform(-1, 1, (64, 3, 64, 64))
+
+
+def sent():
+    with open("/sys/class/net/wire/statistics/tx_bytes") as file:
+        return int(file.read())
+
+
+D(z[:1], 5.0)  # connects the ranks
+dist.barrier()
+before = sent()
+D(z, 5.0)
+dist.barrier()
+print(sent() - before)
+"""
+"""What a rank sends in a call with 64 queries, 64 x 64 images and side 7."""
+
+
 def run(*command: str) -> None:
     subprocess.run(command, check=True, capture_output=True)
 
@@ -121,3 +148,18 @@ def test_a_host_that_dies_ends_the_other_and_the_run_goes_on_later(hosts: list[s
     ended(hosts, tmp_path, *arguments, "--outdir", "stopped")
     ended(hosts, tmp_path, *arguments, "--outdir", "whole")
     assert (stopped / OUTPUT).read_bytes() == (tmp_path / "whole" / OUTPUT).read_bytes()
+
+
+def test_the_traffic_of_a_call_is_that_of_the_formula(hosts: list[str], tmp_path: Path) -> None:
+    """With two ranks each sends its log evidence to the other, and twice a half of the sums."""
+    environment = {**os.environ, "GLOO_SOCKET_IFNAME": "wire", "PSPC_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+    running = []
+    for rank, host in enumerate(hosts):
+        command = ["ip", "netns", "exec", host, sys.executable, "-c", TRAFFIC, str(rank), ADDRESSES[0]]
+        running.append(subprocess.Popen(command, env=environment, cwd=tmp_path, stdout=subprocess.PIPE, text=True))
+    said = [process.communicate(timeout=180)[0] for process in running]
+    assert [process.returncode for process in running] == [0, 0]
+    log_evidence, sums = 8 * 64 * (64 - 7 + 1) ** 2, 8 * 64 * 3 * 64**2
+    for sent in map(int, said):
+        print(f"{sent:,} bytes sent; by the formula {log_evidence + sums:,}")
+        assert log_evidence + sums <= sent <= 1.1 * (log_evidence + sums)

@@ -2,6 +2,7 @@
 
 import ctypes
 import importlib.util
+import os
 import sys
 from functools import cache
 from pathlib import Path
@@ -77,6 +78,22 @@ def resolve(device: str) -> int | None:
     if ordinal >= len(names):
         raise CudaError(f"CUDA cannot be used: there is no GPU {ordinal}, this machine has {len(names)}")
     return ordinal
+
+
+def resolve_on_rank(device: str) -> int | None:
+    """As `resolve`, on one of several ranks: those of a machine take its GPUs in turn, unless a number is given.
+
+    Raises:
+        DTypeError, InvalidValueError, CudaError, MissingDependencyError: see `resolve`.
+
+    Example:
+        >>> resolve_on_rank("cpu") is None
+        True
+    """
+    ordinal = resolve(device)
+    if ordinal is None or ":" in device:
+        return ordinal
+    return int(os.environ.get("LOCAL_RANK", "0")) % len(devices())
 
 
 def engine(bank: _core.Bank, ordinal: int | None) -> _core.Engine:

@@ -15,7 +15,7 @@ use super::tile::Pixel;
 use super::variance::{Variance, merge_first};
 use crate::components::Components;
 use crate::error::Result;
-use crate::found::merged;
+use crate::found::{MomentLayout, merged};
 use crate::posterior::Posterior;
 
 /// Moments of the differences from means `[query, channel, pixel]`, in centred stored units, which all ranks have in common.
@@ -24,61 +24,10 @@ pub(crate) struct RankMoments<'a> {
     pub(crate) means: ArrayView3<'a, f64>,
 }
 
-/// The moments of a query as numbers that are summed over the ranks: the second ones, summed over the windows at a pixel,
-/// `[channel][pixel]`; then the first ones `[window][pixel of the window][channel]`; then the second ones of middle pixels
-/// `[window][channel]`.
-pub(crate) struct Layout<'a> {
-    components: &'a Components,
-    channels: usize,
-}
-
-impl<'a> Layout<'a> {
-    pub(crate) fn new(components: &'a Components, channels: usize) -> Self {
-        Self { components, channels }
-    }
-
-    fn plane(&self) -> usize {
-        self.components.height() * self.components.width()
-    }
-
-    /// How many numbers there are.
-    pub(crate) fn len(&self) -> usize {
-        let first: usize = (0..self.components.count()).map(|k| self.components.pixels(k)).sum();
-        self.channels * (self.plane() + first + self.components.count())
-    }
-
-    /// Variances in squares of stored units: per pixel the mean over the windows at it `[channel][pixel]`, and those of the middle
-    /// pixels `[window][channel]`.
-    pub(crate) fn variances(&self, moments: &[f64]) -> (Vec<f64>, Vec<f64>) {
-        let (plane, channels) = (self.plane(), self.channels);
-        let (second, rest) = moments.split_at(channels * plane);
-        let (mut first, middles) = rest.split_at(rest.len() - self.components.count() * channels);
-        let (mut pixels, mut of_middles) = (second.to_vec(), middles.to_vec());
-        for (k, of_middle) in of_middles.chunks_exact_mut(channels).enumerate() {
-            let middle = self.components.middle(k);
-            for p in self.components.runs(k).flatten() {
-                let (of_pixel, further) = first.split_at(channels);
-                first = further;
-                for (c, value) in of_pixel.iter().enumerate() {
-                    pixels[c * plane + p] -= value.powi(2);
-                    if p == middle {
-                        of_middle[c] = (of_middle[c] - value.powi(2)).max(0.0);
-                    }
-                }
-            }
-        }
-        let cover = self.components.cover();
-        for (i, value) in pixels.iter_mut().enumerate() {
-            *value = (*value / f64::from(cover[i % plane])).max(0.0);
-        }
-        (pixels, of_middles)
-    }
-}
-
 impl RankMoments<'_> {
     /// Bytes that they take besides those of a composite.
     pub(crate) fn memory(components: &Components, channels: usize, image_len: usize, queries: usize) -> Memory {
-        let of_query = size_of::<f64>() * Layout::new(components, channels).len();
+        let of_query = size_of::<f64>() * MomentLayout::new(components, channels).len();
         let of_variances = Variance::memory(components, channels, image_len, queries);
         Memory { per_query: of_variances.per_query + 2 * of_query, results: queries * of_query, ..of_variances }
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ndarray::{Array4, ArrayView4, Axis};
+use ndarray::{Array4, ArrayView3, ArrayView4, Axis};
 
 use super::bank::DeviceBank;
 use super::batch::{Batch, logit_scale};
@@ -190,6 +190,51 @@ impl CudaEngine {
         let of_query = |call: &Call<'_>| derivative::bytes_per_query(call, count);
         let passes = (derivative::passes(count), count > 0);
         let ask = |known: &Known<'_>, queue: &mut LaunchQueue<'_, '_>| derivative::run(known, queue, directions);
+        self.on_evidence(question, evidence, passes, of_query, monitor, ask, consume)
+    }
+
+    /// The mean products of images less z and directions of every query, `[direction][window]`, given its evidence.
+    pub(crate) fn mean_products(
+        &self,
+        question: &Question<'_, '_>,
+        evidence: &[DeviceEvidence],
+        directions: ArrayView4<'_, f64>,
+        monitor: &mut Monitor<'_>,
+        consume: impl FnMut(usize, Vec<Vec<f64>>),
+    ) -> Result<()> {
+        let of_query = |call: &Call<'_>| derivative::bytes_per_query(call, directions.len_of(Axis(0)));
+        let ask =
+            |known: &Known<'_>, queue: &mut LaunchQueue<'_, '_>| derivative::mean_products(known, queue, directions);
+        self.on_evidence(question, evidence, (1, true), of_query, monitor, ask, consume)
+    }
+
+    /// As [`CudaEngine::derivatives`], with the mean products `[direction, query, window]` given.
+    pub(crate) fn given_means(
+        &self,
+        question: &Question<'_, '_>,
+        evidence: &[DeviceEvidence],
+        (directions, means): (ArrayView4<'_, f64>, ArrayView3<'_, f64>),
+        monitor: &mut Monitor<'_>,
+        consume: impl FnMut(usize, QueryDerivative),
+    ) -> Result<()> {
+        let of_query = |call: &Call<'_>| derivative::bytes_per_query(call, directions.len_of(Axis(0)));
+        let ask = |known: &Known<'_>, queue: &mut LaunchQueue<'_, '_>| {
+            derivative::given_means(known, queue, directions, means)
+        };
+        let passes = (1, !directions.is_empty());
+        self.on_evidence(question, evidence, passes, of_query, monitor, ask, consume)
+    }
+
+    /// The moments of every query, of pixels less z, as [`crate::found::MomentLayout`] has them.
+    pub(crate) fn rank_moments(
+        &self,
+        question: &Question<'_, '_>,
+        evidence: &[DeviceEvidence],
+        monitor: &mut Monitor<'_>,
+        consume: impl FnMut(usize, Vec<f64>),
+    ) -> Result<()> {
+        let passes = (variance::parts_of(question.components).len(), false);
+        let (of_query, ask) = (variance::bytes_per_query, variance::rank_moments);
         self.on_evidence(question, evidence, passes, of_query, monitor, ask, consume)
     }
 

@@ -28,6 +28,34 @@ pub(crate) struct DeviceEvidence {
     pub(super) entropies: Vec<f64>,
     /// The values of z that are far from the data.
     pub(super) far: Vec<FarPixel>,
+    /// What weights sum up to, `[window]`: one, unless other ranks have images, too.
+    shares: Vec<f64>,
+}
+
+impl DeviceEvidence {
+    /// The evidence of one of several ranks, of all of whose weights its images have a share on every window: its base-2
+    /// logarithm. Entropies are what these images add to those of all.
+    pub(crate) fn shared(&self, components: &Components, log2_shares: &[f64]) -> Self {
+        let (count, shares) = (log2_shares.len(), log2_shares.iter().map(|log| log.exp2()).collect::<Vec<f64>>());
+        let window = |at: usize| if at < count { at } else { components.mirror_index(at - count) };
+        let part_of = |(entropy, (share, log)): (&f64, (&f64, &f64))| {
+            if *share > 0.0 { share * (entropy - log) } else { 0.0 }
+        };
+        Self {
+            least: self.least.clone(),
+            scale: self.scale.iter().enumerate().map(|(at, scale)| scale * shares[window(at)]).collect(),
+            log2_sums: self.log2_sums.iter().zip(log2_shares).map(|(sum, log)| sum - log).collect(),
+            entropies: self.entropies.iter().zip(shares.iter().zip(log2_shares)).map(part_of).collect(),
+            far: self.far.clone(),
+            shares,
+        }
+    }
+
+    /// What the weights of the windows at every pixel sum up to.
+    pub(super) fn shares_at_pixels(&self, components: &Components) -> Vec<f64> {
+        let means = components.means_at_pixels(&self.shares);
+        means.iter().zip(components.cover()).map(|(mean, cover)| mean * f64::from(cover)).collect()
+    }
 }
 
 /// Bytes of device memory per query, besides planes.
@@ -89,6 +117,7 @@ pub(super) fn find(
             log2_sums: log2_sums[own.clone()].to_vec(),
             entropies: entropies[own].to_vec(),
             far: far[query].to_vec(),
+            shares: vec![1.0; windows],
         }
     };
     Ok((0..batch.queries).map(of_query).collect())

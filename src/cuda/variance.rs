@@ -13,7 +13,7 @@ use super::planes::{Factor, Planes, Slice, bytes_of_sums};
 use super::queue::LaunchQueue;
 use crate::components::Components;
 use crate::error::Result;
-use crate::found::{MirrorSums, QueryVariance};
+use crate::found::{MirrorSums, QueryVariance, merged};
 
 /// Most pixels of windows whose means are kept at once, per query; more take further passes.
 const MAX_PIXELS: usize = 1 << 20;
@@ -38,31 +38,49 @@ pub(super) fn parts_of(components: &Components) -> Vec<Range<usize>> {
     parts
 }
 
+/// The moments of the queries of a batch, of pixels less z.
+struct BatchMoments {
+    parts: Vec<Range<usize>>,
+    /// First ones, `[part][query][channel][pixel of a window]`.
+    means: Vec<Vec<Vec<Vec<f64>>>>,
+    /// Second ones of middle pixels, `[query][channel][window]`.
+    middles: Vec<Vec<Vec<f64>>>,
+    /// Second ones, summed over the windows at a pixel.
+    squares: Vec<MirrorSums>,
+}
+
+impl BatchMoments {
+    fn new(known: &Known<'_>, queue: &mut LaunchQueue<'_, '_>) -> Result<Self> {
+        let stream = &queue.stream.clone();
+        let components = known.components;
+        let planes = Planes::new(known.call, stream, known.batch, false)?;
+        let squares = planes.new_sums(stream)?;
+        let middles = Moments::new(known, stream, (0..components.count()).map(|k| (k, components.middle(k))), true)?;
+        let parts = parts_of(components);
+        let mut means = Vec::with_capacity(parts.len());
+        for (i, part) in parts.iter().enumerate() {
+            let pixels = part.clone().flat_map(|k| components.runs(k).flatten().map(move |p| (k, p)));
+            let of_part = Moments::new(known, stream, pixels, false)?;
+            planes.for_each_slice(queue, |queue, slice| {
+                planes.weights(queue, slice, &known.normaliser)?;
+                if i == 0 {
+                    planes.composite(queue, slice, &planes.windows, Factor::AboveZSquared, &squares)?;
+                    middles.add(known, &planes, queue, slice)?;
+                }
+                of_part.add(known, &planes, queue, slice)
+            })?;
+            means.push(of_part.read(known, queue)?);
+        }
+        let middles = middles.read(known, queue)?;
+        let squares = known.pair_up(&planes.totals(queue, &squares)?);
+        Ok(Self { parts, means, middles, squares })
+    }
+}
+
 /// The variances of the queries of a batch.
 pub(super) fn run(known: &Known<'_>, queue: &mut LaunchQueue<'_, '_>) -> Result<Vec<QueryVariance>> {
-    let stream = &queue.stream.clone();
-    let components = known.components;
-    let planes = Planes::new(known.call, stream, known.batch, false)?;
-    let squares = planes.new_sums(stream)?;
-    let middles = Moments::new(known, stream, (0..components.count()).map(|k| (k, components.middle(k))), true)?;
-    let parts = parts_of(components);
-    let mut means: Vec<Vec<Vec<Vec<f64>>>> = Vec::new();
-    for (i, part) in parts.iter().enumerate() {
-        let pixels = part.clone().flat_map(|k| components.runs(k).flatten().map(move |p| (k, p)));
-        let of_part = Moments::new(known, stream, pixels, false)?;
-        planes.for_each_slice(queue, |queue, slice| {
-            planes.weights(queue, slice, &known.normaliser)?;
-            if i == 0 {
-                planes.composite(queue, slice, &planes.windows, Factor::AboveZSquared, &squares)?;
-                middles.add(known, &planes, queue, slice)?;
-            }
-            of_part.add(known, &planes, queue, slice)
-        })?;
-        means.push(of_part.read(known, queue)?);
-    }
-    let middles = middles.read(known, queue)?;
-    let squares = known.pair_up(&planes.totals(queue, &squares)?);
-    let channels = known.call.bank.channels();
+    let BatchMoments { parts, means, middles, squares } = BatchMoments::new(known, queue)?;
+    let (components, channels) = (known.components, known.call.bank.channels());
     let of_query = |(query, sums): (usize, MirrorSums)| {
         let mut found = QueryVariance { sums, middle: Vec::with_capacity(components.count() * channels) };
         for (part, means) in parts.iter().zip(&means) {
@@ -71,6 +89,24 @@ pub(super) fn run(known: &Known<'_>, queue: &mut LaunchQueue<'_, '_>) -> Result<
         found
     };
     Ok(squares.into_iter().enumerate().map(of_query).collect())
+}
+
+/// The moments of the queries of a batch, as [`crate::found::MomentLayout`] has them.
+pub(super) fn rank_moments(known: &Known<'_>, queue: &mut LaunchQueue<'_, '_>) -> Result<Vec<Vec<f64>>> {
+    let BatchMoments { means, middles, squares, .. } = BatchMoments::new(known, queue)?;
+    // From `[channel][entry]` to `[entry][channel]`.
+    let by_entry = |of_channels: &[Vec<f64>]| -> Vec<f64> {
+        (0..of_channels[0].len()).flat_map(|entry| of_channels.iter().map(move |values| values[entry])).collect()
+    };
+    let of_query = |(query, squares): (usize, &MirrorSums)| {
+        let mut all: Vec<f64> = merged(squares).iter().copied().collect();
+        for of_part in &means {
+            all.extend(by_entry(&of_part[query]));
+        }
+        all.extend(by_entry(&middles[query]));
+        all
+    };
+    Ok(squares.iter().enumerate().map(of_query).collect())
 }
 
 /// Takes the squares of the means of some windows off the second moments, and adds the variances of their middle pixels.

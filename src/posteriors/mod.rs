@@ -141,24 +141,33 @@ impl Posteriors {
     /// Errors: those of that function. `bank` is the one these posteriors were found in, here and below.
     pub fn composite(&self, bank: &Bank<'_>, monitor: &mut Monitor<'_>) -> Result<Array4<f32>> {
         let (cover, mut denoised) = (self.components.cover(), Array4::zeros(self.z.raw_dim()));
-        let mut write = |query: usize, sums: &MirrorSums| {
+        self.composites(bank, monitor, |query, sums| {
             finish(bank, &cover, sums, denoised.slice_mut(s![query, .., .., ..]));
-        };
+        })?;
+        Ok(denoised)
+    }
+
+    /// The sums of the composite of every query.
+    fn composites(
+        &self,
+        bank: &Bank<'_>,
+        monitor: &mut Monitor<'_>,
+        mut consume: impl FnMut(usize, &MirrorSums),
+    ) -> Result<()> {
         match &self.found {
             Found::Cpu(evidence) => {
-                self.run(bank, evidence, Composite, Memory::default(), monitor, |query, sums| write(query, &sums))?;
+                self.run(bank, evidence, Composite, Memory::default(), monitor, |query, sums| consume(query, &sums))
             }
             #[cfg(feature = "cuda")]
             Found::Cuda(engine, evidence) => {
                 let none = Array4::zeros((0, self.sigma.len(), 1, 1));
                 self.ask(bank, |question| {
                     engine.derivatives(question, evidence, none.view(), monitor, |query, found| {
-                        write(query, &found.composite);
+                        consume(query, &found.composite);
                     })
-                })?;
+                })
             }
         }
-        Ok(denoised)
     }
 
     /// Entropies and the `top` heaviest images.

@@ -1,20 +1,23 @@
 //! What posteriors over the images of one of several ranks say, and what they add to those of all.
 
+#[cfg(feature = "cuda")]
+use std::sync::Arc;
+
 use ndarray::{Array2, Array3, Array4, Array5, ArrayView2, ArrayView3, ArrayView4, ArrayView5, Axis, Slice, s};
 
 use super::{Found, Posteriors};
 use crate::bank::Bank;
 use crate::components::Components;
-use crate::cpu::call::Memory;
-use crate::cpu::composite::Composite;
 use crate::cpu::derivative::Derivative;
 use crate::cpu::evidence::{Evidence, Pass};
 use crate::cpu::memory::check_available;
 use crate::cpu::rank_derivative::{GivenMeans, MeanProducts};
-use crate::cpu::rank_variance::{Layout, RankMoments};
+use crate::cpu::rank_variance::RankMoments;
+#[cfg(feature = "cuda")]
+use crate::cuda::DeviceEvidence;
 use crate::directions::{Directions, part_of_monitor, parts_of};
 use crate::error::{Error, Result};
-use crate::found::merged;
+use crate::found::{MomentLayout, TiltedSums, merged};
 use crate::monitor::Monitor;
 
 /// What the images of one of several ranks add to composites and to derivatives; those of all ranks sum up.
@@ -24,8 +27,8 @@ pub struct RankDerivatives {
     pub composite: Array4<f64>,
     /// To derivatives, `[direction, query, channel, row, column]`.
     pub along: Array5<f64>,
-    /// To what rounding leaves over of weights, `[direction, query, row, column]`. Its sum over the ranks times the composite is to be
-    /// taken off the derivatives.
+    /// To what rounding leaves over of weights, `[direction, query, row, column]`. Its sum over the ranks times the composite is
+    /// to be taken off the derivatives.
     pub residuals: Array4<f64>,
 }
 
@@ -47,29 +50,28 @@ impl Posteriors {
     /// of all. Variances and derivatives are of no use, as they need the means of all ranks: see [`Posteriors::rank_moments`] and
     /// [`Posteriors::rank_derivatives`].
     ///
-    /// Errors: another shape, NaN or a number above zero; posteriors that were found on a GPU.
+    /// Errors: another shape, NaN or a number above zero.
     pub fn shared(&self, log_shares: ArrayView2<'_, f64>) -> Result<Self> {
         let bits = log2_shares(log_shares, self.log_evidence.dim())?;
-        let evidence = self.on_the_cpu()?;
+        let found = match &self.found {
+            Found::Cpu(evidence) => {
+                Found::Cpu(evidence.iter().zip(&bits).map(|(evidence, bits)| evidence.shared(bits)).collect())
+            }
+            #[cfg(feature = "cuda")]
+            Found::Cuda(engine, evidence) => {
+                let of_query = |(evidence, bits): (&DeviceEvidence, &Vec<f64>)| evidence.shared(&self.components, bits);
+                Found::Cuda(Arc::clone(engine), evidence.iter().zip(&bits).map(of_query).collect())
+            }
+        };
         Ok(Self {
             components: self.components.clone(),
             z: self.z.clone(),
             sigma: self.sigma.clone(),
             atoms: self.atoms.clone(),
             flips: self.flips,
-            found: Found::Cpu(evidence.iter().zip(&bits).map(|(evidence, bits)| evidence.shared(bits)).collect()),
+            found,
             log_evidence: &self.log_evidence - &log_shares,
         })
-    }
-
-    /// The evidence of every query, which must not be on a GPU.
-    #[allow(clippy::unnecessary_wraps, reason = "there may be no GPU engine")]
-    fn on_the_cpu(&self) -> Result<&[Evidence]> {
-        match &self.found {
-            Found::Cpu(evidence) => Ok(evidence),
-            #[cfg(feature = "cuda")]
-            Found::Cuda(..) => Err(Error::CudaUnavailable { reason: "ranks compute on the CPU only".to_owned() }),
-        }
     }
 
     /// What the images of one of several ranks add to composites `[query, channel, row, column]`; see [`Posteriors::shared`].
@@ -83,9 +85,8 @@ impl Posteriors {
     ) -> Result<Array4<f64>> {
         let shared = self.shared(log_shares)?;
         let mut added = Array4::zeros(self.z.raw_dim());
-        shared.run(bank, shared.on_the_cpu()?, Composite, Memory::default(), monitor, |query, sums| {
-            let sums = merged(&sums);
-            added.index_axis_mut(Axis(0), query).assign(&self.added(bank, query, &sums, log_shares));
+        shared.composites(bank, monitor, |query, sums| {
+            added.index_axis_mut(Axis(0), query).assign(&self.added(bank, query, &merged(sums), log_shares));
         })?;
         Ok(added)
     }
@@ -118,19 +119,22 @@ impl Posteriors {
         let (queries, count) = self.log_evidence.dim();
         let mut means = Array3::zeros((directions.len_of(Axis(0)), queries, count));
         self.in_parts(bank, directions, transposed, monitor, |part, directions, monitor| {
-            let derivative = Derivative { directions: directions.values() };
             let mut out = means.slice_axis_mut(Axis(0), part);
-            self.run_directions(
-                bank,
-                MeanProducts { derivative },
-                directions,
-                monitor,
-                |query, found: Vec<Vec<f64>>| {
-                    for (mut out, means) in out.index_axis_mut(Axis(1), query).outer_iter_mut().zip(found) {
-                        out.iter_mut().zip(means).for_each(|(out, mean)| *out = mean);
-                    }
-                },
-            )
+            let write = |query: usize, found: Vec<Vec<f64>>| {
+                for (mut out, means) in out.index_axis_mut(Axis(1), query).outer_iter_mut().zip(found) {
+                    out.iter_mut().zip(means).for_each(|(out, mean)| *out = mean);
+                }
+            };
+            match &self.found {
+                Found::Cpu(evidence) => {
+                    let pass = MeanProducts { derivative: Derivative { directions: directions.values() } };
+                    self.run_directions(bank, evidence, pass, directions, monitor, write)
+                }
+                #[cfg(feature = "cuda")]
+                Found::Cuda(engine, evidence) => self.ask(bank, |question| {
+                    engine.mean_products(question, evidence, directions.values(), monitor, write)
+                }),
+            }
         })?;
         Ok(means)
     }
@@ -152,9 +156,8 @@ impl Posteriors {
         check_means(means, (directions.len_of(Axis(0)), self.log_evidence.dim()))?;
         let mut all = RankDerivatives::zeros(directions.dim());
         self.in_parts(bank, directions, transposed, monitor, |part, directions, monitor| {
-            let (means, derivative) = (means.slice_axis(Axis(0), part), Derivative { directions: directions.values() });
-            let pass = GivenMeans { derivative, means };
-            shared.run_directions(bank, pass, directions, monitor, |query, found| {
+            let means = means.slice_axis(Axis(0), part);
+            shared.given_means(bank, directions, means, monitor, |query, found| {
                 let composite = self.added(bank, query, &merged(&found.found.composite), log_shares);
                 all.composite.index_axis_mut(Axis(0), query).assign(&composite);
                 let along = all.along.slice_mut(s![part.start..part.end.unwrap_or(0), query, .., .., ..]);
@@ -184,9 +187,36 @@ impl Posteriors {
         Ok(())
     }
 
+    /// Composites and derivatives under tilted weights, given the means; on a GPU, in float64, nothing is left over.
+    fn given_means(
+        &self,
+        bank: &Bank<'_>,
+        directions: &Directions,
+        means: ArrayView3<'_, f64>,
+        monitor: &mut Monitor<'_>,
+        consume: impl FnMut(usize, TiltedSums),
+    ) -> Result<()> {
+        match &self.found {
+            Found::Cpu(evidence) => {
+                let pass = GivenMeans { derivative: Derivative { directions: directions.values() }, means };
+                self.run_directions(bank, evidence, pass, directions, monitor, consume)
+            }
+            #[cfg(feature = "cuda")]
+            Found::Cuda(engine, evidence) => self.ask(bank, |question| {
+                let plane = self.components.height() * self.components.width();
+                let (along, mut consume) = ((directions.values(), means), consume);
+                engine.given_means(question, evidence, along, monitor, |query, found| {
+                    let residuals = vec![vec![0.0; plane]; found.directions.len()];
+                    consume(query, TiltedSums { found, residuals });
+                })
+            }),
+        }
+    }
+
     fn run_directions<T: Pass>(
         &self,
         bank: &Bank<'_>,
+        evidence: &[Evidence],
         pass: T,
         directions: &Directions,
         monitor: &mut Monitor<'_>,
@@ -194,11 +224,11 @@ impl Posteriors {
     ) -> Result<()> {
         let derivative = Derivative { directions: directions.values() };
         let memory = derivative.memory(&self.components, bank.image_len(), self.sigma.len());
-        self.run(bank, self.on_the_cpu()?, pass, memory, monitor, consume)
+        self.run(bank, evidence, pass, memory, monitor, consume)
     }
 
-    /// Moments `[query, number]` of the differences from the composites of all ranks, `denoised` `[query, channel, row, column]`, as
-    /// one of several ranks adds to them; see [`Posteriors::shared`]. Their sum over the ranks is what
+    /// Moments `[query, number]` of the differences from the composites of all ranks, `denoised` `[query, channel, row, column]`,
+    /// or on a GPU from z, as one of several ranks adds to them; see [`Posteriors::shared`]. Their sum over the ranks is what
     /// [`Posteriors::variance_of_moments`] takes.
     ///
     /// Errors: those of that function; composites of another shape; more memory than there is.
@@ -218,21 +248,29 @@ impl Posteriors {
         // What float32 holds, so that every route and every rank takes off the same.
         let stored = denoised.mapv(|value| f64::from(((value - centre) * unit) as f32));
         let means = stored.to_shape((self.sigma.len(), channels, height * width)).map_err(|_| Error::NotFinite)?;
-        let len = Layout::new(&self.components, channels).len();
+        let len = MomentLayout::new(&self.components, channels).len();
         check_available(size_of::<f64>().saturating_mul(len).saturating_mul(self.sigma.len()))?;
         let mut all = Array2::zeros((self.sigma.len(), len));
-        let memory = RankMoments::memory(&self.components, channels, bank.image_len(), self.sigma.len());
-        let pass = RankMoments { means: means.view() };
-        shared.run(bank, shared.on_the_cpu()?, pass, memory, monitor, |query, moments| {
+        let write = |query: usize, moments: Vec<f64>| {
             all.row_mut(query).iter_mut().zip(moments).for_each(|(out, moment)| *out = moment);
-        })?;
+        };
+        match &shared.found {
+            Found::Cpu(evidence) => {
+                let memory = RankMoments::memory(&self.components, channels, bank.image_len(), self.sigma.len());
+                shared.run(bank, evidence, RankMoments { means: means.view() }, memory, monitor, write)?;
+            }
+            #[cfg(feature = "cuda")]
+            Found::Cuda(engine, evidence) => {
+                shared.ask(bank, |question| engine.rank_moments(question, evidence, monitor, write))?;
+            }
+        }
         Ok(all)
     }
 
     /// How many moments [`Posteriors::rank_moments`] finds for a query on some windows.
     #[must_use]
     pub fn num_moments(bank: &Bank<'_>, components: &Components) -> usize {
-        Layout::new(components, bank.image_shape()[0]).len()
+        MomentLayout::new(components, bank.image_shape()[0]).len()
     }
 
     /// What [`Posteriors::variance`] finds over the images of all ranks, whose moments on some windows sum up to these.
@@ -244,7 +282,7 @@ impl Posteriors {
         moments: ArrayView2<'_, f64>,
     ) -> Result<(Array4<f64>, Array3<f64>)> {
         let (unit, [channels, height, width]) = (bank.unit().powi(2), bank.image_shape());
-        let (queries, layout) = (moments.len_of(Axis(0)), Layout::new(components, channels));
+        let (queries, layout) = (moments.len_of(Axis(0)), MomentLayout::new(components, channels));
         check_moments(moments, layout.len())?;
         let mut pixels = Array4::zeros((queries, channels, height, width));
         let mut middles = Array3::zeros((queries, components.count(), channels));

@@ -141,7 +141,7 @@ impl Engine {
         Ok(Posteriors::new(self.bank.clone_ref(py), found))
     }
 
-    /// What pass 1 finds on the images as one of several ranks, on the CPU, with the arguments of `composite`.
+    /// What pass 1 finds on the images as one of several ranks, with the arguments of `composite`.
     #[pyo3(signature = (components, z, sigma, flips, progress=None, images=None, left_out=None))]
     #[allow(clippy::too_many_arguments, clippy::needless_pass_by_value, reason = "PyO3 hands arguments over")]
     fn rank_evidence(
@@ -158,9 +158,12 @@ impl Engine {
         let found =
             self.ask(py, &z, &sigma, (images, left_out), progress, |bank, queries, monitor| match &components {
                 Windows::Components(windows) => {
-                    CoreRankEvidence::on_windows(bank, &windows.get().engine, queries, flips, monitor)
+                    CoreRankEvidence::on_windows(&self.core, bank, &windows.get().engine, queries, flips, monitor)
                 }
-                Windows::Filter(filter) => CoreRankEvidence::on_filter(bank, &filter.get().core, queries, monitor),
+                Windows::Filter(filter) => {
+                    self.on_the_cpu()?;
+                    CoreRankEvidence::on_filter(bank, &filter.get().core, queries, monitor)
+                }
             })?;
         Ok(RankEvidence::new(self.bank.clone_ref(py), found))
     }

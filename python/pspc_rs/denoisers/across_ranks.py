@@ -34,10 +34,14 @@ class EngineAcrossRanks:
         ranks: the ranks.
         part: which images of the data set these are.
         num_images: how many there are on all ranks.
+        on_gpu: whether the engine is on a GPU; those of all ranks must be, or none.
     """
 
-    def __init__(self, engine: _core.Engine, ranks: Ranks, part: range, num_images: int) -> None:
+    def __init__(
+        self, engine: _core.Engine, ranks: Ranks, part: range, num_images: int, *, on_gpu: bool = False
+    ) -> None:
         self._engine, self._ranks, self._part, self._num_images = engine, ranks, part, num_images
+        self._on_gpu = np.array(on_gpu)
 
     def __repr__(self) -> str:
         return f"EngineAcrossRanks({self._engine!r}, {self._ranks!r})"
@@ -54,7 +58,7 @@ class EngineAcrossRanks:
         left_out: Sequence[Indices] | None = None,
     ) -> npt.NDArray[np.float32]:
         """See `_core.Engine.composite`."""
-        call = _Call(self._ranks, self._part, z, sigma, images=images, left_out=left_out)
+        call = _Call(self._ranks, self._part, z, sigma, [self._on_gpu], images=images, left_out=left_out)
         found = call.first_pass(self._engine.rank_evidence, components, flips, part_of(progress, 0, 1, 2))
         return call.summed(found, part_of(progress, 1, 1, 2)).astype(np.float32)
 
@@ -70,7 +74,7 @@ class EngineAcrossRanks:
         left_out: Sequence[Indices] | None = None,
     ) -> "PosteriorsAcrossRanks":
         """See `_core.Engine.evidence`."""
-        call = _Call(self._ranks, self._part, z, sigma, images=images, left_out=left_out)
+        call = _Call(self._ranks, self._part, z, sigma, [self._on_gpu], images=images, left_out=left_out)
         found = call.first_pass(self._engine.evidence, components, flips, progress)
         return PosteriorsAcrossRanks(call, found, self._num_images, self._engine, components)
 
@@ -93,7 +97,8 @@ class EngineAcrossRanks:
         left_out: Sequence[Indices] | None = None,
     ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
         """See `_core.Engine.jvp`."""
-        call = _Call(self._ranks, self._part, z, sigma, images=images, left_out=left_out, v=v, transposed=transposed)
+        further = [self._on_gpu, v, np.array(transposed)]
+        call = _Call(self._ranks, self._part, z, sigma, further, images=images, left_out=left_out)
         found = call.first_pass(self._engine.evidence, components, flips, part_of(progress, 0, 1, 3))
         own = np.ascontiguousarray(v[:, call.queries])
         means = call.sums(
@@ -113,7 +118,7 @@ class EngineAcrossRanks:
 
 
 class _Call:
-    """A batch of queries of the same components, of which all ranks have the same."""
+    """A batch of queries of the same components; all ranks have the same ones, and the same `further` numbers."""
 
     def __init__(
         self,
@@ -121,14 +126,12 @@ class _Call:
         part: range,
         z: Any,
         sigma: list[float],
+        further: Sequence[npt.NDArray[Any]],
         *,
         images: Indices | None,
         left_out: Sequence[Indices] | None,
-        v: Float64 | None = None,
-        transposed: bool = False,
     ) -> None:
-        self.ranks, self.part, self.z, self.sigma = ranks, part, z, sigma
-        self._further = [] if v is None else [v, np.array(transposed)]
+        self.ranks, self.part, self.z, self.sigma, self._further = ranks, part, z, sigma, further
         self._images = None if images is None else _inside(images, part)
         self._left_out = None if left_out is None else [_inside(of_query, part) for of_query in left_out]
         among = np.arange(len(part), dtype=np.uint32) if self._images is None else self._images
@@ -193,7 +196,8 @@ class _Call:
         counts = told[:, 0]
         if (told[:, 1:] != told[0, 1:]).any() or len(np.unique(counts[counts > 0])) > 1:
             raise InvalidValueError(
-                "the ranks have different noisy images, noise levels or components; all must make the same calls"
+                "the ranks have different noisy images, noise levels, components or kinds of devices; "
+                "all must make the same calls"
             )
         return counts
 

@@ -28,7 +28,7 @@ from pspc_rs.denoisers.filters import Windows, checked_source, filter_of_masks, 
 from pspc_rs.denoisers.gradients import uncompiled
 from pspc_rs.denoisers.orbit import Orbit
 from pspc_rs.denoisers.selection import Selection, label_dim, select
-from pspc_rs.errors import CudaError, DTypeError, InvalidValueError
+from pspc_rs.errors import DTypeError, InvalidValueError
 from pspc_rs.posterior import MOST_TOP, Posterior, PosteriorPart
 from pspc_rs.progress import Progress, part_of
 from pspc_rs.ranks import Ranks
@@ -131,7 +131,8 @@ class PosteriorComposite(Denoiser):
         self._bank = _core.Bank(images[own], None if prior is None else prior[own], pixel_range)
         self._windows: dict[Hashable, Windows] = {}
         self._engines: dict[int | None, _core.Engine | EngineAcrossRanks] = {}
-        self._engine = self._engine_on(cuda.resolve(self.device))
+        resolve = cuda.resolve if self._ranks is None else cuda.resolve_on_rank
+        self._engine = self._engine_on(resolve(self.device))
 
     @property
     def _own_images(self) -> range:
@@ -145,8 +146,9 @@ class PosteriorComposite(Denoiser):
         Every process, called a rank, has the whole data set, which may be memory-mapped: its engine reads its own part
         alone. All ranks must make the same calls of the result, in the same order and with the same arguments, and all
         get the same answer, bit by bit. It differs from that of one process by less than 1e-6 of the reach of the data.
-        Denoised images, posteriors, variances, derivatives, labels, left-out images and the rest are as ever. Ranks
-        compute on their CPUs; a call takes them three exchanges, or four, see docs/ranks.md.
+        Denoised images, posteriors, variances, derivatives, labels, left-out images and the rest are as ever. A call
+        takes three exchanges, or four, see docs/ranks.md. Ranks compute on CPUs, or all of them on GPUs, in float64;
+        where `device` has no number, the ranks of a machine take its GPUs in turn, by ``LOCAL_RANK``.
 
         Args:
             group: a process group of ``torch.distributed``; None for all processes that torchrun started.
@@ -154,7 +156,7 @@ class PosteriorComposite(Denoiser):
         Raises:
             MissingDependencyError: torch is missing.
             InvalidValueError: no process group has been started, or there are fewer images than ranks.
-            CudaError: the denoiser computes on a GPU.
+            CudaError: the GPU of this rank cannot be used.
             DTypeError: the group is something else.
 
         Example:
@@ -167,10 +169,6 @@ class PosteriorComposite(Denoiser):
             >>> dist.destroy_process_group()
         """
         ranks = Ranks(group)
-        if cuda.resolve(self.device) is not None:
-            raise CudaError(
-                f"device is {self.device!r}, but ranks compute on the CPU only; allowed are 'cpu' and 'auto'"
-            )
         if self.data.num_stored < ranks.count:
             raise InvalidValueError(f"{self.data!r} has fewer images than there are ranks, {ranks.count}")
         other = copy.copy(self)
@@ -483,7 +481,9 @@ class PosteriorComposite(Denoiser):
             engine = cuda.engine(self._bank, ordinal)
             num = self.data.num_stored
             self._engines[ordinal] = (
-                engine if self._ranks is None else EngineAcrossRanks(engine, self._ranks, self._own_images, num)
+                engine
+                if self._ranks is None
+                else EngineAcrossRanks(engine, self._ranks, self._own_images, num, on_gpu=ordinal is not None)
             )
         return self._engines[ordinal]
 
