@@ -161,5 +161,4 @@ def test_the_traffic_of_a_call_is_that_of_the_formula(hosts: list[str], tmp_path
     assert [process.returncode for process in running] == [0, 0]
     log_evidence, sums = 8 * 64 * (64 - 7 + 1) ** 2, 8 * 64 * 3 * 64**2
     for sent in map(int, said):
-        print(f"{sent:,} bytes sent; by the formula {log_evidence + sums:,}")
         assert log_evidence + sums <= sent <= 1.1 * (log_evidence + sums)
