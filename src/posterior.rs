@@ -115,6 +115,11 @@ impl Posterior {
         shared
     }
 
+    /// The shift of every window.
+    pub(crate) fn shifts(&self) -> &[f64] {
+        &self.shift
+    }
+
     /// The sums of weights relative to the shift of every window.
     pub(crate) fn sums(&self) -> &[f64] {
         &self.sum

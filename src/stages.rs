@@ -84,7 +84,7 @@ impl<'a> Dense<'a> {
         }
         let (count, (rows, _)) = (components.count(), components.grid());
         let mut state = OnlineSoftmax::default();
-        state.start(count, negligible_bits(LANES) as f32);
+        state.start(&vec![f64::MAX; count], negligible_bits(LANES) as f32);
         let mut stages = Self {
             isa,
             components,

@@ -1,6 +1,7 @@
 //! `Scheduler`: runs work items in parallel, in rounds of a fraction of a second. After each round it merges the results in
 //! order and calls the monitor.
 
+use std::borrow::Cow;
 use std::ops::Range;
 use std::panic::resume_unwind;
 use std::sync::Arc;
@@ -35,15 +36,38 @@ const ROUND: Duration = Duration::from_millis(100);
 /// Work on more values than this takes so long that the monitor is called while it runs.
 const LONG: usize = 1 << 28;
 
-/// Most work items whose results wait for their merge at once.
+/// Work on fewer values takes less time than a thread takes to wake up and to be waited for.
+const SHORT: usize = 1 << 19;
+
+/// A thread goes through so many values in a small part of a round.
+const BRIEF: usize = 1 << 26;
+
+/// Most work items whose results wait for their merge at once, with few threads.
 const MAX_WAITING: usize = 64;
 
-/// Most bytes of results that wait for their merge; one work item per thread may wait in any case.
+/// The same for each of many threads, which a round of one work item each would leave idle for most of its time.
+const ITEMS_PER_THREAD: usize = 4;
+
+/// Most bytes of results that wait for their merge, with few threads; one work item per thread may wait in any case.
 const MAX_WAITING_BYTES: usize = 1 << 24;
 
-/// Shards of this many images amortise the start-up cost: in every shard, every window has to find its shift again, which
-/// takes a tenth of the time at side 3 with shards of 192 images.
-pub(crate) const AMORTISED_IMAGES: usize = 640;
+/// The same for each of many threads.
+const WAITING_BYTES_PER_THREAD: usize = 1 << 20;
+
+/// The same for so many threads.
+fn waiting_bytes(threads: usize) -> usize {
+    MAX_WAITING_BYTES.max(WAITING_BYTES_PER_THREAD.saturating_mul(threads))
+}
+
+/// Shards of this many images amortise what every one of them costs; with 640, as there were before shards started at shifts
+/// that are nearly right, 10,000 images took 1 to 3 % less time on two threads, but 64 threads had only sixteen shards.
+pub(crate) const AMORTISED_IMAGES: usize = 256;
+
+/// Images after which a window knows where its shift lies, but for a little; a multiple of those of a group.
+const PILOT_IMAGES: usize = 64;
+
+/// The fewest images for which that pays, as threads wait for each other once more.
+const PILOT_FROM: usize = 1024;
 
 /// Most images of a shard.
 const MAX_SHARD: usize = 4096;
@@ -125,7 +149,7 @@ impl<'m, 'a> Scheduler<'m, 'a> {
         let pool = threads::pool()?;
         let all = pool.current_num_threads();
         let threads = memory::threads_at_once(workspace, all);
-        let waiting = (MAX_WAITING_BYTES / result_bytes).min(MAX_WAITING).max(threads);
+        let waiting = (waiting_bytes(all) / result_bytes).min(MAX_WAITING.max(ITEMS_PER_THREAD * all)).max(threads);
         // Where not every thread has room, a round is no longer than those that have.
         let max_round_len = if threads < all { threads } else { waiting };
         Ok(Self { pool, monitor, signals, image_len, workspace, round_len: threads, max_round_len, done: 0, total })
@@ -134,7 +158,7 @@ impl<'m, 'a> Scheduler<'m, 'a> {
     /// Bytes of the working space of all threads that work at once, and of results that wait.
     pub(crate) fn bytes(&self) -> usize {
         let threads = self.pool.current_num_threads().min(self.max_round_len);
-        threads.saturating_mul(self.workspace).saturating_add(2 * MAX_WAITING_BYTES)
+        threads.saturating_mul(self.workspace).saturating_add(2 * waiting_bytes(self.pool.current_num_threads()))
     }
 
     /// Runs `work` on every work item of `job`, which returns one result per probe, and merges the results into each
@@ -167,30 +191,42 @@ impl<'m, 'a> Scheduler<'m, 'a> {
             workspaces.release(space);
             results
         };
-        let mut waiting = items;
+        let threads = self.pool.current_num_threads();
+        let values = |item: &WorkItem| item.images.len() * item.probes.len() * self.image_len;
+        let longest = |items: &[WorkItem]| items.iter().map(values).max().unwrap_or(0);
+        let items = if longest(items) < SHORT { Cow::Borrowed(items) } else { in_parts(items, threads) };
+        let (longest, mut waiting) = (longest(&items), &*items);
         while !waiting.is_empty() && !self.signals.is_stopped() {
-            let (round, rest) = waiting.split_at(self.round_len.min(waiting.len()));
+            let (round, rest) = waiting.split_at(self.next_round(longest).min(waiting.len()));
             let start = Instant::now();
-            let values = round.iter().map(|item| item.images.len() * item.probes.len() * self.image_len).max();
             let run_all = || round.par_iter().with_max_len(1).map(run_one).collect::<Vec<_>>();
-            let results = self.run_watched(values.unwrap_or(0), run_all)?;
-            self.done += round.iter().map(|item| (item.images.len() * item.probes.len()) as u64).sum::<u64>();
-            let mut by_probe: Vec<Vec<R>> = totals.iter().map(|_| Vec::new()).collect();
-            for (item, results) in round.iter().zip(results) {
-                by_probe[item.probes.clone()]
+            let merge_all = |totals: &mut [T], results: Vec<Vec<R>>| merge_round(round, totals, results, &merge);
+            if round.len() == 1 && longest < SHORT {
+                // Waking a thread would take longer.
+                let results = run_one(&round[0]);
+                totals[round[0].probes.clone()]
                     .iter_mut()
                     .zip(results)
-                    .for_each(|(of_probe, result)| of_probe.push(result));
+                    .for_each(|(total, result)| merge(total, result));
+            } else if longest < LONG {
+                self.pool.install(|| merge_all(totals, run_all()));
+            } else {
+                let results = self.run_watched(longest, run_all)?;
+                self.pool.install(|| merge_all(totals, results));
             }
-            let merge_all =
-                |(total, of_probe): (&mut T, Vec<R>)| of_probe.into_iter().for_each(|result| merge(total, result));
-            self.pool.install(|| totals.par_iter_mut().zip(by_probe).for_each(merge_all));
+            self.done += round.iter().map(|item| (item.images.len() * item.probes.len()) as u64).sum::<u64>();
             self.adapt(start.elapsed());
             memory::check_not_short(self.bytes())?;
             (self.monitor)(self.done.min(self.total), self.total)?;
             waiting = rest;
         }
         Ok(())
+    }
+
+    /// How many work items of so many values the next round has: as many as the last one, or what takes a moment only.
+    fn next_round(&self, values: usize) -> usize {
+        let brief = self.pool.current_num_threads().saturating_mul(BRIEF / values.max(1));
+        self.round_len.max(brief.min(self.max_round_len))
     }
 
     /// Runs `work` on the engine's threads.
@@ -262,6 +298,44 @@ impl<'m, 'a> Scheduler<'m, 'a> {
     }
 }
 
+/// Work items cut by their probes where there are too few for the threads. A probe finds the same bits whatever others share its
+/// work item, so that these, unlike shards, may depend on the number of threads.
+fn in_parts(items: &[WorkItem], threads: usize) -> Cow<'_, [WorkItem]> {
+    /// What images cost that all probes of a work item share, in probes.
+    const SHARED: f64 = 0.5;
+    let probes = items.iter().map(|item| item.probes.len()).max().unwrap_or(1);
+    let time = |parts: usize| {
+        let each = probes.div_ceil(parts);
+        (items.len() * probes.div_ceil(each)).div_ceil(threads) as f64 * (each as f64 + SHARED)
+    };
+    let cuts = std::iter::successors(Some(1), |parts| Some(2 * parts)).take_while(|&parts| parts <= probes);
+    let parts = cuts.min_by(|&a, &b| time(a).total_cmp(&time(b))).unwrap_or(1);
+    if parts == 1 || items.len() >= threads {
+        return Cow::Borrowed(items);
+    }
+    let cut = |item: &WorkItem| {
+        let images = item.images.clone();
+        blocks(item.probes.clone(), probes.div_ceil(parts))
+            .map(move |probes| WorkItem { images: images.clone(), probes })
+    };
+    items.iter().flat_map(cut).collect()
+}
+
+/// Merges the results of a round, `[work item][probe]`, into the total of every probe, in order.
+fn merge_round<R: Send, T: Send>(
+    round: &[WorkItem],
+    totals: &mut [T],
+    results: Vec<Vec<R>>,
+    merge: &(impl Fn(&mut T, R) + Sync),
+) {
+    let mut by_probe: Vec<Vec<R>> = totals.iter().map(|_| Vec::new()).collect();
+    for (item, results) in round.iter().zip(results) {
+        by_probe[item.probes.clone()].iter_mut().zip(results).for_each(|(of_probe, result)| of_probe.push(result));
+    }
+    let merge_all = |(total, of_probe): (&mut T, Vec<R>)| of_probe.into_iter().for_each(|result| merge(total, result));
+    totals.par_iter_mut().zip(by_probe).for_each(merge_all);
+}
+
 /// All work items of a job, shard by shard; shards of `amortised` images amortise the start-up cost.
 pub(crate) fn work_items<P: Pixel>(job: &Job<'_, P>, amortised: usize) -> Vec<WorkItem> {
     let longest = match job.mirrors[0].kind() {
@@ -272,6 +346,25 @@ pub(crate) fn work_items<P: Pixel>(job: &Job<'_, P>, amortised: usize) -> Vec<Wo
     let of_shard =
         |images: Range<usize>| probes_of_items(job).map(move |probes| WorkItem { images: images.clone(), probes });
     blocks(0..job.len(), shard).flat_map(of_shard).collect()
+}
+
+/// The work items of the first images of a job, and those of all others. What the few find for every window, where its shift has to
+/// lie, is where all shards of the others start, at the same time.
+pub(crate) fn pilot_and_rest<P: Pixel>(job: &Job<'_, P>) -> [Vec<WorkItem>; 2] {
+    with_pilot(work_items(job, AMORTISED_IMAGES), job.len())
+}
+
+fn with_pilot(mut rest: Vec<WorkItem>, images: usize) -> [Vec<WorkItem>; 2] {
+    if images < PILOT_FROM {
+        return [rest, Vec::new()];
+    }
+    let mut pilot: Vec<WorkItem> = rest.iter().take_while(|item| item.images.start == 0).cloned().collect();
+    for (pilot, rest) in pilot.iter_mut().zip(&mut rest) {
+        pilot.images.end = pilot.images.end.min(PILOT_IMAGES);
+        rest.images.start = pilot.images.end;
+    }
+    rest.retain(|item| !item.images.is_empty());
+    [pilot, rest]
 }
 
 /// Work items of images that are seen under many views, a few probes each: shards of so many images, a multiple of `group`, that each
@@ -360,6 +453,55 @@ mod tests {
         }
     }
 
+    /// The part of the time of `threads` that work on `probes` takes, if a pair of probe and image takes as long as any other.
+    fn busy(images: usize, probes: usize, threads: usize) -> f64 {
+        let shard = shard_len(images, 3072, AMORTISED_IMAGES, MAX_SHARD);
+        let of_shard = |images: Range<usize>| {
+            blocks(0..probes, MIN_PROBES).map(move |probes| WorkItem { images: images.clone(), probes })
+        };
+        let items: Vec<WorkItem> = blocks(0..images, shard).flat_map(of_shard).collect();
+        let time = |items: &[WorkItem]| -> usize {
+            let mut free_from = vec![0; threads];
+            for item in &*in_parts(items, threads) {
+                let first = free_from.iter_mut().min().expect("a thread");
+                *first += item.images.len() * item.probes.len();
+            }
+            free_from.into_iter().max().unwrap_or(0)
+        };
+        let [pilot, rest] = with_pilot(items.clone(), images);
+        (2 * images * probes) as f64 / (threads * (time(&pilot) + time(&rest) + time(&items))) as f64
+    }
+
+    #[test]
+    fn many_threads_are_busy() {
+        for (images, probes, threads, least) in [
+            (10_000, 1, 2, 0.97),
+            (10_000, 1, 64, 0.5),
+            (10_000, 8, 64, 0.75),
+            (10_000, 16, 192, 0.6),
+            (50_000, 1, 64, 0.85),
+            (50_000, 16, 192, 0.7),
+            (1_000_000, 1, 192, 0.9),
+        ] {
+            let found = busy(images, probes, threads);
+            assert!(found >= least, "{images} images, {probes} probes, {threads} threads: {found:.2}");
+        }
+    }
+
+    #[test]
+    fn parts_of_work_items_are_all_of_them() {
+        let item = |first: usize| WorkItem { images: first..first + 5, probes: 0..7 };
+        for (items, threads) in [(1, 2), (1, 64), (3, 2), (5, 16)] {
+            let items: Vec<WorkItem> = (0..items).map(|i| item(5 * i)).collect();
+            let pairs = |items: &[WorkItem]| -> Vec<(usize, usize)> {
+                let of =
+                    |item: &WorkItem| item.probes.clone().map(|probe| (item.images.start, probe)).collect::<Vec<_>>();
+                items.iter().flat_map(of).collect()
+            };
+            assert_eq!(pairs(&in_parts(&items, threads)), pairs(&items), "{threads} threads");
+        }
+    }
+
     #[test]
     fn shards_are_many_or_long() {
         // CIFAR-10 and parts of it, and images of 256 by 256.
@@ -367,7 +509,7 @@ mod tests {
             (1, 3072, 64),
             (256, 3072, 64),
             (2_000, 3072, 128),
-            (10_000, 3072, 640),
+            (10_000, 3072, 256),
             (50_000, 3072, 832),
             (1_000_000, 3072, 1408),
             (50_000, 196_608, 64),

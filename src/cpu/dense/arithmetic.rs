@@ -64,9 +64,9 @@ pub(crate) trait Arithmetic: 'static {
         consume: impl FnMut(EnergyBlock<'_, P, Self::Lanes>),
     );
 
-    /// Starts pass 1 over with `count` windows and no image; images `negligible` powers of two below the best so far are
-    /// passed over.
-    fn start(state: &mut Self::State, count: usize, negligible: f32);
+    /// Starts pass 1 over with no image, at shifts that other images have led to, if any; images `negligible` powers of two
+    /// below the best so far are passed over.
+    fn start(state: &mut Self::State, shifts: &[f64], negligible: f32);
 
     /// Adds the weights of a block to the state of pass 1.
     fn update<P: Pixel>(job: &Job<'_, P>, block: &EnergyBlock<'_, P, Self::Lanes>, state: &mut Self::State);

@@ -11,7 +11,7 @@ use super::{COMPOSITE_IMAGES, Double, POSTERIOR_IMAGES, Single, does_single_serv
 use crate::cpu::chunks::exact_chunks;
 use crate::cpu::job::Job;
 use crate::cpu::probe::Probe;
-use crate::cpu::scheduler::{Scheduler, WorkItem, blocks};
+use crate::cpu::scheduler::{Scheduler, WorkItem, blocks, pilot_and_rest};
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
 use crate::posterior::Posterior;
@@ -137,15 +137,19 @@ pub(crate) fn evidence_and_means<P: Pixel, A: Arithmetic>(
         (Posterior::empty(count, A::shift_unit(probe)), vec![vec![0.0; count]; of_probe.len()])
     };
     let mut sums: Vec<(Posterior, Products)> = job.probes.iter().zip(directions).map(start).collect();
-    scheduler.run(
-        job,
-        &mut sums,
-        || (Group::new(job), DerivativeSpace::default()),
-        |item, (group, space)| weighted_sums_of::<P, A>(job, item, directions, group, space),
-        |(posterior, products), (shard, of_shard): (ShardPosterior<A::Number>, Products)| {
-            posterior.merge_with(&shard.shift, &shard.sum, |k, shares| merge(products, &of_shard, k, k, shares));
-        },
-    )?;
+    for items in pilot_and_rest(job) {
+        let shifts: Vec<Vec<f64>> = sums.iter().map(|(posterior, _)| posterior.shifts().to_vec()).collect();
+        scheduler.run_items(
+            &items,
+            &mut sums,
+            || (Group::new(job), DerivativeSpace::default()),
+            |item, (group, space)| weighted_sums_of::<P, A>(job, item, (directions, &shifts), group, space),
+            |(posterior, products), (shard, of_shard): (ShardPosterior<A::Number>, Products)| {
+                posterior.merge_with(&shard.shift, &shard.sum, |k, shares| merge(products, &of_shard, k, k, shares));
+            },
+        )?;
+    }
+    job.check_unchanged()?;
     let flipped = sums.split_off(job.queries());
     for ((posterior, products), (other, of_other)) in sums.iter_mut().zip(&flipped) {
         posterior.merge_mirrored_with(other, components, |k, shares| {
@@ -185,14 +189,14 @@ struct DerivativeSpace {
 fn weighted_sums_of<P: Pixel, A: Arithmetic>(
     job: &Job<'_, P>,
     item: &WorkItem,
-    directions: &[Directions],
+    (directions, shifts): (&[Directions], &[Vec<f64>]),
     group: &mut Group<P, A>,
     DerivativeSpace { weights, tangents, .. }: &mut DerivativeSpace,
 ) -> Vec<(ShardPosterior<A::Number>, Products)> {
     let (count, (_, columns)) = (job.mirrors[0].count(), job.mirrors[0].grid());
     let start = |probe: usize| {
         let (mut state, lists) = (A::State::default(), directions[probe].len());
-        A::start(&mut state, count, negligible_bits(item.images.len()) as f32);
+        A::start(&mut state, &shifts[probe], negligible_bits(item.images.len()) as f32);
         (state, vec![vec![0.0; count]; lists], vec![vec![F32x8::ZERO; count]; lists])
     };
     let mut states: Vec<(A::State, Products, Vec<Vec<F32x8>>)> = item.probes.clone().map(start).collect();

@@ -27,7 +27,7 @@ use ndarray::Array3;
 use crate::cpu::buffer_pool::BufferPool;
 use crate::cpu::job::Job;
 use crate::cpu::probe::Probe;
-use crate::cpu::scheduler::{Scheduler, WorkItem, blocks};
+use crate::cpu::scheduler::{Scheduler, WorkItem, blocks, pilot_and_rest};
 use crate::cpu::tile::Pixel;
 use crate::error::Result;
 use crate::posterior::Posterior;
@@ -91,18 +91,27 @@ fn evidence_in<P: Pixel, A: Arithmetic>(job: &Job<'_, P>, scheduler: &mut Schedu
     let components = &job.mirrors[0];
     let empty = |probe: &Probe| Posterior::empty(components.count(), A::shift_unit(probe));
     let mut posteriors: Vec<_> = job.probes.iter().map(empty).collect();
-    scheduler.run(
-        job,
-        &mut posteriors,
-        || (Group::new(job), Vec::new()),
-        |item, (group, states)| posteriors_of::<P, A>(job, item, group, states),
-        |posterior, shard| posterior.merge(&shard.shift, &shard.sum),
-    )?;
+    for items in pilot_and_rest(job) {
+        let shifts = shifts_of(&posteriors);
+        scheduler.run_items(
+            &items,
+            &mut posteriors,
+            || (Group::new(job), Vec::new()),
+            |item, (group, states)| posteriors_of::<P, A>(job, item, &shifts, group, states),
+            |posterior, shard| posterior.merge(&shard.shift, &shard.sum),
+        )?;
+    }
+    job.check_unchanged()?;
     let flipped = posteriors.split_off(job.queries());
     for (posterior, flipped) in posteriors.iter_mut().zip(&flipped) {
         posterior.merge_mirrored(flipped, components);
     }
     Ok(posteriors)
+}
+
+/// The shifts of every probe, where the search over further images starts.
+fn shifts_of(posteriors: &[Posterior]) -> Vec<Vec<f64>> {
+    posteriors.iter().map(|posterior| posterior.shifts().to_vec()).collect()
 }
 
 /// What turns the energies of every probe into weights, given the posteriors of all queries.
@@ -135,17 +144,18 @@ pub(crate) fn composites<P: Pixel, A: Arithmetic>(
     Ok(sums)
 }
 
-/// Pass 1 on one work item: the posterior of each of its probes over the images of the shard.
+/// Pass 1 on one work item: the posterior of each of its probes over the images of the shard, which starts at the `shifts` of all
+/// probes.
 fn posteriors_of<P: Pixel, A: Arithmetic>(
     job: &Job<'_, P>,
     item: &WorkItem,
+    shifts: &[Vec<f64>],
     group: &mut Group<P, A>,
     states: &mut Vec<A::State>,
 ) -> Vec<ShardPosterior<A::Number>> {
-    let (count, negligible) = (job.mirrors[0].count(), negligible_bits(item.images.len()) as f32);
     states.resize_with(item.probes.len(), A::State::default);
-    for state in &mut *states {
-        A::start(state, count, negligible);
+    for (state, probe) in states.iter_mut().zip(item.probes.clone()) {
+        A::start(state, &shifts[probe], negligible_bits(item.images.len()) as f32);
     }
     for images in blocks(item.images.clone(), POSTERIOR_IMAGES) {
         if images.start > item.images.start {

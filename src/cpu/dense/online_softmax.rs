@@ -29,14 +29,14 @@ pub(crate) struct OnlineSoftmax {
 }
 
 impl OnlineSoftmax {
-    /// Starts over with `count` windows and no image; rows of windows on which every image is `negligible` powers of two
-    /// below the shift are passed over ([`negligible_bits`](crate::regime::negligible_bits)).
-    pub(crate) fn start(&mut self, count: usize, negligible: f32) {
+    /// Starts over with no image, at the shifts of other images, or [`NO_SHIFT`] and more; rows of windows on which every image
+    /// is `negligible` powers of two below the shift are passed over ([`negligible_bits`](crate::regime::negligible_bits)).
+    pub(crate) fn start(&mut self, shifts: &[f64], negligible: f32) {
         self.negligible = negligible;
         self.shift.clear();
-        self.shift.resize(count, NO_SHIFT);
+        self.shift.extend(shifts.iter().map(|&shift| shift.min(f64::from(NO_SHIFT)) as f32));
         self.sum.clear();
-        self.sum.resize(count, F32x8::ZERO);
+        self.sum.resize(shifts.len(), F32x8::ZERO);
         self.settled.clear();
     }
 
@@ -447,7 +447,7 @@ mod tests {
             let exact: f64 = values.iter().map(|&v| (-f64::from(v) * f64::from(logit_scale)).exp2()).sum();
             for isa in Isa::available() {
                 let mut state = OnlineSoftmax::default();
-                state.start(1, 30.0);
+                state.start(&[f64::MAX], 30.0);
                 for energies in tiles.chunks_exact(2) {
                     isa.run(Update { energies, count: 1, first: 0, logit_scale, columns: 1, state: &mut state });
                 }
@@ -469,7 +469,7 @@ mod tests {
                 lanes[(lane + LANES / 2) % LANES] = -1e4;
                 let energies = &[F32x16([30.0; LANES]), F32x16(lanes)];
                 let mut state = OnlineSoftmax::default();
-                state.start(1, 30.0);
+                state.start(&[f64::MAX], 30.0);
                 for energies in energies {
                     let (energies, state) = (std::slice::from_ref(energies), &mut state);
                     isa.run(Update { energies, count: 1, first: 0, logit_scale: 0.7, columns: 1, state });

@@ -98,8 +98,8 @@ impl Arithmetic for Single {
         }
     }
 
-    fn start(state: &mut OnlineSoftmax, count: usize, negligible: f32) {
-        state.start(count, negligible);
+    fn start(state: &mut OnlineSoftmax, shifts: &[f64], negligible: f32) {
+        state.start(shifts, negligible);
     }
 
     fn update<P: Pixel>(job: &Job<'_, P>, block: &EnergyBlock<'_, P, F32x16>, state: &mut OnlineSoftmax) {

@@ -92,8 +92,8 @@ impl Arithmetic for Double {
         }
     }
 
-    fn start(state: &mut DoubleSoftmax, count: usize, negligible: f32) {
-        state.start(count, f64::from(negligible));
+    fn start(state: &mut DoubleSoftmax, shifts: &[f64], negligible: f32) {
+        state.start(shifts, f64::from(negligible));
     }
 
     fn update<P: Pixel>(job: &Job<'_, P>, block: &EnergyBlock<'_, P, F64x16>, state: &mut DoubleSoftmax) {

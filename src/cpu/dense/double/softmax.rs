@@ -7,9 +7,6 @@ use crate::simd::{F32x16, F64x16, Kernel, LANES, Vector};
 /// Smaller weights are raised to two to this power, so that no product with them is subnormal.
 const MIN_EXPONENT: f32 = -100.0;
 
-/// The least energy of a window that has seen no image.
-const NO_IMAGE: f64 = f64::MAX;
-
 /// The state of pass 1: per window the least energy and the sum of weights relative to it.
 #[derive(Debug, Default)]
 pub(crate) struct DoubleSoftmax {
@@ -19,13 +16,13 @@ pub(crate) struct DoubleSoftmax {
 }
 
 impl DoubleSoftmax {
-    /// Starts over with `count` windows and no image; images `negligible` powers of two below the best so far are passed
-    /// over.
-    pub(super) fn start(&mut self, count: usize, negligible: f64) {
+    /// Starts over with no image, at the least energies of other images, or the largest number; images `negligible` powers of two
+    /// below the best so far are passed over.
+    pub(super) fn start(&mut self, least: &[f64], negligible: f64) {
         self.least.clear();
-        self.least.resize(count, NO_IMAGE);
+        self.least.extend_from_slice(least);
         self.sum.clear();
-        self.sum.resize(count, 0.0);
+        self.sum.resize(least.len(), 0.0);
         self.negligible = negligible;
     }
 
@@ -165,7 +162,7 @@ mod tests {
             let exact: f64 = energies.iter().map(|energy| (logit_scale * (best - energy)).exp2()).sum();
             for isa in Isa::available() {
                 let mut state = DoubleSoftmax::default();
-                state.start(1, 40.0);
+                state.start(&[f64::MAX], 40.0);
                 for tile in &tiles {
                     let energies = std::slice::from_ref(tile);
                     isa.run(Update { energies, count: 1, first: 0, logit_scale, state: &mut state });
@@ -193,7 +190,7 @@ mod tests {
         for isa in Isa::available() {
             for energy in [0.0, 1e10, 1e26, -1e30] {
                 let mut state = DoubleSoftmax::default();
-                state.start(1, 22.0);
+                state.start(&[f64::MAX], 22.0);
                 let mut lanes = [f64::MAX; LANES];
                 lanes[0] = energy;
                 let energies = &[F64x16(lanes)];
