@@ -39,8 +39,8 @@ const LONG: usize = 1 << 28;
 /// Work on fewer values takes less time than a thread takes to wake up and to be waited for.
 const SHORT: usize = 1 << 19;
 
-/// A thread goes through so many values in a small part of a round.
-const BRIEF: usize = 1 << 26;
+/// A thread goes through so many values in a millisecond, or in less than a round where work is slowest.
+const BRIEF: usize = 1 << 22;
 
 /// Most work items whose results wait for their merge at once, with few threads.
 const MAX_WAITING: usize = 64;
