@@ -2,7 +2,7 @@
 
 import json
 import math
-from itertools import pairwise
+from itertools import pairwise, takewhile
 from pathlib import Path
 from typing import Any
 
@@ -199,8 +199,14 @@ def test_greedy_stops_at_the_first_rise(values: list[float], data: st.DataObject
     start = data.draw(st.integers(0, len(values) - 1))
     index = Greedy().choose(values.__getitem__, len(values), start)
     assert index >= start
-    assert all(after < before for before, after in pairwise(values[start : index + 1]))
-    assert index == len(values) - 1 or values[index + 1] * (1 + 1e-5) >= values[index]
+    least = np.minimum.accumulate(values[start : index + 1])
+    assert (np.array(values[start : index + 1]) <= least * (1 + 1e-5)).all() and values[index] == least[-1]
+    further = list(takewhile(lambda value: value <= values[index] * (1 + 1e-5), values[index + 1 :]))
+    assert all(value * (1 + 1e-5) >= values[index] for value in further)
+
+
+def test_greedy_goes_on_over_equal_errors() -> None:
+    assert Greedy().choose([2.0, 2.0, 2.0, 1.0, 1.0, 3.0, 0.0].__getitem__, 7, 0) == 3
 
 
 @given(st.lists(st.integers(1, 99), min_size=1, max_size=8, unique=True), st.integers(0, 8))

@@ -76,9 +76,10 @@ class LeastError(Rule):
 
 @dataclass(frozen=True)
 class Greedy(Rule):
-    """From the candidate of the next lower level up, for as long as the error falls.
+    """From the candidate of the next lower level up, until the error rises.
 
-    Errors that agree to 1 part in 10^5 are no fall, so that the smallest of equal candidates is kept.
+    Errors that agree to 1 part in 10^5 are no rise, as neighbouring thresholds may cut the same masks, and no fall, so
+    that the smallest of equal candidates is kept.
     """
 
     name = "greedy"
@@ -89,16 +90,17 @@ class Greedy(Rule):
         """See `Rule.choose`.
 
         Example:
-            >>> Greedy().choose([1.0, 3.0, 2.0, 2.5, 0.0].__getitem__, 5, 1)
-            2
+            >>> Greedy().choose([1.0, 3.0, 3.0, 2.0, 2.5, 0.0].__getitem__, 6, 1)
+            3
         """
-        error = curve(last)
+        best, error = last, curve(last)
         while last + 1 < number:
-            following = curve(last + 1)
-            if following * (1 + _TIE) >= error:
+            last, following = last + 1, curve(last + 1)
+            if following > error * (1 + _TIE):
                 break
-            last, error = last + 1, following
-        return last
+            if following * (1 + _TIE) < error:
+                best, error = last, following
+        return best
 
 
 @dataclass(frozen=True)
