@@ -1,7 +1,7 @@
 //! Derivatives of composites over the images of several ranks, on every route: each rank tells the means of products on its own
 //! windows, and with the means of all ranks what its images add.
 
-use ndarray::{ArrayView3, s};
+use ndarray::{ArrayView3, Axis, s};
 
 use super::call::Call;
 use super::dense::{self, arithmetic::Arithmetic};
@@ -105,20 +105,13 @@ pub(crate) struct GivenMeans<'a> {
 }
 
 impl GivenMeans<'_> {
-    /// Those of the queries of a job along a direction, of products less those of z.
-    fn along<P: Pixel>(&self, job: &Job<'_, P>, direction: usize) -> Vec<Vec<f64>> {
-        let of_query = |probe: &Probe| self.means.slice(s![direction, probe.query, ..]).to_vec();
-        job.probes[..job.queries()].iter().map(of_query).collect()
-    }
-
-    /// The same, with the products of z.
+    /// Those of the queries of a job along a direction, `[query][window]`, of products that those of z are not taken off.
     fn with_z<P: Pixel>(&self, job: &Job<'_, P>, direction: usize) -> Vec<Vec<f64>> {
-        let mut means = self.along(job, direction);
-        for (probe, means) in job.probes.iter().zip(&mut means) {
+        let of_query = |probe: &Probe| {
             let of_z = products_of_z(job, probe, &self.derivative.of(job, probe, direction));
-            means.iter_mut().zip(of_z).for_each(|(mean, of_z)| *mean += of_z);
-        }
-        means
+            self.means.slice(s![direction, probe.query, ..]).iter().zip(of_z).map(|(mean, of_z)| mean + of_z).collect()
+        };
+        job.probes[..job.queries()].iter().map(of_query).collect()
     }
 }
 
@@ -136,11 +129,11 @@ impl Pass for GivenMeans<'_> {
         posteriors: &[&Posterior],
     ) -> Result<Vec<TiltedSums>> {
         let directions: Vec<_> = job.probes.iter().map(|probe| self.derivative.for_kernels(job, probe)).collect();
-        let mut means = vec![Vec::new(); job.queries()];
-        for direction in 0..self.derivative.count() {
-            let along = self.along(job, direction);
-            means.iter_mut().zip(along).for_each(|(means, along): (&mut Vec<_>, _)| means.push(along));
-        }
+        let of_query = |probe: &Probe| {
+            let of_query = self.means.index_axis(Axis(1), probe.query);
+            of_query.outer_iter().map(|means| means.to_vec()).collect()
+        };
+        let means: dense::derivative::Means = job.probes[..job.queries()].iter().map(of_query).collect();
         let found = dense::derivative::given_means::<P, A>(job, scheduler, posteriors, &means, &directions)?;
         Ok(joined(job, found).collect())
     }

@@ -194,7 +194,7 @@ impl<'m, 'a> Scheduler<'m, 'a> {
         let threads = self.pool.current_num_threads();
         let values = |item: &WorkItem| item.images.len() * item.probes.len() * self.image_len;
         let longest = |items: &[WorkItem]| items.iter().map(values).max().unwrap_or(0);
-        let items = if longest(items) < SHORT { Cow::Borrowed(items) } else { in_parts(items, threads) };
+        let items = if longest(items) < SHORT { Cow::Borrowed(items) } else { cut_by_probes(items, threads) };
         let (longest, mut waiting) = (longest(&items), &*items);
         while !waiting.is_empty() && !self.signals.is_stopped() {
             let (round, rest) = waiting.split_at(self.next_round(longest).min(waiting.len()));
@@ -300,7 +300,7 @@ impl<'m, 'a> Scheduler<'m, 'a> {
 
 /// Work items cut by their probes where there are too few for the threads. A probe finds the same bits whatever others share its
 /// work item, so that these, unlike shards, may depend on the number of threads.
-fn in_parts(items: &[WorkItem], threads: usize) -> Cow<'_, [WorkItem]> {
+fn cut_by_probes(items: &[WorkItem], threads: usize) -> Cow<'_, [WorkItem]> {
     /// What images cost that all probes of a work item share, in probes.
     const SHARED: f64 = 0.5;
     let probes = items.iter().map(|item| item.probes.len()).max().unwrap_or(1);
@@ -462,7 +462,7 @@ mod tests {
         let items: Vec<WorkItem> = blocks(0..images, shard).flat_map(of_shard).collect();
         let time = |items: &[WorkItem]| -> usize {
             let mut free_from = vec![0; threads];
-            for item in &*in_parts(items, threads) {
+            for item in &*cut_by_probes(items, threads) {
                 let first = free_from.iter_mut().min().expect("a thread");
                 *first += item.images.len() * item.probes.len();
             }
@@ -498,7 +498,7 @@ mod tests {
                     |item: &WorkItem| item.probes.clone().map(|probe| (item.images.start, probe)).collect::<Vec<_>>();
                 items.iter().flat_map(of).collect()
             };
-            assert_eq!(pairs(&in_parts(&items, threads)), pairs(&items), "{threads} threads");
+            assert_eq!(pairs(&cut_by_probes(&items, threads)), pairs(&items), "{threads} threads");
         }
     }
 

@@ -118,7 +118,7 @@ impl Posteriors {
     ) -> Result<Array3<f64>> {
         let (queries, count) = self.log_evidence.dim();
         let mut means = Array3::zeros((directions.len_of(Axis(0)), queries, count));
-        self.in_parts(bank, directions, transposed, monitor, |part, directions, monitor| {
+        self.for_each_part(bank, directions, transposed, monitor, |part, directions, monitor| {
             let mut out = means.slice_axis_mut(Axis(0), part);
             let write = |query: usize, found: Vec<Vec<f64>>| {
                 for (mut out, means) in out.index_axis_mut(Axis(1), query).outer_iter_mut().zip(found) {
@@ -155,7 +155,7 @@ impl Posteriors {
         let shared = self.shared(log_shares)?;
         check_means(means, (directions.len_of(Axis(0)), self.log_evidence.dim()))?;
         let mut all = RankDerivatives::zeros(directions.dim());
-        self.in_parts(bank, directions, transposed, monitor, |part, directions, monitor| {
+        self.for_each_part(bank, directions, transposed, monitor, |part, directions, monitor| {
             let means = means.slice_axis(Axis(0), part);
             shared.given_means(bank, directions, means, monitor, |query, found| {
                 let composite = self.added(bank, query, &merged(&found.found.composite), log_shares);
@@ -169,7 +169,7 @@ impl Posteriors {
     }
 
     /// Does something for every part of the directions that passes are made for.
-    fn in_parts(
+    fn for_each_part(
         &self,
         bank: &Bank<'_>,
         directions: ArrayView5<'_, f64>,

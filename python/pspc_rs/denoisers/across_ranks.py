@@ -107,10 +107,10 @@ class EngineAcrossRanks:
             lambda found: [np.exp(call.shares) * found.mean_products(own, transposed, part_of(progress, 1, 1, 3))],
         )[0]
         of_queries = np.ascontiguousarray(means[:, call.queries])
-        image, (_, *size) = (None, *z.shape[1:]), z.shape[1:]
+        image, plane = (None, *z.shape[1:]), (None, *z.shape[2:])
         denoised, along, residuals = call.sums(
             found,
-            [image, (len(v), *image), (len(v), None, *size)],
+            [image, (len(v), *image), (len(v), *plane)],
             lambda found: found.rank_derivatives(call.shares, own, transposed, of_queries, part_of(progress, 2, 1, 3)),
         )
         along -= residuals[:, :, None] * denoised

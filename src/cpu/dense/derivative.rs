@@ -7,7 +7,9 @@ use super::composite::CompositeStage;
 use super::energies::Tangents;
 use super::group::Group;
 use super::weights::GroupWeights;
-use super::{COMPOSITE_IMAGES, Double, POSTERIOR_IMAGES, Single, does_single_serve, in_double_or_single, normalisers};
+use super::{
+    COMPOSITE_IMAGES, Double, POSTERIOR_IMAGES, Single, does_single_serve, in_double_or_single, normalisers, shifts_of,
+};
 use crate::cpu::chunks::exact_chunks;
 use crate::cpu::job::Job;
 use crate::cpu::probe::Probe;
@@ -138,7 +140,7 @@ pub(crate) fn evidence_and_means<P: Pixel, A: Arithmetic>(
     };
     let mut sums: Vec<(Posterior, Products)> = job.probes.iter().zip(directions).map(start).collect();
     for items in pilot_and_rest(job) {
-        let shifts: Vec<Vec<f64>> = sums.iter().map(|(posterior, _)| posterior.shifts().to_vec()).collect();
+        let shifts = shifts_of(sums.iter().map(|(posterior, _)| posterior));
         scheduler.run_items(
             &items,
             &mut sums,

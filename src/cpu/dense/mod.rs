@@ -92,7 +92,7 @@ fn evidence_in<P: Pixel, A: Arithmetic>(job: &Job<'_, P>, scheduler: &mut Schedu
     let empty = |probe: &Probe| Posterior::empty(components.count(), A::shift_unit(probe));
     let mut posteriors: Vec<_> = job.probes.iter().map(empty).collect();
     for items in pilot_and_rest(job) {
-        let shifts = shifts_of(&posteriors);
+        let shifts = shifts_of(posteriors.iter());
         scheduler.run_items(
             &items,
             &mut posteriors,
@@ -110,8 +110,8 @@ fn evidence_in<P: Pixel, A: Arithmetic>(job: &Job<'_, P>, scheduler: &mut Schedu
 }
 
 /// The shifts of every probe, where the search over further images starts.
-fn shifts_of(posteriors: &[Posterior]) -> Vec<Vec<f64>> {
-    posteriors.iter().map(|posterior| posterior.shifts().to_vec()).collect()
+fn shifts_of<'a>(posteriors: impl Iterator<Item = &'a Posterior>) -> Vec<Vec<f64>> {
+    posteriors.map(|posterior| posterior.shifts().to_vec()).collect()
 }
 
 /// What turns the energies of every probe into weights, given the posteriors of all queries.
